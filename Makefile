@@ -1,0 +1,63 @@
+# UniSpector needs Python 3.11, git and make; everything else is installed into .venv on first use.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-all check format lock clean
+
+UV_VERSION := 0.13.9
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+UV = $$(command -v uv || echo $(VENV)/bin/uv)
+
+# Without bytecode every process compiles its imports anew, and Ray and Prefect start dozens.
+unexport PYTHONDONTWRITEBYTECODE
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+help: ## Show what there is to do.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Install the locked environment into .venv (the other targets do so by themselves).
+
+repro: $(INSTALLED) ## Run the pipeline: data, training, evaluation, report; only what is out of date.
+	dvc repro
+	unispector report --show
+
+test: $(INSTALLED) ## Run the tests, without the slow ones.
+	pytest -m "not slow"
+
+test-all: $(INSTALLED) ## Run all tests.
+	pytest
+
+check: $(INSTALLED) ## Check format, lint, types and the direction of imports.
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+format: $(INSTALLED) ## Format the code and mend what the linter can.
+	ruff format .
+	ruff check --fix .
+
+lock: $(INSTALLED) ## Renew requirements.lock after a change of dependencies in pyproject.toml.
+	$(UV) lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups -o requirements.lock
+
+clean: ## Remove the environment and caches; data, models and reports stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+
+# The stamp makes this run once, and again when the lock or the project's metadata change.
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -x $(VENV)/bin/python || { \
+	  python=$$(command -v python3.11 || command -v python3); \
+	  echo "setup: creating $(VENV) with $$python"; \
+	  "$$python" -c 'import sys; sys.exit("error: Python 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info[:2] != (3, 11) else 0'; \
+	  "$$python" -m venv $(VENV); }
+	@test -x "$(UV)" || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "setup: installing the locked packages (several GB the first time)"
+	@$(UV) pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	@$(UV) pip install --quiet --no-deps --editable .
+	@touch $@

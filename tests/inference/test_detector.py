@@ -1,0 +1,179 @@
+"""The user's three calls: load, encode, detect."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.errors import CheckpointError, DataError, PromptBankError
+from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.structures import Detections
+
+SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    generator = np.random.default_rng(1)
+    return [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in SIZES]
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_model: Path) -> UniSpector:
+    return UniSpector.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def bank(detector: UniSpector, pictures: list[np.ndarray]) -> PromptBank:
+    return detector.encode(
+        [
+            Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10), (40, 30, 10, 10)], label="crack"),
+            Prompt(pictures[1], boxes_xywh=[(8, 8, 40, 40)], label="hole"),
+            Prompt(pictures[2], boxes_xywh=[(2, 60, 25, 20)], label="crack"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def annotations(
+    tmp_path_factory: pytest.TempPathFactory, pictures: list[np.ndarray]
+) -> tuple[Annotations, Path]:
+    """The prompts of `bank` as a COCO file with images."""
+    root = tmp_path_factory.mktemp("prompts")
+    images, instances = [], []
+    marks = [[(1, (5, 5, 20, 10)), (1, (40, 30, 10, 10))], [(2, (8, 8, 40, 40))], [(1, (2, 60, 25, 20))]]
+    for index, boxes in enumerate(marks, start=1):
+        pixels = pictures[index - 1]
+        Image.fromarray(pixels).save(root / f"{index}.png")
+        images.append(ImageRecord(index, f"{index}.png", pixels.shape[1], pixels.shape[0]))
+        for category, (x, y, w, h) in boxes:
+            box = (float(x), float(y), float(w), float(h))
+            instances.append(InstanceRecord(len(instances) + 1, index, category, box, float(w * h), None))
+    categories = (CategoryRecord(1, "crack", "defect"), CategoryRecord(2, "hole", "defect"))
+    return Annotations(tuple(images), tuple(instances), categories), root
+
+
+def assert_same(left: Detections, right: Detections) -> None:
+    assert left.labels.tolist() == right.labels.tolist()
+    torch.testing.assert_close(left.scores, right.scores, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(left.boxes_xyxy, right.boxes_xyxy, atol=1e-2, rtol=1e-4)
+
+
+def test_a_class_prompt_is_the_mean_over_instances_not_images(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
+) -> None:
+    marks = [(pictures[0], (5, 5, 20, 10)), (pictures[0], (40, 30, 10, 10)), (pictures[2], (2, 60, 25, 20))]
+    alone = [detector.encode([Prompt(image, boxes_xywh=[box])]).embeddings[0] for image, box in marks]
+    assert bank.class_names == ("crack", "hole") and bank.counts == (3, 1)
+    torch.testing.assert_close(bank.embeddings[0], torch.stack(alone).mean(0), atol=1e-5, rtol=1e-4)
+    assert (alone[0] - alone[1]).abs().max() > 1e-4
+
+
+def test_prompts_do_not_depend_on_the_batch(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
+) -> None:
+    prompts = [Prompt(image, boxes_xywh=[(3, 3, 20, 20)], label=str(i)) for i, image in enumerate(pictures)]
+    together = detector.encode(prompts, batch_size=8)
+    one_by_one = detector.encode(prompts, batch_size=1)
+    torch.testing.assert_close(together.embeddings, one_by_one.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_annotations_encode_as_the_same_prompts_given_by_hand(
+    detector: UniSpector, bank: PromptBank, annotations: tuple[Annotations, Path]
+) -> None:
+    encoded = detector.encode_annotations(*annotations)
+    assert (encoded.class_names, encoded.counts) == (bank.class_names, bank.counts)
+    torch.testing.assert_close(encoded.embeddings, bank.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_a_category_without_instance_is_named(
+    detector: UniSpector, annotations: tuple[Annotations, Path]
+) -> None:
+    given, root = annotations
+    more = Annotations(
+        given.images, given.instances, (*given.categories, CategoryRecord(3, "dent", "defect"))
+    )
+    with pytest.raises(PromptBankError, match="class 'dent' has no prompt"):
+        detector.encode_annotations(more, root)
+
+
+def test_masks_and_boxes_prompt_differently(detector: UniSpector, pictures: list[np.ndarray]) -> None:
+    mask = np.zeros(SIZES[0], dtype=bool)
+    mask[5:15, 5:10] = True
+    mask[10:15, 5:25] = True
+    by_mask = detector.encode([Prompt(pictures[0], masks=mask)])
+    by_box = detector.encode([Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10)])])
+    filled = np.zeros(SIZES[0], dtype=bool)
+    filled[5:15, 5:25] = True
+    by_filled = detector.encode([Prompt(pictures[0], masks=filled)])
+    assert (by_mask.embeddings - by_box.embeddings).abs().max() > 1e-5
+    assert by_filled.embeddings.shape == by_box.embeddings.shape
+
+
+def test_batches_detect_what_single_pictures_do(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
+) -> None:
+    together = detector.detect(pictures, bank, batch_size=3)
+    assert [found.image_hw for found in together] == list(SIZES)
+    for picture, found in zip(pictures, together, strict=True):
+        assert len(found) > 0
+        assert_same(found, detector.detect([picture], bank)[0])
+
+
+def test_files_and_arrays_detect_the_same(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank, tmp_path: Path
+) -> None:
+    Image.fromarray(pictures[3]).save(tmp_path / "a.png")
+    assert_same(detector.detect([tmp_path / "a.png"], bank)[0], detector.detect([pictures[3]], bank)[0])
+    assert_same(detector.detect([str(tmp_path / "a.png")], bank)[0], detector.detect([pictures[3]], bank)[0])
+
+
+def test_detections_are_in_the_pictures_own_pixels(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
+) -> None:
+    for found, (height, width) in zip(detector.detect(pictures, bank, limit=7), SIZES, strict=True):
+        assert len(found) <= 7
+        assert found.class_names == bank.class_names
+        assert (found.boxes_xyxy >= 0).all()
+        assert (found.boxes_xyxy <= torch.tensor([width, height, width, height])).all()
+        assert (found.scores.diff() <= 0).all()
+        assert all(mask["size"] == [height, width] for mask in found.masks_rle)
+
+
+def test_a_bank_works_after_a_round_trip_and_only_with_its_model(
+    detector: UniSpector, bank: PromptBank, pictures: list[np.ndarray], other_tiny_model: Path, tmp_path: Path
+) -> None:
+    bank.save(tmp_path / "bank.safetensors")
+    again = PromptBank.load(tmp_path / "bank.safetensors")
+    assert_same(detector.detect(pictures[:1], again)[0], detector.detect(pictures[:1], bank)[0])
+    other = UniSpector.load(other_tiny_model)
+    with pytest.raises(PromptBankError, match="build the bank again with this model"):
+        other.detect(pictures[:1], again)
+
+
+def test_a_stream_refuses_another_models_bank_before_the_first_picture(
+    bank: PromptBank, other_tiny_model: Path
+) -> None:
+    with pytest.raises(PromptBankError):
+        UniSpector.load(other_tiny_model).stream(iter([]), bank)
+
+
+def test_an_unreadable_target_is_named(detector: UniSpector, bank: PromptBank, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        detector.detect([tmp_path / "broken.png"], bank)
+
+
+def test_no_pictures_no_detections_and_no_prompts_no_bank(detector: UniSpector, bank: PromptBank) -> None:
+    assert detector.detect([], bank) == []
+    with pytest.raises(PromptBankError, match="mark at least one"):
+        detector.encode([])
+
+
+def test_an_absent_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a model directory"):
+        UniSpector.load(tmp_path)

@@ -1,0 +1,304 @@
+"""The command line: its verbs on a real (tiny) model, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unispector.cli import main
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.masks import decode_rle
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "mlflow",
+    "ray",
+    "prefect",
+    "great_expectations",
+    "pandas",
+    "cv2",
+    "numpy",
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three pictures, one not an image but a note."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, size in (("a.png", (60, 80, 3)), ("b.jpg", (64, 64, 3)), ("c.PNG", (50, 90, 3))):
+        Image.fromarray(generator.integers(0, 256, size, dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def prompts_file(photos: Path) -> Path:
+    """A COCO file of prompts over `photos`, boxes only."""
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.png", "width": 80, "height": 60},
+            {"id": 2, "file_name": "b.jpg", "width": 64, "height": 64},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 10]},
+            {"id": 2, "image_id": 2, "category_id": 2, "bbox": [10, 10, 30, 30]},
+            {"id": 3, "image_id": 2, "category_id": 2, "bbox": [1, 1, 8, 8]},
+        ],
+        "categories": [{"id": 1, "name": "crack"}, {"id": 2, "name": "hole"}],
+    }
+    path = photos.parent / "prompts.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def failure(capsys: pytest.CaptureFixture[str], arguments: list[object], code: int = 1) -> str:
+    """The one line a failing command prints."""
+    assert main([str(argument) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_and_import_load_no_heavy_package() -> None:
+    code = (
+        "import sys\n"
+        "import unispector, unispector.cli\n"
+        "assert unispector.cli.main(['--help']) == 0\n"
+        "assert unispector.cli.main(['detect', '--help']) == 0\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("LOADED []\n")
+    assert "--prompt bad.png --box 120,80,40,24" in done.stdout
+
+
+def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (
+        ["detect"],
+        ["prompts", "build"],
+        ["evaluate"],
+        ["data", "add"],
+        ["report"],
+        ["stage", "train"],
+    ):
+        assert main([*verb, "--help"]) == 0
+        assert "Usage: unispector " + " ".join(verb) in capsys.readouterr().out
+
+
+def test_detect_draws_every_picture_and_writes_coco(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "found"
+    arguments = ["detect", photos, photos / "a.png", "--model", tiny_model, "--out", out, "--min-score", 0]
+    arguments += ["--prompt", photos / "a.png", "--box", "5,5,20,10", "--label", "crack"]
+    arguments += ["--prompt", photos / "b.jpg", "--box", "10,10,30,30", "--label", "hole"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert capsys.readouterr().out.startswith("4 pictures, ")
+    record = json.loads((out / "detections.json").read_text())
+    assert [image["picture"] for image in record["images"]] == [
+        "pictures/a.png",
+        "pictures/b.png",
+        "pictures/c.png",
+        "pictures/a-2.png",
+    ]
+    assert [(image["width"], image["height"]) for image in record["images"]] == [
+        (80, 60),
+        (64, 64),
+        (90, 50),
+        (80, 60),
+    ]
+    assert record["categories"] == [{"id": 1, "name": "crack"}, {"id": 2, "name": "hole"}]
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [
+        "a-2.png",
+        "a.png",
+        "b.png",
+        "c.png",
+    ]
+    annotations = record["annotations"]
+    assert [annotation["id"] for annotation in annotations] == list(range(1, len(annotations) + 1))
+    assert {annotation["image_id"] for annotation in annotations} == {1, 2, 3, 4}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in record["images"]}
+    for annotation in annotations:
+        x, y, w, h = annotation["bbox"]
+        height, width = sizes[annotation["image_id"]]
+        assert 0 <= x <= x + w <= width + 0.01 and 0 <= y <= y + h <= height + 0.01
+        assert 0 < annotation["score"] <= 1 and annotation["category_id"] in (1, 2)
+        assert decode_rle(annotation["segmentation"]).shape == (height, width)
+    drawn = np.asarray(Image.open(out / "pictures" / "b.png"))
+    assert drawn.shape[0] == drawn.shape[1] >= 64
+
+
+def test_a_bank_detects_what_its_prompts_do(
+    photos: Path, prompts_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank = tmp_path / "bank.safetensors"
+    build = [
+        "prompts",
+        "build",
+        "--annotations",
+        prompts_file,
+        "--images",
+        photos,
+        "--model",
+        tiny_model,
+        "--out",
+        bank,
+    ]
+    assert main([str(argument) for argument in build]) == 0
+    assert capsys.readouterr().out == f"{bank}: crack (1), hole (2)\n"
+    assert PromptBank.load(bank).counts == (1, 2)
+    common = ["detect", photos / "c.PNG", "--model", tiny_model, "--min-score", 0, "--out"]
+    by_hand = ["--prompt", photos / "a.png", "--box", "5,5,20,10", "--label", "crack"]
+    by_hand += ["--prompt", photos / "b.jpg", "--box", "10,10,30,30", "--label", "hole"]
+    by_hand += ["--prompt", photos / "b.jpg", "--box", "1,1,8,8", "--label", "hole"]
+    assert main([str(a) for a in [*common, tmp_path / "one", "--bank", bank]]) == 0
+    assert main([str(a) for a in [*common, tmp_path / "two", *by_hand]]) == 0
+    one, two = (json.loads((tmp_path / name / "detections.json").read_text()) for name in ("one", "two"))
+    assert len(one["annotations"]) == len(two["annotations"]) > 0
+    for left, right in zip(one["annotations"], two["annotations"], strict=True):
+        assert left["score"] == pytest.approx(right["score"], abs=1e-4)
+        assert left["bbox"] == pytest.approx(right["bbox"], abs=0.1)
+
+
+def test_bad_prompts_are_one_line(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*arguments: object) -> str:
+        return failure(
+            capsys, ["detect", photos, "--model", tiny_model, "--out", tmp_path / "out", *arguments]
+        )
+
+    prompt = ("--prompt", photos / "a.png")
+    assert "a.png: box 200,5,20,10 has less than a pixel inside" in fails(*prompt, "--box", "200,5,20,10")
+    assert "--box 5,5,20: four numbers" in fails(*prompt, "--box", "5,5,20")
+    assert "--box a,b,c,d: four numbers" in fails(*prompt, "--box", "a,b,c,d")
+    assert "1 --prompt but 2 --box" in fails(*prompt, "--box", "1,1,5,5", "--box", "2,2,5,5")
+    assert "2 --prompt but 3 --label" in fails(*(prompt + ("--box", "1,1,5,5")) * 2, *("--label", "x") * 3)
+    assert "nothing to look for" in fails()
+    assert "--bank already holds" in fails("--bank", "b.safetensors", *prompt, "--box", "1,1,5,5")
+    assert "no such prompt bank" in fails("--bank", tmp_path / "absent.safetensors")
+    assert "notes.txt: not a readable image" in fails("--prompt", photos / "notes.txt", "--box", "1,1,5,5")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_targets_are_one_line(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark = (
+        "--model",
+        tiny_model,
+        "--out",
+        tmp_path / "out",
+        "--prompt",
+        photos / "a.png",
+        "--box",
+        "5,5,20,10",
+    )
+    assert "absent.png: no such image or folder" in failure(
+        capsys, ["detect", tmp_path / "absent.png", *mark]
+    )
+    (tmp_path / "empty").mkdir()
+    assert "empty: no image in this folder" in failure(capsys, ["detect", tmp_path / "empty", *mark])
+    whole = (photos / "b.jpg").read_bytes()
+    (photos / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    assert "b.jpg: not a readable image" in failure(capsys, ["detect", photos, *mark])
+    assert not (tmp_path / "out" / "detections.json").exists()
+
+
+def test_a_class_without_prompt_is_one_line(
+    photos: Path, prompts_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(prompts_file.read_text())
+    content["categories"].append({"id": 3, "name": "dent"})
+    prompts_file.write_text(json.dumps(content))
+    out = tmp_path / "bank.safetensors"
+    build = [
+        "prompts",
+        "build",
+        "--annotations",
+        prompts_file,
+        "--images",
+        photos,
+        "--model",
+        tiny_model,
+        "--out",
+        out,
+    ]
+    assert "class 'dent' has no prompt" in failure(capsys, build)
+    assert not out.exists()
+
+
+def test_a_wrong_model_is_one_line(
+    photos: Path, tiny_model: Path, other_tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = ["--out", tmp_path / "out", "--prompt", photos / "a.png", "--box", "5,5,20,10"]
+    assert "no such model folder" in failure(capsys, ["detect", photos, "--model", "nowhere", *rest])
+    assert "not a model directory" in failure(capsys, ["detect", photos, "--model", tmp_path, *rest])
+    bank = tmp_path / "bank.safetensors"
+    PromptBank.load  # noqa: B018
+    arguments = ["detect", photos, "--model", other_tiny_model, "--out", tmp_path / "out", "--bank", bank]
+    from unispector.inference.detector import Prompt, UniSpector
+
+    UniSpector.load(tiny_model).encode([Prompt(photos / "a.png", [(5, 5, 20, 10)])]).save(bank)
+    assert "build the bank again with this model" in failure(capsys, arguments)
+
+
+def test_wrong_usage_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No such option: --promt" in failure(capsys, ["detect", "x", "--promt", "y"], code=2)
+    assert "No such command 'detekt'" in failure(capsys, ["detekt"], code=2)
+    assert "Missing option '--model'" in failure(capsys, ["detect", "x", "--out", "y"], code=2)
+
+
+def test_a_misspelt_parameter_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("data: {sets: {}}\ntrain:\n  step: 3\n")
+    message = failure(capsys, ["stage", "generate"])
+    assert message == "error: params.yaml: train.step: unknown parameter; check its spelling\n"
+
+
+def test_an_interrupt_is_code_130(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unispector.stages.detect.detect", interrupted)
+    assert main(["detect", "x", "--model", str(tiny_model), "--out", str(tmp_path), "--bank", "b"]) == 130
+
+
+def test_the_program_exits_with_mains_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "unispector.cli",
+            "detect",
+            "x",
+            "--model",
+            "nowhere",
+            "--out",
+            "y",
+            "--bank",
+            "z",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "error: nowhere: no such model folder, nor an MLflow run id; `make repro` trains models\n"
+    )

@@ -1,0 +1,1 @@
+"""Data: raw releases to annotation files, splits, samples and batches."""

@@ -1,0 +1,148 @@
+"""Annotated images as samples of the detector, deterministic in (seed, index, epoch seed)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
+from unispector.data.transforms import (
+    Augmentation,
+    Scene,
+    pad_masks,
+    resize_box,
+    resize_image,
+    resize_mask,
+)
+from unispector.errors import DataError
+from unispector.ops.boxes import xyxy_to_cxcywh
+from unispector.ops.files import read_image
+from unispector.ops.masks import BoolArray, boxes_to_masks, segmentation_to_mask
+from unispector.ops.spectrum import EmptyBins, crop_spectra
+from unispector.structures import Sample, Targets
+
+
+class InstanceDataset:
+    """The images of an annotation file, each with its instances as targets and as prompts.
+
+    Crowd annotations are left out. Images without any instance give samples of zero rows.
+
+    Args:
+        annotations: what to read.
+        root: folder that `file_name` is relative to.
+        image_size: side S of the network input in pixels.
+        bins: radial bins J of a spectrum.
+        spectrum_empty: what a bin without coefficients holds, `interp` or `zero`.
+        spectrum_min_side: least side of a spectrum's crop in pixels.
+        augment: random changes; None for evaluation.
+        box_share: chance that an instance's prompt region is its filled box, not its mask.
+        seed: of all chance.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        root: Path,
+        *,
+        image_size: int,
+        bins: int,
+        spectrum_empty: EmptyBins,
+        spectrum_min_side: int,
+        augment: Augmentation | None,
+        box_share: float,
+        seed: int,
+    ) -> None:
+        self.class_names = annotations.class_names
+        self._images = annotations.images
+        self._instances = [
+            tuple(instance for instance in annotations.instances_of(image.id) if not instance.iscrowd)
+            for image in annotations.images
+        ]
+        self._class_index = annotations.class_index
+        self._root = root
+        self._size = image_size
+        self._padded_size = -(-image_size // 32) * 32
+        self._bins = bins
+        self._spectrum_empty: EmptyBins = spectrum_empty
+        self._spectrum_min_side = spectrum_min_side
+        self._augment = augment
+        self._box_share = box_share
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image_labels(self, index: int) -> tuple[int, ...]:
+        """The class indices that occur in image `index`, ascending, each once."""
+        return tuple(sorted({self._class_index[i.category_id] for i in self._instances[index]}))
+
+    def sample(self, index: int, epoch_seed: int = 0) -> Sample:
+        """Read, resize and augment one image.
+
+        Args:
+            index: 0 to len - 1, in the file's order.
+            epoch_seed: not negative; another one gives other random changes of the same image.
+
+        Raises:
+            DataError: the file is unreadable or not of the size the annotations say, or a mask is
+                malformed; the message names the file.
+        """
+        record, instances = self._images[index], self._instances[index]
+        rng = np.random.default_rng((self._seed, index, epoch_seed))
+        scene = self._read(record, instances)
+        if self._augment is not None:
+            scene = self._augment(scene, rng)
+        image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
+        boxes_px = torch.from_numpy(np.ascontiguousarray(scene.boxes_xyxy))
+        filled = boxes_to_masks(boxes_px, self._size)
+        masks = torch.from_numpy(np.ascontiguousarray(scene.masks))
+        masks = torch.where(masks.flatten(1).any(1)[:, None, None], masks, filled)
+        as_box = torch.from_numpy(rng.random(len(instances)) < self._box_share)
+        roi_masks = torch.where(as_box[:, None, None], filled, masks)
+        labels = [self._class_index[instance.category_id] for instance in instances]
+        targets = Targets(
+            labels=torch.tensor(labels, dtype=torch.int64),
+            boxes=xyxy_to_cxcywh(boxes_px / self._padded_size),
+            masks=pad_masks(masks, self._padded_size),
+        )
+        spectra = crop_spectra(image, boxes_px, self._bins, self._spectrum_empty, self._spectrum_min_side)
+        return Sample(
+            image=image,
+            targets=targets,
+            roi_masks=pad_masks(roi_masks, self._padded_size),
+            spectra=spectra,
+            image_id=record.id,
+            original_hw=(record.height, record.width),
+        )
+
+    def _read(self, record: ImageRecord, instances: tuple[InstanceRecord, ...]) -> Scene:
+        path = self._root / record.file_name
+        image = read_image(path)
+        if image.shape[:2] != (record.height, record.width):
+            found = f"{image.shape[1]}x{image.shape[0]}"
+            raise DataError(
+                f"{path}: the image is {found} but its annotations say {record.width}x{record.height}; "
+                "mend width and height or restore the image"
+            )
+        size, image_hw = self._size, (record.height, record.width)
+        masks = [self._mask(path, record, instance) for instance in instances]
+        boxes = [resize_box(instance.bbox, image_hw, size) for instance in instances]
+        return Scene(
+            image=resize_image(image, size),
+            masks=np.stack(masks) if masks else np.zeros((0, size, size), dtype=np.bool_),
+            boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        )
+
+    def _mask(self, path: Path, record: ImageRecord, instance: InstanceRecord) -> BoolArray:
+        """Mask in the resized picture; empty where it vanishes or where the file has a box only."""
+        size, segmentation = self._size, instance.segmentation
+        try:
+            if not segmentation:
+                return np.zeros((size, size), dtype=np.bool_)
+            if isinstance(segmentation, dict):
+                return resize_mask(segmentation_to_mask(segmentation, record.height, record.width), size)
+            scale = np.array([size / record.width, size / record.height])
+            polygons = [(np.reshape(part, (-1, 2)) * scale).ravel().tolist() for part in segmentation]
+            return segmentation_to_mask(polygons, size, size)
+        except DataError as error:
+            raise DataError(f"{path}: annotation {instance.id}: {error}") from error

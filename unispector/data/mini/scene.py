@@ -1,0 +1,152 @@
+"""A sound part before any defect: surface, outline of the part, and harmless features on it.
+
+The harmless features (grooves, drilled holes, printed marks, dust, shadows) keep the task from being
+"find anything unusual".
+"""
+
+from dataclasses import dataclass, replace
+from math import pi
+
+import cv2
+import numpy as np
+
+from unispector.data.mini.noise import Field, Size, as_field, mostly_upright, smooth_noise
+from unispector.data.mini.shapes import Plate, depth, local_axes, turned
+from unispector.data.mini.textures import SURFACES
+
+MARKS = ("26", "A7", "OK", "XR-3", "B/14", "+", "0451", "N", "8H", "T12")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A part in its own light, before lamp and camera.
+
+    Attributes:
+        reflectance: [h, w] float32, about 0..1.
+        part: [h, w] float32 in 0..1, how much of a pixel the part covers; the rest is background.
+        void: reflectance of the background.
+        light: direction the light comes from, radians.
+        unit: size of one design pixel (image size / 256), in pixels.
+    """
+
+    reflectance: Field
+    part: Field
+    void: float
+    light: float
+    unit: float
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        height, width = self.reflectance.shape
+        return height, width
+
+    def with_reflectance(self, reflectance: Field) -> "Scene":
+        """The same part with other reflectances."""
+        return replace(self, reflectance=reflectance)
+
+
+def build_scene(rng: np.random.Generator, size: Size, unit: float) -> Scene:
+    """A random sound part.
+
+    Args:
+        rng: source of randomness.
+        size: height and width in pixels.
+        unit: size of one design pixel in pixels.
+    """
+    surface = SURFACES[str(rng.choice(list(SURFACES)))]
+    light = float(rng.uniform(0, 2 * pi))
+    tone = rng.uniform(0.28, 0.72)
+    reflectance = as_field(tone + surface(size, rng, unit))
+    part = _part(rng, size)
+    void = float(rng.uniform(0.03, 0.12) if rng.random() < 0.8 else rng.uniform(0.8, 0.95))
+    for chance, feature in ((0.3, _grooves), (0.22, _drilled_holes), (0.25, _printed_mark), (0.5, _dust)):
+        if rng.random() < chance:
+            reflectance = feature(rng, reflectance, unit)
+    if rng.random() < 0.5:
+        reflectance = as_field(
+            reflectance * (1 + rng.uniform(0.03, 0.1) * smooth_noise(size, rng, 80 * unit))
+        )
+    bevel = part - np.clip(depth(part) / (rng.uniform(1.5, 5) * unit), 0, 1) if part.min() < 0.5 else 0.0
+    bevelled = reflectance * (1 + rng.uniform(-0.4, 0.3) * bevel)
+    seen = np.clip(bevelled, 0.04, 1.0) * part + np.float32(void) * (1 - part)
+    return Scene(as_field(seen), part, void, light, unit)
+
+
+def _part(rng: np.random.Generator, size: Size) -> Field:
+    """Outline of the part: fills the frame, ends at some sides, or lies wholly inside with round corners."""
+    height, width = size
+    kind = rng.random()
+    if kind < 0.45:
+        return np.ones(size, np.float32)
+    plate = Plate(size)
+    insets = rng.uniform(0.03, 0.11, 4)
+    if kind < 0.8:
+        insets = np.where(rng.random(4) < 0.4, insets, -0.3)
+    left, top, right, bottom = insets * [width, height, width, height]
+    arch = rng.normal(0, 0.02, 4) * [height, width, height, width]
+    turns = np.sin(np.linspace(0, pi, 24))
+    across = np.linspace(left, width - right, 24)
+    down = np.linspace(top, height - bottom, 24)
+    sides = [
+        np.stack([across, top + arch[0] * turns], axis=1),
+        np.stack([width - right + arch[1] * turns, down], axis=1),
+        np.stack([across[::-1], height - bottom + arch[2] * turns], axis=1),
+        np.stack([left + arch[3] * turns, down[::-1]], axis=1),
+    ]
+    middle = np.array([width / 2, height / 2])
+    plate.polygon(middle + turned(np.vstack(sides) - middle, rng.normal(0, 0.02)))
+    return plate.coverage()
+
+
+def _grooves(rng: np.random.Generator, reflectance: Field, unit: float) -> Field:
+    """Straight machined grooves that cross the whole image, evenly spaced."""
+    angle = mostly_upright(rng)
+    height, width = reflectance.shape
+    middle = np.array([width / 2, height / 2])
+    _, across = local_axes((height, width), middle + rng.normal(0, 0.2 * width, 2), angle)
+    spacing, half = rng.uniform(30, 90) * unit, rng.uniform(0.8, 3.0) * unit
+    count = int(rng.integers(1, 4))
+    offset = np.abs(across - spacing * np.clip(np.rint(across / spacing), 0, count - 1))
+    groove = np.clip(half + 0.5 - offset, 0, 1)
+    lip = np.clip(1 - np.abs(offset - half - 1.0), 0, 1)
+    return as_field(reflectance * (1 - rng.uniform(0.25, 0.6) * groove + rng.uniform(0, 0.3) * lip))
+
+
+def _drilled_holes(rng: np.random.Generator, reflectance: Field, unit: float) -> Field:
+    """One to three equal, countersunk, perfectly round holes in a row."""
+    height, width = reflectance.shape
+    radius = rng.uniform(6, 13) * unit
+    first = rng.uniform([2 * radius] * 2, [width - 2 * radius, height - 2 * radius])
+    step = turned(np.array([[rng.uniform(3, 6) * radius, 0.0]]), float(rng.choice([0, pi / 2])))[0]
+    holed = reflectance
+    for index in range(int(rng.integers(1, 4))):
+        along, across = local_axes((height, width), first + index * step, 0.0)
+        distance = np.hypot(along, across)
+        sunk = np.clip(radius * 1.45 + 0.5 - distance, 0, 1)
+        bore = np.clip(radius + 0.5 - distance, 0, 1)
+        countersunk = holed * (1 - sunk) + (0.8 * holed + 0.12 * across / radius) * sunk
+        holed = as_field(countersunk * (1 - bore) + 0.06 * bore)
+    return holed
+
+
+def _printed_mark(rng: np.random.Generator, reflectance: Field, unit: float) -> Field:
+    """A short printed code, stamped darker or lighter than the ground."""
+    height, width = reflectance.shape
+    ink = np.zeros((height, width), np.uint8)
+    text = str(rng.choice(MARKS))
+    place = (int(rng.uniform(0.05, 0.65) * width), int(rng.uniform(0.2, 0.95) * height))
+    scale, thick = rng.uniform(0.5, 1.4) * unit, max(round(rng.uniform(1, 2.5) * unit), 1)
+    cv2.putText(ink, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
+    worn = np.clip(0.85 + 0.25 * smooth_noise((height, width), rng, 6 * unit), 0, 1)
+    change = rng.choice([-1, 1]) * rng.uniform(0.06, 0.3)
+    return as_field(reflectance + change * worn * (ink / 255.0))
+
+
+def _dust(rng: np.random.Generator, reflectance: Field, unit: float) -> Field:
+    """Specks of about a pixel, smaller than any defect that counts."""
+    height, width = reflectance.shape
+    count = int(rng.integers(4, 40))
+    plate = Plate((height, width))
+    plate.dots(rng.uniform(0, [width, height], (count, 2)), rng.uniform(0.3, 0.9, count) * min(unit, 1.2))
+    return as_field(reflectance + rng.choice([-1, 1]) * rng.uniform(0.08, 0.3) * plate.coverage())

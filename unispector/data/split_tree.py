@@ -1,0 +1,255 @@
+"""The folder of split files: where each lies, how all of them are written, what they hold.
+
+`<root>/in-domain/seen/InsA_train_seen_seed<S>.json` trains (file names relative to the data's root);
+`<root>/in-domain/{unseen,seen}/<set>/{prompt,target}/` and `<root>/out-domain/<set>/{prompt,target}/`
+test (file names relative to the set's raw folder).
+"""
+
+import json
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from unispector.data.coco import Annotations
+from unispector.data.splits import Draw, SplitRules, draw_prompts, merge_training, split_set
+from unispector.errors import DataError
+from unispector.ops.files import atomic_write_text
+
+Part = Literal["unseen", "seen", "cross"]
+
+
+@dataclass(frozen=True)
+class BenchmarkSet:
+    """A set that takes part.
+
+    Attributes:
+        name: its name, also in file names.
+        folder: its raw folder, a posix path relative to the data's root.
+        domain: `in` trains with its seen classes, `cross` is only tested on.
+        annotations: its whole InsA file.
+    """
+
+    name: str
+    folder: str
+    domain: Literal["in", "cross"]
+    annotations: Annotations
+
+
+@dataclass(frozen=True)
+class TestPair:
+    """Where one draw's prompts and targets lie.
+
+    Attributes:
+        set_name: the set.
+        part: `unseen` or `seen` classes of an in-domain set, or a `cross`-domain set.
+        split_seed: seed of the split; None for a cross-domain set, which has none.
+        prompt_seed: seed of the draw.
+        prompt, target: annotation files.
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    set_name: str
+    part: Part
+    split_seed: int | None
+    prompt_seed: int
+    prompt: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class SplitTree:
+    """Names of the files below `root`."""
+
+    root: Path
+
+    @property
+    def report(self) -> Path:
+        """The split report."""
+        return self.root / "report.json"
+
+    def training(self, split_seed: int) -> Path:
+        """The merged training file of one split seed."""
+        return self.root / "in-domain" / "seen" / f"InsA_train_seen_seed{split_seed}.json"
+
+    def in_domain(
+        self, set_name: str, part: Literal["unseen", "seen"], split_seed: int, prompt_seed: int
+    ) -> TestPair:
+        """Prompts and targets of an in-domain set's unseen or seen classes."""
+        folder = self.root / "in-domain" / part / set_name
+        file_name = f"{set_name}_{part}_seed{split_seed}_prompt_seed{prompt_seed}.json"
+        pair = folder / "prompt" / file_name, folder / "target" / file_name
+        return TestPair(set_name, part, split_seed, prompt_seed, *pair)
+
+    def cross_domain(self, set_name: str, prompt_seed: int) -> TestPair:
+        """Prompts and targets of a cross-domain set."""
+        folder = self.root / "out-domain" / set_name
+        file_name = f"{set_name}_prompt_seed{prompt_seed}.json"
+        pair = folder / "prompt" / file_name, folder / "target" / file_name
+        return TestPair(set_name, "cross", None, prompt_seed, *pair)
+
+
+@dataclass(frozen=True)
+class DrawReport:
+    """One draw: prompt images and target images per class, and target images in all."""
+
+    part: Part
+    prompt_seed: int
+    prompt_images: dict[str, int]
+    target_images_of: dict[str, int]
+    target_images: int
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """One set under one split seed (None for a cross-domain set, whose classes are all unseen).
+
+    Attributes:
+        name: the set.
+        split_seed: seed of the split.
+        seen, unseen: class names.
+        untrained_seen: seen classes none of whose images could train.
+        untested_seen: seen classes without enough kept images for a test.
+        training_images, training_instances: what it adds to the training file.
+        seen_test_images: images of seen classes kept from training.
+        lost_images: images that show a seen class but cannot train, for they show an unseen one too.
+        draws: the draws of prompts.
+    """
+
+    name: str
+    split_seed: int | None
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    untrained_seen: tuple[str, ...]
+    untested_seen: tuple[str, ...]
+    training_images: int
+    training_instances: int
+    seen_test_images: int
+    lost_images: int
+    draws: tuple[DrawReport, ...]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """All sets of the benchmark, in-domain ones once per split seed."""
+
+    sets: tuple[SetReport, ...]
+
+    def write(self, path: str | Path) -> None:
+        """Write the report as JSON, atomically."""
+        atomic_write_text(path, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_splits(
+    sets: Sequence[BenchmarkSet],
+    rules: SplitRules,
+    split_seeds: Sequence[int],
+    prompt_seeds: Sequence[int],
+    root: Path,
+) -> SplitReport:
+    """Write all split files and the report; what lay below `root` before is replaced as a whole.
+
+    Args:
+        sets: the benchmark, in the order of the training file.
+        rules: the protocol's numbers.
+        split_seeds: one training file each.
+        prompt_seeds: draws of prompts per test.
+        root: folder of the tree.
+
+    Raises:
+        DataError: no in-domain set, or a set cannot be split or prompted; then `root` is untouched.
+    """
+    inside = [member for member in sets if member.domain == "in"]
+    if not inside:
+        raise DataError("no in-domain set to train on; give one set under data.sets the domain: in")
+    reports: list[SetReport] = []
+    with _replaced_folder(root) as temporary:
+        tree = SplitTree(temporary)
+        for seed in split_seeds:
+            training = {}
+            for member in inside:
+                report, annotations = _write_in_domain(tree, member, rules, seed, prompt_seeds)
+                training[member.name] = (member.folder, annotations)
+                reports.append(report)
+            merge_training(training).write(tree.training(seed))
+        outside = [member for member in sets if member.domain == "cross"]
+        reports += [_write_cross_domain(tree, member, rules, prompt_seeds) for member in outside]
+        result = SplitReport(tuple(reports))
+        result.write(tree.report)
+    return result
+
+
+def _write_in_domain(
+    tree: SplitTree, member: BenchmarkSet, rules: SplitRules, seed: int, prompt_seeds: Sequence[int]
+) -> tuple[SetReport, Annotations]:
+    name = member.name
+    split = split_set(name, member.annotations, rules, seed)
+    draws = []
+    for prompt_seed in prompt_seeds:
+        draw = draw_prompts(name, member.annotations, split.unseen, rules, prompt_seed)
+        draws.append(_write_pair(draw, tree.in_domain(name, "unseen", seed, prompt_seed)))
+        if split.tested_seen:
+            draw = draw_prompts(name, split.seen_test, split.tested_seen, rules, prompt_seed)
+            draws.append(_write_pair(draw, tree.in_domain(name, "seen", seed, prompt_seed)))
+    report = SetReport(
+        name=name,
+        split_seed=seed,
+        seen=split.seen,
+        unseen=split.unseen,
+        untrained_seen=tuple(sorted(set(split.seen) - set(split.training.class_names))),
+        untested_seen=tuple(sorted(set(split.seen) - set(split.tested_seen))),
+        training_images=len(split.training.images),
+        training_instances=len(split.training.instances),
+        seen_test_images=len(split.seen_test.images),
+        lost_images=split.lost_images,
+        draws=tuple(draws),
+    )
+    return report, split.training
+
+
+def _write_cross_domain(
+    tree: SplitTree, member: BenchmarkSet, rules: SplitRules, prompt_seeds: Sequence[int]
+) -> SetReport:
+    classes = tuple(sorted(member.annotations.class_names))
+    draws = [
+        _write_pair(
+            draw_prompts(member.name, member.annotations, classes, rules, prompt_seed),
+            tree.cross_domain(member.name, prompt_seed),
+        )
+        for prompt_seed in prompt_seeds
+    ]
+    return SetReport(member.name, None, (), classes, (), (), 0, 0, 0, 0, tuple(draws))
+
+
+def _write_pair(draw: Draw, pair: TestPair) -> DrawReport:
+    draw.prompt.write(pair.prompt)
+    draw.target.write(pair.target)
+    return DrawReport(
+        part=pair.part,
+        prompt_seed=pair.prompt_seed,
+        prompt_images=_images_per_class(draw.prompt),
+        target_images_of=_images_per_class(draw.target),
+        target_images=len(draw.target.images),
+    )
+
+
+def _images_per_class(annotations: Annotations) -> dict[str, int]:
+    labels = Counter(label for image in annotations.images for label in annotations.labels_of(image.id))
+    return {category.name: labels[category.id] for category in annotations.categories}
+
+
+@contextmanager
+def _replaced_folder(folder: Path) -> Iterator[Path]:
+    """A temporary sibling of `folder` that takes its place when the block ends well."""
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

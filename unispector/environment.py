@@ -1,0 +1,52 @@
+"""The process's surroundings: tools quiet and offline, our own messages shown."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+_SETTINGS = {
+    # No tool reports usage or looks for updates.
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Loopback only, hence no token file in the user's home.
+    "RAY_AUTH_MODE": "disabled",
+    # A worker's print would appear twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # A busy machine needs longer than the default minute to start a worker or a server.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # Prefect repeats a traceback for each level of a flow; Python prints it once anyway.
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def work_offline(root: Path) -> None:
+    """Set the tools' variables for this process and its children; what the user has set stays.
+
+    Call it before ray, prefect or mlflow is imported: they read their settings then.
+
+    Args:
+        root: the project's root, under which Prefect keeps its state (`.prefect`).
+    """
+    for name, value in {**_SETTINGS, "PREFECT_HOME": str(root.resolve() / ".prefect")}.items():
+        os.environ.setdefault(name, value)
+
+
+def show_messages() -> None:
+    """Print this package's messages (INFO and above) on standard output, as they are."""
+    logger = logging.getLogger("unispector")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

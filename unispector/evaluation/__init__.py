@@ -1,0 +1,1 @@
+"""Average precision, pictures and the report."""

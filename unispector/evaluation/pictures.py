@@ -1,0 +1,247 @@
+"""Pictures of what was prompted, what is there and what was found, legible at any image size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from unispector.errors import DataError
+from unispector.ops.files import atomic_write_bytes
+from unispector.ops.masks import decode_rle
+from unispector.structures import Detections
+
+Image = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+PALETTE: tuple[Colour, ...] = (
+    (255, 176, 0),
+    (0, 190, 255),
+    (255, 80, 120),
+    (90, 220, 110),
+    (190, 130, 255),
+    (255, 125, 50),
+    (60, 220, 200),
+    (240, 120, 230),
+    (215, 215, 60),
+    (110, 150, 255),
+)
+"""RGB of the classes in turn; bright, and apart for the common kinds of colour blindness."""
+
+PROMPT_COLOUR: Colour = (255, 255, 255)
+
+_BACKGROUND: Colour = (24, 27, 33)
+_TEXT: Colour = (236, 239, 244)
+_MUTED: Colour = (150, 158, 172)
+_SHORTEST_SIDE, _LONGEST_SIDE = 512, 1280
+_AIR = 2  # pixels between a region and its box, so that the line hides nothing of a thin defect
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region to draw.
+
+    Attributes:
+        box_xyxy: pixels of the image it lies in.
+        mask: [h, w] bool, or None to draw the box alone.
+        caption: text beside the box; empty for none.
+        colour: RGB, 0 to 255.
+    """
+
+    box_xyxy: tuple[float, float, float, float]
+    mask: npt.NDArray[np.bool_] | None
+    caption: str
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of a strip: uint8 [h, w, 3] RGB, a title and a muted line under it."""
+
+    image: Image
+    title: str
+    note: str = ""
+
+
+def class_colour(index: int) -> Colour:
+    """Colour of a class by its index; repeats after `len(PALETTE)` classes."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def detection_regions(detections: Detections) -> list[Region]:
+    """Regions of all detections, worst first, so that the best are drawn on top.
+
+    Captions are class name and score; colours follow the index in `class_names`.
+    """
+    boxes, scores = detections.boxes_xyxy.tolist(), detections.scores.tolist()
+    labels = detections.labels.tolist()
+    return [
+        Region(
+            box_xyxy=tuple(boxes[i]),
+            mask=decode_rle(detections.masks_rle[i]),
+            caption=f"{detections.class_names[labels[i]]} {scores[i]:.2f}",
+            colour=class_colour(labels[i]),
+        )
+        for i in reversed(range(len(detections)))
+    ]
+
+
+def draw_detections(image: Image, detections: Detections) -> Image:
+    """Draw boxes, translucent masks, class names and scores.
+
+    Args:
+        image: uint8 [h, w, 3] RGB, the image the detections were made on.
+        detections: filter by `Detections.above` first; all are drawn.
+
+    Returns:
+        uint8 RGB; a small image is enlarged so that its shorter side has 512 pixels, a large one
+        shrunk to 1280 on its longer side.
+
+    Raises:
+        DataError: the detections are for an image of another size.
+    """
+    if tuple(detections.image_hw) != image.shape[:2]:
+        raise DataError(
+            f"detections for an image of {detections.image_hw} pixels (h, w) cannot be drawn on one of "
+            f"{image.shape[:2]}; pass the image they were made on"
+        )
+    return draw_regions(image, detection_regions(detections))
+
+
+def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
+    """Draw regions in the order given; size and form as `draw_detections`.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        regions: in pixels of `image`.
+    """
+    scale = _display_scale(*image.shape[:2])
+    canvas = _resized(image, scale)
+    for region in regions:
+        if region.mask is not None:
+            _tint(canvas, region.mask, region.colour)
+    for region in regions:
+        x0, y0, x1, y1 = (round(value * scale) for value in region.box_xyxy)
+        corners = (x0 - _AIR, y0 - _AIR), (x1 + _AIR, y1 + _AIR)
+        cv2.rectangle(canvas, *corners, (0, 0, 0), 4, cv2.LINE_AA)
+        cv2.rectangle(canvas, *corners, region.colour, 2, cv2.LINE_AA)
+    taken: list[tuple[int, int, int, int]] = []
+    for region in reversed(regions):
+        if region.caption:
+            _label(canvas, region, scale, taken)
+    return canvas
+
+
+def _display_scale(height: int, width: int) -> float:
+    grow = max(1.0, _SHORTEST_SIDE / min(height, width))
+    return min(grow, _LONGEST_SIDE / max(height, width))
+
+
+def _resized(image: Image, scale: float) -> Image:
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    return np.ascontiguousarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+
+def _tint(canvas: Image, mask: npt.NDArray[np.bool_], colour: Colour) -> None:
+    size = (canvas.shape[1], canvas.shape[0])
+    shown = np.asarray(
+        cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8
+    )
+    inside = shown > 0
+    canvas[inside] = (0.62 * canvas[inside] + 0.38 * np.array(colour)).astype(np.uint8)
+    outline, _ = cv2.findContours(shown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(canvas, outline, -1, colour, 1, cv2.LINE_AA)
+
+
+def _label(canvas: Image, region: Region, scale: float, taken: list[tuple[int, int, int, int]]) -> None:
+    """Write the caption on a plate outside the box where there is room, clear of earlier plates."""
+    size, pad = 17, 5
+    height, width = canvas.shape[:2]
+    text_width = _text_width(region.caption, size, 600)
+    plate_w, plate_h = text_width + 2 * pad, size + 2 * pad
+    x0, y0, _, y1 = (round(value * scale) for value in region.box_xyxy)
+    y0, y1 = y0 - _AIR, y1 + _AIR
+    left = min(max(x0 - _AIR - 1, 0), max(width - plate_w, 0))
+    for top in (y0 - plate_h, y1 + 1, y0 + 1, y0 - 2 * plate_h, y1 + plate_h):
+        plate = (left, top, left + plate_w, top + plate_h)
+        if top >= 0 and top + plate_h <= height and not any(_overlap(plate, other) for other in taken):
+            break
+    else:
+        return
+    taken.append(plate)
+    canvas[plate[1] : plate[3], plate[0] : plate[2]] = region.colour
+    bright = 0.299 * region.colour[0] + 0.587 * region.colour[1] + 0.114 * region.colour[2] > 120
+    ink = (16, 18, 22) if bright else (255, 255, 255)
+    _text(canvas, region.caption, (left + pad, top + pad + size - 3), size, ink, 600)
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def side_by_side(panels: Sequence[Panel], caption: str) -> Image:
+    """A strip of images of one height, each under its title, with a caption line below.
+
+    Args:
+        panels: usually prompt, ground truth and prediction, already drawn on.
+        caption: one line; cut with an ellipsis where it does not fit.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    gap, header, footer = 16, 58, 40
+    height = max(min(panel.image.shape[0] for panel in panels), _SHORTEST_SIDE // 2)
+    images = [_resized(panel.image, height / panel.image.shape[0]) for panel in panels]
+    width = sum(image.shape[1] for image in images) + gap * (len(images) + 1)
+    sheet: Image = np.empty((header + height + footer, width, 3), dtype=np.uint8)
+    sheet[:] = _BACKGROUND
+    left = gap
+    for panel, image in zip(panels, images, strict=True):
+        room = image.shape[1]
+        sheet[header : header + image.shape[0], left : left + room] = image
+        _text(sheet, _fitted(panel.title, 19, 700, room), (left, 26), 19, _TEXT, 700)
+        _text(sheet, _fitted(panel.note, 15, 400, room), (left, 48), 15, _MUTED, 400)
+        left += room + gap
+    _text(sheet, _fitted(caption, 15, 400, width - 2 * gap), (gap, header + height + 26), 15, _MUTED, 400)
+    return sheet
+
+
+def _text(image: Image, text: str, origin: tuple[int, int], size: int, colour: Colour, weight: int) -> None:
+    if text:
+        cv2.putText(image, text, origin, colour, cv2.FontFace("sans"), size, weight)
+
+
+def _text_width(text: str, size: int, weight: int) -> int:
+    if not text:
+        return 0
+    left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, weight)
+    return int(left + width)
+
+
+def _fitted(text: str, size: int, weight: int, room: int) -> str:
+    if _text_width(text, size, weight) <= room:
+        return text
+    while text and _text_width(text + "…", size, weight) > room:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def write_picture(path: Path, image: Image) -> None:
+    """Write an RGB image, all or nothing; the suffix chooses the format.
+
+    Args:
+        path: ends in .png, .jpg or .jpeg.
+        image: uint8 [h, w, 3] RGB.
+
+    Raises:
+        DataError: another suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in {".png", ".jpg", ".jpeg"}:
+        raise DataError(f"{path}: pictures are written as .png or .jpg; rename the output")
+    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if suffix != ".png" else [cv2.IMWRITE_PNG_COMPRESSION, 6]
+    _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    atomic_write_bytes(path, data.tobytes())

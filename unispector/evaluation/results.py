@@ -1,0 +1,238 @@
+"""All evaluations of a run of the pipeline: rows, their means and spreads, and the JSON they live in."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from unispector.errors import DataError
+from unispector.evaluation.coco_metrics import AveragePrecision, SetMetrics
+
+Subset = Literal["unseen", "seen"]
+
+MAIN_VARIANT = "unispector"
+VARIANTS = {
+    MAIN_VARIANT: "UniSpector",
+    "base": "Base (no spectrum, CPE, PQS)",
+    "untrained": "Untrained",
+}
+"""Kinds of model in the order of the report, and how it calls them."""
+
+FIGURES = ("bbox.AP", "bbox.AP50", "bbox.AP75", "segm.AP", "segm.AP50", "segm.AP75")
+"""Box and mask figures a summary has."""
+
+SUBSETS: dict[Subset, str] = {"unseen": "unseen classes", "seen": "seen classes"}
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One model on one data set with one draw of prompts.
+
+    Attributes:
+        variant: kind of model, see `VARIANTS`.
+        data_set: name of the set.
+        subset: `unseen` = classes (or, across domains, whole sets) that training never saw.
+        split_seed: seed of the split the model was trained on.
+        prompt_seed: seed of the prompt draw.
+        metrics: average precision in percent.
+    """
+
+    variant: str
+    data_set: str
+    subset: Subset
+    split_seed: int
+    prompt_seed: int
+    metrics: SetMetrics
+
+
+@dataclass(frozen=True)
+class PictureRecord:
+    """One picture of the report: its file relative to the report's folder, and what it shows."""
+
+    file: str
+    data_set: str
+    subset: Subset
+    classes: tuple[str, ...]
+    image: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (population) in percent over the rows it summarises."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One variant on one set and subset, over split seeds and prompt seeds.
+
+    Attributes:
+        variant, data_set, subset: what is summarised.
+        split_seeds: the seeds of the models in it.
+        rows: number of evaluations in it.
+        figures: of each of `FIGURES`.
+    """
+
+    variant: str
+    data_set: str
+    subset: Subset
+    split_seeds: tuple[int, ...]
+    rows: int
+    figures: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Everything an evaluation of all models found.
+
+    Attributes:
+        rows: one per model, set, subset and prompt seed.
+        pictures: those drawn, of the main variant.
+    """
+
+    rows: tuple[EvaluationRow, ...]
+    pictures: tuple[PictureRecord, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `evaluation.json`.
+
+        Raises:
+            DataError: the file is absent or was not written by `evaluation_json`.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = tuple(_row(row) for row in content["rows"])
+            pictures = tuple(_picture(picture) for picture in content["pictures"])
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage evaluate") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a record of evaluations; run the evaluate stage again") from error
+        if not rows:
+            raise DataError(f"{path}: no evaluations in it; run the evaluate stage again")
+        return cls(rows, pictures)
+
+    def evaluation_json(self) -> str:
+        """Every row and picture, as JSON text."""
+        rows = [{**vars(row), "metrics": row.metrics.as_dict()} for row in self.rows]
+        content = {"rows": rows, "pictures": [vars(picture) for picture in self.pictures]}
+        return json.dumps(content, indent=1) + "\n"
+
+    def metrics_json(self) -> str:
+        """Means and spreads as nested JSON for `dvc metrics`.
+
+        `bbox` and `segm` at the top are the headline: the main variant on unseen classes, the
+        unweighted mean over the data sets; then variant -> set (and `mean`) -> subset -> figures.
+        """
+        content: dict[str, Any] = {}
+        for variant in self.variants:
+            summaries = self.summaries(variant)
+            by_set: dict[str, Any] = {}
+            for summary in summaries:
+                by_set.setdefault(summary.data_set, {})[summary.subset] = _figures(summary)
+            by_set["mean"] = {s: figures for s in SUBSETS if (figures := _mean_figures(summaries, s))}
+            content[variant] = by_set
+        headline = content.get(MAIN_VARIANT, {}).get("mean", {}).get("unseen", {})
+        return json.dumps({**headline, **content}, indent=1) + "\n"
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variants that were evaluated, in the report's order."""
+        present = dict.fromkeys(row.variant for row in self.rows)
+        return tuple(sorted(present, key=lambda name: [*VARIANTS, name].index(name)))
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Data sets in the order of evaluation."""
+        return tuple(dict.fromkeys(row.data_set for row in self.rows))
+
+    def summaries(self, variant: str) -> tuple[Summary, ...]:
+        """The variant's means and spreads, one per set and subset that were evaluated."""
+        return tuple(
+            _summary(group)
+            for data_set in self.data_sets
+            for subset in SUBSETS
+            if (group := self._group(variant, data_set, subset))
+        )
+
+    def _group(self, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
+        wanted = (variant, data_set, subset)
+        return [row for row in self.rows if (row.variant, row.data_set, row.subset) == wanted]
+
+    def on_shared_seeds(self) -> Self:
+        """Only the rows of the split seeds that every variant was evaluated on: a fair comparison."""
+        seeds = [{row.split_seed for row in self.rows if row.variant == variant} for variant in self.variants]
+        shared = set.intersection(*seeds)
+        return type(self)(tuple(row for row in self.rows if row.split_seed in shared), self.pictures)
+
+
+def figure_of(metrics: SetMetrics, figure: str) -> float:
+    """One of `FIGURES`, in percent."""
+    kind, name = figure.split(".")
+    return float(getattr(getattr(metrics, kind), name))
+
+
+def mean_over_sets(summaries: Iterable[Summary], subset: Subset, figure: str) -> float | None:
+    """Unweighted mean of one of `FIGURES` over the data sets that have the subset; None without any."""
+    values = [summary.figures[figure].mean for summary in summaries if summary.subset == subset]
+    return float(np.mean(values)) if values else None
+
+
+def class_scores(rows: Iterable[EvaluationRow], figure: str) -> dict[tuple[str, Subset, str], float]:
+    """Mean of one of `FIGURES` for each (set, subset, class) that has ground truth."""
+    kind, name = figure.split(".")
+    values: dict[tuple[str, Subset, str], list[float]] = {}
+    for row in rows:
+        judged: AveragePrecision = getattr(row.metrics, kind)
+        for class_name, score in judged.per_class.items():
+            if score is not None:
+                key = (row.data_set, row.subset, class_name)
+                values.setdefault(key, []).append(float(getattr(score, name)))
+    return {key: float(np.mean(scores)) for key, scores in values.items()}
+
+
+def _row(content: Mapping[str, Any]) -> EvaluationRow:
+    return EvaluationRow(**{**content, "metrics": SetMetrics.from_dict(content["metrics"])})
+
+
+def _picture(content: Mapping[str, Any]) -> PictureRecord:
+    return PictureRecord(**{**content, "classes": tuple(content["classes"])})
+
+
+def _summary(rows: Sequence[EvaluationRow]) -> Summary:
+    figures = {}
+    for figure in FIGURES:
+        values = np.array([figure_of(row.metrics, figure) for row in rows])
+        figures[figure] = Spread(float(values.mean()), float(values.std()))
+    return Summary(
+        variant=rows[0].variant,
+        data_set=rows[0].data_set,
+        subset=rows[0].subset,
+        split_seeds=tuple(sorted({row.split_seed for row in rows})),
+        rows=len(rows),
+        figures=figures,
+    )
+
+
+def _nested(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """`bbox.AP50` -> {"bbox": {"AP50": ...}}, rounded."""
+    nested: dict[str, dict[str, float]] = {}
+    for key, value in values.items():
+        kind, name = key.split(".")
+        nested.setdefault(kind, {})[name] = round(value, 4)
+    return nested
+
+
+def _figures(summary: Summary) -> dict[str, dict[str, float]]:
+    means = {figure: spread.mean for figure, spread in summary.figures.items()}
+    return _nested(means | {f"{figure}_std": spread.deviation for figure, spread in summary.figures.items()})
+
+
+def _mean_figures(summaries: Sequence[Summary], subset: Subset) -> dict[str, dict[str, float]]:
+    means = {figure: mean_over_sets(summaries, subset, figure) for figure in FIGURES}
+    return _nested({figure: value for figure, value in means.items() if value is not None})

@@ -1,0 +1,1 @@
+"""A trained detector in use: prompts in, boxes and masks out."""

@@ -1,0 +1,140 @@
+"""Marks a user draws on a picture of a defect, turned into what the prompt encoder reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unispector.data.transforms import pad_masks, resize_box, resize_image, resize_mask
+from unispector.errors import DataError
+from unispector.ops.boxes import xyxy_to_cxcywh
+from unispector.ops.files import read_image
+from unispector.ops.masks import boxes_to_masks
+from unispector.ops.spectrum import EmptyBins, crop_spectra
+from unispector.structures import Sample, Targets
+
+Picture = str | Path | npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One picture with at least one marked instance of one class; give boxes or masks, not both.
+
+    Attributes:
+        image: file, or uint8 RGB array [h, w, 3].
+        boxes_xywh: K boxes (left, top, width, height) in pixels of the picture.
+        masks: bool or uint8 (not 0 = marked) [K, h, w] of the picture's size, or [h, w] for one.
+        label: name of the class.
+    """
+
+    image: Picture
+    boxes_xywh: Sequence[Sequence[float]] = ()
+    masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | None = None
+    label: str = "defect"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a model sees a picture.
+
+    Attributes:
+        image_size: side S of the square network input.
+        padded_size: side P of the padded frame.
+        bins: radial bins J of a spectrum.
+        spectrum_empty: treatment of empty bins, `interp` or `zero`.
+        spectrum_min_side: a smaller crop is grown to this many pixels.
+    """
+
+    image_size: int
+    padded_size: int
+    bins: int
+    spectrum_empty: EmptyBins
+    spectrum_min_side: int
+
+
+def read_picture(picture: Picture) -> npt.NDArray[np.uint8]:
+    """The picture as uint8 RGB [h, w, 3].
+
+    Raises:
+        DataError: the file is unreadable, or the array is not uint8 [h, w, 3].
+    """
+    if not isinstance(picture, np.ndarray):
+        return read_image(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise DataError(f"an image array of {picture.dtype} {picture.shape}; it must be RGB, uint8 [h, w, 3]")
+    return picture
+
+
+def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
+    """Read a prompt into the network's frame, as the data set does for an annotated image.
+
+    Args:
+        prompt: picture and marks.
+        label: class index given to every mark.
+        geometry: of the model that will read it.
+
+    Raises:
+        DataError: the picture is unreadable; no mark; boxes and masks at once; a box of no size or
+            outside the picture; an empty mask or one of another size. The message names the picture.
+    """
+    pixels = read_picture(prompt.image)
+    name = "the prompt image" if isinstance(prompt.image, np.ndarray) else str(prompt.image)
+    height, width = pixels.shape[:2]
+    if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):
+        raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
+    size, masks = geometry.image_size, None if prompt.masks is None else _stack(prompt.masks)
+    if masks is None:
+        boxes = [_checked_box(box, name, (height, width)) for box in prompt.boxes_xywh]
+    else:
+        boxes = [_box_of(mask, name, (height, width)) for mask in masks]
+    resized = [resize_box(box, (height, width), size) for box in boxes]
+    boxes_px = torch.tensor(resized, dtype=torch.float32)
+    regions = boxes_to_masks(boxes_px, size)
+    if masks is not None:
+        small = torch.from_numpy(np.stack([resize_mask(mask, size) for mask in masks]))
+        regions = torch.where(small.flatten(1).any(1)[:, None, None], small, regions)
+    regions = pad_masks(regions, geometry.padded_size)
+    image = torch.from_numpy(np.ascontiguousarray(resize_image(pixels, size).transpose(2, 0, 1)))
+    targets = Targets(
+        labels=torch.full((len(boxes),), label, dtype=torch.int64),
+        boxes=xyxy_to_cxcywh(boxes_px / geometry.padded_size),
+        masks=regions,
+    )
+    spectra = crop_spectra(
+        image, boxes_px, geometry.bins, geometry.spectrum_empty, geometry.spectrum_min_side
+    )
+    return Sample(image, targets, regions, spectra, image_id=0, original_hw=(height, width))
+
+
+def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[float, ...]:
+    """A box XYWH, cut at the picture's edge."""
+    shown = ",".join(f"{value:g}" for value in box)
+    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+        raise DataError(f"{name}: box {shown} must be left,top,width,height in pixels with a size above 0")
+    left, top = max(box[0], 0.0), max(box[1], 0.0)
+    right, bottom = min(box[0] + box[2], float(hw[1])), min(box[1] + box[3], float(hw[0]))
+    if right - left < 1 or bottom - top < 1:
+        inside = f"inside the image of {hw[1]}x{hw[0]} pixels"
+        raise DataError(f"{name}: box {shown} has less than a pixel {inside}")
+    return left, top, right - left, bottom - top
+
+
+def _box_of(mask: npt.NDArray[np.bool_], name: str, hw: tuple[int, int]) -> tuple[float, ...]:
+    """The tight XYWH box of a checked mask."""
+    if mask.shape != hw:
+        size = "x".join(str(side) for side in reversed(mask.shape))
+        raise DataError(f"{name}: its mask is {size} pixels, the image {hw[1]}x{hw[0]}; they must be equal")
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        raise DataError(f"{name}: its mask is all black; mark at least one pixel")
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+
+
+def _stack(masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Masks [h, w] or [K, h, w] as bool [K, h, w]."""
+    marked: npt.NDArray[np.bool_] = np.asarray(masks).astype(np.bool_)
+    return marked if marked.ndim == 3 else marked[None]

@@ -1,0 +1,1 @@
+"""Matching of queries with instances, and the training loss (paper eq. 1)."""

@@ -1,0 +1,88 @@
+"""From network output to detections in the pixels of the original images."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from unispector.ops.boxes import cxcywh_to_xyxy
+from unispector.ops.masks import encode_rle
+from unispector.structures import Detections, ModelOutput
+
+CHUNK_PIXELS = 2**25  # mask pixels resized at a time, so that large images stay within memory
+
+
+@torch.no_grad()
+def postprocess(
+    output: ModelOutput,
+    original_hw: Sequence[tuple[int, int]],
+    *,
+    class_names: tuple[str, ...],
+    image_size: int,
+    padded_size: int,
+    limit: int = 300,
+) -> list[Detections]:
+    """Turn the last layer's predictions into detections.
+
+    The best `limit` (query, class) pairs are kept; a score is the class probability times the mean
+    mask probability inside the mask, as in MaskDINO; there is no NMS.
+
+    Args:
+        output: predictions for B images.
+        original_hw: (height, width) of the B images in pixels.
+        class_names: names of the C prompted classes.
+        image_size: side S of the network input.
+        padded_size: side P of the padded frame.
+        limit: detections kept per image.
+
+    Returns:
+        B detections, best first; a detection whose mask is empty is dropped.
+    """
+    prediction = output.layers[-1]
+    results = []
+    for logits, boxes, masks, hw in zip(
+        prediction.logits.float(), prediction.boxes.float(), prediction.masks.float(), original_hw, strict=True
+    ):
+        probabilities = logits.sigmoid().flatten()
+        order = probabilities.argsort(descending=True, stable=True)[:limit]
+        query, label = order // logits.shape[1], order % logits.shape[1]
+        used, position = query.unique(return_inverse=True)
+        rles, quality = _masks(masks[used], hw, image_size, padded_size)
+        scores = probabilities[order] * quality[position]
+        scale = boxes.new_tensor((hw[1], hw[0])) * (padded_size / image_size)
+        corners = (cxcywh_to_xyxy(boxes[query]).view(-1, 2, 2) * scale).clamp(min=0)
+        corners = corners.minimum(boxes.new_tensor((hw[1], hw[0]))).flatten(1)
+        ranking = scores.argsort(descending=True, stable=True)
+        ranking = ranking[scores[ranking] > 0]
+        results.append(
+            Detections(
+                boxes_xyxy=corners[ranking].cpu(),
+                scores=scores[ranking].cpu(),
+                labels=label[ranking].cpu(),
+                masks_rle=tuple(rles[i] for i in position[ranking].tolist()),
+                class_names=class_names,
+                image_hw=hw,
+            )
+        )
+    return results
+
+
+def _masks(
+    logits: Tensor, hw: tuple[int, int], image_size: int, padded_size: int
+) -> tuple[list[dict[str, object]], Tensor]:
+    """RLE at the original size and mean probability inside, for mask logits [n, h, w]."""
+    per_chunk = max(CHUNK_PIXELS // max(hw[0] * hw[1], padded_size**2), 1)
+    rles: list[dict[str, object]] = []
+    qualities = []
+    for chunk in logits.split(per_chunk):
+        if padded_size != image_size:
+            frame = F.interpolate(chunk[None], (padded_size, padded_size), mode="bilinear", align_corners=False)
+            frame = frame[..., :image_size, :image_size]
+        else:
+            frame = chunk[None]
+        full = F.interpolate(frame, hw, mode="bilinear", align_corners=False)[0]
+        inside = full > 0
+        qualities.append((full.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6))
+        rles += encode_rle(inside.cpu().numpy())
+    return rles, torch.cat(qualities)

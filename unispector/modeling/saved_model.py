@@ -1,0 +1,87 @@
+"""A trained detector on disk: safetensors weights beside the configuration that made them."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from unispector.config import Config
+from unispector.errors import CheckpointError
+from unispector.modeling.build import build_model
+from unispector.modeling.unispector import UniSpectorModel
+from unispector.ops.files import atomic_write_bytes, atomic_write_text
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A loaded detector.
+
+    Attributes:
+        model: in evaluation mode.
+        config: all parameters it was trained with.
+        fingerprint: hex SHA-256 of weights and model configuration; prompt banks carry it.
+        provenance: what produced it (data hash, commit, seeds ...).
+    """
+
+    model: UniSpectorModel
+    config: Config
+    fingerprint: str
+    provenance: dict[str, str]
+
+
+def save_model(directory: Path, model: UniSpectorModel, config: Config, provenance: dict[str, str]) -> str:
+    """Write `model.safetensors` and `config.json`, each atomically.
+
+    Returns:
+        The fingerprint of what was written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    fingerprint = _fingerprint(weights, config)
+    description = {"config": config.model_dump(mode="json"), "provenance": provenance, "fingerprint": fingerprint}
+    atomic_write_bytes(directory / WEIGHTS, weights)
+    atomic_write_text(directory / CONFIG, json.dumps(description, indent=2) + "\n")
+    return fingerprint
+
+
+def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedModel:
+    """Read a detector that `save_model` wrote.
+
+    Raises:
+        CheckpointError: a file is absent, damaged, or weights and configuration do not belong together.
+    """
+    try:
+        weights = (directory / WEIGHTS).read_bytes()
+        description = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        config = Config.model_validate(description["config"])
+        provenance = {str(k): str(v) for k, v in description["provenance"].items()}
+        expected = description["fingerprint"]
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory}: not a model directory ({error.filename} cannot be read); it needs {WEIGHTS} and {CONFIG}"
+        ) from error
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"{directory / CONFIG}: damaged or of another version; train or copy the model again") from error
+    fingerprint = _fingerprint(weights, config)
+    if fingerprint != expected:
+        raise CheckpointError(f"{directory}: {WEIGHTS} and {CONFIG} do not belong together; copy the model again")
+    try:
+        state = load(weights)
+        model = build_model(config.model, load_weights=False)
+        model.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{directory / WEIGHTS}: does not fit this version's network ({error})") from error
+    return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
+
+
+def _fingerprint(weights: bytes, config: Config) -> str:
+    digest = hashlib.sha256(weights)
+    digest.update(config.model.model_dump_json().encode())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""Files: atomic writes, images and masks read with checks, content hashes."""
+
+import hashlib
+import secrets
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from unispector.errors import DataError
+
+_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling of `path` that takes its place when the block ends well.
+
+    The sibling keeps the suffix (writers that look at it work) and is removed when the block fails;
+    missing parent folders are made.
+
+    Args:
+        path: file to be written or replaced.
+
+    Yields:
+        The path to write to; a file must be there when the block ends.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 so that a reader sees the old file or the new one, never a part."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` so that a reader sees the old file or the new one, never a part."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Read an image file as RGB, upright (EXIF orientation applied).
+
+    Grey images are replicated to three channels, alpha is dropped, 16-bit values keep their upper byte.
+
+    Args:
+        path: any file Pillow can decode.
+
+    Returns:
+        uint8 [h, w, 3], 0 to 255.
+
+    Raises:
+        DataError: the file is absent, unreadable, truncated, or no 8- or 16-bit image.
+    """
+    image = _open_upright(path)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{path}: floating-point pixels; convert the image to 8 bits")
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Read a mask file; what is black in it is 0, in whatever mode it is stored.
+
+    Args:
+        path: any file Pillow can decode; of a colour or palette mask a pixel's brightest channel
+            counts, of a 16-bit mask values above 255 read 255.
+
+    Returns:
+        uint8 [h, w], 0 to 255.
+
+    Raises:
+        DataError: the file is absent, unreadable or truncated.
+    """
+    image = _open_upright(path)
+    if image.mode == "L":
+        return np.array(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.asarray(image).clip(0, 255).astype(np.uint8)
+    brightest: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
+    return brightest
+
+
+def _open_upright(path: str | Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such image; check the path or restore the file") from error
+    except _BROKEN_IMAGE as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
+
+
+def sha256_of_tree(paths: Iterable[str | Path]) -> str:
+    """Content hash of files and folders, independent of their order and of where they lie.
+
+    Args:
+        paths: files (hashed under their own name) and folders (every file below, hashed under its
+            path relative to the folder).
+
+    Returns:
+        64 hex digits over all names and bytes.
+
+    Raises:
+        DataError: a path does not exist.
+    """
+    entries = sorted(
+        (name, hashlib.sha256(file.read_bytes()).hexdigest())
+        for path in paths
+        for name, file in _files_of(Path(path))
+    )
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in entries).encode()).hexdigest()
+
+
+def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
+    if path.is_file():
+        yield path.name, path
+    elif path.is_dir():
+        yield from ((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    else:
+        raise DataError(f"{path}: no such file or folder to hash; create it first")

@@ -1,0 +1,168 @@
+"""Stage `add`: a raw release joins the project, under DVC's care and in `params.yaml`."""
+
+import filecmp
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from unispector.config import Config, SetConfig, load_config
+from unispector.data.sources import SOURCES
+from unispector.errors import ConfigError, DataError
+from unispector.ops.files import atomic_path
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What was added.
+
+    Attributes:
+        set_name: name of the set in InsA and in `params.yaml`.
+        folder: the project's copy of the release.
+        images: images with a mask the source read.
+    """
+
+    set_name: str
+    folder: Path
+    images: int
+
+
+def add(source_name: str, source_dir: Path, root: Path = Path()) -> AddReport:
+    """Copy a raw release into the project, track it with DVC, and name it in `params.yaml`.
+
+    The release itself is only read. What is done already is not done again, so a run that was cut off can
+    be repeated.
+
+    Args:
+        source_name: a key of `SOURCES`, such as `magnetic_tile`.
+        source_dir: the release's folder.
+        root: the project's folder.
+
+    Raises:
+        DataError: unknown source, the release is not in the source's layout, another one is in its place
+            already, or DVC refuses it.
+        ConfigError: `params.yaml` cannot be read or extended.
+    """
+    if source_name not in SOURCES:
+        raise DataError(f"{source_name}: no such source; known are {', '.join(SOURCES)}")
+    source = SOURCES[source_name]
+    params = root / "params.yaml"
+    config = load_config(params)
+    member = SetConfig(source=source_name, path=source.insa_name, domain="in")
+    _refuse_other_entry(config, source.insa_name, member, params)
+    images = sum(1 for _ in source.read(source_dir).images)
+    folder = root / config.data.root / source.insa_name
+    _copy_release(source_dir, folder)
+    _track(folder, root)
+    if source.insa_name not in config.data.sets:
+        _name_in_params(params, config, source.insa_name, member)
+    return AddReport(source.insa_name, folder, images)
+
+
+def _refuse_other_entry(config: Config, name: str, member: SetConfig, params: Path) -> None:
+    present = config.data.sets.get(name)
+    if present is None:
+        return
+    if (present.source, present.path) != (member.source, member.path):
+        raise DataError(
+            f"{params}: data.sets.{name} is another set already (source {present.source}, path "
+            f"{present.path}); rename it first"
+        )
+
+
+def _copy_release(source_dir: Path, folder: Path) -> None:
+    """Copy the visible files; `folder` appears complete or not at all."""
+    files = sorted(_visible_files(source_dir))
+    if folder.exists():
+        if not _same_files(source_dir, folder, files):
+            raise DataError(f"{folder}: holds another release already; move it away, then add this one")
+        return
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        for file in files:
+            copy = temporary / file
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source_dir / file, copy)  # without the rights: a release is often read-only
+        temporary.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); check space and rights") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _same_files(source_dir: Path, folder: Path, files: list[Path]) -> bool:
+    if sorted(_visible_files(folder)) != files:
+        return False
+    return all(filecmp.cmp(source_dir / file, folder / file, shallow=False) for file in files)
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Files below a folder, relative to it, without hidden ones such as `.git`."""
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder)
+        if file.is_file() and not any(part.startswith(".") for part in name.parts):
+            yield name
+
+
+def _track(folder: Path, root: Path) -> None:
+    """Run `dvc add`, which records the content's hash in `<folder>.dvc`."""
+    dvc = Path(sys.executable).with_name("dvc")
+    command = [str(dvc), "add", "--quiet", str(folder.absolute())]
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    try:
+        # The command is the environment's own dvc with a path made here.
+        done = subprocess.run(  # noqa: S603
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise DataError(f"{dvc}: cannot be run ({error.strerror}); install the project again") from error
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split())
+        raise DataError(f"{folder}: `dvc add` failed ({reason}); mend that, then add the set again")
+
+
+def _name_in_params(params: Path, config: Config, name: str, member: SetConfig) -> None:
+    """Insert one line after the last set; every other byte of the file stays."""
+    line = f"{name}: {{source: {member.source}, path: {member.path}, domain: {member.domain}}}"
+    by_hand = f"{params}: cannot be extended; add `{line}` under data.sets by hand"
+    text = params.read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    place = _place_of_new_set(text, lines)
+    if place is None:
+        raise ConfigError(by_hand)
+    row, indent = place
+    if not lines[row - 1].endswith("\n"):
+        lines[row - 1] += "\n"
+    lines.insert(row, " " * indent + line + "\n")
+    sets = {**config.data.sets, name: member}
+    wanted = config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})})
+    with atomic_path(params) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+        try:
+            found = load_config(temporary)
+        except ConfigError as error:
+            raise ConfigError(by_hand) from error
+        if found != wanted:
+            raise ConfigError(by_hand)
+
+
+def _place_of_new_set(text: str, lines: list[str]) -> tuple[int, int] | None:
+    """Line number and indentation for a new key of `data.sets`; None where no line can be inserted."""
+    sets = YAML(typ="rt").load(text)["data"]["sets"]
+    if not isinstance(sets, CommentedMap) or not sets or sets.fa.flow_style():
+        return None
+    row, indent = sets.lc.key(list(sets)[-1])
+    row += 1
+    # The last set may go on over deeper lines; a comment or a blank line belongs to what comes next.
+    while row < len(lines) and lines[row].strip() and not lines[row].lstrip().startswith("#"):
+        if len(lines[row]) - len(lines[row].lstrip()) <= indent:
+            break
+        row += 1
+    return row, indent

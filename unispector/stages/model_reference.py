@@ -1,0 +1,29 @@
+"""What a user calls a model: its folder, or the MLflow run that trained it."""
+
+import re
+from pathlib import Path
+
+from unispector.errors import CheckpointError
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def find_model(reference: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        reference: a folder with `model.safetensors` and `config.json`, or an MLflow run id (32 hex digits).
+
+    Raises:
+        CheckpointError: there is no such folder, or the run has no model.
+    """
+    folder = Path(reference)
+    if folder.is_dir():
+        return folder
+    if not _RUN_ID.fullmatch(reference):
+        raise CheckpointError(
+            f"{reference}: no such model folder, nor an MLflow run id; `make repro` trains models"
+        )
+    from unispector.tracking.run import TrackingStore
+
+    return TrackingStore().model_directory(reference)

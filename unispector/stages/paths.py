@@ -1,0 +1,21 @@
+"""Where the data stages leave their files, relative to the project."""
+
+from pathlib import Path
+
+SPLITS = Path("data/splits")
+SPLIT_CHECKS = SPLITS / "checks.json"
+
+
+def annotation_file(set_name: str) -> Path:
+    """The InsA file of a set, `convert`'s product."""
+    return Path("data/insa") / f"{set_name}.json"
+
+
+def conversion_report(set_name: str) -> Path:
+    """What `convert` read, kept and dropped."""
+    return Path("data/insa") / f"{set_name}.report.json"
+
+
+def check_report(set_name: str) -> Path:
+    """What `validate` found."""
+    return Path("reports/validation") / f"{set_name}.json"

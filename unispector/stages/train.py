@@ -1,0 +1,187 @@
+"""Stage `train`, one model: what a training process does from the annotation file to the saved model."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from unispector.config import Config
+from unispector.data.coco import Annotations
+from unispector.data.dataset import InstanceDataset
+from unispector.data.loading import EpisodeSampler, training_batches
+from unispector.data.transforms import Augmentation
+from unispector.losses.criterion import Criterion, LossWeights
+from unispector.modeling.build import build_model
+from unispector.modeling.saved_model import save_model
+from unispector.modeling.unispector import UniSpectorModel
+from unispector.structures import Batch
+from unispector.training.checkpoint import Checkpointer
+from unispector.training.loop import Recipe, fit
+from unispector.training.optim import build_optimiser, linear_schedule
+from unispector.training.ray_trainer import WorkerGroup
+
+Variant = Literal["unispector", "base", "untrained"]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything one training depends on, and where it puts what it makes.
+
+    Attributes:
+        variant: `unispector`, its ablation `base`, or `untrained` (the same start, no step).
+        seed: split seed; also of the start and of all that is random in training.
+        config: parameters of this variant.
+        key: hash of parameters, data and code; a checkpoint goes on only under its own key.
+        train_file: merged COCO annotations.
+        image_root: folder their `file_name`s are relative to.
+        model_directory: where the trained model is saved.
+        work_directory: where checkpoints and progress lie until the stage has ended.
+        provenance: what else is recorded with the model.
+    """
+
+    variant: Variant
+    seed: int
+    config: Config
+    key: str
+    train_file: Path
+    image_root: Path
+    model_directory: Path
+    work_directory: Path
+    provenance: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Variant and seed, for people."""
+        return f"{self.variant}-seed{self.seed}"
+
+
+def train(
+    job: TrainingJob, run_id: str, group: WorkerGroup, report: Callable[[int, dict[str, float]], None]
+) -> str:
+    """Train one model, going on from the job's checkpoint where there is one, and save it.
+
+    Args:
+        job: what to train.
+        run_id: the MLflow run, recorded with the model.
+        group: this process among those that train the model together.
+        report: see `training.loop.fit`.
+
+    Returns:
+        Fingerprint of the saved model; empty on all but the first process.
+
+    Raises:
+        DataError: the annotations or an image cannot be read.
+        TrainingError: a loss is not finite.
+        CheckpointError: the checkpoint is damaged.
+    """
+    config, recipe = job.config, job.config.train
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    device = torch.device("cuda", group.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    model = initial_model(config, job.seed).to(device).train()
+    optimiser = build_optimiser(
+        model,
+        learning_rate=recipe.learning_rate,
+        backbone_rate=recipe.backbone_rate,
+        weight_decay=recipe.weight_decay,
+    )
+    checkpointer = Checkpointer(job.work_directory / "checkpoint.safetensors", job.key)
+    start = checkpointer.restore(model, optimiser)
+    schedule = linear_schedule(optimiser, steps=recipe.steps, warmup=recipe.warmup_steps, start=start)
+
+    def save(step: int) -> None:
+        if group.rank == 0:
+            checkpointer.save(step, model, optimiser)
+
+    fit(
+        _parallel(model, group),
+        _criterion(config),
+        _batches(job, group, start),
+        optimiser,
+        schedule,
+        _recipe(config, job.seed, device),
+        start=start,
+        report=report,
+        save=save,
+    )
+    save(recipe.steps)
+    return save_job(job, model, run_id) if group.rank == 0 else ""
+
+
+def initial_model(config: Config, seed: int) -> UniSpectorModel:
+    """The detector as training starts: the backbone's weights, the rest drawn from `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_model(config.model)
+
+
+def save_job(job: TrainingJob, model: UniSpectorModel, run_id: str) -> str:
+    """Save the job's model with what produced it; returns its fingerprint."""
+    provenance = {
+        "variant": job.variant,
+        "split_seed": str(job.seed),
+        "job": job.key,
+        **({"mlflow_run_id": run_id} if run_id else {}),
+        **job.provenance,
+    }
+    return save_model(job.model_directory, model, job.config, provenance)
+
+
+def _batches(job: TrainingJob, group: WorkerGroup, start: int) -> Iterator[Batch]:
+    """This process's slices of the batches from step `start` on."""
+    config = job.config
+    dataset = InstanceDataset(
+        Annotations.read(job.train_file),
+        job.image_root,
+        image_size=config.model.image_size,
+        bins=config.model.spectral.bins,
+        spectrum_empty=config.model.spectral.empty,
+        spectrum_min_side=config.model.spectral.min_side,
+        augment=Augmentation(**dict(config.augment)),
+        box_share=config.prompt.box_share,
+        seed=job.seed,
+    )
+    sampler = EpisodeSampler(
+        [dataset.image_labels(index) for index in range(len(dataset))],
+        batch_size=config.train.batch_size,
+        images_per_class=config.train.images_per_class,
+        seed=job.seed,
+        rank=group.rank,
+        world=group.size,
+    )
+    return training_batches(
+        dataset, sampler, start_step=start, steps=config.train.steps, workers=config.train.workers
+    )
+
+
+def _criterion(config: Config) -> Criterion:
+    weights = config.loss.model_dump(exclude={"scale", "margin", "points"})
+    return Criterion(
+        LossWeights(**weights), scale=config.loss.scale, margin=config.loss.margin, points=config.loss.points
+    )
+
+
+def _recipe(config: Config, seed: int, device: torch.device) -> Recipe:
+    train = config.train
+    return Recipe(
+        steps=train.steps,
+        seed=seed,
+        max_examples=config.prompt.max_examples,
+        cross_image=config.prompt.cross_image,
+        clip_norm=train.clip_norm,
+        # A CPU without bfloat16 units would only lose accuracy.
+        bf16=train.precision == "bf16" and device.type == "cuda",
+        log_every=train.log_every,
+        save_every=train.checkpoint_every,
+    )
+
+
+def _parallel(model: nn.Module, group: WorkerGroup) -> nn.Module:
+    """The model itself when this process trains alone."""
+    if group.size == 1:
+        return model
+    return DistributedDataParallel(model, find_unused_parameters=True)

@@ -1,0 +1,208 @@
+"""The nouns of the detector: typed, frozen, shapes stated once.
+
+Letters: B images, K instances of one image, N instances of a batch, C prompted classes, Q queries,
+T vision tokens, D channels, J radial bins, G denoising queries, S network input side,
+P padded side (S rounded up to a multiple of 32).
+Boxes are normalised `cxcywh` in the padded frame unless a name says otherwise.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Movable:
+    """A dataclass of tensors (and nested ones) that moves between devices as a whole."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy with every tensor on `device`."""
+        return type(self)(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+
+
+def _moved(value: object, device: torch.device | str) -> object:
+    if isinstance(value, Tensor | Movable):
+        return value.to(device)
+    if isinstance(value, tuple) and value and isinstance(value[0], Tensor | Movable):
+        return tuple(item.to(device) for item in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Targets(Movable):
+    """Ground truth of one image.
+
+    Attributes:
+        labels: [K] int64, data-set class index (or prompt column, once mapped).
+        boxes: [K, 4] float32 cxcywh in [0, 1] of the padded frame.
+        masks: [K, P, P] bool in the padded frame; never empty (a mask that vanishes in resizing
+            falls back to its box, then to one pixel).
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class VisualPrompts(Movable):
+    """Marked regions of a batch of images.
+
+    Attributes:
+        roi_masks: [N, P, P] bool, the marked region (instance mask or filled box); never empty.
+        image_index: [N] int64, which image of the batch the region lies in.
+        labels: [N] int64 class index of each region.
+        spectra: [N, J] float32 radial spectrum of each region (Algorithm 1), L2-normalised.
+    """
+
+    roi_masks: Tensor
+    image_index: Tensor
+    labels: Tensor
+    spectra: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Sample(Movable):
+    """One image as the data set hands it out.
+
+    Attributes:
+        image: [3, S, S] uint8 RGB, resized (aspect not kept) and augmented.
+        targets: ground truth, K instances.
+        roi_masks: [K, P, P] bool, prompt region of each instance.
+        spectra: [K, J] float32, radial spectrum of each instance's box crop.
+        image_id: id in the annotation file.
+        original_hw: height and width of the file in pixels.
+    """
+
+    image: Tensor
+    targets: Targets
+    roi_masks: Tensor
+    spectra: Tensor
+    image_id: int
+    original_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch(Movable):
+    """A collated batch.
+
+    Attributes:
+        images: [B, 3, S, S] uint8 RGB.
+        targets: B ground truths.
+        prompts: every instance of the batch as a prompt, in image order.
+        image_ids: B ids.
+        original_hw: B (height, width) of the files.
+    """
+
+    images: Tensor
+    targets: tuple[Targets, ...]
+    prompts: VisualPrompts
+    image_ids: tuple[int, ...]
+    original_hw: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class ImageFeatures(Movable):
+    """What the image encoder knows of B images; independent of prompts, so it can be reused.
+
+    Attributes:
+        memory: [B, T, D] tokens, levels concatenated coarse to fine (strides 64, 32, 16, 8).
+        level_hw: (height, width) of the four levels in that order.
+        mask_features: [B, D, P/4, P/4].
+    """
+
+    memory: Tensor
+    level_hw: tuple[tuple[int, int], ...]
+    mask_features: Tensor
+
+
+@dataclass(frozen=True)
+class QuerySelection(Movable):
+    """The object queries a decoder starts from.
+
+    Attributes:
+        content: [B, Q, D].
+        reference: [B, Q, 4] box logits (inverse sigmoid of cxcywh).
+        relevance: [B, T, C] logits that token t shows class c (scaled cosines), or None with
+            learned queries.
+        indices: [B, Q] selected tokens, or None with learned queries.
+    """
+
+    content: Tensor
+    reference: Tensor
+    relevance: Tensor | None
+    indices: Tensor | None
+
+
+@dataclass(frozen=True)
+class LayerPrediction(Movable):
+    """Predictions of one decoder layer.
+
+    Attributes:
+        logits: [B, Q, C] similarity of query and class prompt, before the sigmoid.
+        boxes: [B, Q, 4] cxcywh in [0, 1] of the padded frame.
+        masks: [B, Q, P/4, P/4] logits.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class ModelOutput(Movable):
+    """Everything the criterion or the post-processing needs.
+
+    Attributes:
+        layers: predictions per decoder layer (only the last one outside of training).
+        denoising: the denoising queries' predictions per layer; empty when there are none.
+        selection: the queries the decoder started from.
+    """
+
+    layers: tuple[LayerPrediction, ...]
+    denoising: tuple[LayerPrediction, ...]
+    selection: QuerySelection
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections in one image, in its original pixels, best first.
+
+    Attributes:
+        boxes_xyxy: [n, 4] float32 pixels, clipped to the image.
+        scores: [n] float32 in [0, 1], class score times mask quality.
+        labels: [n] int64 index into `class_names`.
+        masks_rle: n COCO RLEs (`{"size": [h, w], "counts": str}`).
+        class_names: names of the prompted classes.
+        image_hw: height and width of the image in pixels.
+    """
+
+    boxes_xyxy: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks_rle: tuple[dict[str, object], ...]
+    class_names: tuple[str, ...]
+    image_hw: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> "Detections":
+        """Only the detections whose score is at least `score`."""
+        keep = (self.scores >= score).nonzero().flatten()
+        return Detections(
+            boxes_xyxy=self.boxes_xyxy[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            masks_rle=tuple(self.masks_rle[i] for i in keep.tolist()),
+            class_names=self.class_names,
+            image_hw=self.image_hw,
+        )

@@ -1,0 +1,1 @@
+"""Experiment tracking: the only package that knows MLflow."""

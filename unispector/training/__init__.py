@@ -1,0 +1,1 @@
+"""Optimisation: a loop that knows neither Ray nor MLflow, and the Ray Train adapter over it."""

@@ -1,0 +1,77 @@
+"""State of an unfinished training: weights, optimiser and step in one safetensors file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from unispector.errors import CheckpointError
+from unispector.ops.files import atomic_write_bytes
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Checkpointer:
+    """Saves and restores one training job.
+
+    Attributes:
+        path: the file; written atomically, so a killed save leaves the previous one.
+        job: hash of configuration and data; a file of another job is refused.
+    """
+
+    path: Path
+    job: str
+
+    def save(self, step: int, model: nn.Module, optimiser: AdamW) -> None:
+        """Write the state after `step` steps."""
+        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+        for index, state in enumerate(_states(optimiser)):
+            tensors |= {f"optimiser.{index}.{name}": state[name] for name in _MOMENTS if name in state}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        data = save(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            metadata={"step": str(step), "job": self.job},
+        )
+        atomic_write_bytes(self.path, data)
+
+    def restore(self, model: nn.Module, optimiser: AdamW) -> int:
+        """Load the state, if there is one.
+
+        Returns:
+            Steps already done; 0 when no checkpoint exists.
+
+        Raises:
+            CheckpointError: the file is damaged or belongs to another configuration or data.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path}: damaged checkpoint ({error}); delete it to start anew") from error
+        if metadata.get("job") != self.job:
+            raise CheckpointError(f"{self.path}: belongs to another configuration or data; delete it to start anew")
+        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        for index, parameter in enumerate(parameters):
+            state = {n: tensors[k] for n in _MOMENTS if (k := f"optimiser.{index}.{n}") in tensors}
+            if state:
+                optimiser.state[parameter] = {n: _placed(n, v, parameter) for n, v in state.items()}
+        return int(metadata["step"])
+
+
+def _states(optimiser: AdamW) -> list[dict[str, Tensor]]:
+    return [optimiser.state.get(p, {}) for group in optimiser.param_groups for p in group["params"]]
+
+
+def _placed(name: str, value: Tensor, parameter: Tensor) -> Tensor:
+    """Moments live beside their parameter; AdamW keeps its step count on the CPU unless fused."""
+    on_device = name != "step" or torch.cuda.is_available()
+    return value.to(parameter.device) if on_device else value

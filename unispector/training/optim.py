@@ -1,0 +1,62 @@
+"""AdamW with the method's parameter groups, and its linear schedule."""
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+
+
+def build_optimiser(
+    model: nn.Module, *, learning_rate: float, backbone_rate: float, weight_decay: float
+) -> AdamW:
+    """Build AdamW.
+
+    Norms, embeddings and relative position biases are not decayed; the backbone learns at
+    `learning_rate * backbone_rate`. Frozen parameters are left out.
+
+    Args:
+        model: the detector.
+        learning_rate: base rate.
+        backbone_rate: factor for parameters below `backbone`.
+        weight_decay: AdamW's decoupled decay.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            plain = isinstance(module, (*_NORMS, nn.Embedding)) or name == "relative_position_bias_table"
+            groups.setdefault((module_name.startswith("backbone"), plain), []).append(parameter)
+    return AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": learning_rate * (backbone_rate if backbone else 1.0),
+                "weight_decay": 0.0 if plain else weight_decay,
+            }
+            for (backbone, plain), parameters in groups.items()
+        ],
+        fused=torch.cuda.is_available(),
+    )
+
+
+def linear_schedule(optimiser: AdamW, *, steps: int, warmup: int, start: int = 0) -> LambdaLR:
+    """Rise from a thousandth over `warmup` steps, then fall linearly to 0 at `steps`.
+
+    Args:
+        optimiser: with its base rates, not yet touched by a schedule.
+        steps: optimiser steps in all.
+        warmup: steps of the rise.
+        start: steps already done.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return 1e-3 + (1 - 1e-3) * step / warmup
+        return max(steps - step, 0) / max(steps - warmup, 1)
+
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]
+    return LambdaLR(optimiser, factor, last_epoch=start - 1)
