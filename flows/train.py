@@ -54,7 +54,9 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     config = load_config(params)
     jobs = plan(config)
     slots, cpus = parallel_slots(config)
-    with cluster(cpus), ThreadPoolTaskRunner(max_workers=slots) as runner:
+    logger.info("%d models, %d at a time; starting Ray", len(jobs), slots)
+    threads: ThreadPoolTaskRunner[TrainingReport] = ThreadPoolTaskRunner(max_workers=slots)
+    with cluster(cpus), threads as runner:
         futures = [runner.submit(train_model, {"job": job}) for job in jobs]
         reports = [future.result() for future in futures]
     finish(jobs, reports)

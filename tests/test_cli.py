@@ -65,7 +65,8 @@ def failure(capsys: pytest.CaptureFixture[str], arguments: list[object], code: i
     assert main([str(argument) for argument in arguments]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
     return captured.err
 
 
@@ -82,17 +83,14 @@ def test_help_and_import_load_no_heavy_package() -> None:
     assert "--prompt bad.png --box 120,80,40,24" in done.stdout
 
 
-def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (
-        ["detect"],
-        ["prompts", "build"],
-        ["evaluate"],
-        ["data", "add"],
-        ["report"],
-        ["stage", "train"],
-    ):
-        assert main([*verb, "--help"]) == 0
-        assert "Usage: unispector " + " ".join(verb) in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "verb",
+    ["detect", "prompts build", "evaluate", "data add", "report"]
+    + [f"stage {name}" for name in ("generate", "convert", "validate", "split", "evaluate", "report")],
+)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    assert f"Usage: unispector {verb}" in capsys.readouterr().out
 
 
 def test_detect_draws_every_picture_and_writes_coco(
@@ -131,8 +129,10 @@ def test_detect_draws_every_picture_and_writes_coco(
     for annotation in annotations:
         x, y, w, h = annotation["bbox"]
         height, width = sizes[annotation["image_id"]]
-        assert 0 <= x <= x + w <= width + 0.01 and 0 <= y <= y + h <= height + 0.01
-        assert 0 < annotation["score"] <= 1 and annotation["category_id"] in (1, 2)
+        assert 0 <= x <= x + w <= width + 0.01
+        assert 0 <= y <= y + h <= height + 0.01
+        assert 0 < annotation["score"] <= 1
+        assert annotation["category_id"] in (1, 2)
         assert decode_rle(annotation["segmentation"]).shape == (height, width)
     drawn = np.asarray(Image.open(out / "pictures" / "b.png"))
     assert drawn.shape[0] == drawn.shape[1] >= 64
@@ -170,6 +170,45 @@ def test_a_bank_detects_what_its_prompts_do(
         assert left["bbox"] == pytest.approx(right["bbox"], abs=0.1)
 
 
+@pytest.mark.parametrize(("labels", "name"), [([], "defect"), (["dent"], "dent")])
+def test_one_label_goes_for_all_prompts(
+    photos: Path, tiny_model: Path, tmp_path: Path, labels: list[str], name: str
+) -> None:
+    arguments = ["detect", photos / "a.png", "--model", tiny_model, "--out", tmp_path / "out"]
+    arguments += ["--prompt", photos / "a.png", "--box", "5,5,20,10"] * 2
+    arguments += [part for label in labels for part in ("--label", label)]
+    assert main([str(argument) for argument in arguments]) == 0
+    record = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert record["categories"] == [{"id": 1, "name": name}]
+
+
+def test_evaluate_measures_own_files(
+    photos: Path, prompts_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "metrics.json"
+    arguments = ["evaluate", "--prompts", prompts_file, "--targets", prompts_file, "--images", photos]
+    arguments += ["--model", tiny_model, "--out", out]
+    assert main([str(argument) for argument in arguments]) == 0
+    metrics = json.loads(out.read_text())
+    assert (metrics["images"], metrics["instances"]) == (2, 3)
+    assert set(metrics["bbox"]["per_class"]) == {"crack", "hole"}
+    shown = capsys.readouterr().out
+    assert f"AP50 boxes {metrics['bbox']['AP50']:.1f}, masks {metrics['segm']['AP50']:.1f}" in shown
+
+
+def test_evaluate_needs_matching_categories(
+    photos: Path, prompts_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = tmp_path / "targets.json"
+    targets.write_text(prompts_file.read_text().replace("crack", "krack"))
+    arguments = ["evaluate", "--prompts", prompts_file, "--targets", targets, "--images", photos]
+    arguments += ["--model", tiny_model, "--out", tmp_path / "metrics.json"]
+    assert main([str(argument) for argument in arguments]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]  # after the progress bar
+    assert last.startswith("error: ")
+    assert "no prompt for class 'krack'" in last
+
+
 def test_bad_prompts_are_one_line(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,7 +222,7 @@ def test_bad_prompts_are_one_line(
     assert "--box 5,5,20: four numbers" in fails(*prompt, "--box", "5,5,20")
     assert "--box a,b,c,d: four numbers" in fails(*prompt, "--box", "a,b,c,d")
     assert "1 --prompt but 2 --box" in fails(*prompt, "--box", "1,1,5,5", "--box", "2,2,5,5")
-    assert "2 --prompt but 3 --label" in fails(*(prompt + ("--box", "1,1,5,5")) * 2, *("--label", "x") * 3)
+    assert "2 --prompt but 3 --label" in fails(*((*prompt, "--box", "1,1,5,5")) * 2, *("--label", "x") * 3)
     assert "nothing to look for" in fails()
     assert "--bank already holds" in fails("--bank", "b.safetensors", *prompt, "--box", "1,1,5,5")
     assert "no such prompt bank" in fails("--bank", tmp_path / "absent.safetensors")
@@ -245,7 +284,6 @@ def test_a_wrong_model_is_one_line(
     assert "no such model folder" in failure(capsys, ["detect", photos, "--model", "nowhere", *rest])
     assert "not a model directory" in failure(capsys, ["detect", photos, "--model", tmp_path, *rest])
     bank = tmp_path / "bank.safetensors"
-    PromptBank.load  # noqa: B018
     arguments = ["detect", photos, "--model", other_tiny_model, "--out", tmp_path / "out", "--bank", bank]
     from unispector.inference.detector import Prompt, UniSpector
 

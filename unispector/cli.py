@@ -15,7 +15,10 @@ from unispector.environment import show_messages, work_offline
 from unispector.errors import DataError, UniSpectorError
 
 if TYPE_CHECKING:
+    from unispector.config import Config
     from unispector.inference.detector import Prompt
+
+REPORTS = Path("reports")
 
 # "\b" keeps the lines of a paragraph of help as they are.
 _HELP = """Show one marked picture of a defect; find that defect on every other picture.
@@ -39,10 +42,10 @@ Two defects, one of them marked twice:
     --prompt a.png --box 300,12,25,60 --label crack \\
     --prompt b.png --box 64,64,20,20  --label hole
 
-Writes one drawn picture per target to OUT/pictures, and OUT/detections.json: a COCO file whose annotations carry
-boxes, masks and scores (those of at least 0.05)."""
+Writes one drawn picture per target to OUT/pictures, and OUT/detections.json: a COCO file whose
+annotations carry boxes, masks and scores (those of at least 0.05)."""
 
-_BUILD_HELP = """Encode prompts once and keep them for `detect --bank`; the pictures are not needed any more.
+_BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed any more.
 
 \b
   unispector prompts build --annotations prompts.json --images photos --model MODEL --out bank.safetensors
@@ -50,20 +53,23 @@ _BUILD_HELP = """Encode prompts once and keep them for `detect --bank`; the pict
 
 A bank works only with the model that made it."""
 
-_EVALUATE_HELP = """Measure AP of boxes and masks on annotated pictures.
+_EVALUATE_HELP = """Measure AP of boxes and masks on annotated pictures of your own.
 
 \b
-  unispector evaluate --prompts prompts.json --targets targets.json --images photos --model MODEL --out metrics.json
+  unispector evaluate --prompts prompts.json --targets targets.json --images photos \\
+    --model MODEL --out metrics.json
 
-Both files are COCO and name the same categories; no picture should be in both. AP is in percent, by class and in all."""
+Both files are COCO and name the same categories; no picture should be in both. AP is in percent, by
+class and in all. `unispector report --show` prints the figures of `make repro`."""
 
-_ADD_HELP = """Add a data set to the pipeline: its raw folder under data/raw and its entry in params.yaml.
+_ADD_HELP = """Add a raw release to the pipeline: under data/raw, in DVC's care and in params.yaml.
 
 \b
-  unispector data add MagneticTile /path/to/the/release
+  unispector data add magnetic_tile /path/to/the/release
   make repro
 
-The folder must have the layout of the Magnetic Tile release: MT_<Defect>/Imgs/*.jpg, each with its mask *.png."""
+A release of magnetic_tile has MT_<Defect>/Imgs/*.jpg, each with its mask of the same name, *.png. It
+is copied; what is done already is not done again."""
 
 
 def _group(help_text: str) -> typer.Typer:
@@ -74,9 +80,11 @@ def _group(help_text: str) -> typer.Typer:
 
 app = _group(_HELP)
 prompts_app = _group("Make prompt banks.")
-data_app = _group("Bring a data set of your own.")
+data_app = _group("Bring raw data.")
+stage_app = _group("One stage of the pipeline on its own; `dvc repro` runs them in order.")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
+app.add_typer(stage_app, name="stage")
 
 
 class Roi(StrEnum):
@@ -120,11 +128,14 @@ def detect(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.3,
 ) -> None:
     """Find the prompted defects on pictures."""
-    from unispector.stages.detect import detect as run
     from unispector.stages.model_reference import find_model
 
+    directory = find_model(model)
     marked = _prompts(prompt or [], box or [], label or [], bank)
-    report = run(find_model(model), targets, marked, out, min_score=min_score)
+
+    from unispector.stages.detect import detect as run
+
+    report = run(directory, targets, marked, out, min_score=min_score)
     typer.echo(
         f"{report.images} pictures, {report.detections} detections, "
         f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"
@@ -204,6 +215,116 @@ def evaluate(
     metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
     atomic_write_text(out, json.dumps(metrics.as_dict(), indent=1) + "\n")
     typer.echo(f"AP50 boxes {metrics.bbox.AP50:.1f}, masks {metrics.segm.AP50:.1f}: {out}")
+
+
+@data_app.command("add", help=_ADD_HELP)
+def data_add(
+    name: Annotated[str, typer.Argument(help="Kind of release, such as magnetic_tile.")],
+    folder: Annotated[Path, typer.Argument(help="The release's folder; it is only read.")],
+) -> None:
+    """Add a raw release to the pipeline."""
+    from unispector.stages.add import add
+
+    report = add(name, folder)
+    typer.echo(f"{report.set_name}: {report.images} images in {report.folder}; `make repro` takes them in")
+
+
+SetName = Annotated[str, typer.Argument(help="A key of data.sets in params.yaml.")]
+
+
+@stage_app.command("generate")
+def stage_generate() -> None:
+    """Make the embedded data, insa-mini."""
+    from unispector.stages.generate import generate
+
+    report = generate(_params())
+    typer.echo(f"insa-mini: {sum(report.images.values())} images, {report.image_bytes / 1e6:.1f} MB")
+
+
+@stage_app.command("convert")
+def stage_convert(name: SetName) -> None:
+    """Turn a raw set into an InsA file."""
+    from unispector.stages.convert import convert
+
+    report = convert(_params(), name)
+    kept = sum(report.instances_kept.values())
+    typer.echo(f"{name}: {report.images_kept} of {report.images_read} images, {kept} instances")
+
+
+@stage_app.command("validate")
+def stage_validate(name: SetName) -> None:
+    """Check an InsA file; stops the pipeline when an expectation fails."""
+    from unispector.stages.validate import validate
+
+    typer.echo(validate(_params(), name).summary())
+
+
+@stage_app.command("split")
+def stage_split() -> None:
+    """Choose seen and unseen classes, prompts and targets."""
+    from unispector.stages.split import split
+
+    for part in split(_params()).sets:
+        seed = "" if part.split_seed is None else f", split seed {part.split_seed}"
+        typer.echo(
+            f"{part.name}{seed}: {len(part.seen)} seen and {len(part.unseen)} unseen classes, "
+            f"{part.training_images} training images"
+        )
+
+
+@stage_app.command("fingerprint")
+def stage_fingerprint() -> None:
+    """Hash what training reads."""
+    from unispector.stages.fingerprint import fingerprint
+
+    for seed, digest in fingerprint(_params()).items():
+        typer.echo(f"split seed {seed}: {digest[:12]}")
+
+
+@stage_app.command("evaluate")
+def stage_evaluate() -> None:
+    """Judge every trained model on every set."""
+    from unispector.stages.evaluate import evaluate_all
+    from unispector.stages.paths import MODELS, SPLITS, TRACKING
+    from unispector.tracking.run import TrackingStore
+
+    report = evaluate_all(_params(), MODELS, SPLITS, REPORTS, TrackingStore(TRACKING))
+    typer.echo(f"{len(report.rows)} evaluations: {REPORTS / 'metrics.json'}")
+
+
+@stage_app.command("report")
+def stage_report() -> None:
+    """Write the evaluation as a page to read."""
+    typer.echo(_write_report())
+
+
+@app.command()
+def report(
+    show: Annotated[bool, typer.Option("--show", help="Only print the table of what is there.")] = False,
+) -> None:
+    """Write reports/index.html and print the table of the last `make repro`."""
+    from unispector.stages.paths import TRACKING
+    from unispector.stages.report import show as show_report
+    from unispector.tracking.run import TrackingStore
+
+    if not show:
+        _write_report()
+    show_report(REPORTS, TrackingStore(TRACKING))
+
+
+def _write_report() -> str:
+    from unispector.stages.paths import TRACKING
+    from unispector.stages.report import report as write
+    from unispector.tracking.run import TrackingStore
+
+    return str(write(REPORTS, TrackingStore(TRACKING)).page)
+
+
+def _params() -> "Config":
+    """`params.yaml` of the working folder."""
+    from unispector.config import load_config
+
+    return load_config()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -69,7 +69,7 @@ def test_perfect_detections_reach_100_percent():
         annotations, {1: found([("crack", boxes[0], 0.9), ("hole", boxes[1], 0.4)])}
     )
     for judged in (metrics.bbox, metrics.segm):
-        assert (judged.AP, judged.AP50, judged.AP75) == pytest.approx((100, 100, 100))
+        assert pytest.approx((100, 100, 100)) == (judged.AP, judged.AP50, judged.AP75)
         assert judged.per_class["stain"] is None
         assert judged.per_class["crack"].instances == 1
     assert (metrics.images, metrics.instances) == (1, 2)
@@ -80,9 +80,9 @@ def test_shifted_detection_counts_up_to_its_overlap():
     annotations = truth([(1, "crack", (10, 10, 30, 30))])
     metrics = evaluate_detections(annotations, {1: found([("crack", (15, 10, 35, 30), 0.9)])})
     for judged in (metrics.bbox, metrics.segm):
-        assert judged.AP50 == pytest.approx(100)
+        assert pytest.approx(100) == judged.AP50
         assert judged.AP75 == 0
-        assert judged.AP == pytest.approx(30)
+        assert pytest.approx(30) == judged.AP
 
 
 def test_boxes_and_masks_are_judged_apart():
@@ -90,7 +90,7 @@ def test_boxes_and_masks_are_judged_apart():
     detections = found([("crack", (10, 10, 30, 30), 0.9)])
     wrong_mask = Detections(**{**vars(detections), "masks_rle": (rle((40, 40, 60, 60)),)})
     metrics = evaluate_detections(annotations, {1: wrong_mask})
-    assert metrics.bbox.AP50 == pytest.approx(100)
+    assert pytest.approx(100) == metrics.bbox.AP50
     assert metrics.segm.AP50 == 0
 
 
@@ -99,16 +99,16 @@ def test_wrong_class_is_a_miss_and_absent_classes_leave_the_mean():
     detections = {1: found([("hole", (10, 10, 30, 30), 0.9), ("hole", (40, 40, 60, 60), 0.8)])}
     metrics = evaluate_detections(annotations, detections)
     assert metrics.bbox.per_class["crack"].AP50 == 0
-    assert metrics.bbox.per_class["hole"].AP50 == pytest.approx(50)  # the false alarm comes first
+    assert pytest.approx(50) == metrics.bbox.per_class["hole"].AP50  # the false alarm comes first
     assert metrics.bbox.per_class["stain"] is None
-    assert metrics.bbox.AP50 == pytest.approx(25)
+    assert pytest.approx(25) == metrics.bbox.AP50
 
 
 def test_labels_are_mapped_by_name_not_by_position():
     annotations = truth([(1, "crack", (10, 10, 30, 30)), (1, "stain", (40, 40, 60, 60))])
     order = ("stain", "hole", "crack")
     rows = [("crack", (10, 10, 30, 30), 0.9), ("stain", (40, 40, 60, 60), 0.8)]
-    assert evaluate_detections(annotations, {1: found(rows, order)}).bbox.AP50 == pytest.approx(100)
+    assert pytest.approx(100) == evaluate_detections(annotations, {1: found(rows, order)}).bbox.AP50
 
 
 @pytest.mark.parametrize("detections", [{}, {1: found([])}, {1: found([]), 2: found([])}])
@@ -123,12 +123,16 @@ def test_false_alarm_on_an_image_without_instances_costs_precision():
     annotations = truth([(1, "crack", (10, 10, 30, 30))], images=2)
     right = found([("crack", (10, 10, 30, 30), 0.5)])
     alarm = found([("crack", (10, 10, 30, 30), 0.9)])
-    assert evaluate_detections(annotations, {1: right, 2: alarm}).bbox.AP50 == pytest.approx(50)
+    assert pytest.approx(50) == evaluate_detections(annotations, {1: right, 2: alarm}).bbox.AP50
 
 
 def test_equal_scores_do_not_depend_on_order():
     annotations = truth([(1, "crack", (10, 10, 30, 30))])
-    rows = [("crack", (10, 10, 30, 30), 0.5), ("crack", (40, 40, 60, 60), 0.5), ("crack", (2, 40, 9, 60), 0.5)]
+    rows = [
+        ("crack", (10, 10, 30, 30), 0.5),
+        ("crack", (40, 40, 60, 60), 0.5),
+        ("crack", (2, 40, 9, 60), 0.5),
+    ]
     values = {
         evaluate_detections(annotations, {1: found([rows[i] for i in order])}).bbox.AP50
         for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0])
@@ -141,7 +145,7 @@ def test_equal_scores_across_images_do_not_depend_on_mapping_order():
     one, two = found([("crack", (40, 40, 60, 60), 0.5)]), found([("crack", (10, 10, 30, 30), 0.5)])
     forward = evaluate_detections(annotations, {1: one, 2: two})
     assert forward == evaluate_detections(annotations, {2: two, 1: one})
-    assert forward.bbox.AP50 == pytest.approx(50)
+    assert pytest.approx(50) == forward.bbox.AP50
 
 
 def test_at_most_100_detections_of_a_class_in_an_image_count():
@@ -149,18 +153,18 @@ def test_at_most_100_detections_of_a_class_in_an_image_count():
     alarms = [("crack", (40 + i % 10, 40 + i // 10, 60, 60), 0.9 - i / 1000) for i in range(100)]
     annotations = truth([(1, "crack", box), (1, "hole", box)])
     late = found([*alarms[:99], ("crack", box, 0.1)])
-    assert evaluate_detections(annotations, {1: late}).bbox.per_class["crack"].AP50 == pytest.approx(1)
+    assert pytest.approx(1) == evaluate_detections(annotations, {1: late}).bbox.per_class["crack"].AP50
     too_late = found([*alarms, ("crack", box, 0.1), ("hole", box, 0.05)])
     judged = evaluate_detections(annotations, {1: too_late}).bbox
     assert judged.per_class["crack"].AP50 == 0
-    assert judged.per_class["hole"].AP50 == pytest.approx(100)  # the cap is per class, not per image
+    assert pytest.approx(100) == judged.per_class["hole"].AP50  # the cap is per class, not per image
 
 
 def test_crowds_are_neither_right_nor_wrong_and_not_counted():
     annotations = truth([(1, "crack", (0, 0, 20, 20)), (1, "crack", (30, 30, 60, 60))], crowd=(2,))
     rows = [("crack", (32, 32, 50, 50), 0.9), ("crack", (0, 0, 20, 20), 0.5)]
     metrics = evaluate_detections(annotations, {1: found(rows)})
-    assert metrics.bbox.AP50 == pytest.approx(100)
+    assert pytest.approx(100) == metrics.bbox.AP50
     assert metrics.instances == 1
     assert metrics.bbox.per_class["crack"].instances == 1
 
@@ -168,7 +172,7 @@ def test_crowds_are_neither_right_nor_wrong_and_not_counted():
 def test_instance_without_segmentation_counts_as_its_filled_box():
     annotations = truth([(1, "crack", (10, 12, 30, 40))], with_masks=False)
     metrics = evaluate_detections(annotations, {1: found([("crack", (10, 12, 30, 40), 0.9)])})
-    assert metrics.segm.AP == pytest.approx(100)
+    assert pytest.approx(100) == metrics.segm.AP
 
 
 def test_polygons_are_rasterised():
@@ -177,7 +181,7 @@ def test_polygons_are_rasterised():
     instance = InstanceRecord(**{**vars(annotations.instances[0]), "segmentation": polygon})
     annotations = Annotations(annotations.images, (instance,), annotations.categories)
     metrics = evaluate_detections(annotations, {1: found([("crack", (10, 10, 30, 30), 0.9)])})
-    assert metrics.segm.AP == pytest.approx(100)
+    assert pytest.approx(100) == metrics.segm.AP
 
 
 def test_dictionary_round_trip_and_layout():

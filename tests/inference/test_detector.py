@@ -10,10 +10,26 @@ from PIL import Image
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.marking import Geometry, mark
 from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.masks import encode_rle
 from unispector.structures import Detections
 
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))
+
+
+MARKS = (
+    ((1, (5, 5, 20, 10)), (1, (40, 30, 10, 10))),
+    ((2, (8, 8, 40, 40)),),
+    ((1, (2, 60, 24, 20)),),
+)
+
+
+def half_mask(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    x, y, w, h = box
+    mask = np.zeros(pixels.shape[:2], dtype=bool)
+    mask[y : y + h, x : x + w // 2] = True
+    return mask
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +49,7 @@ def bank(detector: UniSpector, pictures: list[np.ndarray]) -> PromptBank:
         [
             Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10), (40, 30, 10, 10)], label="crack"),
             Prompt(pictures[1], boxes_xywh=[(8, 8, 40, 40)], label="hole"),
-            Prompt(pictures[2], boxes_xywh=[(2, 60, 25, 20)], label="crack"),
+            Prompt(pictures[2], boxes_xywh=[(2, 60, 24, 20)], label="crack"),
         ]
     )
 
@@ -42,17 +58,17 @@ def bank(detector: UniSpector, pictures: list[np.ndarray]) -> PromptBank:
 def annotations(
     tmp_path_factory: pytest.TempPathFactory, pictures: list[np.ndarray]
 ) -> tuple[Annotations, Path]:
-    """The prompts of `bank` as a COCO file with images."""
+    """The prompts of `bank` as a COCO file with images; each mask is the left half of its box."""
     root = tmp_path_factory.mktemp("prompts")
     images, instances = [], []
-    marks = [[(1, (5, 5, 20, 10)), (1, (40, 30, 10, 10))], [(2, (8, 8, 40, 40))], [(1, (2, 60, 25, 20))]]
-    for index, boxes in enumerate(marks, start=1):
+    for index, boxes in enumerate(MARKS, start=1):
         pixels = pictures[index - 1]
         Image.fromarray(pixels).save(root / f"{index}.png")
         images.append(ImageRecord(index, f"{index}.png", pixels.shape[1], pixels.shape[0]))
         for category, (x, y, w, h) in boxes:
+            (code,) = encode_rle(half_mask(pixels, (x, y, w, h))[None])
             box = (float(x), float(y), float(w), float(h))
-            instances.append(InstanceRecord(len(instances) + 1, index, category, box, float(w * h), None))
+            instances.append(InstanceRecord(len(instances) + 1, index, category, box, w * h / 2, code))
     categories = (CategoryRecord(1, "crack", "defect"), CategoryRecord(2, "hole", "defect"))
     return Annotations(tuple(images), tuple(instances), categories), root
 
@@ -66,9 +82,10 @@ def assert_same(left: Detections, right: Detections) -> None:
 def test_a_class_prompt_is_the_mean_over_instances_not_images(
     detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
 ) -> None:
-    marks = [(pictures[0], (5, 5, 20, 10)), (pictures[0], (40, 30, 10, 10)), (pictures[2], (2, 60, 25, 20))]
+    marks = [(pictures[0], (5, 5, 20, 10)), (pictures[0], (40, 30, 10, 10)), (pictures[2], (2, 60, 24, 20))]
     alone = [detector.encode([Prompt(image, boxes_xywh=[box])]).embeddings[0] for image, box in marks]
-    assert bank.class_names == ("crack", "hole") and bank.counts == (3, 1)
+    assert bank.class_names == ("crack", "hole")
+    assert bank.counts == (3, 1)
     torch.testing.assert_close(bank.embeddings[0], torch.stack(alone).mean(0), atol=1e-5, rtol=1e-4)
     assert (alone[0] - alone[1]).abs().max() > 1e-4
 
@@ -88,6 +105,17 @@ def test_annotations_encode_as_the_same_prompts_given_by_hand(
     encoded = detector.encode_annotations(*annotations)
     assert (encoded.class_names, encoded.counts) == (bank.class_names, bank.counts)
     torch.testing.assert_close(encoded.embeddings, bank.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_annotated_masks_prompt_by_themselves_when_asked_to(
+    detector: UniSpector, pictures: list[np.ndarray], annotations: tuple[Annotations, Path]
+) -> None:
+    by_box = detector.encode_annotations(*annotations)
+    by_mask = detector.encode_annotations(*annotations, roi="mask")
+    assert (by_mask.embeddings - by_box.embeddings).abs().max() > 1e-5
+    frame = Geometry(80, 96, 256, "interp", 16)
+    sample = mark(Prompt(pictures[1], masks=half_mask(pictures[1], MARKS[1][0][1])), 0, frame)
+    assert sample.roi_masks.sum() == 25 * 50  # 20 x 40 pixels of 64 x 64, seen at 80 x 80
 
 
 def test_a_category_without_instance_is_named(
@@ -122,6 +150,20 @@ def test_batches_detect_what_single_pictures_do(
     for picture, found in zip(pictures, together, strict=True):
         assert len(found) > 0
         assert_same(found, detector.detect([picture], bank)[0])
+
+
+def test_targets_and_prompts_are_seen_alike(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    encode = detector._model.encode_images
+    monkeypatch.setattr(
+        detector._model, "encode_images", lambda images: seen.append(images) or encode(images)
+    )
+    detector.encode([Prompt(pictures[3], boxes_xywh=[(1, 1, 20, 20)])])
+    detector.detect(pictures[2:4], bank)
+    assert torch.equal(seen[0][0], seen[1][1])
+    assert not torch.equal(seen[1][0], seen[1][1])
 
 
 def test_files_and_arrays_detect_the_same(

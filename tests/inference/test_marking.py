@@ -23,7 +23,8 @@ def test_a_box_lands_where_it_is_in_the_padded_frame() -> None:
     expected = torch.zeros(96, 96, dtype=torch.bool)
     expected[20:60, 20:60] = True
     assert torch.equal(sample.roi_masks[0], expected)
-    assert sample.image.shape == (3, 80, 80) and sample.image.dtype == torch.uint8
+    assert sample.image.shape == (3, 80, 80)
+    assert sample.image.dtype == torch.uint8
     torch.testing.assert_close(sample.targets.boxes[0], torch.tensor([40, 40, 40, 40]) / 96)
     assert sample.targets.labels.tolist() == [3]
     assert sample.original_hw == (40, 160)
@@ -103,6 +104,11 @@ def test_a_prompt_needs_exactly_one_kind_of_mark() -> None:
 def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
     with pytest.raises(DataError, match="must be RGB, uint8"):
         read_picture(array)
+
+
+def test_a_box_that_is_not_in_a_list_is_refused() -> None:
+    with pytest.raises(DataError, match="box 10 must be left,top,width,height"):
+        mark(Prompt(picture(), boxes_xywh=(10, 10, 5, 5)), 0, GEOMETRY)  # type: ignore[arg-type]
 
 
 def test_grey_files_read_as_three_channels(tmp_path: Path) -> None:

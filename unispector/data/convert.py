@@ -115,7 +115,7 @@ def _filter(image: SourceImage, image_id: int, min_side: float) -> tuple[_Kept |
     if len(image.masks) == 0:
         return None, [Dropped(EMPTY_MASK, image.file_name)]
     boxes = tight_boxes_xywh(image.masks)
-    # A quotient, since 0.01 * 700 is above 7 in floating point.
+    # Quotients round right, while 0.07 * 100 is above 7 in floating point.
     large = (boxes[:, 2] / image.width >= min_side) & (boxes[:, 3] / image.height >= min_side)
     lost = int((~large).sum())
     if lost == len(boxes):

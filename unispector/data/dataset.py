@@ -96,7 +96,8 @@ class InstanceDataset:
         boxes_px = torch.from_numpy(np.ascontiguousarray(scene.boxes_xyxy))
         filled = boxes_to_masks(boxes_px, self._size)
         masks = torch.from_numpy(np.ascontiguousarray(scene.masks))
-        masks = torch.where(masks.flatten(1).any(1)[:, None, None], masks, filled)
+        vanished = ~masks.flatten(1).any(1)
+        masks[vanished] = filled[vanished]
         as_box = torch.from_numpy(rng.random(len(instances)) < self._box_share)
         roi_masks = torch.where(as_box[:, None, None], filled, masks)
         labels = [self._class_index[instance.category_id] for instance in instances]

@@ -105,15 +105,15 @@ class Augmentation:
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """A changed copy of `scene`, all chance taken from `rng`."""
+        # Light before flips: the result is the same, and the flips stay views until one last copy.
+        image = change_brightness(scene.image, rng.uniform(*self.brightness))
+        image = change_contrast(image, rng.uniform(*self.contrast))
+        scene = Scene(image, scene.masks, scene.boxes_xyxy)
         if rng.random() < self.horizontal_flip:
             scene = flip_horizontally(scene)
         if rng.random() < self.vertical_flip:
             scene = flip_vertically(scene)
-        if self.quarter_turns:
-            scene = turn(scene, int(rng.integers(4)))
-        image = change_brightness(scene.image, rng.uniform(*self.brightness))
-        image = change_contrast(image, rng.uniform(*self.contrast))
-        return Scene(image, scene.masks, scene.boxes_xyxy)
+        return turn(scene, int(rng.integers(4))) if self.quarter_turns else scene
 
 
 def flip_horizontally(scene: Scene) -> Scene:

@@ -16,7 +16,7 @@ Subset = Literal["unseen", "seen"]
 MAIN_VARIANT = "unispector"
 VARIANTS = {
     MAIN_VARIANT: "UniSpector",
-    "base": "Base (no spectrum, CPE, PQS)",
+    "base": "Base",
     "untrained": "Untrained",
 }
 """Kinds of model in the order of the report, and how it calls them."""
@@ -184,7 +184,7 @@ def mean_over_sets(summaries: Iterable[Summary], subset: Subset, figure: str) ->
 
 
 def class_scores(rows: Iterable[EvaluationRow], figure: str) -> dict[tuple[str, Subset, str], float]:
-    """Mean of one of `FIGURES` for each (set, subset, class) that has ground truth."""
+    """Mean of one of `FIGURES` for each (set, subset, class) that has ground truth, in that order."""
     kind, name = figure.split(".")
     values: dict[tuple[str, Subset, str], list[float]] = {}
     for row in rows:
@@ -193,7 +193,10 @@ def class_scores(rows: Iterable[EvaluationRow], figure: str) -> dict[tuple[str, 
             if score is not None:
                 key = (row.data_set, row.subset, class_name)
                 values.setdefault(key, []).append(float(getattr(score, name)))
-    return {key: float(np.mean(scores)) for key, scores in values.items()}
+    order = {name: number for number, name in enumerate(SUBSETS)}
+    sets = {key[0]: number for number, key in reversed(list(enumerate(values)))}
+    ordered = sorted(values, key=lambda key: (sets[key[0]], order[key[1]], key[2]))
+    return {key: float(np.mean(values[key])) for key in ordered}
 
 
 def _row(content: Mapping[str, Any]) -> EvaluationRow:

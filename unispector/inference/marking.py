@@ -111,8 +111,8 @@ def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
 
 def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[float, ...]:
     """A box XYWH, cut at the picture's edge."""
-    shown = ",".join(f"{value:g}" for value in box)
-    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+    shown = ",".join(f"{value:g}" for value in np.atleast_1d(box))
+    if np.shape(box) != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
         raise DataError(f"{name}: box {shown} must be left,top,width,height in pixels with a size above 0")
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[0] + box[2], float(hw[1])), min(box[1] + box[3], float(hw[0]))

@@ -57,12 +57,13 @@ def add(source_name: str, source_dir: Path, root: Path = Path()) -> AddReport:
     config = load_config(params)
     member = SetConfig(source=source_name, path=source.insa_name, domain="in")
     _refuse_other_entry(config, source.insa_name, member, params)
+    extended = None if source.insa_name in config.data.sets else _extended(params, source.insa_name, member)
     images = sum(1 for _ in source.read(source_dir).images)
     folder = root / config.data.root / source.insa_name
     _copy_release(source_dir, folder)
     _track(folder, root)
-    if source.insa_name not in config.data.sets:
-        _name_in_params(params, config, source.insa_name, member)
+    if extended is not None:
+        _replace_params(params, extended, config, source.insa_name, member)
     return AddReport(source.insa_name, folder, images)
 
 
@@ -128,29 +129,40 @@ def _track(folder: Path, root: Path) -> None:
         raise DataError(f"{folder}: `dvc add` failed ({reason}); mend that, then add the set again")
 
 
-def _name_in_params(params: Path, config: Config, name: str, member: SetConfig) -> None:
-    """Insert one line after the last set; every other byte of the file stays."""
-    line = f"{name}: {{source: {member.source}, path: {member.path}, domain: {member.domain}}}"
-    by_hand = f"{params}: cannot be extended; add `{line}` under data.sets by hand"
-    text = params.read_text(encoding="utf-8")
+def _line(name: str, member: SetConfig) -> str:
+    return f"{name}: {{source: {member.source}, path: {member.path}, domain: {member.domain}}}"
+
+
+def _by_hand(params: Path, name: str, member: SetConfig) -> ConfigError:
+    return ConfigError(f"{params}: cannot be extended; add `{_line(name, member)}` under data.sets by hand")
+
+
+def _extended(params: Path, name: str, member: SetConfig) -> str:
+    """The text of `params` with one line more after the last set; every other byte stays."""
+    text = params.read_bytes().decode("utf-8")
     lines = text.splitlines(keepends=True)
     place = _place_of_new_set(text, lines)
     if place is None:
-        raise ConfigError(by_hand)
+        raise _by_hand(params, name, member)
     row, indent = place
     if not lines[row - 1].endswith("\n"):
         lines[row - 1] += "\n"
-    lines.insert(row, " " * indent + line + "\n")
+    lines.insert(row, " " * indent + _line(name, member) + "\n")
+    return "".join(lines)
+
+
+def _replace_params(params: Path, text: str, config: Config, name: str, member: SetConfig) -> None:
+    """Put `text` in place of `params` if it says what was there and the new set, nothing else."""
     sets = {**config.data.sets, name: member}
     wanted = config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})})
     with atomic_path(params) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8"))
         try:
             found = load_config(temporary)
         except ConfigError as error:
-            raise ConfigError(by_hand) from error
+            raise _by_hand(params, name, member) from error
         if found != wanted:
-            raise ConfigError(by_hand)
+            raise _by_hand(params, name, member)
 
 
 def _place_of_new_set(text: str, lines: list[str]) -> tuple[int, int] | None:
@@ -160,9 +172,11 @@ def _place_of_new_set(text: str, lines: list[str]) -> tuple[int, int] | None:
         return None
     row, indent = sets.lc.key(list(sets)[-1])
     row += 1
-    # The last set may go on over deeper lines; a comment or a blank line belongs to what comes next.
-    while row < len(lines) and lines[row].strip() and not lines[row].lstrip().startswith("#"):
-        if len(lines[row]) - len(lines[row].lstrip()) <= indent:
-            break
+    # The last set may go on over deeper lines; what is not deeper, or blank, belongs to what comes next.
+    while row < len(lines) and lines[row].strip() and _depth(lines[row]) > indent:
         row += 1
     return row, indent
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -101,7 +101,7 @@ def evaluate_files(
     test = TestPair(targets_json.stem, "unseen", None, 0, prompts_json, targets_json)
     with _progress_bar(1) as bar:
         bar.set_description(targets_json.stem)
-        return _judge(detector, test, images_root, config or EvaluateConfig(), roi, bar.update).metrics
+        return _judge(detector, test, images_root, config or EvaluateConfig(), roi, _advance(bar)).metrics
 
 
 def evaluate_all(
@@ -131,6 +131,7 @@ def evaluate_all(
     """
     plan = _plan(config, _models(config, models_root), SplitTree(splits_root))
     shutil.rmtree(out / "pictures", ignore_errors=True)
+    (out / "pictures").mkdir(parents=True)
     rows: list[EvaluationRow] = []
     pictures: list[PictureRecord] = []
     with _progress_bar(len(plan)) as bar:
@@ -143,7 +144,7 @@ def evaluate_all(
                     f"{todo.variant} seed {todo.split_seed}, {todo.test.set_name}, {todo.subset}"
                 )
                 judged = _judge(
-                    detector, todo.test, todo.images, config.evaluate, config.prompt.test_roi, bar.update
+                    detector, todo.test, todo.images, config.evaluate, config.prompt.test_roi, _advance(bar)
                 )
                 own_rows.append(_row(todo, judged.metrics))
                 if count := _pictures_wanted(todo, plan, config.evaluate.pictures):
@@ -265,6 +266,12 @@ def _progress_bar(evaluations: int) -> "tqdm[Never]":
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
         mininterval=0.2 if sys.stderr.isatty() else 60,
     )
+
+
+def _advance(bar: "tqdm[Never]") -> Callable[[float], object]:
+    """Moves the bar by shares of an evaluation; their sum may round to a little more than the total."""
+    total = float(bar.total or 0)
+    return lambda share: bar.update(min(share, total - bar.n))
 
 
 def _track(

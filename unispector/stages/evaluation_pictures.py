@@ -39,6 +39,11 @@ class Shown:
     detections: Mapping[int, Detections]
     images: Path
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The detector's, whose order gives the colours."""
+        return next(iter(self.detections.values())).class_names
+
 
 def draw_pictures(shown: Shown, test: TestPair, count: int, score: float, out: Path) -> list[PictureRecord]:
     """Draw some target images beside one of their prompts, classes in turn, images by lot.
@@ -93,7 +98,7 @@ def _prompt_panel(shown: Shown, label: str, number: int) -> Panel:
     image = candidates[(number - 1) % len(candidates)]
     regions = [
         Region(region.box_xyxy, None, region.caption, region.colour)
-        for region in _truth_regions(shown.prompts, image, shown.prompts.class_names)
+        for region in _truth_regions(shown.prompts, image, shown.class_names)
         if region.caption == label
     ]
     note = "the one prompt image" if len(candidates) == 1 else f"one of {len(candidates)} prompt images"
@@ -103,7 +108,7 @@ def _prompt_panel(shown: Shown, label: str, number: int) -> Panel:
 
 def _target_panels(shown: Shown, image: ImageRecord, score: float) -> tuple[Panel, Panel]:
     pixels = read_image(shown.images / image.file_name)
-    truth = _truth_regions(shown.targets, image, shown.prompts.class_names)
+    truth = _truth_regions(shown.targets, image, shown.class_names)
     found = shown.detections[image.id].above(score)
     instances = f"{len(truth)} instance{'s' if len(truth) != 1 else ''}"
     detections = f"{len(found)} with score ≥ {score:g}"

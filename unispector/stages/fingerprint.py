@@ -13,9 +13,7 @@ from unispector.data.coco import Annotations
 from unispector.data.split_tree import SplitTree
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_text
-
-SPLITS = Path("data/splits")
-FINGERPRINTS = Path("data/training-fingerprints.json")
+from unispector.stages.paths import FINGERPRINTS, SPLITS
 
 
 def fingerprint(config: Config, root: Path = Path()) -> dict[int, str]:

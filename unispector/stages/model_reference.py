@@ -24,6 +24,7 @@ def find_model(reference: str) -> Path:
         raise CheckpointError(
             f"{reference}: no such model folder, nor an MLflow run id; `make repro` trains models"
         )
+    from unispector.stages.paths import TRACKING
     from unispector.tracking.run import TrackingStore
 
-    return TrackingStore().model_directory(reference)
+    return TrackingStore(TRACKING).model_directory(reference)

@@ -1,9 +1,15 @@
-"""Where the data stages leave their files, relative to the project."""
+"""Where the stages leave their files, relative to the project."""
 
 from pathlib import Path
 
 SPLITS = Path("data/splits")
 SPLIT_CHECKS = SPLITS / "checks.json"
+FINGERPRINTS = Path("data/training-fingerprints.json")
+MODELS = Path("artifacts/models")
+CHECKPOINTS = Path("artifacts/checkpoints")
+TRACKING = Path("artifacts/mlflow")
+TRAINING_CURVES = Path("reports/training")
+TRAINING_SUMMARY = Path("reports/training.json")
 
 
 def annotation_file(set_name: str) -> Path:

@@ -20,7 +20,7 @@ from unispector.modeling.saved_model import save_model
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import Batch
 from unispector.training.checkpoint import Checkpointer
-from unispector.training.loop import Recipe, fit
+from unispector.training.loop import Callbacks, Recipe, fit
 from unispector.training.optim import build_optimiser, linear_schedule
 from unispector.training.ray_trainer import WorkerGroup
 
@@ -68,7 +68,7 @@ def train(
         job: what to train.
         run_id: the MLflow run, recorded with the model.
         group: this process among those that train the model together.
-        report: see `training.loop.fit`.
+        report: see `training.loop.Callbacks`.
 
     Returns:
         Fingerprint of the saved model; empty on all but the first process.
@@ -104,9 +104,8 @@ def train(
         optimiser,
         schedule,
         _recipe(config, job.seed, device),
+        Callbacks(report=report, save=save),
         start=start,
-        report=report,
-        save=save,
     )
     save(recipe.steps)
     return save_job(job, model, run_id) if group.rank == 0 else ""
@@ -173,11 +172,17 @@ def _recipe(config: Config, seed: int, device: torch.device) -> Recipe:
         max_examples=config.prompt.max_examples,
         cross_image=config.prompt.cross_image,
         clip_norm=train.clip_norm,
-        # A CPU without bfloat16 units would only lose accuracy.
-        bf16=train.precision == "bf16" and device.type == "cuda",
+        bf16=train.precision == "bf16" and _gains_from_bf16(device),
         log_every=train.log_every,
         save_every=train.checkpoint_every,
     )
+
+
+def _gains_from_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 itself; elsewhere it would only lose accuracy."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _parallel(model: nn.Module, group: WorkerGroup) -> nn.Module:

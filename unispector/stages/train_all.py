@@ -1,6 +1,8 @@
 """Stage `train`, the driver's side: which models the benchmark needs, and each one's tracked job."""
 
+import csv
 import hashlib
+import io
 import json
 import logging
 import os
@@ -15,17 +17,14 @@ from unispector.config import Config
 from unispector.data.split_tree import SplitTree
 from unispector.errors import ConfigError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
-from unispector.stages.fingerprint import SPLITS, read_fingerprints
+from unispector.stages.fingerprint import read_fingerprints
+from unispector.stages.paths import CHECKPOINTS, MODELS, SPLITS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
 from unispector.stages.train import TrainingJob, Variant, initial_model, save_job, train
 from unispector.tracking.run import JOB_TAG, TrackedRun, TrackingStore, flat
 from unispector.training.ray_trainer import Job, run_job
 
 logger = logging.getLogger(__name__)
 
-MODELS = Path("artifacts/models")
-CHECKPOINTS = Path("artifacts/checkpoints")
-TRACKING = Path("artifacts/mlflow")
-SUMMARY = Path("reports/training.json")
 EXPERIMENT = "training"
 
 _CODE = ("config.py", "structures.py", "data", "losses", "modeling", "ops", "training")
@@ -100,6 +99,7 @@ def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
         fingerprint = run_job(_ray_job(job, run.run_id), follower)
         run.model_directory(job.model_directory)
         run.artifact(job.model_directory / "config.json")
+        follower.write_curve(root / TRAINING_CURVES / f"{job.name}.csv")
     seconds = time.monotonic() - began
     logger.info("%s: trained, %.1f min", job.name, seconds / 60)
     steps = job.config.train.steps
@@ -109,7 +109,7 @@ def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
 def finish(jobs: Sequence[TrainingJob], reports: Sequence[TrainingReport], root: Path = Path()) -> None:
     """Write `reports/training.json` and drop the checkpoints, now that every model is saved."""
     models = {job.name: asdict(report) for job, report in zip(jobs, reports, strict=True)}
-    atomic_write_text(root / SUMMARY, json.dumps(models, indent=2) + "\n")
+    atomic_write_text(root / TRAINING_SUMMARY, json.dumps(models, indent=2) + "\n")
     for job in jobs:
         shutil.rmtree(job.work_directory, ignore_errors=True)
 
@@ -131,6 +131,7 @@ class _Follower:
 
     def __init__(self, job: TrainingJob, run: TrackedRun) -> None:
         self.loss: float | None = None
+        self._curve: list[dict[str, float]] = []
         self._job = job
         self._run = run
         self._began = self._said = time.monotonic()
@@ -139,6 +140,7 @@ class _Follower:
     def __call__(self, step: int, metrics: dict[str, float]) -> None:
         self._run.metrics(metrics, step)
         self.loss = metrics["total"]
+        self._curve.append({"step": step, **metrics})
         now, steps = time.monotonic(), self._job.config.train.steps
         if self._first is None:
             self._began, self._first = now, step
@@ -148,6 +150,16 @@ class _Follower:
         pace = (now - self._began) / max(step - self._first, 1)
         left = f", about {pace * (steps - step) / 60:.0f} min left" if self._first < step < steps else ""
         logger.info("%s: step %d of %d, loss %.2f%s", self._job.name, step, steps, self.loss, left)
+
+    def write_curve(self, path: Path) -> None:
+        """Write all reports as CSV, which DVC draws and a spreadsheet opens."""
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, ["step", *sorted(self._curve[-1].keys() - {"step"})], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(self._curve)
+        atomic_write_text(path, text.getvalue())
 
 
 def _ray_job(job: TrainingJob, run_id: str) -> Job:
@@ -166,17 +178,21 @@ def _ray_job(job: TrainingJob, run_id: str) -> Job:
 
 def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: str, root: Path) -> TrainingJob:
     own = config.ablation_base() if variant == "base" else config
-    key = hashlib.sha256("\0".join([variant, str(seed), own.model_dump_json(), fingerprint, code]).encode())
+    parameters = own.model_dump_json(
+        include={"model", "loss", "augment", "prompt", "train"}, exclude={"prompt": {"test_roi"}}
+    )
+    parts = [variant, str(seed), parameters, fingerprint, code]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     train_file = SplitTree(root / SPLITS).training(seed)
     return TrainingJob(
         variant=variant,
         seed=seed,
         config=own,
-        key=key.hexdigest(),
+        key=key,
         train_file=train_file,
         image_root=root / config.data.root,
         model_directory=root / MODELS / variant / f"seed{seed}",
-        work_directory=root / CHECKPOINTS / f"{variant}-seed{seed}-{key.hexdigest()[:12]}",
+        work_directory=root / CHECKPOINTS / f"{variant}-seed{seed}-{key[:12]}",
         provenance={
             "data_sha256": fingerprint,
             "train_file_sha256": hashlib.sha256(train_file.read_bytes()).hexdigest(),

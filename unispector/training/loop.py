@@ -41,6 +41,19 @@ class Recipe:
     save_every: int
 
 
+@dataclass(frozen=True)
+class Callbacks:
+    """Where progress goes.
+
+    Attributes:
+        report: called with (steps done, mean losses, rate, gradient norm, images a second).
+        save: called with the steps done, whenever a checkpoint is due.
+    """
+
+    report: Callable[[int, dict[str, float]], None]
+    save: Callable[[int], None]
+
+
 def fit(
     model: nn.Module,
     criterion: Criterion,
@@ -48,10 +61,8 @@ def fit(
     optimiser: AdamW,
     schedule: LambdaLR,
     recipe: Recipe,
-    *,
+    callbacks: Callbacks,
     start: int = 0,
-    report: Callable[[int, dict[str, float]], None],
-    save: Callable[[int], None],
 ) -> None:
     """Train from step `start` to `recipe.steps`.
 
@@ -64,9 +75,8 @@ def fit(
         batches: yields the batch of step `start`, `start + 1`, ...
         optimiser, schedule: of the model's trainable parameters; the schedule already at `start`.
         recipe: the rest.
+        callbacks: where progress goes.
         start: steps already done.
-        report: called with (steps done, mean losses, rate, gradient norm, images a second).
-        save: called with the steps done, whenever a checkpoint is due.
 
     Raises:
         TrainingError: a loss is not finite; names the step, the term and the images.
@@ -75,9 +85,10 @@ def fit(
     sums: dict[str, float] = {}
     taken, images, since = 0, 0, time.monotonic()
     for step in range(start, recipe.steps):
-        torch.manual_seed(recipe.seed * SEED_STRIDE + step)
+        seed = recipe.seed * SEED_STRIDE + step
+        torch.manual_seed(seed)
         batch = next(batches).to(device)
-        losses = _losses(model, criterion, batch, recipe)
+        losses = _losses(model, criterion, batch, recipe, torch.Generator().manual_seed(seed))
         _refuse_nan(losses, step, batch)
         optimiser.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -92,13 +103,15 @@ def fit(
             means = {name: value / taken for name, value in sums.items()}
             now = time.monotonic()
             rate = images / max(now - since, 1e-9)
-            report(done, {**means, "learning_rate": optimiser.param_groups[0]["lr"], "images_per_second": rate})
+            callbacks.report(done, {**means, "learning_rate": optimiser.param_groups[0]["lr"], "images_per_second": rate})
             sums, taken, images, since = {}, 0, 0, now
         if done % recipe.save_every == 0 and done < recipe.steps:
-            save(done)
+            callbacks.save(done)
 
 
-def _losses(model: nn.Module, criterion: Criterion, batch: Batch, recipe: Recipe) -> LossBreakdown:
+def _losses(
+    model: nn.Module, criterion: Criterion, batch: Batch, recipe: Recipe, generator: torch.Generator
+) -> LossBreakdown:
     """Forward pass with in-batch prompts, and the loss."""
     columns = to_columns(batch.targets, batch.prompts.labels)
     mixing = draw_prompts(
@@ -112,7 +125,7 @@ def _losses(model: nn.Module, criterion: Criterion, batch: Batch, recipe: Recipe
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
         result = model(batch.images, batch.prompts, mixing, columns.targets)
     losses: LossBreakdown = criterion(
-        result.output, columns.targets, result.embeddings, columns.prompt_labels, result.level_hw
+        result.output, columns.targets, result.embeddings, columns.prompt_labels, result.level_hw, generator
     )
     return losses
 

@@ -7,6 +7,7 @@ The folder outlives a killed run: checkpoints that `work` keeps there are found 
 """
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +76,10 @@ def cluster(cpus: int) -> Iterator[None]:
 
     # The dashboard stays at its default: without it Ray Train complains once a second.
     ray.init(
-        num_cpus=cpus, object_store_memory=_OBJECT_STORE_BYTES, log_to_driver=False, logging_level="error"
+        num_cpus=cpus,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
     try:
         yield
@@ -134,7 +138,8 @@ def _fit(job: Job, storage: str, progress: Path) -> Any:
             name=job.name, storage_path=storage, failure_config=FailureConfig(max_failures=1)
         ),
     )
-    return trainer.fit().return_value
+    result: Any = trainer.fit()  # its declared type is that of Ray Train's first version
+    return result.return_value
 
 
 def _run_worker(config: dict[str, Any]) -> Any:

@@ -44,7 +44,7 @@ CATALOGUE: Mapping[str, Family] = MappingProxyType(
         "Dent": Family(dent, 0.09, 0.38),
         "Fray": Family(fray, 0.13, 0.45),
         "Contamination": Family(contamination, 0.035, 0.22),
-        "Missing": Family(missing, 0.1, 0.45, at_edge=True),
+        "Missing": Family(missing, 0.15, 0.6, at_edge=True),
         "Wrinkle": Family(wrinkle, 0.16, 0.55),
         "Burn": Family(burn, 0.09, 0.5),
         "Smear": Family(smear, 0.15, 0.55),
@@ -94,7 +94,7 @@ def paint_defects(scene: Scene, rng: np.random.Generator, family: str) -> Mark:
 
 
 def _site(scene: Scene, rng: np.random.Generator, kind: Family, crowd: int) -> Site:
-    """A random place, extent (log-uniform, smaller in a crowd) and direction for one instance."""
+    """A random place, extent (log scale, leaning to large, smaller in a crowd) and direction."""
     side = min(scene.size)
     largest = max(kind.largest / crowd**0.4, 1.3 * kind.smallest)
     # The square root favours the larger half of the range: small ones cost a detector most.

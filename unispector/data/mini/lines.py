@@ -2,6 +2,7 @@
 
 from math import pi
 
+import cv2
 import numpy as np
 
 from unispector.data.mini.marks import (
@@ -16,7 +17,7 @@ from unispector.data.mini.marks import (
     soft,
     tone_below,
 )
-from unispector.data.mini.noise import blurred, smooth_noise
+from unispector.data.mini.noise import as_field, blurred, smooth_noise
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.shapes import Outline, Plate, depth, local_axes, outline, path, slope, turned
 
@@ -85,7 +86,9 @@ def fray(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
         (fibres if rng.random() < 0.6 else shade).stroke(hair, rng.uniform(0.7, 1.4) * scene.unit)
     bright, dark = fibres.coverage(), shade.coverage()
     hairs = np.maximum(bright, dark)
-    whole = soft(closed(hairs, 7 * scene.unit), 0.6)
+    # Grown by a pixel first: the tip of a single hair is thinner than one and would fall out of the mask.
+    thick = as_field(cv2.dilate(hairs, np.ones((3, 3), np.uint8)))
+    whole = soft(closed(thick, 7 * scene.unit), 0.6)
     change = contrast(scene, rng, whole, 1.6, 3.6)
     base = Plate(scene.size)
     base.stroke(roots, rng.uniform(2, 4) * scene.unit)

@@ -38,7 +38,7 @@ def stain(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     wet = soft(plate.coverage(), rng.uniform(0.7, 2.0) * scene.unit)
     rim = np.exp(-depth(wet) / (rng.uniform(1.2, 3.0) * scene.unit))
     tint = rng.uniform(0.25, 0.6) + 0.12 * smooth_noise(scene.size, rng, 0.3 * site.extent + 3)
-    change = signed_contrast(scene, rng, wet, 1.2, 3.6)
+    change = signed_contrast(scene, rng, wet, 1.6, 4.5)
     return Mark(scene.reflectance + change * wet * np.maximum(tint, rim), wet)
 
 

@@ -75,7 +75,7 @@ class _Camera:
         angle, tilt = rng.uniform(0, 2 * pi), rng.uniform(0, 0.3)
         vignette = rng.uniform(0, 0.25) * (x**2 + y**2)
         self.exposure = int(rng.integers(1, EXPOSURES + 1))
-        gain = 0.56 * 1.15 ** (self.exposure - 1) * rng.uniform(0.92, 1.08)
+        gain = 0.62 * 1.14 ** (self.exposure - 1) * rng.uniform(0.92, 1.08)
         light = gain * (1 + tilt * (np.cos(angle) * x + np.sin(angle) * y) - vignette)
         self._light = as_field(light)
         self._blur = rng.uniform(0.0, 0.95) * unit

@@ -1,0 +1,155 @@
+"""What all tests share: a quiet environment, and one Prefect server and one Ray for the session."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from unispector.config import load_config
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.split_tree import SplitTree
+from unispector.environment import work_offline
+from unispector.stages.fingerprint import fingerprint
+from unispector.stages.paths import SPLITS
+
+ROOT = Path(__file__).parents[1]
+
+# Before any test module imports ray, prefect or mlflow, which read their settings then.
+work_offline(ROOT)
+# One thread a process: xdist's workers and Ray's would fight for the cores otherwise.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the project; tests that want them are skipped elsewhere."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at {os.path.relpath(folder, ROOT)}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    from unispector.training.ray_trainer import cluster
+
+    with cluster(cpus=2):
+        yield
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a saved detector: the network at its smallest, random weights."""
+    return _tiny_model(tmp_path_factory.mktemp("tiny_model"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `tiny_model`, with other weights."""
+    return _tiny_model(tmp_path_factory.mktemp("other_tiny_model"), seed=1)
+
+
+def _tiny_model(directory: Path, seed: int) -> Path:
+    import torch
+
+    from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig
+    from unispector.modeling.build import build_model
+    from unispector.modeling.saved_model import save_model
+
+    model = ModelConfig(
+        image_size=80,
+        width=32,
+        heads=4,
+        encoder_layers=1,
+        decoder_layers=1,
+        feedforward=32,
+        queries=10,
+        backbone=BackboneConfig(weights="none"),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_model(model)
+        for parameter in network.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
+    return directory
+
+
+TINY_PARAMETERS: dict[str, dict[str, Any]] = {
+    "split": {"seeds": [42, 82], "prompt_seeds": [42]},
+    "model": {
+        "image_size": 64,
+        "width": 32,
+        "heads": 4,
+        "points": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "feedforward": 32,
+        "queries": 10,
+        "backbone": {"weights": "none", "frozen": False},
+        "spectral": {"bins": 16},
+        "denoising": {"queries": 8},
+    },
+    "loss": {"points": 32},
+    "train": {"steps": 4, "batch_size": 2, "warmup_steps": 1, "log_every": 1, "checkpoint_every": 2},
+}
+
+
+@pytest.fixture
+def tiny_project(tmp_path: Path) -> Path:
+    """A project folder ready to train: the real parameters shrunk, training files, images, fingerprints."""
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(merged(parameters, TINY_PARAMETERS)))
+    config = load_config(tmp_path / "params.yaml")
+    for seed in config.split.seeds:
+        write_training_set(
+            SplitTree(tmp_path / SPLITS).training(seed), tmp_path / config.data.root, seed=seed
+        )
+    fingerprint(config, tmp_path)
+    return tmp_path
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `change` in place of its own."""
+    inner = {
+        key: merged(base[key], value) if isinstance(value, dict) else value for key, value in change.items()
+    }
+    return {**base, **inner}
+
+
+def write_training_set(annotations: Path, images: Path, seed: int, count: int = 6) -> None:
+    """Grey noise with a dark or a bright square each: two classes, one instance an image."""
+    rng = np.random.default_rng(seed)
+    records, instances = [], []
+    for number in range(1, count + 1):
+        label = number % 2
+        x, y, side = (int(value) for value in rng.integers((4, 4, 12), (36, 36, 24)))
+        pixels = rng.integers(96, 160, (64, 64), dtype=np.uint8)
+        pixels[y : y + side, x : x + side] = 255 * label
+        name = f"set/{seed}-{number}.png"
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(images / name)
+        box = (float(x), float(y), float(side), float(side))
+        records.append(ImageRecord(number, name, 64, 64))
+        instances.append(InstanceRecord(number, number, label + 1, box, float(side**2), None))
+    classes = (CategoryRecord(1, "set/dark", "set"), CategoryRecord(2, "set/bright", "set"))
+    Annotations(tuple(records), tuple(instances), classes).write(annotations)

@@ -1,0 +1,108 @@
+"""The tree of split files on disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.splits import SplitRules
+from unispector.errors import DataError
+
+RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=5, tail_images=10, seen_test_fraction=0.15)
+
+
+def member(name: str, domain: str = "in", classes: str = "abcd", images: int = 16) -> BenchmarkSet:
+    """A set of single-label images, `images` of each class."""
+    labels = [position for position in range(1, len(classes) + 1) for _ in range(images)]
+    annotations = Annotations(
+        tuple(ImageRecord(n, f"x/{n}.jpg", 9, 9) for n, _ in enumerate(labels, start=1)),
+        tuple(
+            InstanceRecord(n, n, label, (1.0, 1.0, 2.0, 2.0), 4.0, None)
+            for n, label in enumerate(labels, start=1)
+        ),
+        tuple(CategoryRecord(n, f"p_{name}", "p") for n, name in enumerate(classes, start=1)),
+    )
+    return BenchmarkSet(name, f"raw/{name}", "in" if domain == "in" else "cross", annotations)
+
+
+def test_every_file_lies_where_the_benchmark_has_it(tmp_path: Path) -> None:
+    root = tmp_path / "splits"
+    write_splits([member("Tile"), member("Other", "cross")], RULES, (42, 777), (1, 2), root)
+
+    expected = {"report.json"}
+    for seed in (42, 777):
+        expected.add(f"in-domain/seen/InsA_train_seen_seed{seed}.json")
+        for prompt_seed in (1, 2):
+            for part in ("seen", "unseen"):
+                for role in ("prompt", "target"):
+                    folder = f"in-domain/{part}/Tile/{role}"
+                    expected.add(f"{folder}/Tile_{part}_seed{seed}_prompt_seed{prompt_seed}.json")
+    for prompt_seed in (1, 2):
+        for role in ("prompt", "target"):
+            expected.add(f"out-domain/Other/{role}/Other_prompt_seed{prompt_seed}.json")
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    assert found == expected
+    assert list(tmp_path.iterdir()) == [root]
+
+
+def test_files_hold_what_their_place_says(tmp_path: Path) -> None:
+    sets = [member("Tile"), member("Steel", classes="wxyz"), member("Other", "cross")]
+    report = write_splits(sets, RULES, (42,), (1,), tmp_path / "splits")
+    tree = SplitTree(tmp_path / "splits")
+    training = Annotations.read(tree.training(42))
+    by_set = {item.name: item for item in report.sets}
+
+    seen = [f"{name}/{class_name}" for name in ("Tile", "Steel") for class_name in by_set[name].seen]
+    assert list(training.class_names) == seen
+    assert {image.file_name.split("/")[1] for image in training.images} == {"Tile", "Steel"}
+    assert all(image.file_name.startswith("raw/") for image in training.images)
+    pair = tree.in_domain("Steel", "unseen", 42, 1)
+    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
+    assert prompt.class_names == target.class_names == by_set["Steel"].unseen
+    assert (len(prompt.images), len(target.images)) == (5, 11)
+    pair = tree.in_domain("Steel", "seen", 42, 1)
+    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
+    assert prompt.class_names == by_set["Steel"].seen
+    assert (len(prompt.images), len(target.images)) == (3, 3)  # 2 of 16 kept per class: one each
+    pair = tree.cross_domain("Other", 1)
+    assert len(Annotations.read(pair.prompt).class_names) == 4
+    assert (pair.part, pair.split_seed) == ("cross", None)
+
+
+def test_report_counts(tmp_path: Path) -> None:
+    write_splits([member("Tile"), member("Other", "cross")], RULES, (42,), (1,), tmp_path / "splits")
+    inside, cross = json.loads((tmp_path / "splits" / "report.json").read_text())["sets"]
+
+    assert (inside["training_images"], inside["seen_test_images"], inside["lost_images"]) == (42, 6, 0)
+    assert (inside["untested_seen"], inside["untrained_seen"]) == ([], [])
+    unseen = next(draw for draw in inside["draws"] if draw["part"] == "unseen")
+    assert list(unseen["prompt_images"].values()) == [5]
+    assert list(unseen["target_images_of"].values()) == [11]
+    assert (cross["split_seed"], cross["seen"], len(cross["unseen"])) == (None, [], 4)
+    assert cross["draws"][0]["target_images"] == 44
+
+
+def test_written_again_it_is_the_same_and_nothing_old_stays(tmp_path: Path) -> None:
+    root = tmp_path / "splits"
+    write_splits([member("Old"), member("Tile")], RULES, (1, 42), (1,), root)
+    write_splits([member("Tile")], RULES, (42,), (1,), root)
+    first = {path: path.read_bytes() for path in root.rglob("*.json")}
+    write_splits([member("Tile")], RULES, (42,), (1,), root)
+    assert {path: path.read_bytes() for path in root.rglob("*.json")} == first
+    assert not [
+        path for path in first if "Old" in path.name or "seed1.json" in path.name.replace("prompt_seed1", "")
+    ]
+
+
+def test_a_failed_run_leaves_the_old_tree(tmp_path: Path) -> None:
+    root = tmp_path / "splits"
+    write_splits([member("Tile")], RULES, (42,), (1,), root)
+    before = {path: path.read_bytes() for path in root.rglob("*.json")}
+    with pytest.raises(DataError, match="Tiny: class p_"):
+        write_splits([member("Tile"), member("Tiny", images=1)], RULES, (42,), (1,), root)
+    with pytest.raises(DataError, match="no in-domain set"):
+        write_splits([member("Tile", "cross")], RULES, (42,), (1,), root)
+    assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
+    assert list(tmp_path.iterdir()) == [root]

@@ -1,0 +1,238 @@
+"""Seen and unseen classes, prompts and targets: nothing leaks, whatever occurs together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.splits import Draw, SplitRules, choose_unseen, draw_prompts, merge_training, split_set
+from unispector.errors import DataError
+
+REAL = Path("../shared/data/magnetic_tile")
+RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=5, tail_images=10, seen_test_fraction=0.15)
+
+
+def table(labels: Sequence[Sequence[str]], names: Sequence[str] | None = None) -> Annotations:
+    """A set whose n-th image (id n, from 1) shows the n-th labels, one instance each."""
+    names = sorted({name for image in labels for name in image}) if names is None else names
+    ids = {name: position for position, name in enumerate(names, start=1)}
+    instances: list[InstanceRecord] = []
+    for image_id, image in enumerate(labels, start=1):
+        for name in image:
+            box = (1.0, 1.0, 2.0, 2.0)
+            instances.append(InstanceRecord(len(instances) + 1, image_id, ids[name], box, 4.0, None))
+    return Annotations(
+        tuple(ImageRecord(n, f"{n}.jpg", 9, 9) for n in range(1, len(labels) + 1)),
+        tuple(instances),
+        tuple(CategoryRecord(id_, name, "p") for name, id_ in ids.items()),
+    )
+
+
+def ids(annotations: Annotations) -> set[int]:
+    return {image.id for image in annotations.images}
+
+
+def names_on(annotations: Annotations, image_id: int) -> set[str]:
+    names = {category.id: category.name for category in annotations.categories}
+    return {names[id_] for id_ in annotations.labels_of(image_id)}
+
+
+@pytest.mark.parametrize(("classes", "unseen"), [(2, 1), (3, 1), (5, 1), (10, 3), (73, 18), (111, 28)])
+def test_a_quarter_is_unseen(classes: int, unseen: int) -> None:
+    names = [f"c{number}" for number in range(classes)]
+    chosen = choose_unseen(names, 0.25, 42)
+    assert len(chosen) == unseen
+    assert chosen == tuple(sorted(set(chosen) & set(names)))
+    assert choose_unseen(names[::-1], 0.25, 42) == chosen
+    assert len({choose_unseen(names, 0.25, seed) for seed in range(20)}) > 1
+
+
+def test_too_few_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="1 classes cannot be split"):
+        choose_unseen(["a"], 0.25, 42)
+    with pytest.raises(DataError, match=r"lower split.unseen_fraction"):
+        choose_unseen(["a", "b"], 0.9, 42)
+    with pytest.raises(DataError, match="Tile: 1 classes"):
+        split_set("Tile", table([["a"]] * 30), RULES, 42)
+
+
+@st.composite
+def multi_label(draw: st.DrawFn) -> Annotations:
+    names = [f"c{number}" for number in range(draw(st.integers(2, 6)))]
+    image = st.lists(st.sampled_from(names), max_size=4)
+    return table(draw(st.lists(image, min_size=1, max_size=60)), names)
+
+
+@given(multi_label(), st.integers(0, 50), st.integers(0, 50), st.floats(0, 0.9))
+def test_nothing_leaks(annotations: Annotations, seed: int, prompt_seed: int, held_share: float) -> None:
+    rules = SplitRules(0.25, 2, 3, held_share)
+    shown = {image.id: names_on(annotations, image.id) for image in annotations.images}
+    unseen = set(choose_unseen(annotations.class_names, 0.25, seed))
+    usable = {id_ for id_, names in shown.items() if names and not names & unseen}
+    if not usable:
+        with pytest.raises(DataError, match="leaves no training image"):
+            split_set("Set", annotations, rules, seed)
+        return
+    split = split_set("Set", annotations, rules, seed)
+
+    assert set(split.unseen) == unseen
+    assert sorted(split.seen + split.unseen) == sorted(annotations.class_names)
+    assert not unseen & set(split.training.class_names)
+    assert all(shown[id_] and not shown[id_] & unseen for id_ in ids(split.training) | ids(split.seen_test))
+    assert not ids(split.training) & ids(split.seen_test)
+    lost = {id_ for id_, names in shown.items() if names & unseen and names - unseen}
+    assert split.lost_images == len(lost)
+    assert ids(split.training) | ids(split.seen_test) == usable
+
+    for classes, pool in ((split.unseen, annotations), (split.tested_seen, split.seen_test)):
+        draw = draw_or_none(pool, classes, rules, prompt_seed)
+        if draw is None:
+            assert classes == split.unseen
+            continue
+        assert not ids(draw.prompt) & ids(draw.target)
+        assert not (ids(draw.prompt) | ids(draw.target)) & ids(split.training)
+        assert all(len(shown[id_]) == 1 for id_ in ids(draw.prompt))
+        showing = {id_ for id_ in ids(pool) if shown[id_] & set(classes)}
+        assert ids(draw.prompt) | ids(draw.target) == showing
+        for part in (draw.prompt, draw.target):
+            assert set(part.class_names) == set(classes)
+            wanted = {
+                item
+                for item in annotations.instances
+                if item.image_id in ids(part) and annotations.class_names[item.category_id - 1] in classes
+            }
+            assert set(part.instances) == wanted
+            assert {name for id_ in ids(part) for name in names_on(part, id_)} == set(classes)
+
+
+def draw_or_none(pool: Annotations, classes: Sequence[str], rules: SplitRules, seed: int) -> Draw | None:
+    """The draw; None when it refuses, which it must and may do for a class that cannot be prompted."""
+    for class_name in classes:
+        on = [names_on(pool, image.id) for image in pool.images if class_name in names_on(pool, image.id)]
+        if len(on) < 2 or {class_name} not in on:
+            with pytest.raises(DataError, match="a prompt needs one without and a target another"):
+                draw_prompts("Set", pool, classes, rules, seed)
+            return None
+    return draw_prompts("Set", pool, classes, rules, seed)
+
+
+@pytest.mark.parametrize(("images", "prompts"), [(2, 1), (10, 1), (11, 5), (40, 5)])
+def test_number_of_prompt_images(images: int, prompts: int) -> None:
+    draw = draw_prompts("Set", table([["a", "a"]] * images), ["a"], RULES, 42)
+    assert (len(draw.prompt.images), len(draw.target.images)) == (prompts, images - prompts)
+    assert len(draw.prompt.instances) == 2 * prompts
+
+
+def test_a_class_mostly_among_others_gets_the_prompts_there_are() -> None:
+    annotations = table([["a"]] * 3 + [["a", "b"]] * 20 + [["b"]] * 20)
+    draw = draw_prompts("Set", annotations, ["a"], RULES, 42)
+    assert ids(draw.prompt) == {1, 2, 3}
+    assert ids(draw.target) == set(range(4, 24))
+    assert draw.target.class_names == ("a",)
+
+
+def test_a_class_always_leaves_itself_a_target() -> None:
+    draw = draw_prompts("Set", table([["a"]] * 4), ["a"], SplitRules(0.25, 5, 0, 0), 42)
+    assert (len(draw.prompt.images), len(draw.target.images)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([["a"], ["b"], ["b"]], r"Set: class a has 1 image\(s\)"),
+        ([["a", "b"]] * 9 + [["b"]] * 9, r"Set: class a has 9 image\(s\), 0 of them without another"),
+    ],
+)
+def test_a_class_without_enough_images_is_named(labels: list[list[str]], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        draw_prompts("Set", table(labels), ["a", "b"], RULES, 42)
+
+
+def test_draws_depend_on_the_seed_and_not_on_other_classes() -> None:
+    labels = [["a"]] * 30 + [["b"]] * 30
+    both = draw_prompts("Set", table(labels), ["a", "b"], RULES, 42)
+    alone = draw_prompts("Set", table(labels), ["a"], RULES, 42)
+    grown = draw_prompts("Set", table([*labels, *[["c"]] * 30]), ["a", "b", "c"], RULES, 42)
+    assert ids(alone.prompt) == {id_ for id_ in ids(both.prompt) if id_ <= 30}
+    assert ids(both.prompt) < ids(grown.prompt)
+    assert (
+        len(
+            {
+                frozenset(ids(draw_prompts("Set", table(labels), ["a"], RULES, seed).prompt))
+                for seed in range(9)
+            }
+        )
+        > 1
+    )
+
+
+def test_kept_images_of_seen_classes() -> None:
+    names = [name for name in "abcd" for _ in range(40)]
+    annotations = table([[name] for name in names])
+    split = split_set("Set", annotations, RULES, 42)
+    for name in split.seen:
+        kept = [id_ for id_ in ids(split.seen_test) if names_on(annotations, id_) == {name}]
+        assert len(kept) == 6  # 15 % of 40
+    assert split.tested_seen == split.seen
+    assert len(split.training.images) == 3 * 34
+
+
+def test_a_small_class_keeps_all_images_for_training() -> None:
+    """15 % of 9 images is one image, too few for a prompt and a target."""
+    labels = [[name] for name, count in (("a", 40), ("b", 9), ("c", 40), ("d", 9)) for _ in range(count)]
+    split = split_set("Set", table(labels), RULES, 42)
+    small = {"b", "d"} & set(split.seen)
+    assert small
+    assert set(split.tested_seen) == set(split.seen) - small
+    for name in small:
+        trained = [id_ for id_ in ids(split.training) if names_on(table(labels), id_) == {name}]
+        assert len(trained) == 9
+
+
+def test_no_training_image_is_an_error() -> None:
+    with pytest.raises(DataError, match="Set: split seed 42 leaves no training image"):
+        split_set("Set", table([["a", "b"]] * 30), RULES, 42)
+
+
+@given(st.lists(multi_label(), min_size=1, max_size=3))
+def test_merged_training_keeps_every_instance(sets: list[Annotations]) -> None:
+    assume(all(annotations.instances for annotations in sets))
+    members = {f"S{n}": (f"raw/{n}", annotations) for n, annotations in enumerate(sets)}
+    merged = merge_training(members)
+
+    assert [image.id for image in merged.images] == list(range(1, len(merged.images) + 1))
+    assert [item.id for item in merged.instances] == list(range(1, len(merged.instances) + 1))
+    assert sorted(merged.class_index) == list(range(1, len(merged.categories) + 1))
+    found = {
+        (image.file_name, name, item.bbox)
+        for image in merged.images
+        for item in merged.instances_of(image.id)
+        for name in [merged.class_names[merged.class_index[item.category_id]]]
+    }
+    wanted = {
+        (f"{folder}/{image.file_name}", f"{name}/{annotations.class_names[item.category_id - 1]}", item.bbox)
+        for name, (folder, annotations) in members.items()
+        for image in annotations.images
+        for item in annotations.instances_of(image.id)
+    }
+    assert found == wanted
+    assert len(merged.instances) == sum(len(annotations.instances) for annotations in sets)
+
+
+def test_two_sets_of_the_same_files_are_refused() -> None:
+    one = table([["a"], ["b"]])
+    with pytest.raises(DataError, match="same images"):
+        merge_training({"A": ("raw", one), "B": ("raw", one)})
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the Magnetic Tile release is not at hand")
+@pytest.mark.parametrize(("seed", "unseen"), [(42, "uneven"), (82, "uneven"), (777, "break")])
+def test_real_release_splits_the_same_way_for_ever(seed: int, unseen: str) -> None:
+    folders = [path.parts[-3] for path in sorted(REAL.glob("MT_*/Imgs/*.jpg"))]
+    labels = [folder.replace("MT_", "magnetic_tile_").lower() for folder in folders if folder != "MT_Free"]
+    split = split_set("MagneticTile", table([[label] for label in labels]), RULES, seed)
+    assert split.unseen == (f"magnetic_tile_{unseen}",)
+    assert len(split.tested_seen) == 4

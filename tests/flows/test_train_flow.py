@@ -1,0 +1,81 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from unispector.config import load_config
+from unispector.errors import ConfigError, TrainingError
+from unispector.modeling.saved_model import load_model
+from unispector.stages.paths import CHECKPOINTS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
+from unispector.stages.train_all import plan
+from unispector.tracking.run import TrackingStore
+
+
+class FailedState:
+    def __init__(self, error):
+        self.error = error
+
+    def result(self, raise_on_failure):
+        assert raise_on_failure is False
+        return self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (TrainingError("failed twice"), False),
+        (ConfigError("mend it"), False),
+        (RuntimeError("controller"), True),
+    ],
+)
+def test_only_what_may_pass_by_itself_is_tried_again(error, again):
+    from flows.train import worth_a_retry
+
+    assert worth_a_retry(None, SimpleNamespace(name="unispector-seed42"), FailedState(error)) is again
+
+
+def test_the_task_trains_one_job(tiny_project):
+    from flows.train import train_model
+
+    job = plan(load_config(tiny_project / "params.yaml"), tiny_project)[-1]
+    report = train_model.fn(job)
+    assert (report.variant, report.seed) == ("untrained", 82)
+    assert load_model(job.model_directory).fingerprint == report.fingerprint
+
+
+def test_a_mistake_in_the_parameters_is_one_line(tiny_project, monkeypatch, capsys):
+    from flows import train
+
+    def refuse():
+        raise ConfigError("params.yaml: train.steps: must be above 0")
+
+    monkeypatch.setattr(train, "train_flow", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert stopped.value.code == "error: params.yaml: train.steps: must be above 0"
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_flow_trains_every_model(tiny_project, monkeypatch, prefect_server):
+    """Prefect, Ray and MLflow for real: three trainings and two untrained models."""
+    from flows.train import train_flow
+
+    monkeypatch.chdir(tiny_project)
+    reports = train_flow()
+    jobs = plan(load_config(), tiny_project)
+    assert [(report.variant, report.seed) for report in reports] == [(job.variant, job.seed) for job in jobs]
+    assert set(json.loads((tiny_project / TRAINING_SUMMARY).read_text())) == {job.name for job in jobs}
+    assert not any((tiny_project / CHECKPOINTS).iterdir())
+    store = TrackingStore(tiny_project / TRACKING)
+    for job, report in zip(jobs, reports, strict=True):
+        saved = load_model(job.model_directory)
+        assert saved.fingerprint == report.fingerprint
+        if job.variant != "untrained":
+            assert saved.provenance["mlflow_run_id"] == report.run_id
+            assert store.model_directory(report.run_id).samefile(job.model_directory)
+            history = store._client().get_metric_history(report.run_id, "total")
+            assert [point.step for point in history] == [1, 2, 3, 4]
+            assert history[-1].value == pytest.approx(report.loss)
+            curve = (tiny_project / TRAINING_CURVES / f"{job.name}.csv").read_text().splitlines()
+            assert [row.split(",")[0] for row in curve] == ["step", "1", "2", "3", "4"]

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from unispector.errors import DataError
+from unispector.ops.files import (
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_text,
+    read_image,
+    read_mask,
+    sha256_of_tree,
+)
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    atomic_write_text(path, "old")
+    atomic_write_text(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    atomic_write_bytes(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_half(path):
+    with atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".json"
+        temporary.write_text("half")
+        raise RuntimeError("power cut")
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_half(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_read_image_is_exact_rgb(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    assert (read_image(tmp_path / "a.png") == picture).all()
+
+
+def test_read_image_replicates_grey_and_drops_alpha(tmp_path, picture):
+    Image.fromarray(picture[:, :, 0]).save(tmp_path / "grey.png")
+    assert (read_image(tmp_path / "grey.png") == picture[:, :, :1]).all()
+    Image.fromarray(np.dstack([picture, picture[:, :, 0]])).save(tmp_path / "alpha.png")
+    assert (read_image(tmp_path / "alpha.png") == picture).all()
+
+
+def test_read_image_keeps_the_upper_byte_of_16_bits(tmp_path, picture):
+    deep = picture[:, :, 0].astype(np.uint16) * 256 + 17
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert (read_image(tmp_path / "deep.png") == picture[:, :, :1]).all()
+
+
+def test_read_image_refuses_floats(tmp_path):
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"float\.tiff.*8 bits"):
+        read_image(tmp_path / "float.tiff")
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 3), (3, 2), (8, 1)])
+def test_read_image_applies_exif_orientation(tmp_path, picture, orientation, turns):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+    assert (read_image(tmp_path / "turned.png") == np.rot90(picture, turns)).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
+def test_truncated_files_are_refused_by_name(tmp_path, picture, suffix, share):
+    path = tmp_path / f"cut{suffix}"
+    Image.fromarray(picture).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    for read in (read_image, read_mask):
+        with pytest.raises(DataError, match=f"cut{suffix}") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.png: no such image"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        read_image(tmp_path)
+
+
+def test_read_mask_keeps_black_black_in_every_mode(tmp_path):
+    marked = np.random.default_rng(1).random((20, 30)) < 0.3
+    grey = Image.fromarray((marked * 255).astype(np.uint8))
+    red = Image.fromarray((marked[:, :, None] * np.array([200, 0, 0])).astype(np.uint8))
+    inverted_palette = Image.fromarray((~marked).astype(np.uint8), mode="P")
+    inverted_palette.putpalette([255, 255, 255, 0, 0, 0])
+    deep = Image.fromarray(marked.astype(np.uint16) * 40000)
+    for name, image in {
+        "l": grey,
+        "1": grey.convert("1"),
+        "p": inverted_palette,
+        "i": deep,
+        "r": red,
+    }.items():
+        image.save(tmp_path / f"{name}.png")
+        mask = read_mask(tmp_path / f"{name}.png")
+        assert mask.dtype == np.uint8
+        assert ((mask > 0) == marked).all(), name
+
+
+def test_read_mask_keeps_labels(tmp_path):
+    labels = np.random.default_rng(1).integers(0, 7, (20, 30)).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    assert (read_mask(tmp_path / "labels.png") == labels).all()
+
+
+def test_tree_hash_sees_names_and_bytes_but_not_place_or_order(tmp_path):
+    for root in ("a", "b"):
+        (tmp_path / root / "sub").mkdir(parents=True)
+        (tmp_path / root / "x.txt").write_text("1")
+        (tmp_path / root / "sub" / "y.txt").write_text("2")
+    loose = tmp_path / "loose.txt"
+    loose.write_text("3")
+    first = sha256_of_tree([tmp_path / "a", loose])
+    assert sha256_of_tree([loose, tmp_path / "b"]) == first
+    assert len(first) == 64
+    (tmp_path / "b" / "x.txt").rename(tmp_path / "b" / "z.txt")
+    renamed = sha256_of_tree([tmp_path / "b", loose])
+    (tmp_path / "a" / "x.txt").write_text("other")
+    changed = sha256_of_tree([tmp_path / "a", loose])
+    assert len({first, renamed, changed}) == 3
+
+
+def test_tree_hash_refuses_what_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="gone"):
+        sha256_of_tree([tmp_path / "gone"])

@@ -1,0 +1,180 @@
+"""`data add`: copies, tracks and names a release, touches nothing else, and can be repeated."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from unispector.config import load_config
+from unispector.errors import ConfigError, DataError
+from unispector.stages.add import add
+
+PARAMS = """# every knob
+mini: # the embedded data
+  seed: 42   # of all
+
+data: # where raw data lie
+  root: data/raw
+  sets: # name: how to read it
+    mini-MagneticTile: {source: magnetic_tile, path: insa-mini/MagneticTile, domain: in}
+  # the size rule
+  min_side: 0.01 # share
+
+split:
+  seeds: [42, 82]
+"""
+LINE = "    MagneticTile: {source: magnetic_tile, path: MagneticTile, domain: in}\n"
+
+
+def write_release(folder: Path) -> None:
+    """A release of two defects with what a download brings along."""
+    for defect in ("Crack", "Hole", "Free"):
+        images = folder / f"MT_{defect}" / "Imgs"
+        images.mkdir(parents=True)
+        for number in range(2):
+            mask = np.zeros((20, 30), np.uint8)
+            mask[5:9, 5 + number : 12] = 255
+            cv2.imwrite(str(images / f"{number}.jpg"), np.full((20, 30), 99, np.uint8))
+            cv2.imwrite(str(images / f"{number}.png"), mask)
+    (folder / "README.md").write_text("read me")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    write_release(tmp_path / "download")
+    return tmp_path / "download"
+
+
+@pytest.fixture(scope="module")
+def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project without git, so that DVC needs nothing but itself."""
+    root = tmp_path_factory.mktemp("empty")
+    (root / "params.yaml").write_text(PARAMS)
+    dvc = Path(sys.executable).with_name("dvc")
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    subprocess.run([str(dvc), "init", "--quiet", "--no-scm"], cwd=root, env=environment, check=True)
+    return root
+
+
+@pytest.fixture
+def project(empty_project: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(empty_project, tmp_path / "project")
+
+
+@pytest.mark.integration
+def test_add_copies_tracks_and_names(release: Path, project: Path) -> None:
+    before = content(release)
+    report = add("magnetic_tile", release, project)
+
+    folder = project / "data/raw/MagneticTile"
+    assert (report.set_name, report.folder, report.images) == ("MagneticTile", folder, 4)
+    assert content(release) == before
+    assert content(folder) == {name: data for name, data in before.items() if not name.startswith(".git")}
+    tracked = yaml.safe_load((project / "data/raw/MagneticTile.dvc").read_text())["outs"][0]
+    assert (tracked["path"], tracked["nfiles"]) == ("MagneticTile", 13)
+    text = (project / "params.yaml").read_text()
+    assert text == PARAMS.replace("domain: in}\n", "domain: in}\n" + LINE)
+    assert list(load_config(project / "params.yaml").data.sets) == ["mini-MagneticTile", "MagneticTile"]
+
+    states = content(project / "data"), text
+    assert add("magnetic_tile", release, project) == report
+    assert (content(project / "data"), (project / "params.yaml").read_text()) == states
+
+
+@pytest.mark.integration
+def test_another_release_is_not_overwritten(release: Path, project: Path) -> None:
+    add("magnetic_tile", release, project)
+    before = content(project / "data")
+    name = "MT_Crack/Imgs/0.jpg"
+    data = (release / name).read_bytes()
+    (release / name).write_bytes(data[:-1] + b"x")  # as long and as old as the copy
+    copied = (project / "data/raw/MagneticTile" / name).stat()
+    os.utime(release / name, ns=(copied.st_atime_ns, copied.st_mtime_ns))
+    with pytest.raises(DataError, match="MagneticTile: holds another release already"):
+        add("magnetic_tile", release, project)
+    (release / name).write_bytes(data)
+    (release / "more.txt").write_text("x")
+    with pytest.raises(DataError, match="MagneticTile: holds another release already"):
+        add("magnetic_tile", release, project)
+    assert content(project / "data") == before
+
+
+@pytest.mark.integration
+def test_a_run_that_was_cut_off_is_finished(release: Path, project: Path) -> None:
+    """DVC refuses at first, here because the project is none of its own."""
+    (project / ".dvc").rename(project / "gone")
+    with pytest.raises(DataError, match=r"MagneticTile: `dvc add` failed \(.*\); mend that") as caught:
+        add("magnetic_tile", release, project)
+    assert "\n" not in str(caught.value)
+    assert (project / "params.yaml").read_text() == PARAMS
+
+    (project / "gone").rename(project / ".dvc")
+    add("magnetic_tile", release, project)
+    assert LINE in (project / "params.yaml").read_text()
+
+
+def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    with pytest.raises(ConfigError, match=r"params.yaml: cannot be read"):
+        add("magnetic_tile", release, root)
+    (root / "params.yaml").write_text(PARAMS)
+    with pytest.raises(DataError, match="gc10: no such source; known are magnetic_tile"):
+        add("gc10", release, root)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        add("magnetic_tile", tmp_path / "nowhere", root)
+    (release / "MT_Hole/Imgs/1.png").unlink()
+    with pytest.raises(DataError, match=r"1.jpg: no mask"):
+        add("magnetic_tile", release, root)
+    other = PARAMS.replace("mini-MagneticTile:", "MagneticTile:")
+    (root / "params.yaml").write_text(other)
+    with pytest.raises(DataError, match=r"data.sets.MagneticTile is another set already"):
+        add("magnetic_tile", release, root)
+    assert [path.name for path in root.iterdir()] == ["params.yaml"]
+    assert (root / "params.yaml").read_text() == other
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "sets",
+    [
+        "  sets:\n    first:\n      source: magnetic_tile\n      path: a\n\n  # next\n  min_side: 0.02\n",
+        "  min_side: 0.02\n  sets:\n    first: {source: magnetic_tile,\n      path: a}",
+        "  min_side: 0.02\n  sets:\n      first: {source: magnetic_tile, path: a} # why\n      # a note\n",
+    ],
+)
+def test_only_one_line_is_inserted(release: Path, project: Path, sets: str) -> None:
+    (project / "params.yaml").write_text("data:\n" + sets)
+    add("magnetic_tile", release, project)
+    lines = (project / "params.yaml").read_text().splitlines()
+    added = [line for line in lines if line.lstrip().startswith("MagneticTile:")]
+    assert len(added) == 1
+    lines.remove(added[0])
+    assert lines == ("data:\n" + sets).splitlines()
+    config = load_config(project / "params.yaml")
+    assert list(config.data.sets) == ["first", "MagneticTile"]
+    assert config.data.min_side == 0.02
+
+
+@pytest.mark.parametrize("sets", ["{first: {source: magnetic_tile, path: a}}", "{}"])
+def test_params_that_take_no_line_are_left_alone(release: Path, tmp_path: Path, sets: str) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    text = f"data:\n  sets: {sets}\n"
+    (root / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"cannot be extended; add `MagneticTile: {source: magnetic_tile"):
+        add("magnetic_tile", release, root)
+    assert (root / "params.yaml").read_text() == text
+    assert [path.name for path in root.iterdir()] == ["params.yaml"]

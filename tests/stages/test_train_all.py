@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from unispector.config import load_config
+from unispector.errors import ConfigError, DataError
+from unispector.modeling.saved_model import load_model
+from unispector.stages.paths import CHECKPOINTS, TRAINING_SUMMARY
+from unispector.stages.train import initial_model
+from unispector.stages.train_all import TrainingReport, finish, parallel_slots, plan, train_tracked
+
+
+@pytest.fixture
+def config(tiny_project):
+    return load_config(tiny_project / "params.yaml")
+
+
+def changed(config, section, **values):
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+
+def test_every_model_of_the_benchmark_is_planned(tiny_project, config):
+    jobs = plan(config, tiny_project)
+    assert [(job.variant, job.seed) for job in jobs] == [
+        ("unispector", 42),
+        ("unispector", 82),
+        ("base", 42),
+        ("untrained", 42),
+        ("untrained", 82),
+    ]
+    assert len({job.key for job in jobs}) == len(jobs)
+    assert all(job.train_file.is_file() and job.train_file.is_absolute() for job in jobs)
+    assert all(job.work_directory.parent == tiny_project / CHECKPOINTS for job in jobs)
+    assert jobs[2].model_directory == tiny_project / "artifacts/models/base/seed42"
+
+
+def test_the_base_lacks_the_contributions(tiny_project, config):
+    base = plan(config, tiny_project)[2].config
+    assert not base.model.spectral.enabled
+    assert not base.model.query_selection.enabled
+    assert base.loss.contrastive == 0
+    assert base.train == config.train
+
+
+def test_a_checkpoint_goes_on_only_when_nothing_that_matters_changed(tiny_project, config):
+    key = plan(config, tiny_project)[0].key
+    assert plan(changed(config, "evaluate", pictures=1), tiny_project)[0].key == key
+    assert plan(changed(config, "prompt", test_roi="mask"), tiny_project)[0].key == key
+    assert plan(changed(config, "prompt", cross_image=0.1), tiny_project)[0].key != key
+    assert plan(changed(config, "train", learning_rate=1e-3), tiny_project)[0].key != key
+    path = tiny_project / "data/training-fingerprints.json"
+    path.write_text(json.dumps({"42": "another", "82": "82"}))
+    assert plan(config, tiny_project)[0].key != key
+
+
+def test_an_ablation_seed_must_be_a_split_seed(tiny_project, config):
+    with pytest.raises(ConfigError, match=r"train\.ablation_seeds: 7 "):
+        plan(changed(config, "train", ablation_seeds=(42, 7)), tiny_project)
+
+
+def test_planning_needs_the_stages_before(tmp_path, config):
+    with pytest.raises(DataError, match="make repro"):
+        plan(config, tmp_path / "empty")
+
+
+def test_the_untrained_model_is_the_start_of_the_trained_one(tiny_project, config):
+    job = plan(config, tiny_project)[3]
+    report = train_tracked(job, tiny_project)
+    saved = load_model(job.model_directory)
+    assert (report.steps, report.loss, report.run_id) == (0, None, "")
+    assert saved.fingerprint == report.fingerprint
+    assert "mlflow_run_id" not in saved.provenance
+    start = initial_model(config, 42).state_dict()
+    assert all(value.equal(start[name]) for name, value in saved.model.state_dict().items())
+
+
+def test_the_end_leaves_a_summary_and_no_checkpoints(tiny_project, config):
+    jobs = plan(config, tiny_project)[:1]
+    jobs[0].work_directory.mkdir(parents=True)
+    (jobs[0].work_directory / "checkpoint.safetensors").write_bytes(b"x")
+    finish(jobs, [TrainingReport("unispector", 42, 4, 1.5, 60.0, "abc", "run")], tiny_project)
+    summary = json.loads((tiny_project / TRAINING_SUMMARY).read_text())
+    assert summary["unispector-seed42"]["loss"] == 1.5
+    assert not jobs[0].work_directory.exists()
+
+
+def test_jobs_that_need_more_cpus_than_there_are_still_run(config):
+    slots, cpus = parallel_slots(changed(config, "train", threads=1000))
+    assert slots == 1
+    assert cpus >= 1000
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_two_processes_train_one_model(tiny_project, config, ray_cluster):
+    job = plan(changed(config, "train", processes=2, batch_size=4), tiny_project)[0]
+    report = train_tracked(job, tiny_project)
+    saved = load_model(job.model_directory)
+    assert saved.fingerprint == report.fingerprint
+    start = initial_model(config, 42).state_dict()
+    assert not all(value.equal(start[name]) for name, value in saved.model.state_dict().items())
+    lines = (job.work_directory / "progress.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
