@@ -97,7 +97,7 @@ def test_add_copies_tracks_and_names(release: Path, project: Path) -> None:
 def test_another_release_is_not_overwritten(release: Path, project: Path) -> None:
     add("magnetic_tile", release, project)
     before = content(project / "data")
-    name = "MT_Crack/Imgs/0.jpg"
+    name = "README.md"
     data = (release / name).read_bytes()
     (release / name).write_bytes(data[:-1] + b"x")  # as long and as old as the copy
     copied = (project / "data/raw/MagneticTile" / name).stat()

@@ -1,5 +1,7 @@
 """Multi-scale image features from any timm network that offers strides 4, 8, 16 and 32."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,12 @@ STRIDES = (4, 8, 16, 32)
 class Backbone(nn.Module):
     """A timm feature network that normalises and pads its input itself."""
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, frozen: bool) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, frozen: bool
+    ) -> None:
         """Wrap a network.
 
         Args:
@@ -21,7 +28,7 @@ class Backbone(nn.Module):
         super().__init__()
         # Depthwise convolutions run markedly faster channels-last on CPU and GPU alike.
         self.network = network.to(memory_format=torch.channels_last)
-        info = network.feature_info
+        info: Any = network.feature_info
         reductions = info.reduction()
         self.levels = tuple(reductions.index(stride) for stride in STRIDES)
         self.channels = tuple(info.channels()[level] for level in self.levels)

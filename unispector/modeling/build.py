@@ -1,6 +1,7 @@
 """The one place that turns a configuration into modules."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,20 +83,22 @@ def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bo
     """Build the backbone with its starting weights; see `build_model` for the errors."""
     import timm
 
-    options: dict[str, object] = {"features_only": True, "drop_path_rate": config.drop_path}
+    options: dict[str, Any] = {"features_only": True, "drop_path_rate": config.drop_path}
     if config.name.startswith("swin"):
         options |= {"img_size": padded_size, "strict_img_size": False}
     try:
-        network = timm.create_model(config.name, **options)
+        network: Any = timm.create_model(config.name, **options)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ConfigError(f"model.backbone.name: timm offers no features of '{config.name}' ({error})") from error
+        raise ConfigError(
+            f"model.backbone.name: timm offers no features of '{config.name}' ({error})"
+        ) from error
     if missing := set(STRIDES) - set(network.feature_info.reduction()):
         raise ConfigError(f"model.backbone.name: '{config.name}' has no features of stride {sorted(missing)}")
     packaged = config.weights == "packaged"
     if packaged and config.name != PACKAGED_BACKBONE:
         raise ConfigError(
-            f"model.backbone.weights: `packaged` weights exist for {PACKAGED_BACKBONE} only, not '{config.name}'; "
-            "use `none` or a safetensors file"
+            f"model.backbone.weights: `packaged` weights exist for {PACKAGED_BACKBONE} only, "
+            f"not '{config.name}'; use `none` or a safetensors file"
         )
     if load_weights and config.weights != "none":
         _load(network, packaged_weights() if packaged else _read(Path(config.weights)), config.weights)

@@ -110,8 +110,8 @@ class DeformableAttention(nn.Module):
         shape = (batch, count, self.heads, self.levels, self.points)
         # Sampling stays in fp32: bf16 coordinates would be off by whole cells.
         with torch.autocast(queries.device.type, enabled=False):
-            queries, references, memory = (t.float() if t.dtype != torch.float64 else t
-                                           for t in (queries, references, memory))  # fmt: skip
+            precise = torch.promote_types(queries.dtype, torch.float32)
+            queries, references, memory = (t.to(precise) for t in (queries, references, memory))
             values = self.value_proj(memory).view(batch, -1, self.heads, memory.shape[-1] // self.heads)
             offsets = self.sampling_offsets(queries).view(*shape, 2)
             weights = self.attention_weights(queries).view(*shape[:3], -1).softmax(-1).view(shape)
@@ -122,4 +122,5 @@ class DeformableAttention(nn.Module):
             else:
                 size = references[:, :, None, None, None, 2:]
                 locations = centre + offsets / self.points * size * 0.5
-            return self.output_proj(deformable_sample(values, level_hw, locations, weights))
+            out: Tensor = self.output_proj(deformable_sample(values, level_hw, locations, weights))
+            return out

@@ -55,8 +55,15 @@ def denoising_queries(targets: Sequence[Targets], *, limit: int, box_noise: floa
     return DenoisingQueries(reference=reference.where(real[..., None], 0.0), real=real, groups=groups)
 
 
-def attention_mask(denoising: DenoisingQueries | None, queries: int, prompts: int, *, prompt_visible: bool,
-                   batch: int, device: torch.device) -> Tensor:  # fmt: skip
+def attention_mask(
+    denoising: DenoisingQueries | None,
+    queries: int,
+    prompts: int,
+    *,
+    prompt_visible: bool,
+    batch: int,
+    device: torch.device,
+) -> Tensor:
     """Who may not attend to whom in `[denoising | object queries | prompts]`.
 
     A denoising group sees itself and the object queries, never another group; object queries see

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Linear layers with an activation between them."""
 
-    def __init__(self, widths: tuple[int, ...], *, activation: type[nn.Module] = nn.ReLU, zero: bool = False) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], *, activation: type[nn.Module] = nn.ReLU, zero: bool = False
+    ) -> None:
         """Build the layers.
 
         Args:

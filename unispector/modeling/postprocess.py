@@ -42,7 +42,11 @@ def postprocess(
     prediction = output.layers[-1]
     results = []
     for logits, boxes, masks, hw in zip(
-        prediction.logits.float(), prediction.boxes.float(), prediction.masks.float(), original_hw, strict=True
+        prediction.logits.float(),
+        prediction.boxes.float(),
+        prediction.masks.float(),
+        original_hw,
+        strict=True,
     ):
         probabilities = logits.sigmoid().flatten()
         order = probabilities.argsort(descending=True, stable=True)[:limit]
@@ -77,7 +81,9 @@ def _masks(
     qualities = []
     for chunk in logits.split(per_chunk):
         if padded_size != image_size:
-            frame = F.interpolate(chunk[None], (padded_size, padded_size), mode="bilinear", align_corners=False)
+            frame = F.interpolate(
+                chunk[None], (padded_size, padded_size), mode="bilinear", align_corners=False
+            )
             frame = frame[..., :image_size, :image_size]
         else:
             frame = chunk[None]

@@ -54,7 +54,8 @@ def packaged_weights() -> dict[str, Tensor]:
     files = [file for folder in folders for file in sorted(folder.rglob("*.pth"))]
     if not files:
         raise CheckpointError(
-            f"{PACKAGE}: no packaged weights found; reinstall the project or set model.backbone.weights to `none`"
+            f"{PACKAGE}: no packaged weights found; "
+            "reinstall the project or set model.backbone.weights to `none`"
         )
     state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
     return {name: value for key, value in state.items() if (name := timm_key(key)) is not None}

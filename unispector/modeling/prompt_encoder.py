@@ -65,7 +65,15 @@ class PromptEncoder(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, *, levels: int, bins: int, spectral: bool, visual_aligner: bool, log: bool
+        self,
+        width: int,
+        heads: int,
+        *,
+        levels: int,
+        bins: int,
+        spectral: bool,
+        visual_aligner: bool,
+        log: bool,
     ) -> None:
         """Build the encoder.
 

@@ -56,7 +56,9 @@ class PromptGuidedSelection(nn.Module):
         """
         with torch.autocast(features.memory.device.type, enabled=False):
             tokens = self.norm(self.project(features.memory.float()))
-            cosine = F.normalize(tokens, dim=-1) @ F.normalize(prompts.float(), dim=-1, eps=1e-6).transpose(1, 2)
+            cosine = F.normalize(tokens, dim=-1) @ F.normalize(prompts.float(), dim=-1, eps=1e-6).transpose(
+                1, 2
+            )
             anchors, usable = _anchors(features.level_hw, valid, tokens.device)
             scores = (self.scale * cosine.amax(-1)).masked_fill(~usable, -torch.inf)
             indices, weights = self._choose(scores)
@@ -73,7 +75,9 @@ class PromptGuidedSelection(nn.Module):
         count = min(self.queries, scores.shape[1])
         if not self.training:
             # A stable sort, so that equal scores rank the same on every device.
-            return scores.argsort(dim=1, descending=True, stable=True)[:, :count], torch.ones_like(scores[:, :count])
+            return scores.argsort(dim=1, descending=True, stable=True)[:, :count], torch.ones_like(
+                scores[:, :count]
+            )
         uniform = torch.rand_like(scores).clamp(1e-9, 1 - 1e-7)
         perturbed = scores - self.noise * (-uniform.log()).log()
         indices = perturbed.topk(count, dim=1).indices
@@ -109,7 +113,10 @@ def _anchors(
     centres = token_centres(level_hw, device)
     finest = len(level_hw) - 1
     sides = torch.cat(
-        [torch.full((h * w, 2), ANCHOR_SIDE * 2.0 ** (finest - i), device=device) for i, (h, w) in enumerate(level_hw)]
+        [
+            torch.full((h * w, 2), ANCHOR_SIDE * 2.0 ** (finest - i), device=device)
+            for i, (h, w) in enumerate(level_hw)
+        ]
     )
     usable = ((centres > BORDER) & (centres < min(valid, 1 - BORDER))).all(-1)
     return torch.cat((centres, sides), dim=-1), usable

@@ -45,7 +45,11 @@ def save_model(directory: Path, model: UniSpectorModel, config: Config, provenan
     directory.mkdir(parents=True, exist_ok=True)
     weights = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
     fingerprint = _fingerprint(weights, config)
-    description = {"config": config.model_dump(mode="json"), "provenance": provenance, "fingerprint": fingerprint}
+    description = {
+        "config": config.model_dump(mode="json"),
+        "provenance": provenance,
+        "fingerprint": fingerprint,
+    }
     atomic_write_bytes(directory / WEIGHTS, weights)
     atomic_write_text(directory / CONFIG, json.dumps(description, indent=2) + "\n")
     return fingerprint
@@ -65,19 +69,26 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         expected = description["fingerprint"]
     except OSError as error:
         raise CheckpointError(
-            f"{directory}: not a model directory ({error.filename} cannot be read); it needs {WEIGHTS} and {CONFIG}"
+            f"{directory}: not a model directory ({error.filename} cannot be read); "
+            f"it needs {WEIGHTS} and {CONFIG}"
         ) from error
     except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{directory / CONFIG}: damaged or of another version; train or copy the model again") from error
+        raise CheckpointError(
+            f"{directory / CONFIG}: damaged or of another version; train or copy the model again"
+        ) from error
     fingerprint = _fingerprint(weights, config)
     if fingerprint != expected:
-        raise CheckpointError(f"{directory}: {WEIGHTS} and {CONFIG} do not belong together; copy the model again")
+        raise CheckpointError(
+            f"{directory}: {WEIGHTS} and {CONFIG} do not belong together; copy the model again"
+        )
     try:
         state = load(weights)
         model = build_model(config.model, load_weights=False)
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS}: does not fit this version's network ({error})") from error
+        raise CheckpointError(
+            f"{directory / WEIGHTS}: does not fit this version's network ({error})"
+        ) from error
     return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
 
 

@@ -37,8 +37,9 @@ class DecoderLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(width)
         self.feedforward = FeedForward(width, feedforward)
 
-    def forward(self, tokens: Tensor, positions: Tensor, boxes: Tensor, blocked: Tensor, features: ImageFeatures
-                ) -> Tensor:  # fmt: skip
+    def forward(
+        self, tokens: Tensor, positions: Tensor, boxes: Tensor, blocked: Tensor, features: ImageFeatures
+    ) -> Tensor:
         """[B, L, D] tokens with positions [B, L, D], boxes [B, L, 4] and mask [B, L, L] to [B, L, D]."""
         keys = tokens + positions
         mask = blocked.repeat_interleave(self.self_attention.num_heads, dim=0)

@@ -263,7 +263,7 @@ def _progress_bar(evaluations: int) -> "tqdm[Never]":
 
     return tqdm(
         total=evaluations,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+        bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
         mininterval=0.2 if sys.stderr.isatty() else 60,
     )
 

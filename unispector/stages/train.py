@@ -181,7 +181,7 @@ def _recipe(config: Config, seed: int, device: torch.device) -> Recipe:
 def _gains_from_bf16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 itself; elsewhere it would only lose accuracy."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 

@@ -55,10 +55,16 @@ class Checkpointer:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.path}: damaged checkpoint ({error}); delete it to start anew") from error
+            raise CheckpointError(
+                f"{self.path}: damaged checkpoint ({error}); delete it to start anew"
+            ) from error
         if metadata.get("job") != self.job:
-            raise CheckpointError(f"{self.path}: belongs to another configuration or data; delete it to start anew")
-        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+            raise CheckpointError(
+                f"{self.path}: belongs to another configuration or data; delete it to start anew"
+            )
+        model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         for index, parameter in enumerate(parameters):
             state = {n: tensors[k] for n in _MOMENTS if (k := f"optimiser.{index}.{n}") in tensors}

@@ -91,7 +91,7 @@ def fit(
         losses = _losses(model, criterion, batch, recipe, torch.Generator().manual_seed(seed))
         _refuse_nan(losses, step, batch)
         optimiser.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
         schedule.step()
@@ -103,7 +103,9 @@ def fit(
             means = {name: value / taken for name, value in sums.items()}
             now = time.monotonic()
             rate = images / max(now - since, 1e-9)
-            callbacks.report(done, {**means, "learning_rate": optimiser.param_groups[0]["lr"], "images_per_second": rate})
+            callbacks.report(
+                done, {**means, "learning_rate": optimiser.param_groups[0]["lr"], "images_per_second": rate}
+            )
             sums, taken, images, since = {}, 0, 0, now
         if done % recipe.save_every == 0 and done < recipe.steps:
             callbacks.save(done)
