@@ -155,7 +155,9 @@ class ModelConfig(Section):
         queries: object queries N_q.
         prompt_visible: object queries attend to the prompts in the decoder.
         visual_aligner: MLP that aligns the spatial prompt to vision tokens.
-        class_bias: learned scale and bias on class logits (training from scratch).
+        class_bias: learned bias on class logits (training from scratch).
+        boxes: a detection's box is the box `head`'s (the paper) or tight around its `mask`, which is
+            the better one after short training on data whose boxes are those of the masks.
     """
 
     image_size: int = Field(default=256, ge=64)
@@ -169,6 +171,7 @@ class ModelConfig(Section):
     prompt_visible: bool = True
     visual_aligner: bool = True
     class_bias: bool = True
+    boxes: Literal["head", "mask"] = "mask"
     backbone: BackboneConfig = BackboneConfig()
     spectral: SpectralConfig = SpectralConfig()
     query_selection: QuerySelectionConfig = QuerySelectionConfig()
@@ -250,6 +253,8 @@ class TrainConfig(Section):
     """Optimisation (paper appendix 3.4).
 
     Attributes:
+        start: directory of a saved model of the same sizes whose weights training starts from;
+            None = the packaged backbone and random weights.
         steps: optimiser steps.
         batch_size: images per step over all workers.
         images_per_class: images of one class that go into a batch together.
@@ -267,6 +272,7 @@ class TrainConfig(Section):
         threads: CPU threads of one training process; 0 = torch's choice.
     """
 
+    start: Path | None = None
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=8, ge=1)
     images_per_class: int = Field(default=2, ge=1)
@@ -319,6 +325,7 @@ class Config(Section):
             update={
                 "model": self.model.without_contributions(),
                 "loss": self.loss.model_copy(update={"contrastive": 0.0, "relevance": 0.0}),
+                "train": self.train.model_copy(update={"start": None}),
             }
         )
 

@@ -19,6 +19,8 @@ _SETTINGS = {
     # A worker's print would appear twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Ray would kill our workers when other programs fill the memory; the kernel picks the right one.
+    "RAY_memory_monitor_refresh_ms": "0",
     # A busy machine needs longer than the default minute to start a worker or a server.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unispector.ops.boxes import cxcywh_to_xyxy
+from unispector.ops.boxes import cxcywh_to_xyxy, masks_to_boxes
 from unispector.ops.masks import encode_rle
 from unispector.structures import Detections, ModelOutput
 
@@ -21,6 +21,7 @@ def postprocess(
     class_names: tuple[str, ...],
     image_size: int,
     padded_size: int,
+    tight_boxes: bool,
     limit: int = 300,
 ) -> list[Detections]:
     """Turn the last layer's predictions into detections.
@@ -34,6 +35,7 @@ def postprocess(
         class_names: names of the C prompted classes.
         image_size: side S of the network input.
         padded_size: side P of the padded frame.
+        tight_boxes: take the box around the mask instead of the box head's.
         limit: detections kept per image.
 
     Returns:
@@ -52,11 +54,9 @@ def postprocess(
         order = probabilities.argsort(descending=True, stable=True)[:limit]
         query, label = order // logits.shape[1], order % logits.shape[1]
         used, position = query.unique(return_inverse=True)
-        rles, quality = _masks(masks[used], hw, image_size, padded_size)
+        rles, quality, around = _masks(masks[used], hw, image_size, padded_size)
         scores = probabilities[order] * quality[position]
-        scale = boxes.new_tensor((hw[1], hw[0])) * (padded_size / image_size)
-        corners = (cxcywh_to_xyxy(boxes[query]).view(-1, 2, 2) * scale).clamp(min=0)
-        corners = corners.minimum(boxes.new_tensor((hw[1], hw[0]))).flatten(1)
+        corners = around[position] if tight_boxes else _in_pixels(boxes[query], hw, padded_size / image_size)
         ranking = scores.argsort(descending=True, stable=True)
         ranking = ranking[scores[ranking] > 0]
         results.append(
@@ -72,13 +72,20 @@ def postprocess(
     return results
 
 
+def _in_pixels(boxes: Tensor, hw: tuple[int, int], stretch: float) -> Tensor:
+    """Normalised cxcywh [n, 4] of the padded frame, P / S = `stretch`, to clipped xyxy pixels."""
+    limits = boxes.new_tensor((hw[1], hw[0]))
+    corners = (cxcywh_to_xyxy(boxes).view(-1, 2, 2) * limits * stretch).clamp(min=0)
+    return corners.minimum(limits).flatten(1)
+
+
 def _masks(
     logits: Tensor, hw: tuple[int, int], image_size: int, padded_size: int
-) -> tuple[list[dict[str, object]], Tensor]:
-    """RLE at the original size and mean probability inside, for mask logits [n, h, w]."""
+) -> tuple[list[dict[str, object]], Tensor, Tensor]:
+    """RLE at the original size, mean probability inside and tight xyxy box, for mask logits [n, h, w]."""
     per_chunk = max(CHUNK_PIXELS // max(hw[0] * hw[1], padded_size**2), 1)
     rles: list[dict[str, object]] = []
-    qualities = []
+    qualities, boxes = [], []
     for chunk in logits.split(per_chunk):
         if padded_size != image_size:
             frame = F.interpolate(
@@ -90,5 +97,6 @@ def _masks(
         full = F.interpolate(frame, hw, mode="bilinear", align_corners=False)[0]
         inside = full > 0
         qualities.append((full.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6))
+        boxes.append(masks_to_boxes(inside))
         rles += encode_rle(inside.cpu().numpy())
-    return rles, torch.cat(qualities)
+    return rles, torch.cat(qualities), torch.cat(boxes)

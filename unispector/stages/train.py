@@ -14,9 +14,10 @@ from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import EpisodeSampler, training_batches
 from unispector.data.transforms import Augmentation
+from unispector.errors import CheckpointError
 from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.build import build_model
-from unispector.modeling.saved_model import save_model
+from unispector.modeling.saved_model import load_model, save_model
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import Batch
 from unispector.training.checkpoint import Checkpointer
@@ -112,7 +113,18 @@ def train(
 
 
 def initial_model(config: Config, seed: int) -> UniSpectorModel:
-    """The detector as training starts: the backbone's weights, the rest drawn from `seed`."""
+    """The detector as training starts: the weights of `train.start`, or backbone weights and a draw.
+
+    Raises:
+        CheckpointError: `train.start` is no model, or one of other sizes.
+    """
+    if config.train.start is not None:
+        saved = load_model(config.train.start)
+        if saved.config.model != config.model:
+            raise CheckpointError(
+                f"train.start: {config.train.start} was trained with another `model` section; use the same one"
+            )
+        return saved.model
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_model(config.model)

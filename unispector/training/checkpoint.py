@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -69,15 +68,9 @@ class Checkpointer:
         for index, parameter in enumerate(parameters):
             state = {n: tensors[k] for n in _MOMENTS if (k := f"optimiser.{index}.{n}") in tensors}
             if state:
-                optimiser.state[parameter] = {n: _placed(n, v, parameter) for n, v in state.items()}
+                optimiser.state[parameter] = {n: v.to(parameter.device) for n, v in state.items()}
         return int(metadata["step"])
 
 
 def _states(optimiser: AdamW) -> list[dict[str, Tensor]]:
     return [optimiser.state.get(p, {}) for group in optimiser.param_groups for p in group["params"]]
-
-
-def _placed(name: str, value: Tensor, parameter: Tensor) -> Tensor:
-    """Moments live beside their parameter; AdamW keeps its step count on the CPU unless fused."""
-    on_device = name != "step" or torch.cuda.is_available()
-    return value.to(parameter.device) if on_device else value

@@ -1,6 +1,5 @@
 """AdamW with the method's parameter groups, and its linear schedule."""
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,7 +37,7 @@ def build_optimiser(
             }
             for (backbone, plain), parameters in groups.items()
         ],
-        fused=torch.cuda.is_available(),
+        fused=True,
     )
 
 

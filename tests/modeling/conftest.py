@@ -1,0 +1,79 @@
+"""The detector at its smallest: image side 72 (padded to 96, so the last level is an odd one)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from unispector.config import BackboneConfig, DenoisingConfig, ModelConfig, SpectralConfig
+from unispector.modeling.build import build_model
+from unispector.modeling.unispector import UniSpectorModel
+from unispector.structures import ImageFeatures, VisualPrompts
+
+SIDE, PADDED, WIDTH, BINS = 72, 96, 32, 16
+LEVELS = ((2, 2), (3, 3), (6, 6), (12, 12))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Weights are drawn from the global generator; leave it as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_config() -> ModelConfig:
+    return ModelConfig(
+        image_size=SIDE,
+        width=WIDTH,
+        heads=4,
+        points=2,
+        encoder_layers=1,
+        decoder_layers=2,
+        feedforward=32,
+        queries=10,
+        backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
+        spectral=SpectralConfig(bins=BINS),
+        denoising=DenoisingConfig(queries=8),
+    )
+
+
+@pytest.fixture
+def small_model(small_config: ModelConfig) -> Callable[..., UniSpectorModel]:
+    """`small_model(field=value, ...)` -> model in evaluation mode, no parameter left at zero."""
+
+    def make(config: ModelConfig = small_config, **changes: Any) -> UniSpectorModel:
+        model = build_model(config.model_copy(update=changes)).eval()
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def features() -> ImageFeatures:
+    """Random features of two images."""
+    tokens = sum(h * w for h, w in LEVELS)
+    return ImageFeatures(torch.randn(2, tokens, WIDTH), LEVELS, torch.randn(2, WIDTH, 24, 24))
+
+
+@pytest.fixture
+def draw_regions() -> Callable[..., VisualPrompts]:
+    """`draw_regions(image_index)` -> a random box region in each of the named images."""
+
+    def draw(image_index: list[int], seed: int = 0) -> VisualPrompts:
+        generator = torch.Generator().manual_seed(seed)
+        count = len(image_index)
+        masks = torch.zeros(count, PADDED, PADDED, dtype=torch.bool)
+        for mask in masks:
+            x, y = torch.randint(0, 56, (2,), generator=generator).tolist()
+            w, h = torch.randint(1, 16, (2,), generator=generator).tolist()
+            mask[y : y + h, x : x + w] = True
+        spectra = torch.nn.functional.normalize(torch.rand(count, BINS, generator=generator), dim=-1)
+        return VisualPrompts(masks, torch.tensor(image_index, dtype=torch.long), torch.zeros(count).long(), spectra)
+
+    return draw
