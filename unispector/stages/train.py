@@ -122,7 +122,7 @@ def initial_model(config: Config, seed: int) -> UniSpectorModel:
         saved = load_model(config.train.start)
         if saved.config.model != config.model:
             raise CheckpointError(
-                f"train.start: {config.train.start} was trained with another `model` section; use the same one"
+                f"train.start: {config.train.start} was made with another `model` section; use the same"
             )
         return saved.model
     with torch.random.fork_rng():
