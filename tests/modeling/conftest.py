@@ -74,6 +74,8 @@ def draw_regions() -> Callable[..., VisualPrompts]:
             w, h = torch.randint(1, 16, (2,), generator=generator).tolist()
             mask[y : y + h, x : x + w] = True
         spectra = torch.nn.functional.normalize(torch.rand(count, BINS, generator=generator), dim=-1)
-        return VisualPrompts(masks, torch.tensor(image_index, dtype=torch.long), torch.zeros(count).long(), spectra)
+        return VisualPrompts(
+            masks, torch.tensor(image_index, dtype=torch.long), torch.zeros(count).long(), spectra
+        )
 
     return draw

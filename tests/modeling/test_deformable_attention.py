@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from unispector.modeling.deformable_attention import DeformableAttention, deformable_sample
@@ -30,7 +30,9 @@ def slow_sample(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     queries, points = locations.shape[1], locations.shape[4]
     levels = values.split([h * w for h, w in LEVELS], dim=1)
     out = values.new_zeros(batch, queries, heads, depth)
-    for index in torch.cartesian_prod(*(torch.arange(n) for n in (batch, queries, heads, len(LEVELS), points))):
+    for index in torch.cartesian_prod(
+        *(torch.arange(n) for n in (batch, queries, heads, len(LEVELS), points))
+    ):
         b, q, head, level, point = index.tolist()
         height, width = LEVELS[level]
         grid = levels[level][b, :, head].view(height, width, depth)
@@ -84,7 +86,7 @@ def test_gradients():
     locations = (cells / sizes[:, None]).view(1, 1, 1, 2, 2, 2).requires_grad_()
     weights = torch.rand(1, 1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda v, l, w: deformable_sample(v, levels, l, w), (values, locations, weights)
+        lambda v, at, w: deformable_sample(v, levels, at, w), (values, locations, weights)
     )
 
 

@@ -52,7 +52,9 @@ def test_noise_stays_within_its_share_of_the_box():
 
 
 def test_boxes_stay_in_the_frame():
-    wide = [Targets(torch.zeros(1).long(), torch.tensor([[0.01, 0.99, 1.0, 1.0]]), torch.ones(1, 8, 8).bool())]
+    wide = [
+        Targets(torch.zeros(1).long(), torch.tensor([[0.01, 0.99, 1.0, 1.0]]), torch.ones(1, 8, 8).bool())
+    ]
     noisy = denoising_queries(wide, limit=50, box_noise=1.0)
     assert noisy is not None
     assert noisy.reference.isfinite().all()
@@ -72,9 +74,9 @@ def may_attend(row: tuple, column: tuple, prompt_visible: bool) -> bool:
     match row[0], column[0]:
         case "noisy", "noisy":
             return row[2] == column[2] and column[3]
-        case ("noisy" | "query"), "query":
+        case (("noisy" | "query"), "query"):
             return True
-        case ("noisy" | "query"), "prompt":
+        case (("noisy" | "query"), "prompt"):
             return prompt_visible
     return False
 

@@ -45,4 +45,5 @@ def test_mlp():
     for layer in gelu.layers:
         nn.init.ones_(layer.weight)
         nn.init.zeros_(layer.bias)
-    assert gelu(torch.tensor([-1.0])).item() == pytest.approx(-0.5 * (1 + math.erf(-1 / math.sqrt(2))), abs=1e-6)
+    expected = -0.5 * (1 + math.erf(-1 / math.sqrt(2)))
+    assert gelu(torch.tensor([-1.0])).item() == pytest.approx(expected, abs=1e-6)

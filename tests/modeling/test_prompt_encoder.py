@@ -35,7 +35,7 @@ def trained() -> PromptEncoder:
     return module
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 12), st.data())
 def test_a_region_covers_every_cell_it_touches(blocks: int, data: st.DataObject):
     padded = 32 * blocks
@@ -45,11 +45,10 @@ def test_a_region_covers_every_cell_it_touches(blocks: int, data: st.DataObject)
         mask[0, y, x] = True
     level_hw = pyramid_hw(padded)
     cells = roi_pyramid(mask, level_hw)
-    for (side, _), covered in zip(level_hw, cells, strict=True):
+    for stride, (side, _), covered in zip((64, 32, 16, 8), level_hw, cells, strict=True):
         grid = covered.view(side, side)
-        if padded % side == 0:
-            cell = padded // side
-            expected = {(y // cell, x // cell) for y, x in pixels}
+        if side * stride == padded:
+            expected = {(y // stride, x // stride) for y, x in pixels}
             assert {(int(r), int(c)) for r, c in grid.nonzero()} == expected
         else:
             # The odd last level: each pixel keeps a cell, no further off than one cell.
@@ -60,7 +59,7 @@ def test_a_region_covers_every_cell_it_touches(blocks: int, data: st.DataObject)
             assert all(d <= 1 for d in distance)
 
 
-@pytest.mark.parametrize("finer", range(1, 31, 2))
+@pytest.mark.parametrize("finer", [1, 3, 5, 7, 9, 15, 23])
 def test_no_single_cell_is_lost_at_an_odd_last_level(finer: int):
     padded = finer * 32
     rows = torch.zeros(finer, 1, padded, dtype=torch.bool).expand(-1, padded, -1).clone()
@@ -144,7 +143,9 @@ def test_spectra_matter_only_to_the_spectral_branch(features: ImageFeatures, dra
 
 
 @pytest.mark.parametrize("log", [True, False])
-def test_a_spectrum_with_zeros_gives_finite_gradients(log: bool, features: ImageFeatures, draw_regions: Regions):
+def test_a_spectrum_with_zeros_gives_finite_gradients(
+    log: bool, features: ImageFeatures, draw_regions: Regions
+):
     module = encoder(log=log)
     prompts = draw_regions([0])
     spectra = torch.zeros(1, BINS)

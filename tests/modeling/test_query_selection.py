@@ -89,9 +89,7 @@ def test_without_noise_training_selects_like_evaluation(features: ImageFeatures)
 
 def test_noise_changes_the_selection(features: ImageFeatures):
     module, classes = selection(noise=1.0).train(), prompts()
-    assert not torch.equal(
-        module(features, classes, VALID).indices, module(features, classes, VALID).indices
-    )
+    assert not torch.equal(module(features, classes, VALID).indices, module(features, classes, VALID).indices)
 
 
 def test_noise_is_gumbels():
@@ -168,7 +166,8 @@ def test_references_start_as_anchors(features: ImageFeatures):
 def test_relevance_is_a_scaled_cosine(features: ImageFeatures):
     module, classes = selection().eval(), prompts()
     relevance = module(features, classes, VALID).relevance
-    expected = module.relevance_scale.exp() * best_cosines(module, features, classes) + module.relevance_bias
+    cosines = torch.from_numpy(best_cosines(module, features, classes))
+    expected = module.relevance_scale.exp() * cosines + module.relevance_bias
     torch.testing.assert_close(relevance.amax(-1), expected, atol=1e-4, rtol=1e-4)
 
 

@@ -87,7 +87,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
-            f"{directory / WEIGHTS}: does not fit this version's network ({error})"
+            f"{directory / WEIGHTS}: does not fit this version's network ({' '.join(str(error).split())})"
         ) from error
     return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
 

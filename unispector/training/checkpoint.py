@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -68,9 +69,15 @@ class Checkpointer:
         for index, parameter in enumerate(parameters):
             state = {n: tensors[k] for n in _MOMENTS if (k := f"optimiser.{index}.{n}") in tensors}
             if state:
-                optimiser.state[parameter] = {n: v.to(parameter.device) for n, v in state.items()}
+                optimiser.state[parameter] = {n: _placed(v, parameter) for n, v in state.items()}
         return int(metadata["step"])
 
 
 def _states(optimiser: AdamW) -> list[dict[str, Tensor]]:
     return [optimiser.state.get(p, {}) for group in optimiser.param_groups for p in group["params"]]
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """Copy beside the parameter; a moment in its memory layout, which fused AdamW takes for granted."""
+    like = parameter if value.shape == parameter.shape else value
+    return torch.empty_like(like, dtype=value.dtype, device=parameter.device).copy_(value)

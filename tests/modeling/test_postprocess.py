@@ -1,0 +1,159 @@
+"""Post-processing: geometry from the padded frame back to original pixels, scores, order."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from unispector.modeling import postprocess as module
+from unispector.modeling.postprocess import postprocess
+from unispector.structures import Detections, LayerPrediction, ModelOutput, QuerySelection
+
+
+def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:
+    nothing = QuerySelection(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), None, None)
+    decoy = LayerPrediction(-logits, 1 - boxes, -masks)
+    return ModelOutput((decoy, LayerPrediction(logits, boxes, masks)), (), nothing)
+
+
+def masks_of(detections: Detections) -> np.ndarray:
+    return np.stack([coco_mask.decode(rle) for rle in detections.masks_rle]).astype(bool)
+
+
+def ramp(box: Tensor, padded: int) -> Tensor:
+    """Mask logits [P/4, P/4] of a perfect box: distance in network pixels to its nearest edge, + inside.
+
+    It is linear across every edge, so bilinear resizing moves no edge.
+    """
+    centre = torch.arange(padded // 4) * 4.0 + 2
+    x = torch.minimum(centre - box[0], box[2] - centre)
+    y = torch.minimum(centre - box[1], box[3] - centre)
+    return torch.minimum(y[:, None], x[None])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    image_size=st.sampled_from([64, 72, 96, 100, 128]),
+    hw=st.tuples(st.integers(20, 400), st.integers(20, 400)),
+    seed=st.integers(0, 10_000),
+)
+def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tuple[int, int], seed: int):
+    padded = -(-image_size // 32) * 32
+    height, width = hw
+    generator = torch.Generator().manual_seed(seed)
+    # At least 20 of the network's pixels wide, so that its quarter-size mask has a flank on each side.
+    low = torch.rand(2, generator=generator) * (image_size - 24) + 2
+    high = low + 20 + torch.rand(2, generator=generator) * (image_size - 22 - low)
+    network = torch.cat((low, high))
+    original = network * torch.tensor([width, height] * 2) / image_size
+    boxes = torch.cat(((low + high) / 2, high - low))[None, None] / padded
+    for tight in (False, True):
+        (result,) = postprocess(
+            output(torch.full((1, 1, 1), 9.0), boxes, ramp(network, padded)[None, None]),
+            [hw],
+            class_names=("a",),
+            image_size=image_size,
+            padded_size=padded,
+            tight_boxes=tight,
+        )
+        assert result.image_hw == hw
+        # A mask's edge lies between two pixel centres, half a pixel from the true one at most.
+        assert (result.boxes_xyxy[0] - original).abs().max() < (0.51 if tight else 0.01)
+        rows, columns = masks_of(result)[0].nonzero()
+        edges = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (edges - original).abs().max() < 0.51
+        if tight:
+            assert torch.equal(edges.float(), result.boxes_xyxy[0])
+
+
+def test_boxes_are_clipped_to_the_image():
+    boxes = torch.tensor([[[0.5, 0.5, 1.2, 1.2]]])
+    (result,) = postprocess(
+        output(torch.ones(1, 1, 1), boxes, torch.ones(1, 1, 24, 24)),
+        [(50, 30)],
+        class_names=("a",),
+        image_size=72,
+        padded_size=96,
+        tight_boxes=False,
+    )
+    assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
+    assert masks_of(result).all()
+
+
+def random_output(images: int = 2, queries: int = 6, classes: int = 3) -> ModelOutput:
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(images, queries, *shape, generator=generator)
+
+    return output(normal(classes), normal(4).sigmoid(), normal(16, 16) * 3)
+
+
+def run(prediction: ModelOutput, limit: int = 300) -> list[Detections]:
+    sizes = [(40, 50), (64, 64)][: len(prediction.layers[-1].logits)]
+    return postprocess(
+        prediction,
+        sizes,
+        class_names=("a", "b", "c"),
+        image_size=64,
+        padded_size=64,
+        tight_boxes=False,
+        limit=limit,
+    )
+
+
+def test_score_is_probability_times_mean_mask_probability():
+    prediction = random_output()
+    last = prediction.layers[-1]
+    for image, result in enumerate(run(prediction)):
+        expected = []
+        for query, label in itertools.product(range(6), range(3)):
+            full = torch.nn.functional.interpolate(
+                last.masks[image, query][None, None], result.image_hw, mode="bilinear", align_corners=False
+            )
+            inside = full[full > 0]
+            quality = inside.sigmoid().mean().item()
+            expected.append((last.logits[image, query, label].sigmoid().item() * quality, label, query))
+        expected.sort(reverse=True)
+        assert result.scores.tolist() == pytest.approx([score for score, _, _ in expected], abs=1e-5)
+        assert result.labels.tolist() == [label for _, label, _ in expected]
+        for mask, (_, _, query) in zip(masks_of(result), expected, strict=True):
+            full = torch.nn.functional.interpolate(
+                last.masks[image, query][None, None], result.image_hw, mode="bilinear", align_corners=False
+            )
+            assert np.array_equal(mask, (full[0, 0] > 0).numpy())
+
+
+def test_the_limit_keeps_the_most_probable_pairs():
+    prediction = random_output(images=1)
+    (result,) = run(prediction, limit=4)
+    probability = prediction.layers[-1].logits[0].sigmoid().flatten()
+    kept = probability.argsort(descending=True)[:4]
+    assert sorted(result.labels.tolist()) == sorted((kept % 3).tolist())
+    assert (result.scores.diff() <= 0).all()
+
+
+def test_an_empty_mask_is_no_detection():
+    prediction = random_output(images=1)
+    prediction.layers[-1].masks[0, 2] = -5
+    (result,) = run(prediction)
+    assert len(result) == 15
+    assert masks_of(result).any((1, 2)).all()
+    prediction.layers[-1].masks[:] = -5
+    (nothing,) = run(prediction)
+    assert len(nothing) == 0
+    assert nothing.boxes_xyxy.shape == (0, 4)
+
+
+def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    prediction = random_output()
+    whole = run(prediction)
+    monkeypatch.setattr(module, "CHUNK_PIXELS", 2 * 64 * 64)
+    for a, b in zip(whole, run(prediction), strict=True):
+        assert torch.equal(a.scores, b.scores)
+        assert a.masks_rle == b.masks_rle

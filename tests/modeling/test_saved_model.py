@@ -1,0 +1,140 @@
+"""Saved models: the same outputs after a round trip, and one line on every kind of damage."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unispector.config import Config, DataConfig, ModelConfig
+from unispector.errors import CheckpointError
+from unispector.modeling.saved_model import CONFIG, WEIGHTS, load_model, save_model
+from unispector.modeling.unispector import UniSpectorModel
+from unispector.structures import VisualPrompts
+
+MakeModel = Callable[..., UniSpectorModel]
+Regions = Callable[..., VisualPrompts]
+
+
+@pytest.fixture
+def saved(
+    tmp_path: Path, small_model: MakeModel, small_config: ModelConfig
+) -> tuple[Path, UniSpectorModel, str]:
+    """Directory, the model saved there, and its fingerprint."""
+    model = small_model()
+    config = Config(data=DataConfig(sets={}), model=small_config)
+    return tmp_path / "m", model, save_model(tmp_path / "m", model, config, {"commit": "abc"})
+
+
+def test_round_trip(
+    saved: tuple[Path, UniSpectorModel, str], draw_regions: Regions, small_config: ModelConfig
+):
+    directory, model, fingerprint = saved
+    loaded = load_model(directory)
+    assert loaded.fingerprint == fingerprint
+    assert loaded.provenance == {"commit": "abc"}
+    assert loaded.config.model == small_config
+    assert not loaded.model.training
+    images, regions = torch.randint(0, 256, (1, 3, 72, 72), dtype=torch.uint8), draw_regions([0, 0])
+    results = []
+    for each in (model, loaded.model):
+        with torch.no_grad():
+            features = each.encode_images(images)
+            prompts = each.encode_prompts(features, regions)
+            results.append((prompts, each.detect(features, prompts).layers[-1]))
+    (prompts, last), (same_prompts, same_last) = results
+    assert torch.equal(prompts, same_prompts)
+    assert torch.equal(last.logits, same_last.logits)
+    assert torch.equal(last.boxes, same_last.boxes)
+    assert torch.equal(last.masks, same_last.masks)
+
+
+def test_the_fingerprint_is_of_weights_and_model_settings(
+    saved: tuple[Path, UniSpectorModel, str], tmp_path: Path, small_config: ModelConfig
+):
+    _, model, fingerprint = saved
+
+    def save(name: str, settings: ModelConfig, provenance: str = "abc") -> str:
+        config = Config(data=DataConfig(sets={}), model=settings)
+        return save_model(tmp_path / name, model, config, {"commit": provenance})
+
+    assert save("same", small_config, "other origin") == fingerprint
+    assert save("settings", small_config.model_copy(update={"prompt_visible": False})) != fingerprint
+    with torch.no_grad():
+        model.heads.classes[0, 0] += 1e-3
+    assert save("weights", small_config) != fingerprint
+
+
+def test_saving_again_replaces(saved: tuple[Path, UniSpectorModel, str], small_config: ModelConfig):
+    directory, model, fingerprint = saved
+    with torch.no_grad():
+        model.heads.classes.zero_()
+    save_model(directory, model, Config(data=DataConfig(sets={}), model=small_config), {})
+    assert load_model(directory).fingerprint != fingerprint
+    assert sorted(p.name for p in directory.iterdir()) == [CONFIG, WEIGHTS]
+
+
+def refused(directory: Path, pattern: str) -> None:
+    with pytest.raises(CheckpointError, match=pattern) as caught:
+        load_model(directory)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files(saved: tuple[Path, UniSpectorModel, str], tmp_path: Path):
+    directory, _, _ = saved
+    refused(tmp_path / "nowhere", "nowhere: not a model directory")
+    for name in (CONFIG, WEIGHTS):
+        kept = (directory / name).read_bytes()
+        (directory / name).unlink()
+        refused(directory, name)
+        (directory / name).write_bytes(kept)
+    load_model(directory)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"config": {}}', "null", "\ufeff"])
+def test_a_damaged_description(content: str, saved: tuple[Path, UniSpectorModel, str]):
+    directory, _, _ = saved
+    (directory / CONFIG).write_text(content)
+    refused(directory, CONFIG)
+
+
+def test_a_description_of_other_fields(saved: tuple[Path, UniSpectorModel, str]):
+    directory, _, _ = saved
+    description = json.loads((directory / CONFIG).read_text())
+    for field, value in (("provenance", []), ("config", 3)):
+        (directory / CONFIG).write_text(json.dumps({**description, field: value}))
+        refused(directory, CONFIG)
+    (directory / CONFIG).write_bytes(b"\xff\xfe\x00")
+    refused(directory, CONFIG)
+
+
+def test_damaged_weights(saved: tuple[Path, UniSpectorModel, str]):
+    directory, _, _ = saved
+    content = (directory / WEIGHTS).read_bytes()
+    flipped = bytearray(content)
+    flipped[-1] ^= 1
+    for damaged in (content[:-10], b"", bytes(flipped)):
+        (directory / WEIGHTS).write_bytes(damaged)
+        refused(directory, WEIGHTS)
+
+
+def test_files_of_two_models(saved: tuple[Path, UniSpectorModel, str], tiny_model: Path):
+    directory, _, _ = saved
+    (directory / WEIGHTS).write_bytes((tiny_model / WEIGHTS).read_bytes())
+    refused(directory, "do not belong together")
+
+
+def test_weights_of_another_version(saved: tuple[Path, UniSpectorModel, str], small_config: ModelConfig):
+    """A consistent pair whose tensors this version's network does not have."""
+    directory, _, _ = saved
+    state = load_file(directory / WEIGHTS)
+    state["heads.older_name"] = state.pop("heads.classes")
+    save_file(state, directory / WEIGHTS)
+    description = json.loads((directory / CONFIG).read_text())
+    content = (directory / WEIGHTS).read_bytes() + small_config.model_dump_json().encode()
+    description["fingerprint"] = hashlib.sha256(content).hexdigest()
+    (directory / CONFIG).write_text(json.dumps(description))
+    refused(directory, f"{WEIGHTS}.*heads")

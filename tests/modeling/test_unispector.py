@@ -1,0 +1,188 @@
+"""The whole detector: nothing leaks between images, regions or classes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from unispector.config import ModelConfig
+from unispector.modeling.pixel_decoder import token_centres
+from unispector.modeling.unispector import UniSpectorModel
+from unispector.ops.boxes import xyxy_to_cxcywh
+from unispector.structures import ImageFeatures, Targets, VisualPrompts
+
+LEVELS = ((2, 2), (3, 3), (6, 6), (12, 12))
+MakeModel = Callable[..., UniSpectorModel]
+Regions = Callable[..., VisualPrompts]
+
+
+def images(count: int = 3) -> Tensor:
+    return torch.randint(0, 256, (count, 3, 72, 72), dtype=torch.uint8)
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def one(features: ImageFeatures, image: int) -> ImageFeatures:
+    index = slice(image, image + 1)
+    return replace(features, memory=features.memory[index], mask_features=features.mask_features[index])
+
+
+@pytest.fixture(params=["unispector", "base"])
+def either(
+    request: pytest.FixtureRequest, small_model: MakeModel, small_config: ModelConfig
+) -> UniSpectorModel:
+    if request.param == "base":
+        return small_model(small_config.without_contributions())
+    return small_model()
+
+
+@torch.no_grad()
+def test_a_batch_is_its_images_one_by_one(either: UniSpectorModel, draw_regions: Regions):
+    batch = images()
+    regions = draw_regions([0, 0, 2])
+    features = either.encode_images(batch)
+    embeddings = either.encode_prompts(features, regions)
+    classes = torch.randn(4, either.width)
+    output = either.detect(features, classes)
+    for image in range(3):
+        alone = either.encode_images(batch[image : image + 1])
+        assert alone.level_hw == features.level_hw
+        close(alone.memory[0], features.memory[image])
+        close(alone.mask_features[0], features.mask_features[image])
+        mine = regions.image_index == image
+        own = VisualPrompts(
+            regions.roi_masks[mine],
+            torch.zeros(int(mine.sum())).long(),
+            regions.labels[mine],
+            regions.spectra[mine],
+        )
+        close(either.encode_prompts(alone, own), embeddings[mine])
+        single = either.detect(alone, classes).layers[-1]
+        for name in ("logits", "boxes", "masks"):
+            close(getattr(single, name)[0], getattr(output.layers[-1], name)[image])
+
+
+@torch.no_grad()
+def test_other_images_of_a_batch_do_not_matter(either: UniSpectorModel):
+    batch = images(2)
+    other = batch.clone()
+    other[1] = 255 - other[1]
+    classes = torch.randn(2, either.width)
+    first, second = (either.detect(either.encode_images(b), classes).layers[-1] for b in (batch, other))
+    assert torch.equal(first.logits[0], second.logits[0])
+    assert torch.equal(first.masks[0], second.masks[0])
+    assert not torch.equal(first.masks[1], second.masks[1])
+
+
+@torch.no_grad()
+def test_shapes_and_layers(either: UniSpectorModel):
+    output = either.detect(either.encode_images(images(2)), torch.randn(5, either.width))
+    (last,) = output.layers
+    assert last.logits.shape == (2, 10, 5)
+    assert last.boxes.shape == (2, 10, 4)
+    assert last.masks.shape == (2, 10, 24, 24)
+    assert output.denoising == ()
+
+
+@torch.no_grad()
+def test_a_class_list_in_another_order(either: UniSpectorModel):
+    features, classes = either.encode_images(images(2)), torch.randn(4, either.width)
+    order = [3, 0, 2, 1]
+    first, second = (either.detect(features, c).layers[-1] for c in (classes, classes[order]))
+    close(first.logits[..., order], second.logits)
+    close(first.boxes, second.boxes)
+    close(first.masks, second.masks)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt_visible", [False, True])
+def test_classes_are_independent_unless_queries_see_prompts(
+    prompt_visible: bool, small_model: MakeModel, small_config: ModelConfig
+):
+    model = small_model(small_config.without_contributions(), prompt_visible=prompt_visible)
+    features, classes = model.encode_images(images(2)), torch.randn(3, model.width)
+    joint, fewer = (model.detect(features, c).layers[-1] for c in (classes, classes[[0, 2]]))
+    same = torch.allclose(joint.logits[..., [0, 2]], fewer.logits, atol=2e-4, rtol=1e-3)
+    assert same != prompt_visible
+    assert torch.allclose(joint.masks, fewer.masks, atol=2e-4, rtol=1e-3) != prompt_visible
+
+
+@torch.no_grad()
+def test_a_class_changes_the_prompts_token_of_no_other(small_model: MakeModel):
+    """With PQS, too: same queries by a doubled prompt, which can change neither choice nor scores."""
+    model = small_model(prompt_visible=False)
+    features, classes = model.encode_images(images(2)), torch.randn(2, model.width)
+    single, doubled = (model.detect(features, c).layers[-1] for c in (classes, classes[[0, 1, 1]]))
+    close(single.logits, doubled.logits[..., :2])
+    close(doubled.logits[..., 1], doubled.logits[..., 2])
+
+
+@torch.no_grad()
+def test_queries_stay_off_the_padded_band(small_model: MakeModel):
+    model = small_model()
+    centres = token_centres(LEVELS, torch.device("cpu"))
+    for training in (False, True):
+        model.query_selection.train(training)
+        selection = model.detect(model.encode_images(images(2)), torch.randn(2, model.width)).selection
+        assert (centres[selection.indices] < 0.75).all()
+
+
+def training_case(draw_regions: Regions) -> tuple[VisualPrompts, tuple[Targets, ...], Tensor]:
+    """Regions in two of three images, their targets, and a mixing of two classes."""
+    regions = draw_regions([0, 0, 1])
+    targets = []
+    for image in range(3):
+        masks = regions.roi_masks[regions.image_index == image]
+        places = [m.nonzero() for m in masks]
+        corners = [torch.cat((p.amin(0).flip(0), p.amax(0).flip(0) + 1)) / 96 for p in places]
+        boxes = xyxy_to_cxcywh(torch.stack(corners)) if corners else torch.zeros(0, 4)
+        targets.append(Targets(torch.zeros(len(masks)).long(), boxes, masks))
+    mixing = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]).expand(3, 2, 3).clone()
+    return regions, tuple(targets), mixing
+
+
+def test_training_predicts_at_every_layer(either: UniSpectorModel, draw_regions: Regions):
+    regions, targets, mixing = training_case(draw_regions)
+    result = either.train()(images(), regions, mixing, targets)
+    assert result.embeddings.shape == (3, either.width)
+    assert result.level_hw == LEVELS
+    assert len(result.output.layers) == len(result.output.denoising) == 2
+    for layer in result.output.layers:
+        assert layer.logits.shape == (3, 10, 2)
+    for layer in result.output.denoising:
+        # Eight denoising queries, two instances at most: four groups.
+        assert layer.logits.shape == (3, 8, 2)
+        assert layer.masks.shape == (3, 8, 24, 24)
+
+
+@torch.no_grad()
+def test_denoising_queries_do_not_leak(small_model: MakeModel, draw_regions: Regions):
+    """The ground truth in the sequence must not help the object queries."""
+    model = small_model()
+    regions, targets, mixing = training_case(draw_regions)
+    batch = images()
+    empty = tuple(Targets(t.labels[:0], t.boxes[:0], t.masks[:0]) for t in targets)
+    shown, hidden = (model(batch, regions, mixing, t).output for t in (targets, empty))
+    assert hidden.denoising == ()
+    for a, b in zip(shown.layers, hidden.layers, strict=True):
+        close(a.logits, b.logits)
+        close(a.boxes, b.boxes)
+        close(a.masks, b.masks)
+
+
+@torch.no_grad()
+def test_training_and_detection_agree(small_model: MakeModel, draw_regions: Regions):
+    model = small_model()
+    regions, targets, mixing = training_case(draw_regions)
+    batch = images()
+    trained = model(batch, regions, mixing, targets).output.layers[-1]
+    features = model.encode_images(batch)
+    classes = mixing[0] @ model.encode_prompts(features, regions)
+    detected = model.detect(features, classes).layers[-1]
+    close(trained.logits, detected.logits)
+    close(trained.boxes, detected.boxes)
+    close(trained.masks, detected.masks)
