@@ -110,7 +110,14 @@ TINY_PARAMETERS: dict[str, dict[str, Any]] = {
         "denoising": {"queries": 8},
     },
     "loss": {"points": 32},
-    "train": {"steps": 4, "batch_size": 2, "warmup_steps": 1, "log_every": 1, "checkpoint_every": 2},
+    "train": {
+        "seeds": [42, 82],
+        "steps": 4,
+        "batch_size": 2,
+        "warmup_steps": 1,
+        "log_every": 1,
+        "checkpoint_every": 2,
+    },
 }
 
 

@@ -268,7 +268,8 @@ class TrainConfig(Section):
         workers: data loading processes per training process.
         checkpoint_every: steps between checkpoints.
         log_every: steps between reports.
-        ablation_seeds: split seeds on which the base (no SSPE spectrum, CPE, PQS) trains too.
+        seeds: split seeds on which a model is trained, among `split.seeds`.
+        ablation_seeds: those among `seeds` on which the base (no SSPE spectrum, CPE, PQS) trains too.
         threads: CPU threads of one training process; 0 = torch's choice.
     """
 
@@ -286,6 +287,7 @@ class TrainConfig(Section):
     workers: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
+    seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
     ablation_seeds: tuple[int, ...] = (42,)
     threads: int = Field(default=1, ge=0)
 

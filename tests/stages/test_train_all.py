@@ -47,15 +47,20 @@ def test_a_checkpoint_goes_on_only_when_nothing_that_matters_changed(tiny_projec
     assert plan(changed(config, "evaluate", pictures=1), tiny_project)[0].key == key
     assert plan(changed(config, "prompt", test_roi="mask"), tiny_project)[0].key == key
     assert plan(changed(config, "prompt", cross_image=0.1), tiny_project)[0].key != key
-    assert plan(changed(config, "train", learning_rate=1e-3), tiny_project)[0].key != key
+    assert plan(changed(config, "train", learning_rate=7e-4), tiny_project)[0].key != key
     path = tiny_project / "data/training-fingerprints.json"
     path.write_text(json.dumps({"42": "another", "82": "82"}))
     assert plan(config, tiny_project)[0].key != key
 
 
-def test_an_ablation_seed_must_be_a_split_seed(tiny_project, config):
+def test_an_ablation_seed_must_be_trained(tiny_project, config):
     with pytest.raises(ConfigError, match=r"train\.ablation_seeds: 7 "):
         plan(changed(config, "train", ablation_seeds=(42, 7)), tiny_project)
+
+
+def test_a_trained_seed_must_be_a_split_seed(tiny_project, config):
+    with pytest.raises(ConfigError, match=r"train\.seeds: 7 "):
+        plan(changed(config, "train", seeds=(42, 7)), tiny_project)
 
 
 def test_planning_needs_the_stages_before(tmp_path, config):

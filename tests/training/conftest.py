@@ -15,7 +15,7 @@ from unispector.ops.boxes import masks_to_boxes, xyxy_to_cxcywh
 from unispector.ops.spectrum import crop_spectra
 from unispector.structures import Batch, Sample, Targets
 
-SIDE, BINS = 96, 16
+SIDE, BINS = 64, 16
 
 
 @pytest.fixture(autouse=True)
@@ -26,37 +26,37 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def scene(image_id: int, labels: tuple[int, ...]) -> Sample:
+def scene(image_id: int, labels: tuple[int, ...], side: int) -> Sample:
     """Grey noise with one shape per label, side by side: 0 = bright rectangle, 1 = dark ellipse."""
     generator = torch.Generator().manual_seed(image_id)
-    image = torch.randint(100, 150, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-    place = torch.arange(SIDE) + 0.5
-    masks = torch.zeros(len(labels), SIDE, SIDE, dtype=torch.bool)
+    image = torch.randint(100, 150, (3, side, side), generator=generator, dtype=torch.uint8)
+    place = torch.arange(side) + 0.5
+    masks = torch.zeros(len(labels), side, side, dtype=torch.bool)
     for slot, label in enumerate(labels):
-        step = SIDE // len(labels)
+        step = side // len(labels)
         half_w, half_h = (torch.randint(9, 15, (2,), generator=generator)).tolist()
         cx = slot * step + step // 2 + int(torch.randint(-5, 6, (1,), generator=generator))
-        cy = int(torch.randint(20, SIDE - 20, (1,), generator=generator))
+        cy = int(torch.randint(20, side - 20, (1,), generator=generator))
         x, y = ((place - cx) / half_w)[None], ((place - cy) / half_h)[:, None]
         masks[slot] = (x.abs() < 1) & (y.abs() < 1) if label == 0 else x**2 + y**2 < 1
         image[:, masks[slot]] = 220 if label == 0 else 40
     corners = masks_to_boxes(masks)
     return Sample(
         image=image,
-        targets=Targets(torch.tensor(labels, dtype=torch.long), xyxy_to_cxcywh(corners) / SIDE, masks),
+        targets=Targets(torch.tensor(labels, dtype=torch.long), xyxy_to_cxcywh(corners) / side, masks),
         roi_masks=masks,
         spectra=crop_spectra(image, corners, BINS, "interp", 16) if labels else torch.zeros(0, BINS),
         image_id=image_id,
-        original_hw=(SIDE, SIDE),
+        original_hw=(side, side),
     )
 
 
 @pytest.fixture(scope="session")
 def draw_batch() -> Callable[..., Batch]:
-    """`draw_batch((0, 1), (1,), ..., first_id=1)` -> a batch of scenes with these labels."""
+    """`draw_batch((0, 1), (1,), ..., first_id=1, side=64)` -> a batch of scenes with these labels."""
 
-    def draw(*labels: tuple[int, ...], first_id: int = 1) -> Batch:
-        return collate([scene(first_id + i, each) for i, each in enumerate(labels)])
+    def draw(*labels: tuple[int, ...], first_id: int = 1, side: int = SIDE) -> Batch:
+        return collate([scene(first_id + i, each, side) for i, each in enumerate(labels)])
 
     return draw
 

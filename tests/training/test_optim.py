@@ -71,7 +71,9 @@ def test_frozen_parameters_are_left_out(make_model: MakeModel):
 def rates(steps: int, warmup: int, start: int = 0) -> list[tuple[float, ...]]:
     """Rates of two groups at the steps `start` ... `steps` - 1, and after the last."""
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimiser = torch.optim.AdamW([{"params": [p], "lr": lr} for p, lr in zip(parameters, (1.0, 0.1), strict=True)])
+    optimiser = torch.optim.AdamW(
+        [{"params": [p], "lr": lr} for p, lr in zip(parameters, (1.0, 0.1), strict=True)]
+    )
     schedule = linear_schedule(optimiser, steps=steps, warmup=warmup, start=start)
     seen = []
     for _ in range(start, steps + 1):

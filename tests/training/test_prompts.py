@@ -42,7 +42,9 @@ def test_draws(batch: tuple, max_examples: int, cross_image: float, seed: int):
                 assert set(drawn) <= set(others)
 
 
-def draw_many(columns: list[int], places: list[int], *, cross_image: float, max_examples: int) -> torch.Tensor:
+def draw_many(
+    columns: list[int], places: list[int], *, cross_image: float, max_examples: int
+) -> torch.Tensor:
     """[4000, N] weights of the first class, for image 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

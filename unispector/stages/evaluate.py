@@ -161,7 +161,7 @@ def evaluate_all(
 
 def _models(config: Config, root: Path) -> list[tuple[str, int, Path]]:
     """Variant, split seed and directory of every model to judge."""
-    required = {MAIN_VARIANT: config.split.seeds, "base": config.train.ablation_seeds}
+    required = {MAIN_VARIANT: config.train.seeds, "base": config.train.ablation_seeds}
     models = [
         (variant, seed, root / variant / f"seed{seed}")
         for variant, seeds in required.items()
@@ -170,7 +170,7 @@ def _models(config: Config, root: Path) -> list[tuple[str, int, Path]]:
     for _, _, directory in models:
         if not directory.is_dir():
             raise CheckpointError(f"{directory}: no such model; run the train stage first")
-    untrained = [("untrained", seed, root / "untrained" / f"seed{seed}") for seed in config.split.seeds]
+    untrained = [("untrained", seed, root / "untrained" / f"seed{seed}") for seed in config.train.seeds]
     return models + [model for model in untrained if model[2].is_dir()]
 
 

@@ -56,7 +56,7 @@ class TrainingReport:
 def plan(config: Config, root: Path = Path()) -> tuple[TrainingJob, ...]:
     """All trainings of the benchmark, long ones first.
 
-    One `unispector` and one `untrained` model per split seed, and a `base` for each seed of
+    One `unispector` and one `untrained` model for each of `train.seeds`, and a `base` for each seed of
     `train.ablation_seeds`.
 
     Args:
@@ -64,13 +64,17 @@ def plan(config: Config, root: Path = Path()) -> tuple[TrainingJob, ...]:
         root: the project's folder.
 
     Raises:
-        ConfigError: an ablation seed is no split seed.
+        ConfigError: a seed is no split seed, or an ablation seed is not trained.
         DataError: the stage `fingerprint` has not run.
     """
     root = root.resolve()
-    seeds, ablation = config.split.seeds, config.train.ablation_seeds
+    seeds, ablation = config.train.seeds, config.train.ablation_seeds
+    if strangers := set(seeds) - set(config.split.seeds):
+        raise ConfigError(
+            f"train.seeds: {min(strangers)} is not among split.seeds {list(config.split.seeds)}"
+        )
     if strangers := set(ablation) - set(seeds):
-        raise ConfigError(f"train.ablation_seeds: {min(strangers)} is not among split.seeds {list(seeds)}")
+        raise ConfigError(f"train.ablation_seeds: {min(strangers)} is not among train.seeds {list(seeds)}")
     fingerprints, code = read_fingerprints(root), _code_hash()
     pairs: list[tuple[Variant, int]] = [("unispector", seed) for seed in seeds]
     pairs += [("base", seed) for seed in ablation]
