@@ -156,8 +156,8 @@ class ModelConfig(Section):
         prompt_visible: object queries attend to the prompts in the decoder.
         visual_aligner: MLP that aligns the spatial prompt to vision tokens.
         class_bias: learned bias on class logits (training from scratch).
-        boxes: a detection's box is the box `head`'s (the paper) or tight around its `mask`, which is
-            the better one after short training on data whose boxes are those of the masks.
+        confine_masks: a detection's mask ends at its box, grown by a fifth; after short training a
+            mask still has stray parts elsewhere (the paper does not confine).
     """
 
     image_size: int = Field(default=256, ge=64)
@@ -171,7 +171,7 @@ class ModelConfig(Section):
     prompt_visible: bool = True
     visual_aligner: bool = True
     class_bias: bool = True
-    boxes: Literal["head", "mask"] = "mask"
+    confine_masks: bool = True
     backbone: BackboneConfig = BackboneConfig()
     spectral: SpectralConfig = SpectralConfig()
     query_selection: QuerySelectionConfig = QuerySelectionConfig()

@@ -53,7 +53,7 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(job, tmp_path)
     train(job, "", WorkerGroup(), lambda step, metrics: resumed.append((step, metrics["total"])))
     assert resumed == reports[2:]
     assert equal(weights(job), weights(straight))
-    assert not equal(weights(job), initial_model(job.config, job.seed).state_dict())
+    assert not equal(weights(job), initial_model(job).state_dict())
 
 
 def test_the_saved_model_tells_where_it_comes_from(job):
@@ -77,7 +77,16 @@ def test_a_checkpoint_of_another_job_is_refused(job):
 
 def test_the_start_depends_on_the_seed_alone(job):
     torch.manual_seed(0)
-    one = initial_model(job.config, 42).state_dict()
+    one = initial_model(job).state_dict()
     torch.rand(3)
-    assert equal(one, initial_model(job.config, 42).state_dict())
-    assert not equal(one, initial_model(job.config, 82).state_dict())
+    assert equal(one, initial_model(job).state_dict())
+    assert not equal(one, initial_model(replace(job, seed=82)).state_dict())
+
+
+def test_training_starts_from_another_models_weights(job):
+    train(job, "", WorkerGroup(), lambda step, metrics: None)
+    further = replace(job, start=job.model_directory, seed=82)
+    assert equal(initial_model(further).state_dict(), weights(job))
+    wider = job.config.model_copy(update={"model": job.config.model.model_copy(update={"queries": 11})})
+    with pytest.raises(CheckpointError, match="another `model` section"):
+        initial_model(replace(further, config=wider))

@@ -53,14 +53,18 @@ def test_a_checkpoint_goes_on_only_when_nothing_that_matters_changed(tiny_projec
     assert plan(config, tiny_project)[0].key != key
 
 
-def test_an_ablation_seed_must_be_trained(tiny_project, config):
-    with pytest.raises(ConfigError, match=r"train\.ablation_seeds: 7 "):
-        plan(changed(config, "train", ablation_seeds=(42, 7)), tiny_project)
-
-
-def test_a_trained_seed_must_be_a_split_seed(tiny_project, config):
+def test_seeds_must_be_there(tiny_project, config):
     with pytest.raises(ConfigError, match=r"train\.seeds: 7 "):
         plan(changed(config, "train", seeds=(42, 7)), tiny_project)
+    with pytest.raises(ConfigError, match=r"train\.ablation_seeds: 82 "):
+        plan(changed(config, "train", seeds=(42,), ablation_seeds=(42, 82)), tiny_project)
+
+
+def test_another_seed_leaves_the_checkpoints_of_the_others(tiny_project, config):
+    few = plan(changed(config, "train", seeds=(42,)), tiny_project)
+    assert [(job.variant, job.seed) for job in few] == [("unispector", 42), ("base", 42), ("untrained", 42)]
+    keys = {job.name: job.key for job in plan(config, tiny_project)}
+    assert all(keys[job.name] == job.key for job in few)
 
 
 def test_planning_needs_the_stages_before(tmp_path, config):
@@ -75,7 +79,7 @@ def test_the_untrained_model_is_the_start_of_the_trained_one(tiny_project, confi
     assert (report.steps, report.loss, report.run_id) == (0, None, "")
     assert saved.fingerprint == report.fingerprint
     assert "mlflow_run_id" not in saved.provenance
-    start = initial_model(config, 42).state_dict()
+    start = initial_model(job).state_dict()
     assert all(value.equal(start[name]) for name, value in saved.model.state_dict().items())
 
 
@@ -102,7 +106,7 @@ def test_two_processes_train_one_model(tiny_project, config, ray_cluster):
     report = train_tracked(job, tiny_project)
     saved = load_model(job.model_directory)
     assert saved.fingerprint == report.fingerprint
-    start = initial_model(config, 42).state_dict()
+    start = initial_model(job).state_dict()
     assert not all(value.equal(start[name]) for name, value in saved.model.state_dict().items())
     lines = (job.work_directory / "progress.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]

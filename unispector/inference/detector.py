@@ -40,7 +40,7 @@ class UniSpector:
         self.fingerprint = saved.fingerprint
         self.provenance = saved.provenance
         self._model = saved.model.eval()
-        self._tight_boxes = saved.config.model.boxes == "mask"
+        self._confine_masks = saved.config.model.confine_masks
         self._geometry = Geometry(
             image_size=saved.model.image_size,
             padded_size=saved.model.padded_size,
@@ -182,7 +182,7 @@ class UniSpector:
             class_names=bank.class_names,
             image_size=size,
             padded_size=self._geometry.padded_size,
-            tight_boxes=self._tight_boxes,
+            confine_masks=self._confine_masks,
             limit=limit,
         )
 

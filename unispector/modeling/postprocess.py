@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unispector.ops.boxes import cxcywh_to_xyxy, masks_to_boxes
+from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.masks import encode_rle
 from unispector.structures import Detections, ModelOutput
 
+GROWTH = 1.2  # of a box that confines its mask
+BACKGROUND = -10.0  # logit outside of it
 CHUNK_PIXELS = 2**25  # mask pixels resized at a time, so that large images stay within memory
 
 
@@ -21,7 +23,7 @@ def postprocess(
     class_names: tuple[str, ...],
     image_size: int,
     padded_size: int,
-    tight_boxes: bool,
+    confine_masks: bool,
     limit: int = 300,
 ) -> list[Detections]:
     """Turn the last layer's predictions into detections.
@@ -35,7 +37,7 @@ def postprocess(
         class_names: names of the C prompted classes.
         image_size: side S of the network input.
         padded_size: side P of the padded frame.
-        tight_boxes: take the box around the mask instead of the box head's.
+        confine_masks: a mask ends at its box, grown by a fifth.
         limit: detections kept per image.
 
     Returns:
@@ -54,9 +56,10 @@ def postprocess(
         order = probabilities.argsort(descending=True, stable=True)[:limit]
         query, label = order // logits.shape[1], order % logits.shape[1]
         used, position = query.unique(return_inverse=True)
-        rles, quality, around = _masks(masks[used], hw, image_size, padded_size)
+        used_masks = _confined(masks[used], boxes[used]) if confine_masks else masks[used]
+        rles, quality = _masks(used_masks, hw, image_size, padded_size)
         scores = probabilities[order] * quality[position]
-        corners = around[position] if tight_boxes else _in_pixels(boxes[query], hw, padded_size / image_size)
+        corners = _in_pixels(boxes[query], hw, padded_size / image_size)
         ranking = scores.argsort(descending=True, stable=True)
         ranking = ranking[scores[ranking] > 0]
         results.append(
@@ -79,13 +82,24 @@ def _in_pixels(boxes: Tensor, hw: tuple[int, int], stretch: float) -> Tensor:
     return corners.minimum(limits).flatten(1)
 
 
+def _confined(logits: Tensor, boxes: Tensor) -> Tensor:
+    """Mask logits [n, h, w], background outside of their boxes [n, 4] grown by a fifth and a cell."""
+    height, width = logits.shape[1:]
+    y = (torch.arange(height, device=logits.device) + 0.5) / height
+    x = (torch.arange(width, device=logits.device) + 0.5) / width
+    cx, cy, w, h = boxes[..., None].unbind(1)
+    in_columns = (x - cx).abs() < w * (GROWTH / 2) + 1 / width
+    in_rows = (y - cy).abs() < h * (GROWTH / 2) + 1 / height
+    return logits.masked_fill(~(in_rows[:, :, None] & in_columns[:, None]), BACKGROUND)
+
+
 def _masks(
     logits: Tensor, hw: tuple[int, int], image_size: int, padded_size: int
-) -> tuple[list[dict[str, object]], Tensor, Tensor]:
-    """RLE at the original size, mean probability inside and tight xyxy box, for mask logits [n, h, w]."""
+) -> tuple[list[dict[str, object]], Tensor]:
+    """RLE at the original size and mean probability inside, for mask logits [n, h, w]."""
     per_chunk = max(CHUNK_PIXELS // max(hw[0] * hw[1], padded_size**2), 1)
     rles: list[dict[str, object]] = []
-    qualities, boxes = [], []
+    qualities = []
     for chunk in logits.split(per_chunk):
         if padded_size != image_size:
             frame = F.interpolate(
@@ -97,6 +111,5 @@ def _masks(
         full = F.interpolate(frame, hw, mode="bilinear", align_corners=False)[0]
         inside = full > 0
         qualities.append((full.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6))
-        boxes.append(masks_to_boxes(inside))
         rles += encode_rle(inside.cpu().numpy())
-    return rles, torch.cat(qualities), torch.cat(boxes)
+    return rles, torch.cat(qualities)

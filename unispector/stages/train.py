@@ -39,6 +39,7 @@ class TrainingJob:
         key: hash of parameters, data and code; a checkpoint goes on only under its own key.
         train_file: merged COCO annotations.
         image_root: folder their `file_name`s are relative to.
+        start: directory of the model whose weights training starts from, or None.
         model_directory: where the trained model is saved.
         work_directory: where checkpoints and progress lie until the stage has ended.
         provenance: what else is recorded with the model.
@@ -50,6 +51,7 @@ class TrainingJob:
     key: str
     train_file: Path
     image_root: Path
+    start: Path | None
     model_directory: Path
     work_directory: Path
     provenance: dict[str, str]
@@ -83,7 +85,7 @@ def train(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     device = torch.device("cuda", group.local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    model = initial_model(config, job.seed).to(device).train()
+    model = initial_model(job).to(device).train()
     optimiser = build_optimiser(
         model,
         learning_rate=recipe.learning_rate,
@@ -112,21 +114,22 @@ def train(
     return save_job(job, model, run_id) if group.rank == 0 else ""
 
 
-def initial_model(config: Config, seed: int) -> UniSpectorModel:
-    """The detector as training starts: the weights of `train.start`, or backbone weights and a draw.
+def initial_model(job: TrainingJob) -> UniSpectorModel:
+    """The detector as training starts: the weights of `job.start`, or backbone weights and a draw.
 
     Raises:
-        CheckpointError: `train.start` is no model, or one of other sizes.
+        CheckpointError: `job.start` is no model, or one of other sizes.
     """
-    if config.train.start is not None:
-        saved = load_model(config.train.start)
+    config = job.config
+    if job.start is not None:
+        saved = load_model(job.start)
         if saved.config.model != config.model:
             raise CheckpointError(
                 f"train.start: {config.train.start} was made with another `model` section; use the same"
             )
         return saved.model
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(job.seed)
         return build_model(config.model)
 
 

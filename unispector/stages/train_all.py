@@ -94,7 +94,7 @@ def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
     """
     began = time.monotonic()
     if job.variant == "untrained":
-        fingerprint = save_job(job, initial_model(job.config, job.seed), run_id="")
+        fingerprint = save_job(job, initial_model(job), run_id="")
         return TrainingReport(job.variant, job.seed, 0, None, time.monotonic() - began, fingerprint, "")
     tags = {JOB_TAG: job.key, "variant": job.variant, "split_seed": str(job.seed), **job.provenance}
     with TrackingStore(root / TRACKING).run(EXPERIMENT, job.name, tags) as run:
@@ -183,9 +183,12 @@ def _ray_job(job: TrainingJob, run_id: str) -> Job:
 def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: str, root: Path) -> TrainingJob:
     own = config.ablation_base() if variant == "base" else config
     parameters = own.model_dump_json(
-        include={"model", "loss", "augment", "prompt", "train"}, exclude={"prompt": {"test_roi"}}
+        include={"model", "loss", "augment", "prompt", "train"},
+        exclude={"prompt": {"test_roi"}, "train": {"seeds", "ablation_seeds"}},
     )
-    parts = [variant, str(seed), parameters, fingerprint, code]
+    start = root / own.train.start if own.train.start else None
+    start_hash = sha256_of_tree([start]) if start else ""
+    parts = [variant, str(seed), parameters, fingerprint, start_hash, code]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     train_file = SplitTree(root / SPLITS).training(seed)
     return TrainingJob(
@@ -195,6 +198,7 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
         key=key,
         train_file=train_file,
         image_root=root / config.data.root,
+        start=start,
         model_directory=root / MODELS / variant / f"seed{seed}",
         work_directory=root / CHECKPOINTS / f"{variant}-seed{seed}-{key[:12]}",
         provenance={
