@@ -1,4 +1,4 @@
-"""What all tests share: a quiet environment, and one Prefect server and one Ray for the session."""
+"""What all tests share: a quiet environment, and one Prefect server for the session."""
 
 import os
 from collections.abc import Iterator
@@ -39,8 +39,9 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
+    """Gone after the module, because the flow's test starts its own."""
     from unispector.training.ray_trainer import cluster
 
     with cluster(cpus=2):

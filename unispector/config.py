@@ -224,13 +224,14 @@ class LossConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Training augmentation (paper appendix 3.4): flips and the ranges of the light changes."""
+    """Training augmentation: flips, the ranges of light changes (paper appendix 3.4), largest zoom."""
 
     horizontal_flip: float = Field(default=0.5, ge=0, le=1)
     vertical_flip: float = Field(default=0.0, ge=0, le=1)
     quarter_turns: bool = False
     brightness: tuple[float, float] = (0.5, 1.3)
     contrast: tuple[float, float] = (0.8, 1.1)
+    zoom: float = Field(default=1.0, ge=1)
 
 
 class PromptConfig(Section):

@@ -11,10 +11,12 @@ from unispector.data.transforms import (
     flip_horizontally,
     flip_vertically,
     pad_masks,
+    random_window,
     resize_box,
     resize_image,
     resize_mask,
     turn,
+    zoom_in,
 )
 
 SIZES = [(240, 606), (64, 64), (20, 31), (128, 64), (513, 500), (1, 1)]
@@ -84,7 +86,7 @@ def scene():
     masks[1, 8:15, 0:4] = True
     image = picture(16, 16)
     image[masks[0]] = (255, 0, 0)
-    return Scene(image, masks, tight_boxes(masks))
+    return Scene(image, masks, tight_boxes(masks), np.arange(len(masks)))
 
 
 def same(a, b):
@@ -112,10 +114,43 @@ def test_flips_undo_themselves_and_four_turns_too(scene):
 
 
 def test_flips_without_instances():
-    empty = Scene(picture(8, 8), np.zeros((0, 8, 8), dtype=np.bool_), np.zeros((0, 4), dtype=np.float32))
+    none = np.zeros(0, dtype=np.intp)
+    empty = Scene(
+        picture(8, 8), np.zeros((0, 8, 8), dtype=np.bool_), np.zeros((0, 4), dtype=np.float32), none
+    )
     for changed in (flip_horizontally(empty), flip_vertically(empty), turn(empty, 1)):
         assert changed.boxes_xyxy.shape == (0, 4)
         assert changed.masks.shape == (0, 8, 8)
+
+
+def test_a_zoom_moves_masks_and_boxes_with_the_image(scene):
+    zoomed = zoom_in(scene, (2, 1, 10, 9))  # twice as large
+    assert zoomed.image.shape == (16, 16, 3)
+    assert zoomed.kept.tolist() == [0]  # of instance 1 there is 1 row in 7 left
+    # Columns 3..9 of 3..10 are left, without the odd pixel's row at column 10.
+    assert zoomed.boxes_xyxy.tolist() == [[2, 2, 16, 8]]
+    expected = scene.masks[0, 1:9, 2:10].repeat(2, axis=0).repeat(2, axis=1)
+    assert (zoomed.masks[0] == expected).all()
+
+
+def test_a_zoom_onto_the_whole_picture_changes_nothing(scene):
+    assert same(zoom_in(scene, (0, 0, 16, 16)), scene)
+
+
+def test_windows_hold_the_middle_of_an_instance_and_lie_inside(scene):
+    rng = np.random.default_rng(0)
+    middles = (scene.boxes_xyxy[:, :2] + scene.boxes_xyxy[:, 2:]) / 2
+    sides = []
+    for _ in range(200):
+        x0, y0, x1, y1 = random_window(scene, 4.0, rng)
+        assert 0 <= x0 < x1 <= 16
+        assert 0 <= y0 < y1 <= 16
+        inside = (middles >= (x0 - 0.5, y0 - 0.5)) & (middles <= (x1 + 0.5, y1 + 0.5))
+        assert inside.all(axis=1).any()
+        assert len(zoom_in(scene, (x0, y0, x1, y1)).kept) > 0
+        sides += [x1 - x0, y1 - y0]
+    assert min(sides) == 4
+    assert max(sides) == 16
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.77, 1.0, 1.3])

@@ -100,7 +100,7 @@ class InstanceDataset:
         masks[vanished] = filled[vanished]
         as_box = torch.from_numpy(rng.random(len(instances)) < self._box_share)
         roi_masks = torch.where(as_box[:, None, None], filled, masks)
-        labels = [self._class_index[instance.category_id] for instance in instances]
+        labels = [self._class_index[instances[i].category_id] for i in scene.kept]
         targets = Targets(
             labels=torch.tensor(labels, dtype=torch.int64),
             boxes=xyxy_to_cxcywh(boxes_px / self._padded_size),
@@ -132,6 +132,7 @@ class InstanceDataset:
             image=resize_image(image, size),
             masks=np.stack(masks) if masks else np.zeros((0, size, size), dtype=np.bool_),
             boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            kept=np.arange(len(instances)),
         )
 
     def _mask(self, path: Path, record: ImageRecord, instance: InstanceRecord) -> BoolArray:

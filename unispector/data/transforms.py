@@ -4,7 +4,7 @@ Two frames: the picture resized to S x S pixels, and the same padded right and b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -18,6 +18,8 @@ from unispector.ops.masks import BoolArray
 
 ImageArray = npt.NDArray[np.uint8]
 
+VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the picture
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -27,11 +29,13 @@ class Scene:
         image: [S, S, 3] uint8 RGB.
         masks: [K, S, S] bool; may be empty where a thin instance fell between the pixels.
         boxes_xyxy: [K, 4] float32 pixels in [0, S].
+        kept: [K] which of the picture's annotated instances these are; a zoom may lose some.
     """
 
     image: ImageArray
     masks: BoolArray
     boxes_xyxy: npt.NDArray[np.float32]
+    kept: npt.NDArray[np.intp]
 
 
 def resize_image(image: ImageArray, size: int) -> ImageArray:
@@ -95,6 +99,7 @@ class Augmentation:
         quarter_turns: turn by 0, 90, 180 or 270 degrees, equally likely.
         brightness: range of the factor on all values.
         contrast: range of the factor on the distance to the mean value of the picture.
+        zoom: largest factor, per axis, of a random zoom onto an instance; 1 = none (as in the paper).
     """
 
     horizontal_flip: float
@@ -102,13 +107,16 @@ class Augmentation:
     quarter_turns: bool
     brightness: tuple[float, float]
     contrast: tuple[float, float]
+    zoom: float = 1.0
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """A changed copy of `scene`, all chance taken from `rng`."""
+        if self.zoom > 1 and len(scene.kept):
+            scene = zoom_in(scene, random_window(scene, self.zoom, rng))
         # Light before flips: the result is the same, and the flips stay views until one last copy.
         image = change_brightness(scene.image, rng.uniform(*self.brightness))
         image = change_contrast(image, rng.uniform(*self.contrast))
-        scene = Scene(image, scene.masks, scene.boxes_xyxy)
+        scene = replace(scene, image=image)
         if rng.random() < self.horizontal_flip:
             scene = flip_horizontally(scene)
         if rng.random() < self.vertical_flip:
@@ -121,7 +129,7 @@ def flip_horizontally(scene: Scene) -> Scene:
     size = len(scene.image)
     x0, y0, x1, y1 = scene.boxes_xyxy.T
     boxes = np.stack([size - x1, y0, size - x0, y1], axis=1)
-    return Scene(scene.image[:, ::-1], scene.masks[:, :, ::-1], boxes)
+    return replace(scene, image=scene.image[:, ::-1], masks=scene.masks[:, :, ::-1], boxes_xyxy=boxes)
 
 
 def flip_vertically(scene: Scene) -> Scene:
@@ -129,7 +137,7 @@ def flip_vertically(scene: Scene) -> Scene:
     size = len(scene.image)
     x0, y0, x1, y1 = scene.boxes_xyxy.T
     boxes = np.stack([x0, size - y1, x1, size - y0], axis=1)
-    return Scene(scene.image[::-1], scene.masks[:, ::-1], boxes)
+    return replace(scene, image=scene.image[::-1], masks=scene.masks[:, ::-1], boxes_xyxy=boxes)
 
 
 def turn(scene: Scene, quarters: int) -> Scene:
@@ -138,7 +146,55 @@ def turn(scene: Scene, quarters: int) -> Scene:
     for _ in range(quarters % 4):
         x0, y0, x1, y1 = boxes.T
         boxes = np.stack([y0, size - x1, y1, size - x0], axis=1)
-    return Scene(np.rot90(scene.image, quarters), np.rot90(scene.masks, quarters, axes=(1, 2)), boxes)
+    return replace(
+        scene,
+        image=np.rot90(scene.image, quarters),
+        masks=np.rot90(scene.masks, quarters, axes=(1, 2)),
+        boxes_xyxy=boxes,
+    )
+
+
+def random_window(scene: Scene, zoom: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A window x0, y0, x1, y1, 1 to `zoom` times smaller per axis, that holds an instance's middle."""
+    size = len(scene.image)
+    sides = np.rint(size / np.exp(rng.uniform(0, np.log(zoom), size=2))).astype(int)
+    box = scene.boxes_xyxy[rng.integers(len(scene.boxes_xyxy))]
+    middle = (box[:2] + box[2:]) / 2
+    start = np.rint(middle - rng.random(2) * sides).astype(int).clip(0, size - sides)
+    return int(start[0]), int(start[1]), int(start[0] + sides[0]), int(start[1] + sides[1])
+
+
+def zoom_in(scene: Scene, window: tuple[int, int, int, int]) -> Scene:
+    """Enlarge a window to the whole picture.
+
+    Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is
+    tight around what is left of its mask.
+
+    Args:
+        scene: the picture.
+        window: x0, y0, x1, y1 in whole pixels.
+    """
+    size, (x0, y0, x1, y1) = len(scene.image), window
+    corners, scale = np.array([x0, y0, x0, y0]), np.tile([size / (x1 - x0), size / (y1 - y0)], 2)
+    whole = scene.boxes_xyxy
+    cut = np.stack(
+        [whole[:, i].clip(low, high) for i, (low, high) in enumerate([(x0, x1), (y0, y1)] * 2)], axis=1
+    )
+    share = _areas(cut) / np.maximum(_areas(whole), 1e-6)
+    left = np.flatnonzero(share >= min(VISIBLE, share.max()))
+    masks = [resize_mask(scene.masks[i, y0:y1, x0:x1], size) for i in left]
+    boxes = ((cut - corners) * scale).astype(np.float32)[left]
+    for box, mask, visible in zip(boxes, masks, share[left], strict=True):
+        if visible < 1 and mask.any():
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    image = resize_image(scene.image[y0:y1, x0:x1], size)
+    return Scene(image, np.stack(masks), boxes, scene.kept[left])
+
+
+def _areas(boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    areas: npt.NDArray[np.float32] = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
+    return areas
 
 
 def change_brightness(image: ImageArray, factor: float) -> ImageArray:
