@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from unispector.config import load_config
@@ -56,8 +57,10 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     slots, cpus = parallel_slots(config)
     logger.info("%d models, %d at a time; starting Ray", len(jobs), slots)
     threads: ThreadPoolTaskRunner[TrainingReport] = ThreadPoolTaskRunner(max_workers=slots)
-    with cluster(cpus), threads as runner:
+    # Ray goes first when the reader interrupts: threads that wait for it would never end.
+    with threads as runner, cluster(cpus):
         futures = [runner.submit(train_model, {"job": job}) for job in jobs]
+        wait(futures)
         reports = [future.result() for future in futures]
     finish(jobs, reports)
     return reports

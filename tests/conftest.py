@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 from unispector.config import load_config
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parents[1]
 work_offline(ROOT)
 # One thread a process: xdist's workers and Ray's would fight for the cores otherwise.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No verdict depends on how busy the machine is.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

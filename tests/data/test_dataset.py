@@ -192,6 +192,22 @@ def test_augmented_masks_follow_the_image(annotations, root):
         assert inside.mean() > 200
 
 
+def test_a_zoomed_sample_keeps_its_rows_together(annotations, root):
+    dataset = make(annotations, root, augment=replace(AUGMENT, zoom=4.0, brightness=(1, 1), contrast=(1, 1)))
+    whole = len(make(annotations, root).sample(0).targets)
+    counts = set()
+    for epoch_seed in range(30):
+        sample = dataset.sample(0, epoch_seed)
+        rows = len(sample.targets.labels)
+        counts.add(rows)
+        assert len(sample.targets.boxes) == len(sample.targets.masks) == rows
+        assert len(sample.roi_masks) == len(sample.spectra) == rows
+        assert sample.targets.masks.flatten(1).any(1).all()
+        assert sample.image.shape == (3, 48, 48)
+    assert max(counts) <= whole
+    assert min(counts) >= 1
+
+
 @pytest.mark.parametrize(
     ("size", "message"), [((90, 61), "90x61 but its annotations say 90x60"), ((60, 90), "60x90")]
 )

@@ -52,23 +52,21 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
     network = torch.cat((low, high))
     original = network * torch.tensor([width, height] * 2) / image_size
     boxes = torch.cat(((low + high) / 2, high - low))[None, None] / padded
-    for tight in (False, True):
+    for confined in (False, True):
         (result,) = postprocess(
             output(torch.full((1, 1, 1), 9.0), boxes, ramp(network, padded)[None, None]),
             [hw],
             class_names=("a",),
             image_size=image_size,
             padded_size=padded,
-            tight_boxes=tight,
+            confine_masks=confined,
         )
         assert result.image_hw == hw
+        assert (result.boxes_xyxy[0] - original).abs().max() < 0.01
         # A mask's edge lies between two pixel centres, half a pixel from the true one at most.
-        assert (result.boxes_xyxy[0] - original).abs().max() < (0.51 if tight else 0.01)
         rows, columns = masks_of(result)[0].nonzero()
         edges = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         assert (edges - original).abs().max() < 0.51
-        if tight:
-            assert torch.equal(edges.float(), result.boxes_xyxy[0])
 
 
 def test_boxes_are_clipped_to_the_image():
@@ -79,10 +77,31 @@ def test_boxes_are_clipped_to_the_image():
         class_names=("a",),
         image_size=72,
         padded_size=96,
-        tight_boxes=False,
+        confine_masks=False,
     )
     assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
     assert masks_of(result).all()
+
+
+def test_a_confined_mask_has_no_parts_far_from_its_box():
+    boxes = torch.tensor([[[0.25, 0.5, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0]]])
+    prediction = output(torch.ones(1, 2, 1), boxes, torch.full((1, 2, 16, 16), 3.0))
+    results = {}
+    for confined in (False, True):
+        (results[confined],) = postprocess(
+            prediction, [(64, 64)], class_names=("a",), image_size=64, padded_size=64, confine_masks=confined
+        )
+    assert masks_of(results[False]).all()
+    assert torch.equal(results[True].boxes_xyxy.sort(0).values, results[False].boxes_xyxy.sort(0).values)
+    small, whole = sorted(masks_of(results[True]), key=np.sum)
+    assert whole.all()
+    # The box covers x 8..24, y 16..48; grown by a fifth and a cell it covers 2.4..29.6 and 8.8..55.2.
+    assert small[16:48, 8:24].all()
+    rows, columns = small.nonzero()
+    assert columns.min() >= 2
+    assert columns.max() + 1 <= 30
+    assert rows.min() >= 8
+    assert rows.max() + 1 <= 56
 
 
 def random_output(images: int = 2, queries: int = 6, classes: int = 3) -> ModelOutput:
@@ -102,7 +121,7 @@ def run(prediction: ModelOutput, limit: int = 300) -> list[Detections]:
         class_names=("a", "b", "c"),
         image_size=64,
         padded_size=64,
-        tight_boxes=False,
+        confine_masks=False,
         limit=limit,
     )
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.ops import masks_to_boxes
 
 from unispector.config import BackboneConfig, DenoisingConfig, ModelConfig, SpectralConfig
 from unispector.data.loading import collate
 from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.build import build_model
 from unispector.modeling.unispector import UniSpectorModel
-from unispector.ops.boxes import masks_to_boxes, xyxy_to_cxcywh
+from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.ops.spectrum import crop_spectra
 from unispector.structures import Batch, Sample, Targets
 
@@ -40,7 +41,8 @@ def scene(image_id: int, labels: tuple[int, ...], side: int) -> Sample:
         x, y = ((place - cx) / half_w)[None], ((place - cy) / half_h)[:, None]
         masks[slot] = (x.abs() < 1) & (y.abs() < 1) if label == 0 else x**2 + y**2 < 1
         image[:, masks[slot]] = 220 if label == 0 else 40
-    corners = masks_to_boxes(masks)
+    # torchvision counts to the last pixel, boxes to its far edge.
+    corners = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
     return Sample(
         image=image,
         targets=Targets(torch.tensor(labels, dtype=torch.long), xyxy_to_cxcywh(corners) / side, masks),

@@ -98,7 +98,7 @@ class InstanceDataset:
         masks = torch.from_numpy(np.ascontiguousarray(scene.masks))
         vanished = ~masks.flatten(1).any(1)
         masks[vanished] = filled[vanished]
-        as_box = torch.from_numpy(rng.random(len(instances)) < self._box_share)
+        as_box = torch.from_numpy(rng.random(len(masks)) < self._box_share)
         roi_masks = torch.where(as_box[:, None, None], filled, masks)
         labels = [self._class_index[instances[i].category_id] for i in scene.kept]
         targets = Targets(

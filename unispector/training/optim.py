@@ -4,6 +4,17 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+# Embeddings and scalars of modules that are no `nn.Embedding`.
+_UNDECAYED = {
+    "relative_position_bias_table",
+    "content",
+    "position",
+    "reference",
+    "token_types",
+    "class_bias",
+    "relevance_scale",
+    "relevance_bias",
+}
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
 
@@ -26,7 +37,7 @@ def build_optimiser(
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            plain = isinstance(module, (*_NORMS, nn.Embedding)) or name == "relative_position_bias_table"
+            plain = isinstance(module, (*_NORMS, nn.Embedding)) or name in _UNDECAYED
             groups.setdefault((module_name.startswith("backbone"), plain), []).append(parameter)
     return AdamW(
         [

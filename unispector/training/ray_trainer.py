@@ -102,10 +102,13 @@ def run_job(job: Job, follow: Report) -> Any:
         What `job.work` returned on rank 0.
 
     Raises:
-        TrainingError: the work failed twice; names the job and the cause.
+        TrainingError: the work failed twice, with the job's name and the cause; or there is no cluster.
     """
+    import ray
     from ray.train import TrainingFailedError
 
+    if not ray.is_initialized():  # Ray Train would start one that nobody stops
+        raise TrainingError(f"{job.name}: no Ray to train on; it was stopped")
     job.folder.mkdir(parents=True, exist_ok=True)
     progress = job.folder / _PROGRESS_FILE
     # A folder of its own for each call: given a name it knows, Ray returns the old result untrained.
