@@ -1,6 +1,8 @@
 """The training flow: one Ray job per model of the benchmark, as many side by side as the machine holds."""
 
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from unispector.config import load_config
@@ -57,8 +60,7 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     slots, cpus = parallel_slots(config)
     logger.info("%d models, %d at a time; starting Ray", len(jobs), slots)
     threads: ThreadPoolTaskRunner[TrainingReport] = ThreadPoolTaskRunner(max_workers=slots)
-    # Ray goes first when the reader interrupts: threads that wait for it would never end.
-    with threads as runner, cluster(cpus):
+    with cluster(cpus), threads as runner:
         futures = [runner.submit(train_model, {"job": job}) for job in jobs]
         wait(futures)
         reports = [future.result() for future in futures]
@@ -66,9 +68,21 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     return reports
 
 
+def stop_at_once(number: int, _frame: Any) -> None:
+    """Answer to Ctrl-C: Python would first wait for the threads, thus for the trainings, to end.
+
+    Ray's processes leave by themselves when this one is gone.
+    """
+    logger.warning("interrupted; `make repro` goes on from the last checkpoints")
+    SubprocessASGIServer().stop()
+    os._exit(128 + number)
+
+
 def main() -> None:
     """Run the flow on `params.yaml`; a user's mistake ends as one line."""
     show_messages()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_at_once)
     try:
         train_flow()
     except UniSpectorError as error:
