@@ -158,6 +158,8 @@ class ModelConfig(Section):
         class_bias: learned bias on class logits (training from scratch).
         confine_masks: a detection's mask ends at its box, grown by a fifth; after short training a
             mask still has stray parts elsewhere (the paper does not confine).
+        nms_iou: of two detections of a class whose boxes overlap more, the better one is kept; after
+            short training the decoder still finds things twice (1 = keep both, as the paper does).
     """
 
     image_size: int = Field(default=256, ge=64)
@@ -172,6 +174,7 @@ class ModelConfig(Section):
     visual_aligner: bool = True
     class_bias: bool = True
     confine_masks: bool = True
+    nms_iou: float = Field(default=0.7, gt=0, le=1)
     backbone: BackboneConfig = BackboneConfig()
     spectral: SpectralConfig = SpectralConfig()
     query_selection: QuerySelectionConfig = QuerySelectionConfig()

@@ -60,6 +60,7 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
             image_size=image_size,
             padded_size=padded,
             confine_masks=confined,
+            nms_iou=1.0,
         )
         assert result.image_hw == hw
         assert (result.boxes_xyxy[0] - original).abs().max() < 0.01
@@ -78,6 +79,7 @@ def test_boxes_are_clipped_to_the_image():
         image_size=72,
         padded_size=96,
         confine_masks=False,
+        nms_iou=1.0,
     )
     assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
     assert masks_of(result).all()
@@ -89,7 +91,13 @@ def test_a_confined_mask_has_no_parts_far_from_its_box():
     results = {}
     for confined in (False, True):
         (results[confined],) = postprocess(
-            prediction, [(64, 64)], class_names=("a",), image_size=64, padded_size=64, confine_masks=confined
+            prediction,
+            [(64, 64)],
+            class_names=("a",),
+            image_size=64,
+            padded_size=64,
+            confine_masks=confined,
+            nms_iou=1.0,
         )
     assert masks_of(results[False]).all()
     assert torch.equal(results[True].boxes_xyxy.sort(0).values, results[False].boxes_xyxy.sort(0).values)
@@ -122,6 +130,7 @@ def run(prediction: ModelOutput, limit: int = 300) -> list[Detections]:
         image_size=64,
         padded_size=64,
         confine_masks=False,
+        nms_iou=1.0,
         limit=limit,
     )
 
@@ -176,3 +185,30 @@ def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     for a, b in zip(whole, run(prediction), strict=True):
         assert torch.equal(a.scores, b.scores)
         assert a.masks_rle == b.masks_rle
+
+
+def test_of_two_overlapping_detections_of_a_class_the_better_stays():
+    # Queries 0 and 1 overlap by IoU 0.6, query 2 is far from both.
+    boxes = torch.tensor([[[0.25, 0.25, 0.25, 0.25], [0.3125, 0.25, 0.25, 0.25], [0.75, 0.75, 0.25, 0.25]]])
+    logits = torch.tensor([[[2.0, -4.0], [1.0, 3.0], [0.0, -5.0]]])
+    prediction = LayerPrediction(logits=logits, boxes=boxes, masks=torch.full((1, 3, 16, 16), 5.0))
+    output = ModelOutput((prediction,), (), QuerySelection(boxes, boxes, None, None))
+
+    def kept(nms_iou):
+        (found,) = postprocess(
+            output,
+            [(64, 64)],
+            class_names=("a", "b"),
+            image_size=64,
+            padded_size=64,
+            confine_masks=False,
+            nms_iou=nms_iou,
+        )
+        return [
+            (label, round(box[0]))
+            for label, box in zip(found.labels.tolist(), found.boxes_xyxy.tolist(), strict=True)
+        ]
+
+    everything = [(1, 12), (0, 8), (0, 12), (0, 40), (1, 8), (1, 40)]
+    assert kept(1.0) == kept(0.7) == everything
+    assert kept(0.5) == [(1, 12), (0, 8), (0, 40), (1, 40)]

@@ -225,7 +225,7 @@ def box_ap50(model: UniSpectorModel, batch: Batch) -> float:
     prompts = torch.stack([embeddings[batch.prompts.labels == label].mean(0) for label in (0, 1)])
     detections = postprocess(
         model.detect(features, prompts), batch.original_hw, class_names=("rectangle", "ellipse"),
-        image_size=model.image_size, padded_size=model.padded_size, confine_masks=False,
+        image_size=model.image_size, padded_size=model.padded_size, confine_masks=False, nms_iou=1.0,
     )  # fmt: skip
     return evaluate_detections(truth(batch), dict(zip(batch.image_ids, detections, strict=True))).bbox.AP50
 

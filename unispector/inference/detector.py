@@ -41,6 +41,7 @@ class UniSpector:
         self.provenance = saved.provenance
         self._model = saved.model.eval()
         self._confine_masks = saved.config.model.confine_masks
+        self._nms_iou = saved.config.model.nms_iou
         self._geometry = Geometry(
             image_size=saved.model.image_size,
             padded_size=saved.model.padded_size,
@@ -183,6 +184,7 @@ class UniSpector:
             image_size=size,
             padded_size=self._geometry.padded_size,
             confine_masks=self._confine_masks,
+            nms_iou=self._nms_iou,
             limit=limit,
         )
 

@@ -24,12 +24,13 @@ def postprocess(
     image_size: int,
     padded_size: int,
     confine_masks: bool,
+    nms_iou: float,
     limit: int = 300,
 ) -> list[Detections]:
     """Turn the last layer's predictions into detections.
 
     The best `limit` (query, class) pairs are kept; a score is the class probability times the mean
-    mask probability inside the mask, as in MaskDINO; there is no NMS.
+    mask probability inside the mask, as in MaskDINO.
 
     Args:
         output: predictions for B images.
@@ -38,11 +39,14 @@ def postprocess(
         image_size: side S of the network input.
         padded_size: side P of the padded frame.
         confine_masks: a mask ends at its box, grown by a fifth.
+        nms_iou: of two detections of a class that overlap more, the better one is kept; 1 = both.
         limit: detections kept per image.
 
     Returns:
         B detections, best first; a detection whose mask is empty is dropped.
     """
+    from torchvision.ops import batched_nms
+
     prediction = output.layers[-1]
     results = []
     for logits, boxes, masks, hw in zip(
@@ -62,6 +66,8 @@ def postprocess(
         corners = _in_pixels(boxes[query], hw, padded_size / image_size)
         ranking = scores.argsort(descending=True, stable=True)
         ranking = ranking[scores[ranking] > 0]
+        if nms_iou < 1:
+            ranking = ranking[batched_nms(corners[ranking], scores[ranking], label[ranking], nms_iou)]
         results.append(
             Detections(
                 boxes_xyxy=corners[ranking].cpu(),
