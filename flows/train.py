@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import wait
+from prefect.futures import PrefectFuture, wait
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -61,8 +61,10 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     logger.info("%d models, %d at a time; starting Ray", len(jobs), slots)
     threads: ThreadPoolTaskRunner[TrainingReport] = ThreadPoolTaskRunner(max_workers=slots)
     with cluster(cpus), threads as runner:
-        futures = [runner.submit(train_model, {"job": job}) for job in jobs]
-        wait(futures)
+        futures: list[PrefectFuture[TrainingReport]] = [
+            runner.submit(train_model, {"job": job}) for job in jobs
+        ]
+        wait(futures)  # all of them: one that fails is no reason to stop the others
         reports = [future.result() for future in futures]
     finish(jobs, reports)
     return reports
@@ -81,8 +83,7 @@ def stop_at_once(number: int, _frame: Any) -> None:
 def main() -> None:
     """Run the flow on `params.yaml`; a user's mistake ends as one line."""
     show_messages()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop_at_once)
+    signal.signal(signal.SIGINT, stop_at_once)
     try:
         train_flow()
     except UniSpectorError as error:

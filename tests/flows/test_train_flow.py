@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +56,33 @@ def test_a_mistake_in_the_parameters_is_one_line(tiny_project, monkeypatch, caps
     with pytest.raises(SystemExit) as stopped:
         train.main()
     assert stopped.value.code == "error: params.yaml: train.steps: must be above 0"
+
+
+SLEEPING_FLOW = """
+import threading, time
+from flows import train
+
+def train_flow():
+    threading.Thread(target=time.sleep, args=(600,)).start()  # as a thread that waits for Ray
+    print("asleep", flush=True)
+    time.sleep(600)
+
+train.train_flow = train_flow
+train.main()
+"""
+
+
+@pytest.mark.integration
+def test_an_interrupt_ends_it_at_once(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPING_FLOW], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asleep\n"
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert said == "interrupted; `make repro` goes on from the last checkpoints\n"
+    assert process.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.slow
