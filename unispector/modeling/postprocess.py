@@ -45,8 +45,6 @@ def postprocess(
     Returns:
         B detections, best first; a detection whose mask is empty is dropped.
     """
-    from torchvision.ops import batched_nms
-
     prediction = output.layers[-1]
     results = []
     for logits, boxes, masks, hw in zip(
@@ -64,10 +62,7 @@ def postprocess(
         rles, quality = _masks(used_masks, hw, image_size, padded_size)
         scores = probabilities[order] * quality[position]
         corners = _in_pixels(boxes[query], hw, padded_size / image_size)
-        ranking = scores.argsort(descending=True, stable=True)
-        ranking = ranking[scores[ranking] > 0]
-        if nms_iou < 1:
-            ranking = ranking[batched_nms(corners[ranking], scores[ranking], label[ranking], nms_iou)]
+        ranking = _ranking(scores, corners, label, nms_iou)
         results.append(
             Detections(
                 boxes_xyxy=corners[ranking].cpu(),
@@ -79,6 +74,17 @@ def postprocess(
             )
         )
     return results
+
+
+def _ranking(scores: Tensor, corners: Tensor, label: Tensor, nms_iou: float) -> Tensor:
+    """Indices of the detections that are kept, best first; of equal ones the earlier first."""
+    from torchvision.ops import batched_nms
+
+    ranking = scores.argsort(descending=True, stable=True)
+    ranking = ranking[scores[ranking] > 0]
+    if nms_iou < 1:
+        ranking = ranking[batched_nms(corners[ranking], scores[ranking], label[ranking], nms_iou)]
+    return ranking
 
 
 def _in_pixels(boxes: Tensor, hw: tuple[int, int], stretch: float) -> Tensor:
