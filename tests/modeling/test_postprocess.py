@@ -39,7 +39,8 @@ def ramp(box: Tensor, padded: int) -> Tensor:
 @settings(max_examples=30, deadline=None)
 @given(
     image_size=st.sampled_from([64, 72, 96, 100, 128]),
-    hw=st.tuples(st.integers(20, 400), st.integers(20, 400)),
+    # At most two of the network's pixels a picture's: the last resize takes neighbours, not averages.
+    hw=st.tuples(st.integers(64, 400), st.integers(64, 400)),
     seed=st.integers(0, 10_000),
 )
 def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tuple[int, int], seed: int):
