@@ -125,7 +125,7 @@ def detect(
     bank: Annotated[
         Path | None, typer.Option(help="Instead of --prompt: a bank made by `prompts build`.")
     ] = None,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.3,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
 ) -> None:
     """Find the prompted defects on pictures."""
     from unispector.stages.model_reference import find_model

@@ -309,7 +309,7 @@ class EvaluateConfig(Section):
     detections: int = Field(default=300, ge=1)
     batch_size: int = Field(default=8, ge=1)
     pictures: int = Field(default=6, ge=0)
-    picture_score: float = Field(default=0.3, ge=0, le=1)
+    picture_score: float = Field(default=0.15, ge=0, le=1)
 
 
 class Config(Section):

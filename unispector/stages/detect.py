@@ -39,7 +39,7 @@ def detect(
     prompts: Sequence[Prompt] | Path,
     output: Path,
     *,
-    min_score: float = 0.3,
+    min_score: float = 0.15,
     batch_size: int = 8,
 ) -> DetectionReport:
     """Find the prompted classes on every target.
