@@ -156,6 +156,8 @@ class ModelConfig(Section):
         prompt_visible: object queries attend to the prompts in the decoder.
         visual_aligner: MLP that aligns the spatial prompt to vision tokens.
         class_bias: learned bias on class logits (training from scratch).
+        boxes: a detection's box is tight around its `mask`, as the boxes of data with masks are, or the
+            box `head`'s (the paper).
         confine_masks: a detection's mask ends at its box, grown by a fifth; after short training a
             mask still has stray parts elsewhere (the paper does not confine).
         nms_iou: of two detections of a class whose boxes overlap more, the better one is kept; after
@@ -173,6 +175,7 @@ class ModelConfig(Section):
     prompt_visible: bool = True
     visual_aligner: bool = True
     class_bias: bool = True
+    boxes: Literal["mask", "head"] = "mask"
     confine_masks: bool = True
     nms_iou: float = Field(default=0.7, gt=0, le=1)
     backbone: BackboneConfig = BackboneConfig()

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from unispector.modeling import postprocess as module
-from unispector.modeling.postprocess import postprocess
+from unispector.modeling.postprocess import Rules, postprocess
 from unispector.structures import Detections, LayerPrediction, ModelOutput, QuerySelection
 
 
@@ -61,8 +61,7 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
             class_names=("a",),
             image_size=image_size,
             padded_size=padded,
-            confine_masks=confined,
-            nms_iou=1.0,
+            rules=Rules(tight_boxes=False, confine_masks=confined, nms_iou=1.0),
         )
         assert result.image_hw == hw
         assert (result.boxes_xyxy[0] - original).abs().max() < 0.01
@@ -80,8 +79,7 @@ def test_boxes_are_clipped_to_the_image():
         class_names=("a",),
         image_size=72,
         padded_size=96,
-        confine_masks=False,
-        nms_iou=1.0,
+        rules=Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0),
     )
     assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
     assert masks_of(result).all()
@@ -98,8 +96,7 @@ def test_a_confined_mask_has_no_parts_far_from_its_box():
             class_names=("a",),
             image_size=64,
             padded_size=64,
-            confine_masks=confined,
-            nms_iou=1.0,
+            rules=Rules(tight_boxes=False, confine_masks=confined, nms_iou=1.0),
         )
     assert masks_of(results[False]).all()
     assert torch.equal(results[True].boxes_xyxy.sort(0).values, results[False].boxes_xyxy.sort(0).values)
@@ -131,8 +128,7 @@ def run(prediction: ModelOutput, limit: int = 300) -> list[Detections]:
         class_names=("a", "b", "c"),
         image_size=64,
         padded_size=64,
-        confine_masks=False,
-        nms_iou=1.0,
+        rules=Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0),
         limit=limit,
     )
 
@@ -203,8 +199,7 @@ def test_of_two_overlapping_detections_of_a_class_the_better_stays():
             class_names=("a", "b"),
             image_size=64,
             padded_size=64,
-            confine_masks=False,
-            nms_iou=nms_iou,
+            rules=Rules(tight_boxes=False, confine_masks=False, nms_iou=nms_iou),
         )
         return [
             (label, round(box[0]))
@@ -214,3 +209,19 @@ def test_of_two_overlapping_detections_of_a_class_the_better_stays():
     everything = [(1, 12), (0, 8), (0, 12), (0, 40), (1, 8), (1, 40)]
     assert kept(1.0) == kept(0.7) == everything
     assert kept(0.5) == [(1, 12), (0, 8), (0, 40), (1, 40)]
+
+
+def test_tight_boxes_are_those_of_the_masks():
+    prediction = random_output()
+    sizes = [(40, 50), (64, 64)]
+    for found in postprocess(
+        prediction,
+        sizes,
+        class_names=("a", "b", "c"),
+        image_size=64,
+        padded_size=64,
+        rules=Rules(tight_boxes=True, confine_masks=False, nms_iou=1.0),
+    ):
+        expected = coco_mask.toBbox(list(found.masks_rle))
+        expected[:, 2:] += expected[:, :2]
+        np.testing.assert_array_equal(found.boxes_xyxy.numpy(), expected)

@@ -14,7 +14,7 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.errors import TrainingError
 from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.losses.criterion import Criterion
-from unispector.modeling.postprocess import postprocess
+from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.structures import Batch
@@ -140,16 +140,22 @@ def test_an_interrupted_training_repeats_an_undisturbed_one(
 
     with pytest.raises(Interrupted):
         run(
-            make_model(backbone=backbone), criterion, stream(draw_batch),
-            callbacks=Callbacks(recorded(again), stop), checkpointer=checkpointer,
-        )  # fmt: skip
+            make_model(backbone=backbone),
+            criterion,
+            stream(draw_batch),
+            callbacks=Callbacks(recorded(again), stop),
+            checkpointer=checkpointer,
+        )
     assert sorted(again) == [1, 2]
     torch.manual_seed(99)
     resumed = make_model(backbone=backbone)
     run(
-        resumed, criterion, stream(draw_batch, start=2),
-        callbacks=Callbacks(recorded(again), SILENT.save), checkpointer=checkpointer,
-    )  # fmt: skip
+        resumed,
+        criterion,
+        stream(draw_batch, start=2),
+        callbacks=Callbacks(recorded(again), SILENT.save),
+        checkpointer=checkpointer,
+    )
     assert again == undisturbed
     for (name, a), b in zip(model.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -224,9 +230,13 @@ def box_ap50(model: UniSpectorModel, batch: Batch) -> float:
     embeddings = model.encode_prompts(features, batch.prompts)
     prompts = torch.stack([embeddings[batch.prompts.labels == label].mean(0) for label in (0, 1)])
     detections = postprocess(
-        model.detect(features, prompts), batch.original_hw, class_names=("rectangle", "ellipse"),
-        image_size=model.image_size, padded_size=model.padded_size, confine_masks=False, nms_iou=1.0,
-    )  # fmt: skip
+        model.detect(features, prompts),
+        batch.original_hw,
+        class_names=("rectangle", "ellipse"),
+        image_size=model.image_size,
+        padded_size=model.padded_size,
+        rules=Rules(False, False, 1.0),
+    )
     return evaluate_detections(truth(batch), dict(zip(batch.image_ids, detections, strict=True))).bbox.AP50
 
 

@@ -14,7 +14,7 @@ from unispector.data.loading import collate
 from unispector.data.transforms import resize_image
 from unispector.inference.marking import Geometry, Picture, Prompt, mark, read_picture
 from unispector.inference.prompt_bank import PromptBank
-from unispector.modeling.postprocess import postprocess
+from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SavedModel, load_model
 from unispector.structures import Detections, Sample
 
@@ -40,8 +40,8 @@ class UniSpector:
         self.fingerprint = saved.fingerprint
         self.provenance = saved.provenance
         self._model = saved.model.eval()
-        self._confine_masks = saved.config.model.confine_masks
-        self._nms_iou = saved.config.model.nms_iou
+        model = saved.config.model
+        self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
         self._geometry = Geometry(
             image_size=saved.model.image_size,
             padded_size=saved.model.padded_size,
@@ -183,8 +183,7 @@ class UniSpector:
             class_names=bank.class_names,
             image_size=size,
             padded_size=self._geometry.padded_size,
-            confine_masks=self._confine_masks,
-            nms_iou=self._nms_iou,
+            rules=self._rules,
             limit=limit,
         )
 

@@ -1,18 +1,34 @@
 """From network output to detections in the pixels of the original images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unispector.ops.boxes import cxcywh_to_xyxy
+from unispector.ops.boxes import cxcywh_to_xyxy, masks_to_boxes
 from unispector.ops.masks import encode_rle
 from unispector.structures import Detections, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
 BACKGROUND = -10.0  # logit outside of it
 CHUNK_PIXELS = 2**25  # mask pixels resized at a time, so that large images stay within memory
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a prediction becomes a detection; the paper's are (False, False, 1).
+
+    Attributes:
+        tight_boxes: a box is tight around its mask, not the box head's.
+        confine_masks: a mask ends at its (box head's) box, grown by a fifth.
+        nms_iou: of two detections of a class that overlap more, the better one is kept; 1 = both.
+    """
+
+    tight_boxes: bool
+    confine_masks: bool
+    nms_iou: float
 
 
 @torch.no_grad()
@@ -23,8 +39,7 @@ def postprocess(
     class_names: tuple[str, ...],
     image_size: int,
     padded_size: int,
-    confine_masks: bool,
-    nms_iou: float,
+    rules: Rules,
     limit: int = 300,
 ) -> list[Detections]:
     """Turn the last layer's predictions into detections.
@@ -38,8 +53,7 @@ def postprocess(
         class_names: names of the C prompted classes.
         image_size: side S of the network input.
         padded_size: side P of the padded frame.
-        confine_masks: a mask ends at its box, grown by a fifth.
-        nms_iou: of two detections of a class that overlap more, the better one is kept; 1 = both.
+        rules: what makes a detection of a prediction.
         limit: detections kept per image.
 
     Returns:
@@ -58,11 +72,12 @@ def postprocess(
         order = probabilities.argsort(descending=True, stable=True)[:limit]
         query, label = order // logits.shape[1], order % logits.shape[1]
         used, position = query.unique(return_inverse=True)
-        used_masks = _confined(masks[used], boxes[used]) if confine_masks else masks[used]
-        rles, quality = _masks(used_masks, hw, image_size, padded_size)
+        used_masks = _confined(masks[used], boxes[used]) if rules.confine_masks else masks[used]
+        rles, quality, around = _masks(used_masks, hw, image_size, padded_size)
         scores = probabilities[order] * quality[position]
-        corners = _in_pixels(boxes[query], hw, padded_size / image_size)
-        ranking = _ranking(scores, corners, label, nms_iou)
+        stretch = padded_size / image_size
+        corners = around[position] if rules.tight_boxes else _in_pixels(boxes[query], hw, stretch)
+        ranking = _ranking(scores, corners, label, rules.nms_iou)
         results.append(
             Detections(
                 boxes_xyxy=corners[ranking].cpu(),
@@ -107,11 +122,11 @@ def _confined(logits: Tensor, boxes: Tensor) -> Tensor:
 
 def _masks(
     logits: Tensor, hw: tuple[int, int], image_size: int, padded_size: int
-) -> tuple[list[dict[str, object]], Tensor]:
-    """RLE at the original size and mean probability inside, for mask logits [n, h, w]."""
+) -> tuple[list[dict[str, object]], Tensor, Tensor]:
+    """RLE at the original size, mean probability inside and tight xyxy box, for mask logits [n, h, w]."""
     per_chunk = max(CHUNK_PIXELS // max(hw[0] * hw[1], padded_size**2), 1)
     rles: list[dict[str, object]] = []
-    qualities = []
+    qualities, boxes = [], []
     for chunk in logits.split(per_chunk):
         if padded_size != image_size:
             frame = F.interpolate(
@@ -123,5 +138,6 @@ def _masks(
         full = F.interpolate(frame, hw, mode="bilinear", align_corners=False)[0]
         inside = full > 0
         qualities.append((full.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6))
+        boxes.append(masks_to_boxes(inside))
         rles += encode_rle(inside.cpu().numpy())
-    return rles, torch.cat(qualities)
+    return rles, torch.cat(qualities), torch.cat(boxes)
