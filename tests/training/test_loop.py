@@ -248,6 +248,6 @@ def test_four_images_are_learned_by_heart(
     batch = draw_batch((0, 1), (1,), (1, 0), (0,))
     model = make_model(variant)
     assert box_ap50(model, batch) < 50
-    recipe = replace(RECIPE, steps=120, clip_norm=1.0)
+    recipe = replace(RECIPE, steps=300, clip_norm=1.0)
     run(model.train(), criterion, (batch for _ in range(recipe.steps)), recipe, rate=2e-3)
     assert box_ap50(model, batch) > 95
