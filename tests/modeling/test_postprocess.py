@@ -1,6 +1,7 @@
 """Post-processing: geometry from the padded frame back to original pixels, scores, order."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,7 +121,10 @@ def random_output(images: int = 2, queries: int = 6, classes: int = 3) -> ModelO
     return output(normal(classes), normal(4).sigmoid(), normal(16, 16) * 3)
 
 
-def run(prediction: ModelOutput, limit: int = 300) -> list[Detections]:
+PAPER = Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0)
+
+
+def run(prediction: ModelOutput, limit: int = 300, rules: Rules = PAPER) -> list[Detections]:
     sizes = [(40, 50), (64, 64)][: len(prediction.layers[-1].logits)]
     return postprocess(
         prediction,
@@ -128,7 +132,7 @@ def run(prediction: ModelOutput, limit: int = 300) -> list[Detections]:
         class_names=("a", "b", "c"),
         image_size=64,
         padded_size=64,
-        rules=Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0),
+        rules=rules,
         limit=limit,
     )
 
@@ -189,17 +193,16 @@ def test_of_two_overlapping_detections_of_a_class_the_better_stays():
     # Queries 0 and 1 overlap by IoU 0.6, query 2 is far from both.
     boxes = torch.tensor([[[0.25, 0.25, 0.25, 0.25], [0.3125, 0.25, 0.25, 0.25], [0.75, 0.75, 0.25, 0.25]]])
     logits = torch.tensor([[[2.0, -4.0], [1.0, 3.0], [0.0, -5.0]]])
-    prediction = LayerPrediction(logits=logits, boxes=boxes, masks=torch.full((1, 3, 16, 16), 5.0))
-    output = ModelOutput((prediction,), (), QuerySelection(boxes, boxes, None, None))
+    prediction = output(logits, boxes, torch.full((1, 3, 16, 16), 5.0))
 
     def kept(nms_iou):
         (found,) = postprocess(
-            output,
+            prediction,
             [(64, 64)],
             class_names=("a", "b"),
             image_size=64,
             padded_size=64,
-            rules=Rules(tight_boxes=False, confine_masks=False, nms_iou=nms_iou),
+            rules=replace(PAPER, nms_iou=nms_iou),
         )
         return [
             (label, round(box[0]))
@@ -212,16 +215,7 @@ def test_of_two_overlapping_detections_of_a_class_the_better_stays():
 
 
 def test_tight_boxes_are_those_of_the_masks():
-    prediction = random_output()
-    sizes = [(40, 50), (64, 64)]
-    for found in postprocess(
-        prediction,
-        sizes,
-        class_names=("a", "b", "c"),
-        image_size=64,
-        padded_size=64,
-        rules=Rules(tight_boxes=True, confine_masks=False, nms_iou=1.0),
-    ):
+    for found in run(random_output(), rules=replace(PAPER, tight_boxes=True)):
         expected = coco_mask.toBbox(list(found.masks_rle))
         expected[:, 2:] += expected[:, :2]
         np.testing.assert_array_equal(found.boxes_xyxy.numpy(), expected)
