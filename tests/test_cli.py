@@ -12,7 +12,7 @@ from PIL import Image
 
 from unispector.cli import main
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.masks import decode_rle
+from unispector.ops.rle import decode_rle
 
 HEAVY = (
     "torch",

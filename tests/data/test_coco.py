@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 
 
 def content() -> dict[str, Any]:

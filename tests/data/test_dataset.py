@@ -11,7 +11,7 @@ from unispector.data.transforms import Augmentation
 from unispector.errors import DataError
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.files import read_image, read_mask
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 from unispector.ops.spectrum import crop_spectra
 
 CATEGORIES = (CategoryRecord(3, "scratch", ""), CategoryRecord(7, "dent", ""), CategoryRecord(9, "stain", ""))

@@ -17,7 +17,7 @@ from unispector.data.sources.rows import SourceImage, SourceSet
 from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
 from unispector.data.splits import SplitRules
 from unispector.errors import DataError
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 
 SEEDS = (42,)
 RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=2, tail_images=3, seen_test_fraction=0.2)

@@ -17,7 +17,7 @@ from unispector.evaluation.pictures import (
     side_by_side,
     write_picture,
 )
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 from unispector.structures import Detections
 
 

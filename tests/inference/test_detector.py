@@ -12,7 +12,7 @@ from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.marking import Geometry, mark
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 from unispector.structures import Detections
 
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
-from unispector.ops.masks import boxes_to_masks, decode_rle, encode_rle, integer_boxes, segmentation_to_mask
+from unispector.ops.masks import boxes_to_masks, integer_boxes
+from unispector.ops.rle import decode_rle, encode_rle, segmentation_to_mask
 
 MASKS = hnp.arrays(
     np.bool_,

@@ -19,7 +19,7 @@ from unispector.errors import CheckpointError, DataError
 from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of
 from unispector.inference.detector import UniSpector
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 from unispector.stages import evaluate as stage
 from unispector.stages.evaluate import evaluate_all, evaluate_files
 from unispector.stages.report import report, show

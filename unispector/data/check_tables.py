@@ -14,7 +14,7 @@ from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.split_tree import BenchmarkSet, SplitTree, TestPair
 from unispector.errors import DataError
 from unispector.ops.files import read_image
-from unispector.ops.masks import segmentation_to_mask
+from unispector.ops.rle import segmentation_to_mask
 
 Row = dict[str, Any]
 

@@ -14,7 +14,7 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.data.sources.rows import Dropped, SourceImage, SourceSet
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_text
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 
 EMPTY_MASK = "mask marks nothing"
 TOO_SMALL = "every component too small"

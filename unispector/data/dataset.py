@@ -17,7 +17,8 @@ from unispector.data.transforms import (
 from unispector.errors import DataError
 from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.ops.files import read_image
-from unispector.ops.masks import BoolArray, boxes_to_masks, segmentation_to_mask
+from unispector.ops.masks import boxes_to_masks
+from unispector.ops.rle import BoolArray, segmentation_to_mask
 from unispector.ops.spectrum import EmptyBins, crop_spectra
 from unispector.structures import Sample, Targets
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unispector.data.dataset import InstanceDataset
 from unispector.errors import ConfigError, DataError, TrainingError
-from unispector.ops.masks import BoolArray
+from unispector.ops.rle import BoolArray
 from unispector.structures import Batch, Sample, Targets, VisualPrompts
 
 SampleKey = tuple[int, int]

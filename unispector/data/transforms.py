@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unispector.ops.masks import BoolArray
+from unispector.ops.rle import BoolArray
 
 ImageArray = npt.NDArray[np.uint8]
 

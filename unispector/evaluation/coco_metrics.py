@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from unispector.data.coco import Annotations, InstanceRecord
 from unispector.errors import DataError
-from unispector.ops.masks import encode_rle, segmentation_to_mask
+from unispector.ops.rle import encode_rle, segmentation_to_mask
 from unispector.structures import Detections
 
 MAX_DETECTIONS = (1, 10, 100)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_bytes
-from unispector.ops.masks import decode_rle
+from unispector.ops.rle import decode_rle
 from unispector.structures import Detections
 
 Image = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from unispector.ops.boxes import cxcywh_to_xyxy, masks_to_boxes
-from unispector.ops.masks import encode_rle
+from unispector.ops.rle import encode_rle
 from unispector.structures import Detections, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask

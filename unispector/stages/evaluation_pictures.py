@@ -19,7 +19,7 @@ from unispector.evaluation.pictures import (
 )
 from unispector.evaluation.results import SUBSETS, PictureRecord, Subset
 from unispector.ops.files import read_image
-from unispector.ops.masks import segmentation_to_mask
+from unispector.ops.rle import segmentation_to_mask
 from unispector.structures import Detections
 
 
