@@ -1,0 +1,127 @@
+"""COCO run-length codes and polygons to pixels and back; works without torch, so that workers start fast.
+
+Decoding is done here, not by pycocotools: its decoder trusts the code, so one that is too short or too
+long for its size yields arbitrary pixels or corrupts memory.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from unispector.errors import DataError
+
+Rle = dict[str, Any]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def encode_rle(masks: BoolArray) -> list[Rle]:
+    """Encode masks as compressed COCO run-length codes that JSON can hold.
+
+    Args:
+        masks: bool [n, h, w].
+
+    Returns:
+        n dicts `{"size": [h, w], "counts": str}`.
+    """
+    if len(masks) == 0:
+        return []
+    columns = np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))
+    return [
+        {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+        for code in coco_mask.encode(columns)
+    ]
+
+
+def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
+    """Decode one COCO run-length code, compressed (`counts` str or bytes) or not (list of ints).
+
+    Args:
+        rle: `{"size": [h, w], "counts": ...}`; runs go down the columns, background first.
+
+    Returns:
+        bool [h, w].
+
+    Raises:
+        DataError: keys are missing, `counts` is no run-length code, or its runs do not fill h x w.
+    """
+    try:
+        height, width = (int(side) for side in rle["size"])
+        counts = rle["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError('mask code without "size": [h, w] and "counts"; export it as COCO RLE') from error
+    runs = _runs_of_string(counts) if isinstance(counts, str | bytes) else _runs_of_list(counts)
+    if height < 1 or width < 1 or (runs < 0).any() or runs.sum() != height * width:
+        raise DataError(f"mask code does not fill its size {width}x{height}; export the annotation again")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def _runs_of_list(counts: object) -> npt.NDArray[np.int64]:
+    runs = np.asarray(counts) if isinstance(counts, list | tuple) else np.zeros(0)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu":
+        raise DataError("mask code's counts are no whole numbers; export it as COCO RLE")
+    return runs.astype(np.int64)
+
+
+def _runs_of_string(counts: str | bytes) -> npt.NDArray[np.int64]:
+    """Runs of a compressed code: base-32 digits, least first, each char = 48 + 32 * more + digit."""
+    raw = counts.encode("utf-8") if isinstance(counts, str) else counts
+    chars = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    if len(chars) == 0 or (chars < 0).any() or (chars > 63).any() or chars[-1] >= 32:
+        raise DataError("mask code's counts are no compressed COCO RLE; export the annotation again")
+    last = np.flatnonzero(chars < 32)
+    first = np.concatenate(([0], last[:-1] + 1))
+    digits = last - first + 1
+    if digits.max() > 7:
+        raise DataError("mask code's counts are no compressed COCO RLE; export the annotation again")
+    place = np.arange(len(chars)) - np.repeat(first, digits)
+    runs = np.add.reduceat((chars & 31) << (5 * place), first)
+    runs -= np.where(chars[last] & 16, np.int64(1) << (5 * digits), 0)
+    runs[1::2] = runs[1::2].cumsum()  # from the fourth on, a run is stored as the difference
+    runs[2::2] = runs[2::2].cumsum()  # to the run two places before it
+    return runs
+
+
+def segmentation_to_mask(
+    segmentation: Mapping[str, Any] | Sequence[Sequence[float]], h: int, w: int
+) -> BoolArray:
+    """Pixels of a COCO `segmentation` field.
+
+    Args:
+        segmentation: a run-length code, or polygons `[x0, y0, x1, y1, ...]` in pixels whose union counts.
+        h: height of the image in pixels.
+        w: width of the image in pixels.
+
+    Returns:
+        bool [h, w].
+
+    Raises:
+        DataError: the field is malformed or belongs to an image of another size.
+    """
+    if isinstance(segmentation, Mapping):
+        mask = decode_rle(segmentation)
+        if mask.shape != (h, w):
+            found = f"{mask.shape[1]}x{mask.shape[0]}"
+            raise DataError(f"mask is {found} but the image is {w}x{h}; export the annotation again")
+        return mask
+    polygons = [_checked_polygon(points, h, w) for points in segmentation]
+    if not polygons:
+        raise DataError("segmentation without any polygon; give one, or null for a box only")
+    codes = coco_mask.frPyObjects(polygons, h, w)
+    return np.asarray(coco_mask.decode(coco_mask.merge(codes))).astype(np.bool_)
+
+
+def _checked_polygon(points: Sequence[float], h: int, w: int) -> list[float]:
+    try:
+        values = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError("polygon with something else than numbers; give x0, y0, x1, y1, ...") from error
+    if values.ndim != 1 or len(values) < 6 or len(values) % 2:
+        raise DataError("polygon without at least three x, y pairs; mend or drop it")
+    far = np.abs(values) > 2 * max(h, w)
+    if not np.isfinite(values).all() or far.any():
+        raise DataError(f"polygon leaves its {w}x{h} image; give its points in pixels of the image")
+    return [float(value) for value in values]
