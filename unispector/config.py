@@ -39,12 +39,25 @@ class SetConfig(Section):
     """One data set of the benchmark.
 
     Attributes:
-        source: which reader understands the raw layout (a module of `unispector.data.sources`).
+        source: which reader understands the raw layout (a key of `unispector.data.sources.SOURCES`).
         path: raw folder of the set, relative to `data.root`.
         domain: `in` takes part in training with its seen classes, `cross` is only tested on.
     """
 
-    source: Literal["magnetic_tile"]
+    source: Literal[
+        "gc10",
+        "magnetic_tile",
+        "real_iad",
+        "mvtec_ad",
+        "three_cad",
+        "vision",
+        "visa",
+        "coco",
+        "voc",
+        "yolo",
+        "labelme",
+        "masks",
+    ]
     path: str
     domain: Literal["in", "cross"] = "in"
 
@@ -57,11 +70,13 @@ class DataConfig(Section):
         sets: set name -> its source, path and domain.
         min_side: a component is dropped when its width or its height is under this share of the
             image's (paper appendix 1.1).
+        workers: processes that read images; 0 = one per core.
     """
 
     root: Path = Path("data/raw")
     sets: dict[str, SetConfig]
     min_side: float = Field(default=0.01, ge=0, lt=1)
+    workers: int = Field(default=0, ge=0)
 
 
 class SplitConfig(Section):

@@ -1,33 +1,40 @@
-"""Any raw source to one COCO-style InsA annotation file, with a report of what was kept and dropped."""
+"""Any raw source to one COCO-style InsA annotation file, with an account of what was kept and dropped.
 
+Images are read in worker processes; what they give is spooled to disk, so that memory does not grow with
+the set. All files appear complete or not at all.
+"""
+
+import csv
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.sources.rows import Dropped, SourceImage, SourceSet
+from unispector.data.instances import ImageInstances, read_instances
+from unispector.data.sources import Source
+from unispector.data.sources.rows import Dropped, Entry
+from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_text
-from unispector.ops.rle import encode_rle
+from unispector.ops.files import atomic_path, atomic_write_text
+from unispector.ops.parallel import map_in_order, worker_count
 
-EMPTY_MASK = "mask marks nothing"
-TOO_SMALL = "every component too small"
-SMALL_COMPONENT = "component too small"
+EXAMPLES = 5
+HIDDEN = "hidden file"
+NOT_OF_THE_LAYOUT = "file outside the layout"
 
 
 @dataclass(frozen=True)
 class DropCount:
-    """What was dropped for one reason: so many instances, on these files."""
+    """What was dropped for one reason: files, instances on them, and the first few files."""
 
     reason: str
+    files: int
     instances: int
-    files: tuple[str, ...]
+    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,13 @@ class ConversionReport:
 
     Attributes:
         name: name of the set.
-        min_side: smallest share of the image's sides a component may have.
-        images_read: images with a mask that were opened.
+        min_side: smallest share of the image's sides an instance may have; 0 where the source's
+            instances are kept at any size.
+        images_read: images that the release marks defects on.
         images_kept: images in the annotation file.
-        instances_read: components before the size rule, per category.
-        instances_kept: components in the annotation file, per category.
-        dropped: the rest, by reason.
+        instances_read: instances before the size rule, per category.
+        instances_kept: instances in the annotation file, per category.
+        dropped: the rest, by reason; file by file it is in the table of dropped files.
     """
 
     name: str
@@ -57,134 +65,199 @@ class ConversionReport:
         atomic_write_text(path, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
 
-def convert_set(name: str, source: SourceSet, min_side: float) -> tuple[Annotations, ConversionReport]:
+@dataclass(frozen=True)
+class ConversionFiles:
+    """Where a conversion writes.
+
+    Attributes:
+        annotations: the COCO file.
+        report: the `ConversionReport` as JSON.
+        dropped: CSV table, a row per dropped file and reason: `reason`, `file_name`, `instances`.
+    """
+
+    annotations: Path
+    report: Path
+    dropped: Path
+
+    @classmethod
+    def beside(cls, annotations: Path) -> "ConversionFiles":
+        """`X.json`, `X.report.json` and `X.dropped.csv`."""
+        stem = annotations.with_suffix("")
+        return cls(
+            annotations,
+            stem.with_name(f"{stem.name}.report.json"),
+            stem.with_name(f"{stem.name}.dropped.csv"),
+        )
+
+
+def convert_set(
+    name: str,
+    source: Source,
+    raw: Path,
+    files: ConversionFiles,
+    *,
+    min_side: float,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConversionReport:
     """Turn a raw set into annotations (paper appendix 1.1).
 
-    Masks become run-length codes; box and area are those of the mask, to the pixel. A component is
-    dropped when its box's width or height is under `min_side` of the image's, an image when none of its
-    components is left. Categories are named `<product>_<defect>`, sorted by name; all ids start at 1.
+    Categories are named `<product>_<defect>`, sorted by name; all ids start at 1; an image that keeps no
+    instance is left out.
 
     Args:
         name: name of the set, for messages and the report.
-        source: the rows of its reader.
-        min_side: share in [0, 1).
+        source: reader of its layout.
+        raw: folder of the release.
+        files: where to write.
+        min_side: share in [0, 1); an instance narrower or lower than this is dropped, unless the
+            source's instances were drawn by people (`Source.drops_small`).
+        workers: processes that read images; 0 = one per core.
+        progress: called with (images done, images in all) after every image.
 
     Raises:
-        DataError: a file of the set cannot be used, or nothing is left of the set.
+        DataError: the release is not in the source's layout, a file of it cannot be used, or nothing
+            is left of the set; then nothing is written.
     """
-    kept: list[_Kept] = []
-    dropped = list(source.dropped)
-    read: Counter[str] = Counter()
-    images_read = 0
-    for image in source.images:
-        images_read += 1
-        read.update(f"{source.product}_{defect}" for defect in image.defects)
-        item, losses = _filter(image, len(kept) + 1, min_side)
-        dropped += losses
-        if item is not None:
-            kept.append(item)
-    if not kept:
-        raise DataError(f"{name}: no instance left of {images_read} images; check masks and data.min_side")
-    annotations = _number(kept, source.product)
-    names = {category.id: category.name for category in annotations.categories}
-    per_class = Counter(names[instance.category_id] for instance in annotations.instances)
+    tree = ReleaseTree(raw)
+    total = _survey(tree, source)
+    if not total:
+        raise DataError(f"{raw}: no image with a marked defect; {source.title} has {source.layout}")
+    min_side = min_side if source.drops_small else 0.0
+    read = partial(read_instances, root=raw, min_side=min_side)
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as spool,
+        atomic_path(files.dropped) as table,
+        table.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        collected, losses = _Collected(spool), _Losses(stream)
+        losses.extend(Dropped(HIDDEN, file) for file in tree.hidden)
+        losses.extend(Dropped(NOT_OF_THE_LAYOUT, file) for file in tree.unaccounted())
+        entries = losses.taken_out(source.rows(tree))
+        for done, image in enumerate(map_in_order(read, entries, worker_count(workers, total)), start=1):
+            collected.add(image)
+            losses.extend(image.dropped)
+            if progress is not None:
+                progress(done, total)
+        if not collected.images:
+            raise DataError(f"{name}: no instance left of {total} images; check masks and data.min_side")
+        with atomic_path(files.annotations) as temporary:
+            collected.write(temporary)
     report = ConversionReport(
         name=name,
         min_side=min_side,
-        images_read=images_read,
-        images_kept=len(kept),
-        instances_read=dict(sorted(read.items())),
-        instances_kept={key: per_class[key] for key in sorted(read)},
-        dropped=_by_reason(dropped),
+        images_read=total,
+        images_kept=collected.images,
+        instances_read=dict(sorted(collected.found.items())),
+        instances_kept={category: collected.kept[category] for category in sorted(collected.found)},
+        dropped=losses.counts(),
     )
-    return annotations, report
+    report.write(files.report)
+    return report
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """An image and its K instances that passed the size rule, masks already encoded."""
-
-    image: ImageRecord
-    defects: tuple[str, ...]
-    boxes_xywh: npt.NDArray[np.int64]
-    areas: npt.NDArray[np.int64]
-    codes: list[dict[str, Any]]
-
-
-def _filter(image: SourceImage, image_id: int, min_side: float) -> tuple[_Kept | None, list[Dropped]]:
-    if len(image.masks) == 0:
-        return None, [Dropped(EMPTY_MASK, image.file_name)]
-    boxes = tight_boxes_xywh(image.masks)
-    # Quotients round right, while 0.07 * 100 is above 7 in floating point.
-    large = (boxes[:, 2] / image.width >= min_side) & (boxes[:, 3] / image.height >= min_side)
-    lost = int((~large).sum())
-    if lost == len(boxes):
-        return None, [Dropped(TOO_SMALL, image.file_name, lost)]
-    masks = image.masks[large]
-    item = _Kept(
-        image=ImageRecord(image_id, image.file_name, image.width, image.height),
-        defects=tuple(defect for defect, keep in zip(image.defects, large, strict=True) if keep),
-        boxes_xywh=boxes[large],
-        areas=masks.sum(axis=(1, 2)),
-        codes=encode_rle(masks),
-    )
-    return item, [Dropped(SMALL_COMPONENT, image.file_name, lost)] if lost else []
+def _survey(tree: ReleaseTree, source: Source) -> int:
+    """Go through the listing once: the number of images, every fault of the layout, files overlooked."""
+    total = 0
+    for row in source.rows(tree):
+        total += isinstance(row, Entry)
+        for file in row.files:
+            tree.account_for(file)
+    return total
 
 
-def tight_boxes_xywh(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Smallest boxes around masks.
+class _Losses:
+    """The table of dropped files, written as they come, and its sums."""
 
-    Args:
-        masks: bool [K, h, w], none of them empty.
+    def __init__(self, stream: IO[str]) -> None:
+        self._table = csv.writer(stream, lineterminator="\n")
+        self._table.writerow(["reason", "file_name", "instances"])
+        self._files: Counter[str] = Counter()
+        self._instances: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
 
-    Returns:
-        int64 [K, 4] x, y, width, height in pixels.
-    """
-    columns: npt.NDArray[np.bool_] = np.any(masks, axis=1)
-    rows: npt.NDArray[np.bool_] = np.any(masks, axis=2)
-    x, y = columns.argmax(axis=1), rows.argmax(axis=1)
-    right = columns.shape[1] - columns[:, ::-1].argmax(axis=1)
-    bottom = rows.shape[1] - rows[:, ::-1].argmax(axis=1)
-    return np.stack([x, y, right - x, bottom - y], axis=1)
+    def extend(self, dropped: Iterable[Dropped]) -> None:
+        for item in dropped:
+            self._table.writerow([item.reason, item.file_name, item.instances])
+            self._files[item.reason] += 1
+            self._instances[item.reason] += item.instances
+            examples = self._examples.setdefault(item.reason, [])
+            if len(examples) < EXAMPLES:
+                examples.append(item.file_name)
 
+    def taken_out(self, rows: Iterable[Entry | Dropped]) -> Iterator[Entry]:
+        """The rows that are images; the others are entered here."""
+        for row in rows:
+            if isinstance(row, Entry):
+                yield row
+            else:
+                self.extend([row])
 
-def _number(kept: list[_Kept], product: str) -> Annotations:
-    """Give ids from 1: categories by name, instances in the source's order."""
-    defects = sorted({defect for item in kept for defect in item.defects})
-    category_id = {defect: position for position, defect in enumerate(defects, start=1)}
-    instances: list[InstanceRecord] = []
-    for item in kept:
-        for defect, (x, y, width, height), area, code in zip(
-            item.defects, item.boxes_xywh.tolist(), item.areas.tolist(), item.codes, strict=True
-        ):
-            instances.append(
-                InstanceRecord(
-                    id=len(instances) + 1,
-                    image_id=item.image.id,
-                    category_id=category_id[defect],
-                    bbox=(float(x), float(y), float(width), float(height)),
-                    area=float(area),
-                    segmentation=code,
-                )
-            )
-    return Annotations(
-        images=tuple(item.image for item in kept),
-        instances=tuple(instances),
-        categories=tuple(
-            CategoryRecord(id_, f"{product}_{defect}", product) for defect, id_ in category_id.items()
-        ),
-    )
-
-
-def _by_reason(dropped: Iterable[Dropped]) -> tuple[DropCount, ...]:
-    grouped: defaultdict[str, list[Dropped]] = defaultdict(list)
-    for item in dropped:
-        grouped[item.reason].append(item)
-    return tuple(
-        DropCount(
-            reason=reason,
-            instances=sum(item.instances for item in items),
-            files=tuple(sorted(item.file_name for item in items)),
+    def counts(self) -> tuple[DropCount, ...]:
+        return tuple(
+            DropCount(reason, files, self._instances[reason], tuple(self._examples[reason]))
+            for reason, files in sorted(self._files.items())
         )
-        for reason, items in sorted(grouped.items())
-    )
+
+
+class _Collected:
+    """Images and instances that stay, spooled in the order they came: one JSON line per image."""
+
+    def __init__(self, spool: IO[str]) -> None:
+        self._spool = spool
+        self.images = 0
+        self.found: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
+        self._products: dict[str, str] = {}
+
+    def add(self, image: ImageInstances) -> None:
+        self.found.update(image.found)
+        if not image.instances:
+            return
+        self.images += 1
+        for instance in image.instances:
+            self.kept[instance.category] += 1
+            self._products[instance.category] = image.product
+        instances = [vars(instance) for instance in image.instances]
+        line = [image.file_name, image.width, image.height, instances]
+        self._spool.write(_compact(line) + "\n")
+
+    def write(self, path: Path) -> None:
+        """The COCO file, in the bytes of `Annotations.write`."""
+        category_ids = {category: id_ for id_, category in enumerate(sorted(self._products), start=1)}
+        categories = [
+            {"id": id_, "name": category, "supercategory": self._products[category]}
+            for category, id_ in category_ids.items()
+        ]
+        with path.open("w", encoding="utf-8", newline="") as out:
+            out.write('{"info":{},"images":[')
+            _write_items(out, self._image_records())
+            out.write('],"annotations":[')
+            _write_items(out, self._instance_records(category_ids))
+            out.write(f'],"categories":{_compact(categories)}}}\n')
+
+    def _lines(self) -> Iterator[tuple[int, list[Any]]]:
+        self._spool.seek(0)
+        return enumerate(map(json.loads, self._spool), start=1)
+
+    def _image_records(self) -> Iterator[dict[str, Any]]:
+        for image_id, (file_name, width, height, _) in self._lines():
+            yield {"id": image_id, "file_name": file_name, "width": width, "height": height}
+
+    def _instance_records(self, category_ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+        instance_id = 0
+        for image_id, (_, _, _, instances) in self._lines():
+            for instance in instances:
+                instance_id += 1
+                category_id = category_ids[instance.pop("category")]
+                ids = {"id": instance_id, "image_id": image_id, "category_id": category_id}
+                yield ids | instance | {"iscrowd": 0}
+
+
+def _write_items(out: IO[str], records: Iterable[dict[str, Any]]) -> None:
+    for position, record in enumerate(records):
+        out.write(("," if position else "") + _compact(record))
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from unispector.errors import DataError
+from unispector.ops import packed
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 
@@ -95,12 +96,32 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     return brightest
 
 
+def read_image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file, upright, from its header alone.
+
+    Args:
+        path: any file Pillow can decode.
+
+    Raises:
+        DataError: the file is absent, unreadable or no image; a file cut off after its header passes.
+    """
+    with _broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (height, width) if turned else (width, height)
+
+
 def _open_upright(path: str | Path) -> Image.Image:
+    with _broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
+
+
+@contextmanager
+def _broken_image_named(path: str | Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image; check the path or restore the file") from error
     except _BROKEN_IMAGE as error:

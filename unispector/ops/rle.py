@@ -35,6 +35,34 @@ def encode_rle(masks: BoolArray) -> list[Rle]:
     ]
 
 
+def encode_crop(crop: BoolArray, left: int, top: int, height: int, width: int) -> Rle:
+    """Encode the mask of an image of which only a part is not background; costs no more than the part.
+
+    Args:
+        crop: bool [h, w], the part; it marks at least one pixel.
+        left, top: where its first pixel lies in the image.
+        height, width: size of the image in pixels.
+
+    Returns:
+        The same dict as `encode_rle` gives for the whole mask.
+    """
+    rows, columns = crop.shape
+    # Column by column, with a row of background between columns, so that no run spans two of them.
+    padded = np.zeros((columns, rows + 2), dtype=np.int8)
+    padded[:, 1:-1] = crop.T
+    column, row = np.nonzero(np.diff(padded, axis=1))
+    edges = (column + left) * height + row + top
+    starts, ends = edges[0::2], edges[1::2]
+    joined = starts[1:] == ends[:-1]  # a run to the image's last row goes on in the next column
+    starts, ends = starts[np.append(True, ~joined)], ends[np.append(~joined, True)]
+    stops = np.stack([starts, ends], axis=1).ravel()
+    counts = np.diff(np.concatenate(([0], stops, [height * width])))
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    code = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+
+
 def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
     """Decode one COCO run-length code, compressed (`counts` str or bytes) or not (list of ints).
 

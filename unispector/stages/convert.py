@@ -1,16 +1,17 @@
-"""Stage `convert`: one raw set to one InsA annotation file and its report."""
+"""Stage `convert`: one raw set to one InsA annotation file and its account."""
 
 from pathlib import Path
 
 from unispector.config import Config, SetConfig
-from unispector.data.convert import ConversionReport, convert_set
+from unispector.data.convert import ConversionFiles, ConversionReport, convert_set
 from unispector.data.sources import SOURCES
 from unispector.errors import DataError
-from unispector.stages.paths import annotation_file, conversion_report
+from unispector.stages.paths import annotation_file
+from unispector.stages.progress import progress_bar
 
 
 def convert(config: Config, set_name: str, root: Path = Path()) -> ConversionReport:
-    """Write `data/insa/<set>.json` and `data/insa/<set>.report.json`.
+    """Write `data/insa/<set>.json`, `<set>.report.json` and `<set>.dropped.csv`.
 
     Args:
         config: its section `data` is read.
@@ -21,11 +22,16 @@ def convert(config: Config, set_name: str, root: Path = Path()) -> ConversionRep
         DataError: no such set, or its raw folder cannot be read as it is.
     """
     member = set_config(config, set_name)
-    source = SOURCES[member.source].read(root / config.data.root / member.path)
-    annotations, report = convert_set(set_name, source, config.data.min_side)
-    annotations.write(root / annotation_file(set_name))
-    report.write(root / conversion_report(set_name))
-    return report
+    with progress_bar(f"convert {set_name}") as progress:
+        return convert_set(
+            set_name,
+            SOURCES[member.source],
+            root / config.data.root / member.path,
+            ConversionFiles.beside(root / annotation_file(set_name)),
+            min_side=config.data.min_side,
+            workers=config.data.workers,
+            progress=progress,
+        )
 
 
 def set_config(config: Config, set_name: str) -> SetConfig:

@@ -17,9 +17,9 @@ def annotation_file(set_name: str) -> Path:
     return Path("data/insa") / f"{set_name}.json"
 
 
-def conversion_report(set_name: str) -> Path:
-    """What `convert` read, kept and dropped."""
-    return Path("data/insa") / f"{set_name}.report.json"
+def survey_file(set_name: str) -> Path:
+    """What `survey` found in the files of a set."""
+    return Path("data/insa") / f"{set_name}.survey.parquet"
 
 
 def check_report(set_name: str) -> Path:

@@ -1,0 +1,234 @@
+"""One row of a source to instances: files are opened, masks cut, boxes and areas measured.
+
+This is what runs in worker processes; nothing here imports torch.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from unispector.data.coco import Segmentation
+from unispector.data.sources.rows import (
+    LEFT_OUT_CLASS,
+    UNKNOWN_CLASS,
+    BinaryMask,
+    Box,
+    ClassMask,
+    Code,
+    Dropped,
+    Entry,
+    Polygon,
+)
+from unispector.errors import DataError
+from unispector.ops.files import read_image_size, read_mask
+from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
+
+EMPTY_MASK = "mask marks nothing"
+TOO_SMALL = "every component too small"
+SMALL_COMPONENT = "component too small"
+EMPTY_REGION = "region without a pixel of its image"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance as the annotation file holds it.
+
+    Attributes:
+        category: its class's name.
+        bbox: x, y, width, height in pixels.
+        area: pixels of its mask.
+        segmentation: run-length code; of an instance known by its box only, the rectangle as a polygon.
+    """
+
+    category: str
+    bbox: tuple[float, float, float, float]
+    area: float
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True)
+class ImageInstances:
+    """One image of a set, read.
+
+    Attributes:
+        file_name: posix path relative to the set's folder.
+        product: what it shows.
+        width, height: size of the file in pixels.
+        instances: those that were kept.
+        found: instances per category before any was dropped.
+        dropped: what was, by reason.
+    """
+
+    file_name: str
+    product: str
+    width: int
+    height: int
+    instances: tuple[Instance, ...]
+    found: dict[str, int]
+    dropped: tuple[Dropped, ...]
+
+
+@dataclass
+class _Sheet:
+    """What has been collected of one image so far."""
+
+    entry: Entry
+    root: Path
+    width: int
+    height: int
+    min_side: float
+    kept: list[Instance] = field(default_factory=list)
+    found: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+
+    def category(self, defect: str) -> str:
+        return f"{self.entry.product}_{defect}" if self.entry.product else defect
+
+    def is_small(self, width: float, height: float) -> bool:
+        # Quotients round right, while 0.07 * 100 is above 7 in floating point.
+        return width / self.width < self.min_side or height / self.height < self.min_side
+
+
+def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
+    """Open an image's files and measure its instances (paper appendix 1.1).
+
+    Masks fall into 8-connected components and become run-length codes; box and area are those of the
+    pixels. An instance is dropped when its box's width or height is under `min_side` of the image's.
+
+    Args:
+        entry: the image.
+        root: folder of the set.
+        min_side: share in [0, 1); 0 keeps instances of any size.
+
+    Raises:
+        DataError: a file is absent or cannot be decoded, sizes disagree, a polygon or code is malformed.
+    """
+    width, height = read_image_size(root / entry.file_name)
+    if entry.size not in (None, (width, height)):
+        stated = "x".join(str(side) for side in entry.size or ())
+        raise DataError(
+            f"{root / entry.file_name}: the image is {width}x{height} but its annotation says {stated}; "
+            "restore the image that belongs to it"
+        )
+    sheet = _Sheet(entry, root, width, height, min_side)
+    for mark in entry.marks:
+        match mark:
+            case BinaryMask():
+                _cut(sheet, _read_mask(sheet, mark.file) > mark.threshold, mark.defect)
+            case ClassMask():
+                _cut_classes(sheet, mark)
+            case Box():
+                _add_box(sheet, mark)
+            case Polygon():
+                _add_region(sheet, mark.defect, [list(part) for part in mark.parts])
+            case Code():
+                _add_region(sheet, mark.defect, dict(mark.rle))
+    return ImageInstances(
+        file_name=entry.file_name,
+        product=entry.product,
+        width=width,
+        height=height,
+        instances=tuple(sheet.kept),
+        found=dict(sheet.found),
+        dropped=tuple(_told_losses(sheet)),
+    )
+
+
+def _told_losses(sheet: _Sheet) -> Iterator[Dropped]:
+    name = sheet.entry.file_name
+    if not sheet.found and not sheet.losses:
+        yield Dropped(EMPTY_MASK, name)
+    for reason, count in sheet.losses.items():
+        every = reason == SMALL_COMPONENT and not sheet.kept
+        yield Dropped(TOO_SMALL if every else reason, name, count)
+
+
+def components(mask: BoolArray) -> Iterator[tuple[BoolArray, int, int]]:
+    """8-connected components, each as its own crop.
+
+    Args:
+        mask: bool [h, w].
+
+    Yields:
+        (bool [component's h, w], left, top) in the order of their first pixel, row by row.
+    """
+    import cv2
+
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    for label in range(1, count):
+        left, top, width, height = (int(side) for side in stats[label, : cv2.CC_STAT_AREA])
+        yield labels[top : top + height, left : left + width] == label, left, top
+
+
+def _read_mask(sheet: _Sheet, file: str) -> npt.NDArray[np.uint8]:
+    grey = read_mask(sheet.root / file)
+    if grey.shape != (sheet.height, sheet.width):
+        raise DataError(
+            f"{sheet.root / file}: mask is {grey.shape[1]}x{grey.shape[0]} but its image is "
+            f"{sheet.width}x{sheet.height}; restore the mask that belongs to it"
+        )
+    return grey
+
+
+def _cut(sheet: _Sheet, mask: BoolArray, defect: str) -> None:
+    for crop, left, top in components(mask):
+        _add_pixels(sheet, defect, crop, left, top)
+
+
+def _cut_classes(sheet: _Sheet, mark: ClassMask) -> None:
+    values = _read_mask(sheet, mark.file)
+    for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist():
+        if value in mark.defects:
+            _cut(sheet, values == value, mark.defects[value])
+        elif value:
+            reason = LEFT_OUT_CLASS if value in mark.left_out else UNKNOWN_CLASS
+            name = mark.left_out.get(value, f"value {value}")
+            sheet.losses[f"{reason}: {name}"] += sum(1 for _ in components(values == value))
+
+
+def _add_pixels(sheet: _Sheet, defect: str, crop: BoolArray, left: int, top: int) -> None:
+    """An instance whose tight crop is `crop`."""
+    height, width = crop.shape
+    category = sheet.category(defect)
+    sheet.found[category] += 1
+    if sheet.is_small(width, height):
+        sheet.losses[SMALL_COMPONENT] += 1
+        return
+    code = encode_crop(crop, left, top, sheet.height, sheet.width)
+    box = (float(left), float(top), float(width), float(height))
+    sheet.kept.append(Instance(category, box, float(np.count_nonzero(crop)), code))
+
+
+def _add_box(sheet: _Sheet, mark: Box) -> None:
+    left, top = max(mark.xywh[0], 0.0), max(mark.xywh[1], 0.0)
+    right = min(mark.xywh[0] + mark.xywh[2], float(sheet.width))
+    bottom = min(mark.xywh[1] + mark.xywh[3], float(sheet.height))
+    category = sheet.category(mark.defect)
+    sheet.found[category] += 1
+    if not (left < right and top < bottom):  # also true of NaN
+        sheet.losses[EMPTY_REGION] += 1
+    elif sheet.is_small(right - left, bottom - top):
+        sheet.losses[SMALL_COMPONENT] += 1
+    else:
+        box = (left, top, right - left, bottom - top)
+        corners = [left, top, right, top, right, bottom, left, bottom]
+        sheet.kept.append(Instance(category, box, box[2] * box[3], [corners]))
+
+
+def _add_region(sheet: _Sheet, defect: str, segmentation: Segmentation) -> None:
+    """An instance that is given as polygons or as a code."""
+    try:
+        mask = segmentation_to_mask(segmentation, sheet.height, sheet.width)
+    except DataError as error:
+        raise DataError(f"{sheet.root / sheet.entry.file_name}: {defect}: {error}") from error
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(rows) == 0:
+        sheet.found[sheet.category(defect)] += 1
+        sheet.losses[EMPTY_REGION] += 1
+        return
+    left, top = int(columns[0]), int(rows[0])
+    _add_pixels(sheet, defect, mask[top : rows[-1] + 1, left : columns[-1] + 1], left, top)

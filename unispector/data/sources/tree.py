@@ -1,0 +1,117 @@
+"""The files of a raw release by name: what a source looks at, without opening an image."""
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from unispector.errors import DataError
+from unispector.ops import packed
+
+
+class ReleaseTree:
+    """Names of all files of a release, and a mark on those that have been accounted for.
+
+    Args:
+        root: folder of the release; archives in it count as the folders they stand for.
+
+    Attributes:
+        root: that folder.
+        files: posix paths relative to it, sorted; hidden files are not among them.
+        hidden: names of hidden files, such as macOS' `._*`.
+
+    Raises:
+        DataError: no such folder, or an archive in it cannot be used.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        files, self.hidden = [], []
+        for name in packed.list_files(self.root):
+            (self.hidden if name.rpartition("/")[2].startswith(".") else files).append(name)
+        self.files = sorted(files)
+        self._accounted = bytearray(len(self.files))
+
+    def __contains__(self, name: str) -> bool:
+        return self._position(name) is not None
+
+    def matching(self, pattern: str) -> Iterator[re.Match[str]]:
+        """Full matches of a regular expression among the file names, in order."""
+        compiled = re.compile(pattern)
+        for name in self.files:
+            match = compiled.fullmatch(name)
+            if match:
+                yield match
+
+    def account_for(self, name: str) -> None:
+        """Say that a file is not overlooked; names that are no file of the release are ignored."""
+        position = self._position(name)
+        if position is not None:
+            self._accounted[position] = 1
+
+    def unaccounted(self) -> Iterator[str]:
+        """Files nothing was said about."""
+        return (name for name, done in zip(self.files, self._accounted, strict=True) if not done)
+
+    def read_text(self, name: str) -> str:
+        """An annotation file's text (UTF-8, with or without a byte order mark); accounts for it.
+
+        Raises:
+            DataError: it is absent, damaged or not UTF-8.
+        """
+        try:
+            text = packed.read_bytes(self.root / name).decode("utf-8-sig")
+        except OSError as error:
+            reason = error.strerror or "no such file"
+            raise self.error(name, f"cannot be read ({reason}); restore it") from error
+        except UnicodeDecodeError as error:
+            raise self.error(name, "is not UTF-8 text; save it as UTF-8") from error
+        self.account_for(name)
+        return text
+
+    def read_json(self, name: str) -> Any:
+        """An annotation file's JSON; accounts for it.
+
+        Raises:
+            DataError: it is absent, damaged or no JSON.
+        """
+        try:
+            return json.loads(self.read_text(name))
+        except (ValueError, RecursionError) as error:
+            raise self.error(name, f"not valid JSON ({error}); restore the file") from error
+
+    def below(self, folder: str, path: str, file: str) -> str:
+        """A path that an annotation file names, as a name of this tree (which may lack it).
+
+        Args:
+            folder: what the path is relative to, itself relative to the root; "" = the root.
+            path: as it is written; backslashes count as slashes.
+            file: the annotation file, for the message.
+
+        Raises:
+            DataError: the path is absolute or leads out of the release.
+        """
+        parts: list[str] = [part for part in folder.split("/") if part]
+        written = PurePosixPath(path.replace("\\", "/"))
+        for part in written.parts:
+            if part == "..":
+                if not parts:
+                    break
+                parts.pop()
+            else:
+                parts.append(part)
+        else:
+            if not written.is_absolute() and "\0" not in path and not re.match(r"[A-Za-z]:", path):
+                return "/".join(parts)
+        raise self.error(file, f"the path {path!r} in it leaves the release; correct it")
+
+    def error(self, name: str, problem: str) -> DataError:
+        """An error that names a file of the release."""
+        return DataError(f"{self.root / name}: {problem}")
+
+    def _position(self, name: str) -> int | None:
+        position = bisect_left(self.files, name)
+        found = position < len(self.files) and self.files[position] == name
+        return position if found else None

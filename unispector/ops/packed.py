@@ -1,0 +1,163 @@
+"""Folders of images, some of them packed: the archive `name.zip` stands for the folder `name` beside it.
+
+DVC handles few large files far better than many small ones, so big releases are kept in archives. File
+names are the same either way, and whatever reads a file of the data's root reads it through here.
+"""
+
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from unispector.errors import DataError
+
+MEMBER_LIMIT = 1 << 30  # bytes; no image comes near, an archive bomb does
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file, be it on disk or in the archive that stands for one of its folders.
+
+    Args:
+        path: file path; a file on disk comes before one of the same name in an archive.
+
+    Raises:
+        FileNotFoundError: it is neither on disk nor in an archive.
+        DataError: the archive is broken, or the file in it is damaged, encrypted or over 1 GiB.
+    """
+    path = Path(path)
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        archive = _archive_of(path)
+        if archive is None:
+            raise
+    return _open(archive).read(path)
+
+
+def open_file(path: str | Path) -> io.BufferedIOBase:
+    """Like `read_bytes`, but as a seekable stream; of a file on disk only what is asked for is read."""
+    path = Path(path)
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return io.BytesIO(read_bytes(path))
+
+
+def exists(path: str | Path) -> bool:
+    """Whether the file is on disk or in an archive."""
+    path = Path(path)
+    if path.is_file():
+        return True
+    archive = _archive_of(path)
+    return archive is not None and _open(archive).holds(path)
+
+
+def list_files(root: str | Path) -> Iterator[str]:
+    """Names of all files below a folder, those in archives as if they were unpacked.
+
+    Args:
+        root: a folder. Its hidden folders (such as `.git`) are passed over, hidden files are not.
+
+    Yields:
+        Posix paths relative to `root`, folder by folder, sorted within a folder; an archive itself is
+        not named.
+
+    Raises:
+        DataError: no such folder, a folder cannot be read, an archive is broken, a name in it leaves the
+            folder, or a file is both in an archive and on disk.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the folder of a raw release")
+    yield from _walk(root, "")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its rights") from error
+    names = {entry.name for entry in entries}
+    for entry in entries:
+        if entry.is_dir():
+            if not entry.name.startswith("."):
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".zip") and not entry.name.startswith("."):
+            if entry.name[:-4] in names:
+                raise DataError(f"{entry.path}: lies beside the folder it stands for; remove one of the two")
+            members = _open(Path(entry.path)).members
+            yield from (f"{prefix}{member}" for member in members)
+        else:
+            yield f"{prefix}{entry.name}"
+
+
+def _archive_of(path: Path) -> Path | None:
+    """The archive that stands for one of a path's folders, the innermost first."""
+    for folder in path.parents:
+        if folder.is_dir():
+            return None
+        archive = folder.with_name(f"{folder.name}.zip") if folder.name else folder
+        if archive.is_file():
+            return archive
+    return None
+
+
+def _open(archive: Path) -> "_Archive":
+    stat = archive.stat()
+    # A forked process must not share the open file's position, nor a replaced file its old index.
+    return _opened(archive.absolute(), stat.st_mtime_ns, stat.st_size, os.getpid())
+
+
+class _Archive:
+    """An open archive and its index.
+
+    Attributes:
+        members: names of its files as they would lie beside the archive, sorted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = zipfile.ZipFile(path)
+        except (OSError, *_BROKEN_ARCHIVE) as error:
+            raise DataError(f"{path}: not a readable zip archive ({error}); fetch it again") from error
+        infos = [info for info in self._file.infolist() if not info.is_dir()]
+        top = f"{path.stem}/"
+        # Archives are made either of the folder or of what is in it.
+        lead = "" if all(info.filename.startswith(top) for info in infos) else top
+        self._by_name = {lead + _checked(info.filename, path): info for info in infos}
+        self.members = sorted(self._by_name)
+
+    def holds(self, path: Path) -> bool:
+        return self._name(path) in self._by_name
+
+    def read(self, path: Path) -> bytes:
+        info = self._by_name.get(self._name(path))
+        if info is None:
+            raise FileNotFoundError(f"{path}: not in {self._path}")
+        if info.file_size > MEMBER_LIMIT:
+            raise DataError(f"{path}: over 1 GiB when unpacked; take it out of {self._path.name}")
+        try:
+            return self._file.read(info)
+        except (OSError, *_BROKEN_ARCHIVE) as error:
+            raise DataError(f"{path}: damaged in {self._path.name} ({error}); fetch it again") from error
+
+    def _name(self, path: Path) -> str:
+        return path.absolute().relative_to(self._path.parent).as_posix()
+
+
+@lru_cache(maxsize=64)
+def _opened(archive: Path, _mtime_ns: int, _size: int, _process: int) -> _Archive:
+    return _Archive(archive)
+
+
+def _checked(name: str, archive: Path) -> str:
+    parts = PurePosixPath(name).parts
+    if "\\" in name or ".." in parts or name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        raise DataError(f"{archive}: the name {name!r} in it leaves its folder; do not use this archive")
+    return name
