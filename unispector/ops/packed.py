@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from unispector.errors import DataError
 
@@ -39,7 +40,7 @@ def read_bytes(path: str | Path) -> bytes:
     return _open(archive).read(path)
 
 
-def open_file(path: str | Path) -> io.BufferedIOBase:
+def open_file(path: str | Path) -> IO[bytes]:
     """Like `read_bytes`, but as a seekable stream; of a file on disk only what is asked for is read."""
     path = Path(path)
     try:

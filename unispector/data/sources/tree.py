@@ -28,7 +28,8 @@ class ReleaseTree:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        files, self.hidden = [], []
+        files: list[str] = []
+        self.hidden: list[str] = []
         for name in packed.list_files(self.root):
             (self.hidden if name.rpartition("/")[2].startswith(".") else files).append(name)
         self.files = sorted(files)
