@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -76,7 +77,7 @@ def project(empty_project: Path, tmp_path: Path) -> Path:
 @pytest.mark.integration
 def test_add_copies_tracks_and_names(release: Path, project: Path) -> None:
     before = content(release)
-    report = add("magnetic_tile", release, project)
+    report = add("magnetic_tile", release, root=project)
 
     folder = project / "data/raw/MagneticTile"
     assert (report.set_name, report.folder, report.images) == ("MagneticTile", folder, 4)
@@ -89,13 +90,13 @@ def test_add_copies_tracks_and_names(release: Path, project: Path) -> None:
     assert list(load_config(project / "params.yaml").data.sets) == ["mini-MagneticTile", "MagneticTile"]
 
     states = content(project / "data"), text
-    assert add("magnetic_tile", release, project) == report
+    assert add("magnetic_tile", release, root=project) == report
     assert (content(project / "data"), (project / "params.yaml").read_text()) == states
 
 
 @pytest.mark.integration
 def test_another_release_is_not_overwritten(release: Path, project: Path) -> None:
-    add("magnetic_tile", release, project)
+    add("magnetic_tile", release, root=project)
     before = content(project / "data")
     name = "README.md"
     data = (release / name).read_bytes()
@@ -103,11 +104,11 @@ def test_another_release_is_not_overwritten(release: Path, project: Path) -> Non
     copied = (project / "data/raw/MagneticTile" / name).stat()
     os.utime(release / name, ns=(copied.st_atime_ns, copied.st_mtime_ns))
     with pytest.raises(DataError, match="MagneticTile: holds another release already"):
-        add("magnetic_tile", release, project)
+        add("magnetic_tile", release, root=project)
     (release / name).write_bytes(data)
     (release / "more.txt").write_text("x")
     with pytest.raises(DataError, match="MagneticTile: holds another release already"):
-        add("magnetic_tile", release, project)
+        add("magnetic_tile", release, root=project)
     assert content(project / "data") == before
 
 
@@ -116,12 +117,12 @@ def test_a_run_that_was_cut_off_is_finished(release: Path, project: Path) -> Non
     """DVC refuses at first, here because the project is none of its own."""
     (project / ".dvc").rename(project / "gone")
     with pytest.raises(DataError, match=r"MagneticTile: `dvc add` failed \(.*\); mend that") as caught:
-        add("magnetic_tile", release, project)
+        add("magnetic_tile", release, root=project)
     assert "\n" not in str(caught.value)
     assert (project / "params.yaml").read_text() == PARAMS
 
     (project / "gone").rename(project / ".dvc")
-    add("magnetic_tile", release, project)
+    add("magnetic_tile", release, root=project)
     assert LINE in (project / "params.yaml").read_text()
 
 
@@ -129,19 +130,22 @@ def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> 
     root = tmp_path / "project"
     root.mkdir()
     with pytest.raises(ConfigError, match=r"params.yaml: cannot be read"):
-        add("magnetic_tile", release, root)
+        add("magnetic_tile", release, root=root)
     (root / "params.yaml").write_text(PARAMS)
-    with pytest.raises(DataError, match="gc10: no such source; known are magnetic_tile"):
-        add("gc10", release, root)
+    with pytest.raises(DataError, match=r"tiles: no such source; known are .*magnetic_tile"):
+        add("tiles", release, root=root)
+    with pytest.raises(DataError, match=r"the name of a set has letters"):
+        add("magnetic_tile", release, "../x", root)
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        add("magnetic_tile", tmp_path / "nowhere", root)
-    (release / "MT_Hole/Imgs/1.png").unlink()
-    with pytest.raises(DataError, match=r"1.jpg: no mask"):
-        add("magnetic_tile", release, root)
+        add("magnetic_tile", tmp_path / "nowhere", root=root)
+    shutil.copy(release / "MT_Hole/Imgs/1.jpg", release / "MT_Hole/Imgs/1.jpeg")
+    with pytest.raises(DataError, match=r"two images share this name"):
+        add("magnetic_tile", release, root=root)
+    (release / "MT_Hole/Imgs/1.jpeg").unlink()
     other = PARAMS.replace("mini-MagneticTile:", "MagneticTile:")
     (root / "params.yaml").write_text(other)
     with pytest.raises(DataError, match=r"data.sets.MagneticTile is another set already"):
-        add("magnetic_tile", release, root)
+        add("magnetic_tile", release, root=root)
     assert [path.name for path in root.iterdir()] == ["params.yaml"]
     assert (root / "params.yaml").read_text() == other
 
@@ -157,7 +161,7 @@ def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> 
 )
 def test_only_one_line_is_inserted(release: Path, project: Path, sets: str) -> None:
     (project / "params.yaml").write_text("data:\n" + sets)
-    add("magnetic_tile", release, project)
+    add("magnetic_tile", release, root=project)
     lines = (project / "params.yaml").read_text().splitlines()
     added = [line for line in lines if line.lstrip().startswith("MagneticTile:")]
     assert len(added) == 1
@@ -175,6 +179,37 @@ def test_params_that_take_no_line_are_left_alone(release: Path, tmp_path: Path, 
     text = f"data:\n  sets: {sets}\n"
     (root / "params.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"cannot be extended; add `MagneticTile: {source: magnetic_tile"):
-        add("magnetic_tile", release, root)
+        add("magnetic_tile", release, root=root)
     assert (root / "params.yaml").read_text() == text
     assert [path.name for path in root.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.integration
+def test_a_set_of_your_own_takes_a_name_and_may_be_a_tar(
+    release: Path, project: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(release / ".git")
+    folder = tmp_path / "download of a tar"
+    folder.mkdir()
+    with tarfile.open(folder / "tiles.tar.gz", "w:gz") as tar:
+        tar.add(release, "tiles")
+
+    report = add("magnetic_tile", folder, "line-3", project)
+
+    assert (report.set_name, report.images, report.dropped) == ("line-3", 4, 2)
+    assert content(project / "data/raw/line-3/tiles") == content(release)
+    assert load_config(project / "params.yaml").data.sets["line-3"].path == "line-3"
+    assert add("magnetic_tile", folder, "line-3", project) == report
+
+
+@pytest.mark.integration
+def test_what_shows_to_be_no_release_only_when_unpacked_is_taken_away_again(
+    project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "download").mkdir()
+    with tarfile.open(tmp_path / "download" / "x.tar", "w") as tar:
+        tar.add(project / "params.yaml", "params.yaml")
+    with pytest.raises(DataError, match="no image with a marked defect; Magnetic Tile has MT_"):
+        add("magnetic_tile", tmp_path / "download", root=project)
+    assert list((project / "data/raw").iterdir()) == []
+    assert (project / "params.yaml").read_text() == PARAMS

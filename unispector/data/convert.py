@@ -120,9 +120,7 @@ def convert_set(
             is left of the set; then nothing is written.
     """
     tree = ReleaseTree(raw)
-    total = _survey(tree, source)
-    if not total:
-        raise DataError(f"{raw}: no image with a marked defect; {source.title} has {source.layout}")
+    total = _go_through(source, tree).images
     min_side = min_side if source.drops_small else 0.0
     read = partial(read_instances, root=raw, min_side=min_side)
     with (
@@ -156,14 +154,33 @@ def convert_set(
     return report
 
 
-def _survey(tree: ReleaseTree, source: Source) -> int:
-    """Go through the listing once: the number of images, every fault of the layout, files overlooked."""
-    total = 0
+@dataclass(frozen=True)
+class Listing:
+    """Rows of a release: images with a marked defect, files known to be left out."""
+
+    images: int
+    dropped: int
+
+
+def list_release(source: Source, raw: Path) -> Listing:
+    """Go through a release without opening an image.
+
+    Raises:
+        DataError: it is not in the source's layout, or an annotation file of it cannot be used.
+    """
+    return _go_through(source, ReleaseTree(raw))
+
+
+def _go_through(source: Source, tree: ReleaseTree) -> Listing:
+    """Meet every fault of the layout before the long work, and account for the files it knows."""
+    images = dropped = 0
     for row in source.rows(tree):
-        total += isinstance(row, Entry)
+        images, dropped = images + isinstance(row, Entry), dropped + isinstance(row, Dropped)
         for file in row.files:
             tree.account_for(file)
-    return total
+    if not images:
+        raise DataError(f"{tree.root}: no image with a marked defect; {source.title} has {source.layout}")
+    return Listing(images, dropped)
 
 
 class _Losses:

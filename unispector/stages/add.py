@@ -1,12 +1,10 @@
 """Stage `add`: a raw release joins the project, under DVC's care and in `params.yaml`."""
 
-import filecmp
 import os
-import secrets
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +12,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from unispector.config import Config, SetConfig, load_config
+from unispector.data.convert import list_release
+from unispector.data.packing import bring_in, has_tars, holds_release
 from unispector.data.sources import SOURCES
 from unispector.errors import ConfigError, DataError
 from unispector.ops.files import atomic_path
+from unispector.stages.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -24,47 +25,73 @@ class AddReport:
     """What was added.
 
     Attributes:
-        set_name: name of the set in InsA and in `params.yaml`.
+        set_name: name of the set in `params.yaml`.
         folder: the project's copy of the release.
-        images: images with a mask the source read.
+        images: images with a marked defect that the source lists.
+        dropped: files it lists as left out.
     """
 
     set_name: str
     folder: Path
     images: int
+    dropped: int
 
 
-def add(source_name: str, source_dir: Path, root: Path = Path()) -> AddReport:
+def add(source_name: str, release: Path, set_name: str | None = None, root: Path = Path()) -> AddReport:
     """Copy a raw release into the project, track it with DVC, and name it in `params.yaml`.
 
     The release itself is only read. What is done already is not done again, so a run that was cut off can
-    be repeated.
+    be repeated. Releases of many files are kept in archives (`unispector.data.packing`).
 
     Args:
         source_name: a key of `SOURCES`, such as `magnetic_tile`.
-        source_dir: the release's folder.
+        release: the release's folder.
+        set_name: name of the set and of its folder; None = its name in InsA.
         root: the project's folder.
 
     Raises:
-        DataError: unknown source, the release is not in the source's layout, another one is in its place
-            already, or DVC refuses it.
+        DataError: unknown source, no name, the release is not in the source's layout, another one is in
+            its place already, or DVC refuses it.
         ConfigError: `params.yaml` cannot be read or extended.
     """
     if source_name not in SOURCES:
         raise DataError(f"{source_name}: no such source; known are {', '.join(SOURCES)}")
     source = SOURCES[source_name]
+    name = _checked_name(set_name or source.insa_name, source_name)
     params = root / "params.yaml"
     config = load_config(params)
-    member = SetConfig(source=source_name, path=source.insa_name, domain="in")
-    _refuse_other_entry(config, source.insa_name, member, params)
-    extended = None if source.insa_name in config.data.sets else _extended(params, source.insa_name, member)
-    images = sum(1 for _ in source.read(source_dir).images)
-    folder = root / config.data.root / source.insa_name
-    _copy_release(source_dir, folder)
+    member = SetConfig.model_validate({"source": source_name, "path": name, "domain": source.domain})
+    _refuse_other_entry(config, name, member, params)
+    extended = None if name in config.data.sets else _extended(params, name, member)
+    if not has_tars(release):  # better known before many gigabytes are copied
+        list_release(source, release)
+    folder = root / config.data.root / name
+    fresh = not folder.exists()
+    if fresh:
+        with progress_bar(f"copy {name}", "file") as progress:
+            bring_in(release, folder, progress)
+    elif not holds_release(folder, release):
+        raise DataError(f"{folder}: holds another release already; move it away, then add this one")
+    try:
+        rows = list_release(source, folder)
+    except DataError:
+        if fresh:
+            shutil.rmtree(folder)
+        raise
     _track(folder, root)
     if extended is not None:
-        _replace_params(params, extended, config, source.insa_name, member)
-    return AddReport(source.insa_name, folder, images)
+        _replace_params(params, extended, config, name, member)
+    return AddReport(name, folder, rows.images, rows.dropped)
+
+
+def _checked_name(name: str, source_name: str) -> str:
+    if not name:
+        raise DataError(
+            f"a set of your own needs a name: unispector data add {source_name} FOLDER --name NAME"
+        )
+    if not re.fullmatch(r"[\w-]+", name, re.ASCII):
+        raise DataError(f"{name!r}: the name of a set has letters, digits, - and _ only; choose another")
+    return name
 
 
 def _refuse_other_entry(config: Config, name: str, member: SetConfig, params: Path) -> None:
@@ -76,40 +103,6 @@ def _refuse_other_entry(config: Config, name: str, member: SetConfig, params: Pa
             f"{params}: data.sets.{name} is another set already (source {present.source}, path "
             f"{present.path}); rename it first"
         )
-
-
-def _copy_release(source_dir: Path, folder: Path) -> None:
-    """Copy the visible files; `folder` appears complete or not at all."""
-    files = sorted(_visible_files(source_dir))
-    if folder.exists():
-        if not _same_files(source_dir, folder, files):
-            raise DataError(f"{folder}: holds another release already; move it away, then add this one")
-        return
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    try:
-        for file in files:
-            copy = temporary / file
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source_dir / file, copy)  # without the rights: a release is often read-only
-        temporary.rename(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); check space and rights") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _same_files(source_dir: Path, folder: Path, files: list[Path]) -> bool:
-    if sorted(_visible_files(folder)) != files:
-        return False
-    return all(filecmp.cmp(source_dir / file, folder / file, shallow=False) for file in files)
-
-
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Files below a folder, relative to it, without hidden ones such as `.git`."""
-    for file in folder.rglob("*"):
-        name = file.relative_to(folder)
-        if file.is_file() and not any(part.startswith(".") for part in name.parts):
-            yield name
 
 
 def _track(folder: Path, root: Path) -> None:
