@@ -17,12 +17,10 @@ THRESHOLD = 127
 
 
 def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
-    stems = set()
-    for match in tree.matching(r"((?:.*/)?MT_(\w+)/Imgs/[^/]+)\.(?i:jpe?g)"):
+    for match in tree.matching(r"((?:.*/)?MT_(\w+)/Imgs/[^/]+)\.(?:jpe?g|JPE?G)"):
         image, stem, defect = match[0], match[1], match[2].lower()
-        if stem in stems:
+        if len(_images_of(tree, stem)) > 1:
             raise tree.error(image, "two images share this name and so one mask; rename one of them")
-        stems.add(stem)
         mask = f"{stem}.png"
         if defect == FREE:
             tree.account_for(mask)
@@ -32,8 +30,13 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         else:
             yield Entry(image, PRODUCT, (BinaryMask(mask, defect, THRESHOLD),))
     for match in tree.matching(r"((?:.*/)?MT_\w+/Imgs/[^/]+)\.png"):
-        if match[1] not in stems:
+        if not _images_of(tree, match[1]):
             yield Dropped(NO_IMAGE, match[0])
+
+
+def _images_of(tree: ReleaseTree, stem: str) -> list[str]:
+    suffixes = (".jpg", ".jpeg", ".JPG", ".JPEG")
+    return [f"{stem}{suffix}" for suffix in suffixes if f"{stem}{suffix}" in tree]
 
 
 MAGNETIC_TILE = Source(
