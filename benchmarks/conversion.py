@@ -89,10 +89,9 @@ def seconds(action: Callable[[], object]) -> float:
 def speed(root: Path, images: int, side: int, workers: int, rounds: int) -> None:
     """Time all forms and print images per second and ratios."""
     names = make_release(root / "release", images, side)
-    convert = partial(
-        convert_set, "Set", SOURCES["magnetic_tile"], root / "release", ConversionFiles.beside(root / "out.json"),
-        min_side=0.01, workers=workers,
-    )  # fmt: skip
+    files = ConversionFiles.beside(root / "out.json")
+    source, release = SOURCES["magnetic_tile"], root / "release"
+    convert = partial(convert_set, "Set", source, release, files, min_side=0.01, workers=workers)
 
     def drained(function: Callable[..., None]) -> None:
         for _ in map_in_order(partial(function, root=root / "release"), names, workers):

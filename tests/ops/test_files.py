@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,9 @@ from unispector.ops.files import (
     atomic_path,
     atomic_write_bytes,
     atomic_write_text,
+    read_class_mask,
     read_image,
+    read_image_size,
     read_mask,
     sha256_of_tree,
 )
@@ -121,6 +125,74 @@ def test_read_mask_keeps_labels(tmp_path):
     labels = np.random.default_rng(1).integers(0, 7, (20, 30)).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "labels.png")
     assert (read_mask(tmp_path / "labels.png") == labels).all()
+
+
+def test_read_class_mask_takes_the_indices_of_a_palette(tmp_path):
+    labels = np.random.default_rng(1).integers(0, 7, (20, 30)).astype(np.uint8)
+    coloured = Image.fromarray(labels, mode="P")
+    coloured.putpalette(list(np.random.default_rng(2).integers(0, 256, 768)))
+    coloured.save(tmp_path / "p.png")
+    Image.fromarray(labels).save(tmp_path / "l.png")
+    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "i.png")
+    Image.fromarray(np.dstack([labels] * 3)).save(tmp_path / "rgb.png")
+    for name in ("p", "l", "i", "rgb"):
+        mask = read_class_mask(tmp_path / f"{name}.png")
+        assert mask.dtype == np.uint8
+        assert (mask == labels).all(), name
+    Image.fromarray(labels > 3).save(tmp_path / "1.png")
+    assert (read_class_mask(tmp_path / "1.png") == (labels > 3)).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp"])
+@pytest.mark.parametrize("orientation", [None, *range(10)])
+def test_read_image_size_is_the_size_of_the_upright_image(tmp_path, picture, suffix, orientation):
+    path = tmp_path / f"turned{suffix}"
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, exif=exif)
+    height, width, _ = read_image(path).shape
+    assert read_image_size(path) == (width, height)
+
+
+def test_read_image_size_needs_the_header_only(tmp_path, picture):
+    path = tmp_path / "cut.png"
+    Image.fromarray(picture).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert read_image_size(path) == (60, 40)
+    for length in (0, 5, 20):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"cut\.png: not a readable image"):
+            read_image_size(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"cut\.png: no such image"):
+        read_image_size(path)
+
+
+def test_read_image_size_survives_an_orientation_that_is_no_number(tmp_path, picture):
+    path = tmp_path / "odd.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(path, exif=exif)
+    data = path.read_bytes()
+    entry = data.index(b"\x01\x12\x00\x03")  # tag, type SHORT
+    path.write_bytes(data[: entry + 2] + b"\x00\x07" + data[entry + 4 :])  # type UNDEFINED: bytes
+    assert read_image_size(path) == (60, 40)
+    assert read_image(path).shape == (40, 60, 3)
+
+
+def test_files_in_an_archive_read_like_any_other(tmp_path, picture):
+    path = tmp_path / "set" / "a.png"
+    path.parent.mkdir()
+    Image.fromarray(picture).save(path)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as out:
+        out.write(path, "set/a.png")
+    path.unlink()
+    path.parent.rmdir()
+    assert (read_image(path) == picture).all()
+    assert (read_mask(path) == picture.max(axis=2)).all()
+    assert read_image_size(path) == (60, 40)
 
 
 def test_tree_hash_sees_names_and_bytes_but_not_place_or_order(tmp_path):

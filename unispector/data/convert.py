@@ -234,7 +234,12 @@ class _Collected:
         self.images += 1
         for instance in image.instances:
             self.kept[instance.category] += 1
-            self._products[instance.category] = image.product
+            product = self._products.setdefault(instance.category, image.product)
+            if product != image.product:
+                raise DataError(
+                    f"{image.file_name}: category {instance.category!r} is made of two products, "
+                    f"{product!r} and {image.product!r}; rename one of them"
+                )
         instances = [vars(instance) for instance in image.instances]
         line = [image.file_name, image.width, image.height, instances]
         self._spool.write(_compact(line) + "\n")

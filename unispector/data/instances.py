@@ -24,7 +24,8 @@ from unispector.data.sources.rows import (
     Polygon,
 )
 from unispector.errors import DataError
-from unispector.ops.files import read_image_size, read_mask
+from unispector.ops.components import components
+from unispector.ops.files import read_class_mask, read_image_size, read_mask
 from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
 
 EMPTY_MASK = "mask marks nothing"
@@ -118,7 +119,8 @@ def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
     for mark in entry.marks:
         match mark:
             case BinaryMask():
-                _cut(sheet, _read_mask(sheet, mark.file) > mark.threshold, mark.defect)
+                grey = _of_the_image_size(sheet, mark.file, read_mask(root / mark.file))
+                _cut(sheet, grey > mark.threshold, mark.defect)
             case ClassMask():
                 _cut_classes(sheet, mark)
             case Box():
@@ -147,31 +149,13 @@ def _told_losses(sheet: _Sheet) -> Iterator[Dropped]:
         yield Dropped(TOO_SMALL if every else reason, name, count)
 
 
-def components(mask: BoolArray) -> Iterator[tuple[BoolArray, int, int]]:
-    """8-connected components, each as its own crop.
-
-    Args:
-        mask: bool [h, w].
-
-    Yields:
-        (bool [component's h, w], left, top) in the order of their first pixel, row by row.
-    """
-    import cv2
-
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    for label in range(1, count):
-        left, top, width, height = (int(side) for side in stats[label, : cv2.CC_STAT_AREA])
-        yield labels[top : top + height, left : left + width] == label, left, top
-
-
-def _read_mask(sheet: _Sheet, file: str) -> npt.NDArray[np.uint8]:
-    grey = read_mask(sheet.root / file)
-    if grey.shape != (sheet.height, sheet.width):
+def _of_the_image_size(sheet: _Sheet, file: str, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if mask.shape != (sheet.height, sheet.width):
         raise DataError(
-            f"{sheet.root / file}: mask is {grey.shape[1]}x{grey.shape[0]} but its image is "
+            f"{sheet.root / file}: mask is {mask.shape[1]}x{mask.shape[0]} but its image is "
             f"{sheet.width}x{sheet.height}; restore the mask that belongs to it"
         )
-    return grey
+    return mask
 
 
 def _cut(sheet: _Sheet, mask: BoolArray, defect: str) -> None:
@@ -180,7 +164,7 @@ def _cut(sheet: _Sheet, mask: BoolArray, defect: str) -> None:
 
 
 def _cut_classes(sheet: _Sheet, mark: ClassMask) -> None:
-    values = _read_mask(sheet, mark.file)
+    values = _of_the_image_size(sheet, mark.file, read_class_mask(sheet.root / mark.file))
     for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist():
         if value in mark.defects:
             _cut(sheet, values == value, mark.defects[value])

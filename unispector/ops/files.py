@@ -1,11 +1,13 @@
 """Files: atomic writes, images and masks read with checks, content hashes."""
 
 import hashlib
+import re
 import secrets
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from unispector.errors import DataError
 from unispector.ops import packed
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+_PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")
 
 
 @contextmanager
@@ -87,13 +90,23 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the file is absent, unreadable or truncated.
     """
+    return _brightness(_open_upright(path))
+
+
+def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Read a mask file whose stored values are classes: of a palette mask the indices, not the colours.
+
+    Args:
+        path: any file Pillow can decode; other modes are read as `read_mask` reads them.
+
+    Returns:
+        uint8 [h, w], 0 to 255.
+
+    Raises:
+        DataError: the file is absent, unreadable or truncated.
+    """
     image = _open_upright(path)
-    if image.mode == "L":
-        return np.array(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return np.asarray(image).clip(0, 255).astype(np.uint8)
-    brightest: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
-    return brightest
+    return np.array(image, dtype=np.uint8) if image.mode in ("P", "1") else _brightness(image)
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -107,8 +120,29 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
     """
     with _broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (height, width) if turned else (width, height)
+        return (height, width) if _is_turned(image, stream) else (width, height)
+
+
+def _brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode == "L":
+        return np.array(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.asarray(image).clip(0, 255).astype(np.uint8)
+    brightest: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
+    return brightest
+
+
+def _is_turned(image: Image.Image, stream: IO[bytes]) -> bool:
+    """Whether the upright image has the sides of an opened one swapped."""
+    if image.format == "TIFF":  # Pillow has swapped them already
+        return False
+    if image.format == "PNG":  # Pillow would decode all of it to look for an orientation
+        position = stream.tell()
+        stream.seek(0)
+        if not _PNG_ORIENTATION.search(stream.read()):
+            return False
+        stream.seek(position)
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
 def _open_upright(path: str | Path) -> Image.Image:

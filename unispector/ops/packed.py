@@ -5,8 +5,10 @@ names are the same either way, and whatever reads a file of the data's root read
 """
 
 import io
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,7 +19,16 @@ from typing import IO
 from unispector.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes; no image comes near, an archive bomb does
-_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+_HIDDEN_FOLDER = re.compile(r"(?:^|/)\.[^/]*/")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -33,10 +44,10 @@ def read_bytes(path: str | Path) -> bytes:
     path = Path(path)
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         archive = _archive_of(path)
         if archive is None:
-            raise
+            raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     return _open(archive).read(path)
 
 
@@ -65,8 +76,7 @@ def list_files(root: str | Path) -> Iterator[str]:
         root: a folder. Its hidden folders (such as `.git`) are passed over, hidden files are not.
 
     Yields:
-        Posix paths relative to `root`, folder by folder, sorted within a folder; an archive itself is
-        not named.
+        Posix paths relative to `root`, folder by folder; an archive itself is not named.
 
     Raises:
         DataError: no such folder, a folder cannot be read, an archive is broken, a name in it leaves the
@@ -79,22 +89,23 @@ def list_files(root: str | Path) -> Iterator[str]:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    files, folders = [], []
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                (folders if entry.is_dir() else files).append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); check its rights") from error
-    names = {entry.name for entry in entries}
-    for entry in entries:
-        if entry.is_dir():
-            if not entry.name.startswith("."):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".zip") and not entry.name.startswith("."):
-            if entry.name[:-4] in names:
-                raise DataError(f"{entry.path}: lies beside the folder it stands for; remove one of the two")
-            members = _open(Path(entry.path)).members
-            yield from (f"{prefix}{member}" for member in members)
-        else:
-            yield f"{prefix}{entry.name}"
+    for name in sorted(files):
+        if not name.endswith(".zip") or name.startswith("."):
+            yield f"{prefix}{name}"
+            continue
+        if name[:-4] in folders:
+            raise DataError(f"{folder / name}: lies beside the folder it stands for; remove one of the two")
+        yield from (f"{prefix}{member}" for member in _open(folder / name).members)
+    for name in sorted(folders):
+        if not name.startswith("."):
+            yield from _walk(folder / name, f"{prefix}{name}/")
 
 
 def _archive_of(path: Path) -> Path | None:
@@ -127,12 +138,13 @@ class _Archive:
             self._file = zipfile.ZipFile(path)
         except (OSError, *_BROKEN_ARCHIVE) as error:
             raise DataError(f"{path}: not a readable zip archive ({error}); fetch it again") from error
-        infos = [info for info in self._file.infolist() if not info.is_dir()]
+        infos = {_checked(info.filename, path): info for info in self._file.infolist() if not info.is_dir()}
         top = f"{path.stem}/"
-        # Archives are made either of the folder or of what is in it.
-        lead = "" if all(info.filename.startswith(top) for info in infos) else top
-        self._by_name = {lead + _checked(info.filename, path): info for info in infos}
-        self.members = sorted(self._by_name)
+        # Archives are made either of the folder or of what is in it; macOS adds a folder of its own.
+        own = (name for name in infos if not name.startswith("__MACOSX/"))
+        lead = "" if all(name.startswith(top) for name in own) else top
+        self._by_name = {lead + name: info for name, info in infos.items()}
+        self.members = sorted(name for name in self._by_name if not _HIDDEN_FOLDER.search(name))
 
     def holds(self, path: Path) -> bool:
         return self._name(path) in self._by_name
@@ -158,7 +170,8 @@ def _opened(archive: Path, _mtime_ns: int, _size: int, _process: int) -> _Archiv
 
 
 def _checked(name: str, archive: Path) -> str:
+    """A member's name, tidied (`./a` is `a`)."""
     parts = PurePosixPath(name).parts
     if "\\" in name or ".." in parts or name.startswith("/") or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{archive}: the name {name!r} in it leaves its folder; do not use this archive")
-    return name
+    return "/".join(parts)

@@ -75,16 +75,23 @@ def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
     Raises:
         DataError: keys are missing, `counts` is no run-length code, or its runs do not fill h x w.
     """
-    try:
-        height, width = (int(side) for side in rle["size"])
-        counts = rle["counts"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError('mask code without "size": [h, w] and "counts"; export it as COCO RLE') from error
+    height, width = _size(rle)
+    counts = rle.get("counts")
     runs = _runs_of_string(counts) if isinstance(counts, str | bytes) else _runs_of_list(counts)
-    if height < 1 or width < 1 or (runs < 0).any() or runs.sum() != height * width:
+    # The sum alone could overflow to the right value.
+    fills = (runs >= 0).all() and (runs <= height * width).all() and runs.sum() == height * width
+    if height < 1 or width < 1 or not fills:
         raise DataError(f"mask code does not fill its size {width}x{height}; export the annotation again")
     values = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in rle["size"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError('mask code without "size": [h, w]; export it as COCO RLE') from error
+    return height, width
 
 
 def _runs_of_list(counts: object) -> npt.NDArray[np.int64]:
@@ -130,11 +137,10 @@ def segmentation_to_mask(
         DataError: the field is malformed or belongs to an image of another size.
     """
     if isinstance(segmentation, Mapping):
-        mask = decode_rle(segmentation)
-        if mask.shape != (h, w):
-            found = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise DataError(f"mask is {found} but the image is {w}x{h}; export the annotation again")
-        return mask
+        height, width = _size(segmentation)  # compared before a mask of that size is made
+        if (height, width) != (h, w):
+            raise DataError(f"mask is {width}x{height} but the image is {w}x{h}; export the annotation again")
+        return decode_rle(segmentation)
     polygons = [_checked_polygon(points, h, w) for points in segmentation]
     if not polygons:
         raise DataError("segmentation without any polygon; give one, or null for a box only")

@@ -1,22 +1,27 @@
 """The defect families, and how their instances are put on a part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import cv2
 import numpy as np
 
+from unispector.data.mini.bands import crease, rolled_pit, uneven, weld_line
 from unispector.data.mini.bodies import blowhole, bubble, contamination, missing
+from unispector.data.mini.edges import chip, crescent, flash
 from unispector.data.mini.lines import crack, fray, glue, scratch, thread, wrinkle
 from unispector.data.mini.marks import Mark, Painter, Site, blend
 from unispector.data.mini.noise import Field
 from unispector.data.mini.patches import burn, chatter, dent, pitting, smear, stain
+from unispector.data.mini.reliefs import bent, delamination, melt
 from unispector.data.mini.scene import Scene
+from unispector.data.mini.spots import oil_spot, rust, silk_spot, water_spot
 from unispector.errors import DataError
 
 ATTEMPTS = 400
 TRIES_PER_INSTANCE = 12
+GAP = 2
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,16 @@ class Family:
         painter: paints one instance.
         smallest, largest: its longest side as a share of the image's shorter side.
         at_edge: instances sit on the part's edge or the frame's.
+        spanning: instances may start anywhere on the part and run on over its edge, which cuts them off.
+        overhangs: instances reach over the part's edge onto the background.
     """
 
     painter: Painter
     smallest: float
     largest: float
     at_edge: bool = False
+    spanning: bool = False
+    overhangs: bool = False
 
 
 CATALOGUE: Mapping[str, Family] = MappingProxyType(
@@ -53,6 +62,20 @@ CATALOGUE: Mapping[str, Family] = MappingProxyType(
         "Thread": Family(thread, 0.12, 0.5),
         "Chatter": Family(chatter, 0.13, 0.45),
         "Glue": Family(glue, 0.18, 0.6),
+        "Uneven": Family(uneven, 0.5, 3.0, spanning=True),
+        "WeldLine": Family(weld_line, 0.5, 3.2, spanning=True),
+        "Crease": Family(crease, 0.3, 2.4, spanning=True),
+        "Crescent": Family(crescent, 0.12, 0.6, at_edge=True),
+        "OilSpot": Family(oil_spot, 0.11, 0.5),
+        "WaterSpot": Family(water_spot, 0.1, 0.6),
+        "SilkSpot": Family(silk_spot, 0.22, 1.0),
+        "RolledPit": Family(rolled_pit, 0.2, 1.3, spanning=True),
+        "Rust": Family(rust, 0.12, 0.65),
+        "Melt": Family(melt, 0.08, 0.4),
+        "Bent": Family(bent, 0.2, 0.75),
+        "Flash": Family(flash, 0.2, 0.9, at_edge=True, overhangs=True),
+        "Chip": Family(chip, 0.17, 0.6, at_edge=True),
+        "Delamination": Family(delamination, 0.12, 0.5),
     }
 )
 FAMILIES: tuple[str, ...] = tuple(CATALOGUE)
@@ -72,18 +95,54 @@ def paint_defects(scene: Scene, rng: np.random.Generator, family: str) -> Mark:
     Raises:
         DataError: the image is too small to hold an instance.
     """
-    kind = CATALOGUE[family]
     wanted = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.27, 0.15, 0.08]))
+    return _paint(scene, rng, family, wanted, crowd=wanted, others=np.zeros(scene.size, np.float32))
+
+
+def paint_several(
+    scene: Scene, rng: np.random.Generator, families: Sequence[str]
+) -> tuple[Field, dict[str, Field]]:
+    """Put one or two instances of every family on the part; those of different families never touch.
+
+    Args:
+        scene: the sound part.
+        rng: source of randomness.
+        families: some of `FAMILIES`, each once.
+
+    Returns:
+        The reflectance with all defects, and the coverage of every family's.
+
+    Raises:
+        DataError: the image is too small to hold an instance of every family.
+    """
+    wanted = {family: int(rng.choice([1, 2], p=[0.75, 0.25])) for family in families}
+    crowd = sum(wanted.values())
+    reflectance, covered = scene.reflectance, np.zeros(scene.size, np.float32)
+    coverages: dict[str, Field] = {}
+    for family, count in wanted.items():
+        mark = _paint(scene.with_reflectance(reflectance), rng, family, count, crowd, covered)
+        reflectance, coverages[family] = mark.reflectance, mark.coverage
+        covered = np.maximum(covered, mark.coverage)
+    return reflectance, coverages
+
+
+def _paint(
+    scene: Scene, rng: np.random.Generator, family: str, wanted: int, crowd: int, others: Field
+) -> Mark:
+    """Up to `wanted` instances, at least one, sized for a crowd of `crowd` and clear of `others`."""
+    kind = CATALOGUE[family]
     total = Mark(scene.reflectance, np.zeros(scene.size, np.float32))
     placed = 0
     for attempt in range(ATTEMPTS):
         if placed == wanted or (placed and attempt >= TRIES_PER_INSTANCE * wanted):
             return total
         current = scene.with_reflectance(total.reflectance)
-        mark = kind.painter(current, rng, _site(scene, rng, kind, crowd=wanted))
-        mark = Mark(blend(current.reflectance, mark.reflectance, scene.part), mark.coverage * scene.part)
+        mark = kind.painter(current, rng, _site(scene, rng, kind, crowd))
+        if not kind.overhangs:
+            kept = blend(current.reflectance, mark.reflectance, scene.part)
+            mark = Mark(kept, mark.coverage * scene.part)
         room = 1 if rng.random() < 0.08 else round(6 * scene.unit) | 1
-        if _is_sound(mark, total, room):
+        if _is_sound(mark, total, room) and _is_apart(mark, others):
             total = Mark(mark.reflectance, np.maximum(total.coverage, mark.coverage))
             placed += 1
     if not placed:
@@ -104,7 +163,11 @@ def _site(scene: Scene, rng: np.random.Generator, kind: Family, crowd: int) -> S
     whole = kind.at_edge or rng.random() < 0.8
     solid = np.pad((scene.part > 0.5).astype(np.uint8), 1, constant_values=0 if whole else 1)
     distance = cv2.distanceTransform(solid, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    near, far = (0.0, 0.12 * extent + 2) if kind.at_edge else ((0.4 if whole else 0.15) * extent, np.inf)
+    near, far = (0.4 if whole else 0.15) * extent, np.inf
+    if kind.at_edge:
+        near, far = 0.0, 0.12 * extent + 2
+    elif kind.spanning:
+        near = 0.08 * side
     allowed = (distance > near) & (distance <= far)
     rows, columns = np.nonzero(allowed if allowed.any() else distance > 0)
     pick = int(rng.integers(len(rows)))
@@ -125,3 +188,10 @@ def _is_sound(mark: Mark, total: Mark, room: int) -> bool:
         return False
     inside: Field = mark.reflectance[solid > 0] - total.reflectance[solid > 0]
     return float(np.abs(inside).mean()) > 0.026
+
+
+def _is_apart(mark: Mark, others: Field) -> bool:
+    """Whether at least `GAP` pixels lie between an instance and the other families' defects."""
+    side = 2 * GAP + 1
+    grown = cv2.dilate((mark.coverage > 0.5).astype(np.uint8), np.ones((side, side), np.uint8))
+    return not np.any(grown[others > 0.1])

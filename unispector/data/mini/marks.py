@@ -97,3 +97,18 @@ def closed(coverage: Field, gap: float) -> Field:
 def soft(coverage: Field, sigma: float) -> Field:
     """Coverage with its border blurred by `sigma` pixels; [h, w]."""
     return as_field(cv2.GaussianBlur(coverage, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE))
+
+
+def eased(values: npt.ArrayLike) -> Field:
+    """`values` held to 0..1, leaving 0 and reaching 1 without a kink; [h, w]."""
+    share = np.clip(as_field(values), 0, 1)
+    return as_field(share * share * (3 - 2 * share))
+
+
+def largest_piece(coverage: Field) -> Field:
+    """Coverage without what does not hang together with its largest piece; [h, w]."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((coverage > 0.5).astype(np.uint8), connectivity=8)
+    if len(stats) < 3:
+        return coverage
+    main = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
+    return as_field(coverage * cv2.dilate(main, np.ones((3, 3), np.uint8)))

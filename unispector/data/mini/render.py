@@ -1,5 +1,6 @@
-"""One image of insa-mini: part, defects, lamp and camera, as a pure function of family, index and seed."""
+"""One image of insa-mini: part, defects, lamp and camera, as a pure function of families, index and seed."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
 from zlib import crc32
@@ -7,9 +8,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from unispector.data.mini.defects import FAMILIES, paint_defects
+from unispector.data.mini.defects import FAMILIES, paint_defects, paint_several
 from unispector.data.mini.noise import Field, Size, as_field, blurred
-from unispector.data.mini.scene import build_scene
+from unispector.data.mini.scene import Scene, build_scene
 from unispector.errors import DataError
 
 DEFECT_FREE = "Free"
@@ -26,15 +27,21 @@ class RenderedImage:
 
     Attributes:
         image: [h, w] uint8 grey values.
-        mask: [h, w] uint8, share of a pixel that the defects cover times 255; > 127 is the exact mask.
+        masks: family -> [h, w] uint8, share of a pixel that its defects cover times 255; > 127 is the
+            exact mask. Exact masks of different families are at least two pixels apart. Empty for "Free".
         clean: [h, w] uint8, the same part, lamp and camera noise without the defects.
         exposure: step of the exposure series, 1 (dark) .. 6 (bright).
     """
 
     image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8]
+    masks: Mapping[str, npt.NDArray[np.uint8]]
     clean: npt.NDArray[np.uint8]
     exposure: int
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        """The defects of all families together, as in `masks`; [h, w] uint8."""
+        return np.asarray(np.max([np.zeros_like(self.clean), *self.masks.values()], axis=0), np.uint8)
 
 
 def render(family: str, index: int, *, seed: int, size: int) -> RenderedImage:
@@ -51,19 +58,60 @@ def render(family: str, index: int, *, seed: int, size: int) -> RenderedImage:
     """
     if family not in (*FAMILIES, DEFECT_FREE):
         raise DataError(f"mini: no family {family!r}; known: {', '.join(FAMILIES)}, {DEFECT_FREE}")
+    scene, camera, rng = _sound_part(family, index, seed, size)
+    if family == DEFECT_FREE:
+        return _picture(scene, camera, scene.reflectance, {})
+    defects = paint_defects(scene, rng, family)
+    return _picture(scene, camera, defects.reflectance, {family: defects.coverage})
+
+
+def render_several(families: Sequence[str], index: int, *, seed: int, size: int) -> RenderedImage:
+    """Draw image `index` of those that show all of `families`, one or two instances of each.
+
+    A single family gives what `render` gives.
+
+    Args:
+        families: some of `FAMILIES`, each once; another order is another image.
+        index: number of the image within its set of families, from 0.
+        seed: seed of the whole set.
+        size: nominal height in pixels; the width is 0.6 to 1.6 times that.
+
+    Raises:
+        DataError: a family is unknown or named twice, there is none, or an image of this size cannot hold
+            them all.
+    """
+    if not families or len(set(families)) < len(families) or not set(families) <= set(FAMILIES):
+        raise DataError(
+            f"mini: families must be known and differ, not {list(families)}; known: {', '.join(FAMILIES)}"
+        )
+    if len(families) == 1:
+        return render(families[0], index, seed=seed, size=size)
+    scene, camera, rng = _sound_part("+".join(families), index, seed, size)
+    reflectance, coverages = paint_several(scene, rng, families)
+    return _picture(scene, camera, reflectance, coverages)
+
+
+def _sound_part(name: str, index: int, seed: int, size: int) -> tuple[Scene, "_Camera", np.random.Generator]:
+    """Part and camera of image `index` among those called `name`, and the randomness for its defects."""
     # A stream of its own per image and purpose: more images, or another defect, leave the rest as it is.
     part_rng, defect_rng, camera_rng = (
-        np.random.default_rng([seed % 2**63, crc32(family.encode()), index, purpose]) for purpose in range(3)
+        np.random.default_rng([seed % 2**63, crc32(name.encode()), index, purpose]) for purpose in range(3)
     )
     shape = (round(size * part_rng.uniform(0.88, 1.12)), round(size * part_rng.uniform(0.6, 1.6)))
     scene = build_scene(part_rng, shape, size / DESIGN_SIZE)
-    camera = _Camera(camera_rng, shape, size / DESIGN_SIZE)
+    return scene, _Camera(camera_rng, shape, size / DESIGN_SIZE), defect_rng
+
+
+def _picture(
+    scene: Scene, camera: "_Camera", reflectance: Field, coverages: Mapping[str, Field]
+) -> RenderedImage:
+    """The photograph of `reflectance`, with the coverages as masks."""
+    masks = {
+        family: np.rint(np.clip(coverage, 0, 1) * 255).astype(np.uint8)
+        for family, coverage in coverages.items()
+    }
     clean = camera.take(scene.reflectance)
-    if family == DEFECT_FREE:
-        return RenderedImage(clean, np.zeros(shape, np.uint8), clean, camera.exposure)
-    defects = paint_defects(scene, defect_rng, family)
-    mask = np.rint(np.clip(defects.coverage, 0, 1) * 255).astype(np.uint8)
-    return RenderedImage(camera.take(defects.reflectance), mask, clean, camera.exposure)
+    return RenderedImage(camera.take(reflectance), masks, clean, camera.exposure)
 
 
 class _Camera:

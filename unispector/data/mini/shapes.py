@@ -118,8 +118,8 @@ def turned(points: Points, angle: float) -> Points:
 
 def local_axes(size: Size, centre: Points, angle: float) -> tuple[Field, Field]:
     """Coordinates (along, across) of every pixel about `centre`, in pixels; each [h, w]."""
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
+    dx = np.arange(size[1], dtype=np.float32)[None, :] - np.float32(centre[0])
+    dy = np.arange(size[0], dtype=np.float32)[:, None] - np.float32(centre[1])
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return c * dx + s * dy, c * dy - s * dx
 
@@ -128,6 +128,11 @@ def depth(coverage: Field) -> Field:
     """Distance in pixels of every covered pixel from the outline, 0 outside; [h, w]."""
     inside = np.pad((coverage > 0.5).astype(np.uint8), 1)
     return as_field(cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1])
+
+
+def filled(inside: npt.ArrayLike) -> Field:
+    """Coverage of a shape, from every pixel's distance to its outline (pixels, positive inside); [h, w]."""
+    return as_field(np.clip(as_field(inside) + np.float32(0.5), 0, 1))
 
 
 def slope(height: Field, light: float) -> Field:

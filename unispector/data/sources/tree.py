@@ -10,6 +10,13 @@ from typing import Any
 from unispector.errors import DataError
 from unispector.ops import packed
 
+_NO_TEXT = re.compile(r"[\0\n\ud800-\udfff]")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written to a table and a message: one line, no broken encoding."""
+    return not _NO_TEXT.search(name)
+
 
 class ReleaseTree:
     """Names of all files of a release, and a mark on those that have been accounted for.
@@ -23,7 +30,7 @@ class ReleaseTree:
         hidden: names of hidden files, such as macOS' `._*`.
 
     Raises:
-        DataError: no such folder, or an archive in it cannot be used.
+        DataError: no such folder, an archive in it cannot be used, or a file name is not one line of UTF-8.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -31,6 +38,10 @@ class ReleaseTree:
         files: list[str] = []
         self.hidden: list[str] = []
         for name in packed.list_files(self.root):
+            if not is_text(name):
+                raise DataError(
+                    f"{self.root}: the file name {name!a} is not one line of UTF-8; rename the file"
+                )
             (self.hidden if name.rpartition("/")[2].startswith(".") else files).append(name)
         self.files = sorted(files)
         self._accounted = bytearray(len(self.files))
@@ -92,7 +103,7 @@ class ReleaseTree:
             file: the annotation file, for the message.
 
         Raises:
-            DataError: the path is absolute or leads out of the release.
+            DataError: the path is absolute, leads out of the release, or is no readable text.
         """
         parts: list[str] = [part for part in folder.split("/") if part]
         written = PurePosixPath(path.replace("\\", "/"))
@@ -104,9 +115,9 @@ class ReleaseTree:
             else:
                 parts.append(part)
         else:
-            if not written.is_absolute() and "\0" not in path and not re.match(r"[A-Za-z]:", path):
+            if not written.is_absolute() and is_text(path) and not re.match(r"[A-Za-z]:", path):
                 return "/".join(parts)
-        raise self.error(file, f"the path {path!r} in it leaves the release; correct it")
+        raise self.error(file, f"the path {path!r} in it leaves the release or is no text; correct it")
 
     def error(self, name: str, problem: str) -> DataError:
         """An error that names a file of the release."""

@@ -1,0 +1,205 @@
+"""COCO annotation files of a raw release: what is harmless may be missing, what counts must be right.
+
+Annotation ids, areas and image sizes may be absent; boxes, polygons, codes and the references between
+the three lists may not be wrong. Images listed more than once are united.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from unispector.data.sources.rows import (
+    DEFECT_FREE,
+    DUPLICATE,
+    NOT_A_REGION,
+    ORPHAN,
+    Box,
+    Code,
+    Dropped,
+    Entry,
+    Mark,
+    Polygon,
+)
+from unispector.data.sources.tree import ReleaseTree, is_text
+
+CROWD = "region of many instances (iscrowd)"
+REPEATED = "mark listed twice"
+_LISTS = ("images", "annotations", "categories")
+
+
+def is_coco(content: object) -> TypeGuard[dict[str, list[Any]]]:
+    """Whether a JSON file's content has the three lists of a COCO file."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)
+
+
+@dataclass
+class _Image:
+    """What is listed of one image so far."""
+
+    size: tuple[int, int] | None
+    marks: list[Mark] = field(default_factory=list)
+    losses: Counter[str] = field(default_factory=Counter)
+    times_listed: int = 0
+
+
+class Listing:
+    """The images of one or several COCO files, each with all that is marked on it.
+
+    Args:
+        tree: the release.
+    """
+
+    def __init__(self, tree: ReleaseTree) -> None:
+        self._tree = tree
+        self._images: dict[str, _Image] = {}
+
+    def __contains__(self, file_name: str) -> bool:
+        return file_name in self._images
+
+    def add(self, file: str, content: object, folders: Sequence[str]) -> None:
+        """Take in one COCO file.
+
+        Args:
+            file: its name in the release.
+            content: its JSON.
+            folders: where its images may lie; a path is taken relative to the first in which there is
+                such a file.
+
+        Raises:
+            DataError: it is no COCO file, a record of it is malformed, an id stands for two things, an
+                annotation refers to what is not listed, or a path leaves the release.
+        """
+        if not is_coco(content):
+            raise self._tree.error(
+                file, "no COCO file, which has lists of images, annotations and categories; export it again"
+            )
+        try:
+            names = _named(content, "categories", "name")
+            paths = _named(content, "images", "file_name")
+            listed = {id_: self._listed(file, path, folders) for id_, path in paths.items()}
+            for where, row in _objects(content, "images"):
+                _enter(where, row, listed[row["id"]])
+            for where, row in _objects(content, "annotations"):
+                _add_mark(where, row, listed, names)
+        except ValueError as error:
+            raise self._tree.error(file, f"{error}; correct it or export the file again") from error
+
+    def rows(self, product: str) -> Iterator[Entry | Dropped]:
+        """A row per image that can be used, and what is left out of it."""
+        for file_name, image in self._images.items():
+            if file_name not in self._tree:
+                yield Dropped(ORPHAN, file_name, len(image.marks) + image.losses.total())
+                continue
+            if image.times_listed > 1:
+                yield Dropped(DUPLICATE, file_name)
+            for reason, count in image.losses.items():
+                yield Dropped(reason, file_name, count)
+            if image.marks:
+                yield Entry(file_name, product, tuple(image.marks), image.size)
+            elif not image.losses:
+                yield Dropped(DEFECT_FREE, file_name)
+
+    def _listed(self, file: str, path: str, folders: Sequence[str]) -> _Image:
+        return self._images.setdefault(self._place(file, path, folders), _Image(size=None))
+
+    def _place(self, file: str, path: str, folders: Sequence[str]) -> str:
+        first = self._tree.below(folders[0], path, file)
+        if ".." in path or first in self._tree:  # what climbs is meant from the first folder
+            return first
+        places = (self._tree.below(folder, path, file) for folder in folders[1:])
+        return next((place for place in places if place in self._tree), first)
+
+
+def _objects(content: dict[str, list[Any]], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The records of one of the lists, each with what to call it in a message."""
+    for position, row in enumerate(content[key]):
+        where = f"{key}[{position}]"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} is no object")
+        yield where, row
+
+
+def _named(content: dict[str, list[Any]], key: str, name: str) -> dict[Hashable, str]:
+    """Id -> name of one of the lists."""
+    named: dict[Hashable, str] = {}
+    for where, row in _objects(content, key):
+        id_, text = _reference(where, row, "id"), row.get(name)
+        if not isinstance(text, str) or not text.strip() or not is_text(text):
+            raise ValueError(f"{where}: {name} {text!r} is no text")
+        if named.setdefault(id_, text.strip()) != text.strip():
+            raise ValueError(f"{where}: the id {id_!r} stands for {named[id_]!r} already")
+    return named
+
+
+def _reference(where: str, row: Mapping[str, Any], key: str) -> Hashable:
+    value = row.get(key)
+    if not isinstance(value, int | float | str):
+        raise ValueError(f"{where}: {key} {value!r} is no id")
+    return value
+
+
+def _enter(where: str, row: Mapping[str, Any], image: _Image) -> None:
+    image.times_listed += 1
+    width, height = row.get("width"), row.get("height")
+    if not width and not height:
+        return
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise ValueError(f"{where}: width {width!r} and height {height!r} are no whole numbers")
+    if image.size not in (None, (width, height)):
+        raise ValueError(f"{where}: {row['file_name']!r} is listed with another width or height before")
+    image.size = (width, height)
+
+
+def _add_mark(
+    where: str,
+    row: Mapping[str, Any],
+    images: Mapping[Hashable, _Image],
+    categories: Mapping[Hashable, str],
+) -> None:
+    image_id, category_id = _reference(where, row, "image_id"), _reference(where, row, "category_id")
+    if image_id not in images:
+        raise ValueError(f"{where}: there is no image with the id {image_id!r}")
+    if category_id not in categories:
+        raise ValueError(f"{where}: there is no category with the id {category_id!r}")
+    crowd = row.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise ValueError(f"{where}: iscrowd {crowd!r} is neither 0 nor 1")
+    image, mark = images[image_id], _mark(where, row, categories[category_id])
+    if crowd:
+        image.losses[CROWD] += 1
+    elif mark is None:
+        image.losses[NOT_A_REGION] += 1
+    elif mark in image.marks:
+        image.losses[REPEATED] += 1
+    else:
+        image.marks.append(mark)
+
+
+def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
+    """The instance; None if it is a point or a line, which marks no region."""
+    segmentation = row.get("segmentation")
+    if isinstance(segmentation, dict) and segmentation:
+        return Code(defect, segmentation)
+    if not isinstance(segmentation, list | None):
+        raise ValueError(f"{where}: segmentation is neither a list of polygons nor a run-length code")
+    parts = [_numbers(where, "a polygon", part) for part in segmentation or () if part != []]
+    if any(len(part) % 2 for part in parts):
+        raise ValueError(f"{where}: a polygon has an x without its y")
+    if parts:
+        regions = tuple(part for part in parts if len(part) >= 6)
+        return Polygon(defect, regions) if regions else None
+    box = _numbers(where, "bbox", row.get("bbox"))
+    if len(box) != 4 or min(box[2:]) < 0:
+        raise ValueError(f"{where}: bbox {list(box)} is not x, y, width, height")
+    return Box(defect, (box[0], box[1], box[2], box[3]))
+
+
+def _numbers(where: str, what: str, values: object) -> tuple[float, ...]:
+    """Finite numbers; comparing also refuses NaN and what is too large for a float."""
+    if not isinstance(values, list) or not all(
+        isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
+        for value in values
+    ):
+        raise ValueError(f"{where}: {what} is no list of numbers")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,48 @@
+"""What several annotation formats write alike: names, numbers, image sizes, suffixes of images."""
+
+import math
+
+from unispector.data.sources.tree import is_text
+
+IMAGE_SUFFIX = r"(?i:jpe?g|png|bmp|tiff?|webp)"
+
+
+def to_number(value: object) -> float:
+    """A finite number, given as such or as text.
+
+    Raises:
+        ValueError: it is something else; the message says what was found.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("a number is missing" if value is None else f"{value!r} is no finite number")
+    return number
+
+
+def to_name(value: object) -> str:
+    """A class name, its blanks trimmed and runs of them joined.
+
+    Raises:
+        ValueError: it is no text, empty, or holds characters that cannot be written.
+    """
+    name = " ".join(value.split()) if isinstance(value, str) else ""
+    if not name or not is_text(name):
+        raise ValueError("it has no name" if value in (None, "") else f"{value!r} is no name")
+    return name
+
+
+def to_size(width: object, height: object) -> tuple[int, int] | None:
+    """Width and height in pixels as an annotation states them; None where one is absent or 0.
+
+    Raises:
+        ValueError: they are no whole numbers of pixels.
+    """
+    if width is None or height is None:
+        return None
+    sides = to_number(width), to_number(height)
+    if any(side < 0 or not side.is_integer() for side in sides):
+        raise ValueError(f"{sides[0]:g}x{sides[1]:g} is no size in pixels")
+    return (int(sides[0]), int(sides[1])) if all(sides) else None

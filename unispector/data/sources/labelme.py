@@ -1,0 +1,131 @@
+"""A user's own LabelMe set: one JSON file of shapes for each image, beside it or naming it."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number, to_size
+from unispector.data.sources.rows import (
+    DEFECT_FREE,
+    NO_ANNOTATION,
+    NOT_A_REGION,
+    ORPHAN,
+    Box,
+    Dropped,
+    Entry,
+    Polygon,
+)
+from unispector.data.sources.source import Source
+from unispector.data.sources.tree import ReleaseTree
+
+CIRCLE_CORNERS = 64  # covers 99.8 % of the circle
+
+
+def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
+    images = defaultdict(list)
+    for match in tree.matching(rf"(.+)\.{IMAGE_SUFFIX}"):
+        images[match[1]].append(match[0])
+    annotated: dict[str, str] = {}
+    for match in tree.matching(r"(.+)\.(?i:json)"):
+        name = match[0]
+        content = tree.read_json(name)
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            raise tree.error(name, "no LabelMe annotation, it has no list `shapes`; remove or replace it")
+        image = _image_of(tree, name, content.get("imagePath"), images.get(match[1], []))
+        if image is None:
+            yield Dropped(ORPHAN, name, len(content["shapes"]))
+            continue
+        other = annotated.setdefault(image, name)
+        if other != name:
+            raise tree.error(name, f"annotates {image}, as does {other}; remove one of the two")
+        yield from _image_rows(tree, image, name, content)
+    for same_stem in images.values():
+        yield from (Dropped(NO_ANNOTATION, image) for image in same_stem if image not in annotated)
+
+
+def _image_of(tree: ReleaseTree, name: str, path: object, beside: list[str]) -> str | None:
+    """The image that an annotation names; where that is not there, the one of its stem beside it."""
+    if isinstance(path, str):
+        image = tree.below(name.rpartition("/")[0], path, name)
+        if image in tree:
+            return image
+    if len(beside) > 1:
+        raise tree.error(name, f"may belong to {beside[0]} or {beside[1]}; correct its imagePath")
+    return beside[0] if beside else None
+
+
+def _image_rows(
+    tree: ReleaseTree, image: str, name: str, content: dict[str, Any]
+) -> Iterator[Entry | Dropped]:
+    try:
+        size = to_size(content.get("imageWidth"), content.get("imageHeight"))
+    except ValueError as error:
+        raise tree.error(name, f"imageWidth, imageHeight: {error}; correct them") from error
+    groups = defaultdict(list)
+    for number, shape in enumerate(content["shapes"], start=1):
+        try:
+            mark = _mark(shape)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise tree.error(
+                name, f"shape {number} is not as LabelMe writes it ({error}); mend it"
+            ) from error
+        if mark is None:
+            yield Dropped(NOT_A_REGION, image, 1)
+        else:
+            group = shape.get("group_id")
+            groups[mark.defect, f"alone {number}" if group is None else repr(group)].append(mark)
+    if groups:
+        yield Entry(image, "", tuple(_joined(marks) for marks in groups.values()), size)
+    elif not content["shapes"]:
+        yield Dropped(DEFECT_FREE, image)
+
+
+def _mark(shape: dict[str, Any]) -> Box | Polygon | None:
+    """A shape's region; None where its type has none. Early versions write polygons without a type."""
+    kind = shape.get("shape_type") or "polygon"
+    if kind not in {"polygon", "rectangle", "circle"}:
+        return None
+    defect = to_name(shape["label"])
+    points = [(to_number(x), to_number(y)) for x, y in shape["points"]]
+    if len(points) < (3 if kind == "polygon" else 2):
+        raise ValueError(f"{defect!r} is a {kind} of {len(points)} points")
+    if kind == "rectangle":
+        return _rectangle(defect, points)
+    corners = points if kind == "polygon" else _circle(points[0], points[1])
+    return Polygon(defect, (tuple(value for point in corners for value in point),))
+
+
+def _rectangle(defect: str, points: list[tuple[float, float]]) -> Box:
+    columns, rows = [x for x, _ in points], [y for _, y in points]
+    left, top = min(columns), min(rows)
+    return Box(defect, (left, top, max(columns) - left, max(rows) - top))
+
+
+def _circle(centre: tuple[float, float], on_it: tuple[float, float]) -> list[tuple[float, float]]:
+    radius = math.dist(centre, on_it)
+    angles = (2 * math.pi * corner / CIRCLE_CORNERS for corner in range(CIRCLE_CORNERS))
+    return [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
+
+
+def _joined(marks: list[Box | Polygon]) -> Box | Polygon:
+    """Shapes of one group as one instance."""
+    if len(marks) == 1:
+        return marks[0]
+    return Polygon(marks[0].defect, tuple(part for mark in marks for part in _parts(mark)))
+
+
+def _parts(mark: Box | Polygon) -> tuple[tuple[float, ...], ...]:
+    if isinstance(mark, Polygon):
+        return mark.parts
+    x, y, w, h = mark.xywh
+    return ((x, y, x + w, y, x + w, y + h, x, y + h),)
+
+
+LABELME = Source(
+    title="LabelMe",
+    layout="images, each with a .json of the same stem beside it, or one whose imagePath names it",
+    published="your own data, as LabelMe, X-AnyLabeling and others write it",
+    rows=_rows,
+    drops_small=False,
+)
