@@ -12,7 +12,7 @@ from unispector.data.convert import ConversionFiles, ConversionReport, convert_s
 from unispector.data.sources.gc10 import GC10
 from unispector.errors import DataError
 
-SIZE = (60, 40)
+SIZE = (160, 120)
 Boxes = dict[tuple[str, str], list[list[float]]]
 
 
@@ -84,11 +84,13 @@ def test_voc_packings(tmp_path: Path, folders: tuple[str, str], labels: str) -> 
     # The folder says water spot, the file says two other defects; its `filename` names another image.
     put_xml(
         root / labels / "img_01_1_00001.xml",
-        ("10_yaozhed", 1, 1, 60, 40),
+        ("10_yaozhed", 1, 1, 160, 120),
         ("2_hanfeng", 11, 5, 20, 5),
         filename="../../img_01_1_00003.jpg",
     )
-    put_xml(root / labels / "img_01_1_00002.xml", ("9_zhehen", 2, 3, 4, 6), ("d", 1, 1, 9, 9))
+    put_xml(
+        root / labels / "img_01_1_00002.xml", ("9_zhehen", 2, 3, 4, 6), ("d", 1, 1, 9, 9), ("d", 2, 2, 9, 9)
+    )
     put_xml(root / labels / "img_01_1_00004.xml", ("d", 1, 1, 9, 9))
     put_xml(root / labels / "img_01_1_00005.xml")
     put_xml(root / labels / "gone.xml", ("1_chongkong", 1, 1, 9, 9), ("1_chongkong", 3, 3, 9, 9))
@@ -98,7 +100,7 @@ def test_voc_packings(tmp_path: Path, folders: tuple[str, str], labels: str) -> 
 
     first = sorted(folders)[0]
     assert boxes == {
-        (f"{folders[0]}/img_01_1_00001.jpg", "gc10_waist_folding"): [[0, 0, 60, 40]],
+        (f"{folders[0]}/img_01_1_00001.jpg", "gc10_waist_folding"): [[0, 0, 160, 120]],
         # Thinner than the size rule allows: people drew it, so it stays.
         (f"{folders[0]}/img_01_1_00001.jpg", "gc10_welding_line"): [[10, 4, 10, 1]],
         (f"{first}/img_01_1_00002.jpg", "gc10_crease"): [[1, 2, 3, 4]],
@@ -107,7 +109,7 @@ def test_voc_packings(tmp_path: Path, folders: tuple[str, str], labels: str) -> 
         "image listed twice": (1, 0),
         "image without its annotation": (1, 0),
         "image without defects": (1, 0),
-        "unknown class: d": (2, 2),
+        "unknown class: d": (2, 3),
         "annotation without its image": (1, 2),
         "file outside the layout": (1, 0),
     }
@@ -126,7 +128,7 @@ def test_supervisely_packing(tmp_path: Path, dataset: str) -> None:
         labels / "a.jpg.json",
         rectangle("waist folding", [3, 2], [7, 9]),
         rectangle("silk_spot", [7, 9], [3, 2]),
-        rectangle("silk_spot", [59, 0], [0, 39]),
+        rectangle("silk_spot", [159, 0], [0, 119]),
         rectangle("glare", [0, 0], [5, 5]),
     )
     put_supervisely(labels / "b.jpg.json")
@@ -136,7 +138,7 @@ def test_supervisely_packing(tmp_path: Path, dataset: str) -> None:
 
     assert boxes == {
         (f"{dataset}/img/a.jpg", "gc10_waist_folding"): [[3, 2, 5, 8]],
-        (f"{dataset}/img/a.jpg", "gc10_silk_spot"): [[3, 2, 5, 8], [0, 0, 60, 40]],
+        (f"{dataset}/img/a.jpg", "gc10_silk_spot"): [[3, 2, 5, 8], [0, 0, 160, 120]],
     }
     assert dropped(report) == {
         "image without defects": (1, 0),
@@ -203,7 +205,7 @@ VOC_DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "other size",
         lambda root: put_image(root / "1/a.jpg", (50, 40)),
-        r"1/a\.jpg: the image is 50x40 but .* 60x40",
+        r"1/a\.jpg: the image is 50x40 but .* 160x120",
     ),
     ("bad xml", text("lable/a.xml", "<annotation><object>"), r"lable/a\.xml: not valid XML"),
     ("not utf-8", lambda root: (root / "lable/a.xml").write_bytes(b"\xff\xfe\x00"), r"a\.xml: is not UTF-8"),

@@ -102,6 +102,7 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
     save(raw / "leather/ground_truth/cut/002_mask.png", np.full((40, 60), 255, np.uint8))
     picture(raw / "leather/test/good/000.png")
     picture(raw / "leather/train/good/000.png")
+    picture(raw / "leather/train/cut/000.png")
     picture(raw / "leather/test/fold/000.png")
     save(raw / "leather/ground_truth/fold/000_mask.png", np.zeros((40, 60), np.uint8))
     save(raw / "leather/ground_truth/cut/000.png", np.zeros((40, 60), np.uint8))
@@ -117,6 +118,7 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
         ("image without defects", "leather/train/good/000.png"),
         ("mask marks nothing", "leather/test/fold/000.png"),
         ("file outside the layout", "leather/ground_truth/cut/000.png"),
+        ("file outside the layout", "leather/train/cut/000.png"),
         ("file outside the layout", "leather/readme.txt"),
         ("hidden file", "leather/test/cut/._000.png"),
     }
@@ -180,6 +182,7 @@ def test_refuses_an_archive_that_leaves_its_folder(tmp_path: Path) -> None:
 
 def test_the_73_published_folders() -> None:
     assert len(MVTEC_AD.categories) == 73
+    assert (MVTEC_AD.insa_name, MVTEC_AD.domain) == ("MVTec", "in")
     products = (
         "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor"
     )

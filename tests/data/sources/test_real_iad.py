@@ -229,13 +229,14 @@ def test_mask_is_the_listed_one_or_else_the_one_of_the_images_name(
     assert dropped(tmp_path / "out") == []
 
 
-def test_listed_mask_comes_before_one_of_the_images_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("listed", "other"), [("a_mask.png", "a.png"), ("a.png", "a_mask.png")])
+def test_listed_mask_comes_before_one_of_the_images_name(tmp_path: Path, listed: str, other: str) -> None:
     release = Release(tmp_path / "raw")
-    mask = release.defect("mint", "NG/ZW/S0001/a.jpg", "a_mask.png")
-    save_mask(mask.with_name("a.png"), np.full((40, 60), 255, np.uint8))
+    mask = release.defect("mint", "NG/ZW/S0001/a.jpg", listed)
+    save_mask(mask.with_name(other), np.full((40, 60), 255, np.uint8))
     assert found(convert(release.write(), tmp_path / "out")[1]) == expected(release)
     assert dropped(tmp_path / "out") == [
-        ("file outside the layout", "realiad_1024/mint/NG/ZW/S0001/a.png"),
+        ("file outside the layout", f"realiad_1024/mint/NG/ZW/S0001/{other}"),
     ]
 
 
@@ -351,6 +352,7 @@ def test_refuses_a_damaged_release(tmp_path: Path) -> None:
         convert(raw, out)
 
 
-def test_class_list_has_every_product_with_every_code() -> None:
+def test_what_is_known_of_the_release() -> None:
     assert len(REAL_IAD.categories) == 30 * 8
+    assert (REAL_IAD.insa_name, REAL_IAD.domain) == ("RealIAD", "in")
     assert {"audiojack_BX", "transistor1_QS", "zipper_ZW"} <= REAL_IAD.categories

@@ -57,6 +57,7 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> No
         item(" deep\n scratch ", 1, 1, 60, 40),
         item("dent", 5, 6, 5, 6),
         item("dent", "5.5", "6.0", 8, 9),
+        item("thin", 5, 6, 4.5, 30),
         item("dent", 50, 30, 70, 70),
         item("dent", 61, 1, 70, 9),
         item("dent", 9, 9, 3, 12),
@@ -66,6 +67,8 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> No
 
     assert boxes == {
         ("a.png", "deep scratch"): [[0, 0, 60, 40]],
+        # Under the size rule, yet drawn by a person.
+        ("a.png", "thin"): [[4, 5, 0.5, 25]],
         ("a.png", "dent"): [[4, 5, 1, 1], [4.5, 5, 3.5, 4], [49, 29, 11, 11]],
     }
     assert dropped(report) == {"region without a pixel of its image": (1, 2)}
@@ -158,6 +161,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("file of the machine", text(OUTSIDE), r"ann/a\.xml: not valid XML \(EntitiesForbidden"),
     ("other xml", text("<annotations/>"), r"ann/a\.xml: no Pascal VOC annotation, its root is <annotations>"),
     ("bad size", xml(size="<width>x</width><height>3</height>"), r"a\.xml: <size>: 'x' is no finite number"),
+    ("negative size", xml(size="<width>-5</width><height>3</height>"), r"<size>: -5x3 is no size"),
     ("part size", xml(size="<width>1.5</width><height>3</height>"), r"a\.xml: <size>: 1\.5x3 is no size"),
     ("no name", xml(item(" ", 1, 1, 2, 2)), r"a\.xml: object 1 \(' '\): ' ' is no name"),
     (

@@ -1,6 +1,7 @@
 """Own YOLO sets: class names, labels, boxes and polygons in shares of the image, damage."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,18 @@ def test_layouts_and_lists_of_names(tmp_path: Path, image: str, label: str, file
     assert report.dropped == ()
 
 
+def test_images_and_labels_may_be_packed(tmp_path: Path) -> None:
+    put_text(tmp_path / "raw/data.yaml", "names: [dent]")
+    put_image(tmp_path / "raw/images/a.png")
+    put_text(tmp_path / "raw/labels/a.txt", "0 .5 .5 1 1")
+    for folder in ("images", "labels"):
+        shutil.make_archive(str(tmp_path / "raw" / folder), "zip", tmp_path / "raw" / folder)
+        shutil.rmtree(tmp_path / "raw" / folder)
+    report, found = convert(tmp_path / "raw", tmp_path)
+    assert [row["bbox"] for row in found["images/a.png", "dent"]] == [[0, 0, 60, 40]]
+    assert report.dropped == ()
+
+
 def test_names_that_yaml_reads_as_numbers(tmp_path: Path) -> None:
     put_image(tmp_path / "raw/a.png")
     put_text(tmp_path / "raw/a.txt", "0 .5 .5 .5 .5\n1 .5 .5 .5 .5")
@@ -157,6 +170,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("nan", label("0 .5 nan .5 .5"), r"a\.txt: line 1: 'nan' is no finite number"),
     ("infinite", label("0 .5 inf .5 .5"), r"'inf' is no finite number"),
     ("pixels", label("0 30 20 6 4"), r"a\.txt: line 1: coordinates must be shares"),
+    ("just outside", label("0 1.02 .5 .1 .1"), r"a\.txt: line 1: coordinates must be shares"),
     ("negative", label("0 .5 -.5 .1 .1"), r"a\.txt: line 1: coordinates must be shares"),
     ("short", label("0 .5 .5"), r"line 1: 2 numbers after the class are neither"),
     ("a score", label("0 .5 .5 .1 .1 .9"), r"line 1: 5 numbers after the class are neither"),

@@ -31,7 +31,7 @@ from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
 NOT_VISIBLE = "view that shows no defect"
-THRESHOLD = 127  # masks are black and white; grey edges are left by resizing
+THRESHOLD = 127  # masks are 0 and 255; of a grey edge, should there be one, the brighter half counts
 CODES = ("AK", "BX", "CH", "HS", "PS", "QS", "YW", "ZW")
 PRODUCTS = frozenset(
     {

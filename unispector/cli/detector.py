@@ -1,0 +1,175 @@
+"""`unispector detect`, `evaluate` and `prompts`: what a trained model is for."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unispector.cli.common import group
+from unispector.errors import DataError
+
+if TYPE_CHECKING:
+    from unispector.inference.detector import Prompt
+
+DETECT_HELP = """Find the prompted defects on pictures.
+
+\b
+One marked picture:
+  unispector detect photos/ --prompt bad.png --box 120,80,40,24 --model MODEL --out found
+Two defects, one of them marked twice:
+  unispector detect photos/ --model MODEL --out found \\
+    --prompt a.png --box 120,80,40,24 --label crack \\
+    --prompt a.png --box 300,12,25,60 --label crack \\
+    --prompt b.png --box 64,64,20,20  --label hole
+
+Writes one drawn picture per target to OUT/pictures, and OUT/detections.json: a COCO file whose
+annotations carry boxes, masks and scores (those of at least 0.05)."""
+
+_BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed any more.
+
+\b
+  unispector prompts build --annotations prompts.json --images photos --model MODEL --out bank.safetensors
+  unispector detect line3/ --bank bank.safetensors --model MODEL --out found
+
+A bank works only with the model that made it."""
+
+EVALUATE_HELP = """Measure AP of boxes and masks on annotated pictures of your own.
+
+\b
+  unispector evaluate --prompts prompts.json --targets targets.json --images photos \\
+    --model MODEL --out metrics.json
+
+Both files are COCO and name the same categories; no picture should be in both. AP is in percent, by
+class and in all. `unispector report --show` prints the figures of `make repro`."""
+
+prompts_app = group("Make prompt banks.")
+
+
+class Roi(StrEnum):
+    """What of an annotated instance is the prompt."""
+
+    BOX = "box"
+    MASK = "mask"
+
+
+Model = Annotated[
+    str,
+    typer.Option(help="Folder with model.safetensors and config.json, or an MLflow run id.", metavar="MODEL"),
+]
+Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
+RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
+
+
+def detect(
+    targets: Annotated[
+        list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="TARGET")
+    ],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder to write detections.json and pictures/ to.")],
+    prompt: Annotated[
+        list[Path] | None, typer.Option(help="Picture that shows the defect; repeat for more.")
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Left, top, width, height in pixels; the n-th belongs to the n-th --prompt.",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Name of the defect: one for all prompts, or one per --prompt.")
+    ] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="Instead of --prompt: a bank made by `prompts build`.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
+) -> None:
+    """Find the prompted defects on pictures."""
+    from unispector.stages.model_reference import find_model
+
+    directory = find_model(model)
+    marked = _prompts(prompt or [], box or [], label or [], bank)
+
+    from unispector.stages.detect import detect as run
+
+    report = run(directory, targets, marked, out, min_score=min_score)
+    typer.echo(
+        f"{report.images} pictures, {report.detections} detections, "
+        f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"
+    )
+
+
+def _prompts(
+    images: Sequence[Path], boxes: Sequence[str], labels: Sequence[str], bank: Path | None
+) -> "list[Prompt] | Path":
+    """The prompts of the command line; each box belongs to the prompt at its position."""
+    if bank is not None:
+        if images or boxes or labels:
+            raise DataError("--bank already holds the prompts; leave out --prompt, --box and --label")
+        return bank
+    if not images:
+        raise DataError("nothing to look for; give --prompt and --box, or --bank")
+    if len(boxes) != len(images):
+        raise DataError(
+            f"{len(images)} --prompt but {len(boxes)} --box; give each --prompt one --box "
+            "(repeat both to mark a picture twice)"
+        )
+    if len(labels) not in (0, 1, len(images)):
+        raise DataError(f"{len(images)} --prompt but {len(labels)} --label; give one for all, or one each")
+    names = list(labels) if len(labels) == len(images) else [*labels, "defect"][:1] * len(images)
+
+    from unispector.inference.detector import Prompt
+
+    marks = zip(images, map(_box, boxes), names, strict=True)
+    return [Prompt(image, [box], label=name) for image, box, name in marks]
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        left, top, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise DataError(f"--box {text}: four numbers are needed, X,Y,W,H in pixels") from error
+    return left, top, width, height
+
+
+@prompts_app.command("build", help=_BUILD_HELP)
+def prompts_build(
+    annotations: Annotated[
+        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
+    ],
+    images: Images,
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Bank to write, e.g. bank.safetensors.")],
+    roi: RoiOption = Roi.BOX,
+) -> None:
+    """Encode prompts once and keep them."""
+    from unispector.stages.model_reference import find_model
+    from unispector.stages.prompts import build_prompts
+
+    bank = build_prompts(annotations, images, find_model(model), out, roi.value)
+    counts = zip(bank.class_names, bank.counts, strict=True)
+    typer.echo(f"{out}: {', '.join(f'{name} ({count})' for name, count in counts)}")
+
+
+def evaluate(
+    prompts: Annotated[
+        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
+    ],
+    targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
+    images: Images,
+    model: Model,
+    out: Annotated[Path, typer.Option(help="JSON file to write the figures to.")],
+    roi: RoiOption = Roi.BOX,
+) -> None:
+    """Measure AP of boxes and masks on annotated pictures."""
+    import json
+
+    from unispector.ops.files import atomic_write_text
+    from unispector.stages.evaluate import evaluate_files
+    from unispector.stages.model_reference import find_model
+
+    metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
+    atomic_write_text(out, json.dumps(metrics.as_dict(), indent=1) + "\n")
+    typer.echo(f"AP50 boxes {metrics.bbox.AP50:.1f}, masks {metrics.segm.AP50:.1f}: {out}")

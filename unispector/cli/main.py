@@ -1,0 +1,69 @@
+"""The program: its verbs put together, and every mistake of the user's told in one line."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from unispector.cli.common import group
+from unispector.cli.data import CONVERT_HELP, convert, data_app
+from unispector.cli.detector import DETECT_HELP, EVALUATE_HELP, detect, evaluate, prompts_app
+from unispector.cli.reports import report
+from unispector.cli.stages import stage_app
+from unispector.environment import show_messages, work_offline
+from unispector.errors import UniSpectorError
+
+# "\b" keeps the lines of a paragraph of help as they are.
+_HELP = """Show one marked picture of a defect; find that defect on every other picture.
+
+\b
+  unispector detect photos/ --prompt bad.png --box 120,80,40,24 --model MODEL --out found
+  unispector prompts build --annotations prompts.json --images photos --model MODEL --out bank.safetensors
+  unispector detect photos/ --bank bank.safetensors --model MODEL --out found
+  unispector convert voc my-set/ --out my-set.json
+
+MODEL is a model's folder (`make repro` leaves them in artifacts/models/) or an MLflow run id.
+`unispector VERB --help` explains a verb."""
+
+app = group(_HELP)
+app.command(help=DETECT_HELP)(detect)
+app.command(help=EVALUATE_HELP)(evaluate)
+app.command(help=CONVERT_HELP)(convert)
+app.command()(report)
+app.add_typer(prompts_app, name="prompts")
+app.add_typer(data_app, name="data")
+app.add_typer(stage_app, name="stage")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    A mistake of the user's is one line on stderr, never a traceback.
+
+    Args:
+        arguments: without the program's name; None = this process's own, whose tools are set offline.
+
+    Returns:
+        Exit code: 0 done, 1 a file, parameter or model cannot be used, 2 wrong usage, 130 interrupted.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+        work_offline(Path())
+        show_messages()
+    try:
+        code = app(args=list(arguments) or ["--help"], prog_name="unispector", standalone_mode=False)
+    except UniSpectorError as error:
+        return _fail(str(error), 1)
+    except typer.TyperException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,30 @@
+"""`unispector report`: the last run's figures, as a page and as a table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+REPORTS = Path("reports")
+
+
+def report(
+    show: Annotated[bool, typer.Option("--show", help="Only print the table of what is there.")] = False,
+) -> None:
+    """Write reports/index.html and print the table of the last `make repro`."""
+    from unispector.stages.paths import TRACKING
+    from unispector.stages.report import show as show_report
+    from unispector.tracking.run import TrackingStore
+
+    if not show:
+        write_report()
+    show_report(REPORTS, TrackingStore(TRACKING))
+
+
+def write_report() -> str:
+    """Write the page; returns its path."""
+    from unispector.stages.paths import TRACKING
+    from unispector.stages.report import report as write
+    from unispector.tracking.run import TrackingStore
+
+    return str(write(REPORTS, TrackingStore(TRACKING)).page)

@@ -1,0 +1,96 @@
+"""`unispector stage`: the stages of the pipeline, as `dvc.yaml` calls them."""
+
+from typing import Annotated
+
+import typer
+
+from unispector.cli.common import group, params
+from unispector.cli.data import told
+from unispector.cli.reports import REPORTS, write_report
+
+stage_app = group("One stage of the pipeline on its own; `dvc repro` runs them in order.")
+
+SetName = Annotated[str, typer.Argument(help="A key of data.sets in params.yaml.")]
+
+
+@stage_app.command("generate")
+def stage_generate() -> None:
+    """Make the embedded data, insa-mini."""
+    from unispector.stages.generate import generate
+
+    report = generate(params())
+    typer.echo(f"insa-mini: {sum(report.images.values())} images, {report.image_bytes / 1e6:.1f} MB")
+
+
+@stage_app.command("convert")
+def stage_convert(name: SetName) -> None:
+    """Turn a raw set into an InsA file."""
+    from unispector.stages.convert import convert as run
+
+    typer.echo(told(run(params(), name)))
+
+
+@stage_app.command("survey")
+def stage_survey(name: SetName) -> None:
+    """Open every image of a set once: size, colours, hash, masks."""
+    from unispector.stages.survey import survey
+
+    survey(params(), name)
+    typer.echo(f"{name}: surveyed")
+
+
+@stage_app.command("validate")
+def stage_validate() -> None:
+    """Check all InsA files; stops the pipeline when an expectation fails."""
+    from unispector.stages.validate import validate
+
+    for report in validate(params()):
+        typer.echo(report.summary())
+
+
+@stage_app.command("statistics")
+def stage_statistics() -> None:
+    """Colours, sizes and prompt-to-target ratios of all sets."""
+    from unispector.stages.statistics import statistics
+
+    statistics(params())
+    typer.echo(f"statistics: {REPORTS / 'statistics.md'}")
+
+
+@stage_app.command("split")
+def stage_split() -> None:
+    """Choose seen and unseen classes, prompts and targets."""
+    from unispector.stages.split import split
+
+    for part in split(params()).sets:
+        seed = "" if part.split_seed is None else f", split seed {part.split_seed}"
+        typer.echo(
+            f"{part.name}{seed}: {len(part.seen)} seen and {len(part.unseen)} unseen classes, "
+            f"{part.training_images} training images"
+        )
+
+
+@stage_app.command("fingerprint")
+def stage_fingerprint() -> None:
+    """Hash what training reads."""
+    from unispector.stages.fingerprint import fingerprint
+
+    for seed, digest in fingerprint(params()).items():
+        typer.echo(f"split seed {seed}: {digest[:12]}")
+
+
+@stage_app.command("evaluate")
+def stage_evaluate() -> None:
+    """Judge every trained model on every set."""
+    from unispector.stages.evaluate import evaluate_all
+    from unispector.stages.paths import MODELS, SPLITS, TRACKING
+    from unispector.tracking.run import TrackingStore
+
+    report = evaluate_all(params(), MODELS, SPLITS, REPORTS, TrackingStore(TRACKING))
+    typer.echo(f"{len(report.rows)} evaluations: {REPORTS / 'metrics.json'}")
+
+
+@stage_app.command("report")
+def stage_report() -> None:
+    """Write the evaluation as a page to read."""
+    typer.echo(write_report())
