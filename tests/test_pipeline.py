@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: body.get("do", body) for name, body in PIPELINE.items()}
 CODE_FOLDERS = ("unispector/", "flows/")
+WITHOUT_EFFECT = {"data.workers"}  # a stage makes the same files whatever they are
 
 
 @cache
@@ -105,7 +106,7 @@ def test_params_cover_the_parameters_a_stage_reads(stage):
     read = {name for module in modules if ".stages." in module for name in parameters_read(module)}
     assert read or not declared, f"{stage} reads no parameter at all, says this test"
     missing = {name for name in read if not any(covers_parameter(given, name) for given in declared)}
-    assert not missing, f"{stage}: not among its params"
+    assert not missing - WITHOUT_EFFECT, f"{stage}: not among its params"
 
 
 def covers_parameter(given: str, name: str) -> bool:

@@ -24,14 +24,14 @@ class MiniConfig(Section):
 
     Attributes:
         seed: seed of the whole generation.
-        images_per_family: defect images of each defect family.
-        defect_free_images: images without any defect.
+        images_per_class: images of each class of the in-domain sets; cross-domain sets have half of that.
+        defect_free_images: images without any defect, in each set whose release has such images.
         size: nominal height of an image in pixels; heights vary by 12 %, widths are 0.6 to 1.6 times that.
     """
 
     seed: int = 42
-    images_per_family: int = Field(default=40, ge=1)
-    defect_free_images: int = Field(default=20, ge=0)
+    images_per_class: int = Field(default=24, ge=1)
+    defect_free_images: int = Field(default=8, ge=0)
     size: int = Field(default=256, ge=64)
 
 
@@ -89,6 +89,11 @@ class SplitConfig(Section):
         prompts_per_class: prompt images per class.
         tail_images: a class with at most this many images gets one prompt image.
         seen_test_fraction: share of each seen class's images kept from training, to test on.
+        training_rule: `clean` = an image that shows an unseen class never trains; `naive` = it trains
+            with its seen instances, its unseen ones unlabelled.
+        official: folder of the official annotation release (the one with `in-domain` and `out-domain`)
+            to take the splits from, or None to make them. All but the seeds and `training_rule`, which
+            the files are checked against, is then without effect, and `data.sets` must bear InsA's names.
     """
 
     seeds: tuple[int, ...] = Field(default=(42, 82, 777), min_length=1)
@@ -97,6 +102,8 @@ class SplitConfig(Section):
     prompts_per_class: int = Field(default=5, ge=1)
     tail_images: int = Field(default=10, ge=0)
     seen_test_fraction: float = Field(default=0.15, ge=0, lt=1)
+    training_rule: Literal["clean", "naive"] = "clean"
+    official: Path | None = None
 
 
 class BackboneConfig(Section):

@@ -1,146 +1,217 @@
-"""Raw rows to annotations: pixel-exact masks, boxes and areas, the size rule, the report."""
+"""A whole set to its three files: numbering, sums, what was dropped, all or nothing, any workers."""
 
+import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from pycocotools import mask as coco_mask
+from PIL import Image
 
 from unispector.data.coco import Annotations
-from unispector.data.convert import convert_set, tight_boxes_xywh
-from unispector.data.sources.rows import Dropped, SourceImage, SourceSet
+from unispector.data.convert import ConversionFiles, ConversionReport, convert_set
+from unispector.data.sources import Source
+from unispector.data.sources.rows import NO_MASK, BinaryMask, Box, Dropped, Entry
+from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
 
 
-def image(
-    name: str, *masks: tuple[str, npt.NDArray[np.bool_]], size: tuple[int, int] = (20, 30)
-) -> SourceImage:
-    stack = np.stack([mask for _, mask in masks]) if masks else np.zeros((0, *size), dtype=bool)
-    return SourceImage(name, size[1], size[0], tuple(defect for defect, _ in masks), stack)
+def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
+    """`<product>/<defect>/<name>.bmp` with `<name>.png`; `box-*` are known by a box."""
+    for match in tree.matching(r"((\w+)/(\w+)/(.+))\.bmp"):
+        image, mask = match[0], f"{match[1]}.png"
+        if match[4].startswith("box"):
+            yield Entry(image, match[2], (Box(match[3], (2.25, 3.0, 9.5, 4.0)),))
+        elif mask in tree:
+            yield Entry(image, match[2], (BinaryMask(mask, match[3]),))
+        else:
+            yield Dropped(NO_MASK, image, instances=1)
 
 
-def source(*images: SourceImage, dropped: tuple[Dropped, ...] = ()) -> SourceSet:
-    return SourceSet("tile", dropped, iter(images))
+SOURCE = Source(title="Test", layout="product/defect/name.bmp", published="nowhere", rows=_rows)
 
 
-def block(
-    top: int, left: int, height: int, width: int, size: tuple[int, int] = (20, 30)
-) -> npt.NDArray[np.bool_]:
-    mask = np.zeros(size, dtype=bool)
-    mask[top : top + height, left : left + width] = True
-    return mask
+def put(root: Path, name: str, *boxes: tuple[int, int, int, int], mask: bool = True) -> None:
+    """A 30 x 20 image `<name>.bmp` and a mask with boxes x, y, w, h."""
+    path = root / f"{name}.bmp"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((20, 30), np.uint8)
+    Image.fromarray(pixels).save(path)
+    for x, y, w, h in boxes:
+        pixels[y : y + h, x : x + w] = 255
+    if mask:
+        Image.fromarray(pixels).save(path.with_suffix(".png"))
 
 
-def test_numbers_names_and_measures() -> None:
-    ring = block(2, 3, 6, 8)
-    ring[3:7, 4:10] = False
-    annotations, report = convert_set(
-        "Set",
-        source(
-            image("x/b.jpg", ("scratch", ring)),
-            image("x/a.jpg", ("dent", block(0, 29, 20, 1)), ("scratch", ring)),
-        ),
-        0.01,
-    )
+def convert(raw: Path, out: Path, **options: object) -> tuple[Annotations, ConversionReport]:
+    files = ConversionFiles.beside(out / "set.json")
+    options = {"source": SOURCE, "min_side": 0.1} | options
+    report = convert_set("Set", raw=raw, files=files, **options)  # type: ignore[arg-type]
+    return Annotations.read(files.annotations), report
 
-    assert [(record.id, record.file_name) for record in annotations.images] == [
-        (1, "x/b.jpg"),
-        (2, "x/a.jpg"),
+
+def dropped_rows(out: Path) -> list[tuple[str, str, int]]:
+    with (out / "set.dropped.csv").open(encoding="utf-8", newline="") as table:
+        return [(row["reason"], row["file_name"], int(row["instances"])) for row in csv.DictReader(table)]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    root = tmp_path / "raw"
+    put(root, "tile/scratch/b", (3, 2, 8, 6))
+    put(root, "tile/scratch/ä", (0, 0, 4, 4), (10, 10, 5, 5), (20, 0, 1, 15))
+    put(root, "tile/dent/a", (29, 0, 1, 20), (5, 5, 6, 6))
+    put(root, "pipe/dent/box-1", mask=False)
+    put(root, "pipe/dent/black")
+    put(root, "pipe/rust/specks", (1, 1, 1, 1), (8, 8, 2, 1))
+    put(root, "pipe/rust/lost", mask=False)
+    (root / "notes.txt").write_text("x")
+    (root / "tile/._b.bmp").write_text("x")
+    return root
+
+
+def test_numbers_names_and_measures(raw, tmp_path):
+    annotations, _ = convert(raw, tmp_path / "out")
+
+    assert [(record.id, record.file_name, record.width, record.height) for record in annotations.images] == [
+        (1, "pipe/dent/box-1.bmp", 30, 20),
+        (2, "tile/dent/a.bmp", 30, 20),
+        (3, "tile/scratch/b.bmp", 30, 20),
+        (4, "tile/scratch/ä.bmp", 30, 20),
     ]
-    assert [(c.id, c.name, c.supercategory) for c in annotations.categories] == [
-        (1, "tile_dent", "tile"),
-        (2, "tile_scratch", "tile"),
+    assert [(record.id, record.name, record.supercategory) for record in annotations.categories] == [
+        (1, "pipe_dent", "pipe"),
+        (2, "tile_dent", "tile"),
+        (3, "tile_scratch", "tile"),
     ]
-    assert [(i.id, i.image_id, i.category_id) for i in annotations.instances] == [
-        (1, 1, 2),
-        (2, 2, 1),
-        (3, 2, 2),
-    ]
-    assert annotations.instances[0].bbox == (3.0, 2.0, 8.0, 6.0)
-    assert annotations.instances[0].area == 6 * 8 - 4 * 6
-    assert annotations.instances[1].bbox == (29.0, 0.0, 1.0, 20.0)
-    assert (report.images_read, report.images_kept) == (2, 2)
-    assert report.instances_kept == {"tile_dent": 1, "tile_scratch": 2}
-
-
-@given(arrays(np.bool_, st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12))))
-def test_measures_agree_with_pycocotools(masks: npt.NDArray[np.bool_]) -> None:
-    masks[:, 0, 0] |= ~masks.any(axis=(1, 2))
-    size = masks.shape[1:]
-    row = SourceImage("a.jpg", size[1], size[0], ("d",) * len(masks), masks)
-    annotations, _ = convert_set("Set", source(row), 0.0)
-
-    codes = [instance.segmentation for instance in annotations.instances]
-    assert coco_mask.area(codes).tolist() == [instance.area for instance in annotations.instances]
-    assert coco_mask.toBbox(codes).tolist() == [list(instance.bbox) for instance in annotations.instances]
-    assert (coco_mask.decode(codes).transpose(2, 0, 1).astype(bool) == masks).all()
-    assert tight_boxes_xywh(masks).tolist() == coco_mask.toBbox(codes).tolist()
-
-
-@pytest.mark.parametrize(("side", "share"), [(700, 0.01), (100, 0.07), (1000, 0.007)])
-def test_a_side_of_exactly_the_share_stays(side: int, share: float) -> None:
-    """A share of 0.07 of 100 pixels is 7; in floating point 0.07 * 100 is above it."""
-    size = (side, side)
-    masks = [block(1, 1, height, width, size) for height in (6, 7) for width in (6, 7)]
-    row = image("a.jpg", *(("d", mask) for mask in masks), size=size)
-
-    annotations, report = convert_set("Set", source(row), share)
-
-    assert [instance.bbox[2:] for instance in annotations.instances] == [(7.0, 7.0)]
-    assert [(item.reason, item.instances, item.files) for item in report.dropped] == [
-        ("component too small", 3, ("a.jpg",))
+    assert [(i.id, i.image_id, i.category_id, i.bbox, i.area, i.iscrowd) for i in annotations.instances] == [
+        (1, 1, 1, (2.25, 3.0, 9.5, 4.0), 38.0, 0),
+        (2, 2, 2, (5.0, 5.0, 6.0, 6.0), 36.0, 0),
+        (3, 3, 3, (3.0, 2.0, 8.0, 6.0), 48.0, 0),
+        (4, 4, 3, (0.0, 0.0, 4.0, 4.0), 16.0, 0),
+        (5, 4, 3, (10.0, 10.0, 5.0, 5.0), 25.0, 0),
     ]
 
 
-def test_report_accounts_for_every_image_and_instance(tmp_path: Path) -> None:
-    thin = block(3, 3, 1, 20, (200, 200))
-    large = block(5, 5, 20, 20, (200, 200))
-    rows = [
-        image("keep.jpg", ("d", large), ("d", thin), size=(200, 200)),
-        image("thin.jpg", ("d", thin), ("e", thin), size=(200, 200)),
-        image("black.jpg", size=(200, 200)),
-    ]
-    aside = Dropped("image without defects", "good.jpg")
-    annotations, report = convert_set("Set", source(*rows, dropped=(aside,)), 0.01)
-    report.write(tmp_path / "report.json")
-    told = json.loads((tmp_path / "report.json").read_text())
+def test_categories_are_sorted_by_name_not_by_folder(tmp_path):
+    for name in ("a/x/1", "a1/x/1"):
+        put(tmp_path / "raw", name, (1, 1, 9, 9))
+    annotations, _ = convert(tmp_path / "raw", tmp_path / "out")
+    assert annotations.class_names == ("a1_x", "a_x")
+    assert [instance.category_id for instance in annotations.instances] == [2, 1]
 
-    assert told["instances_read"] == {"tile_d": 3, "tile_e": 1}
-    assert told["instances_kept"] == {"tile_d": 1, "tile_e": 0}
-    assert {item["reason"]: (item["instances"], item["files"]) for item in told["dropped"]} == {
-        "component too small": (1, ["keep.jpg"]),
-        "every component too small": (2, ["thin.jpg"]),
-        "image without defects": (0, ["good.jpg"]),
-        "mask marks nothing": (0, ["black.jpg"]),
+
+def test_the_file_is_what_annotations_would_write(raw, tmp_path):
+    annotations, _ = convert(raw, tmp_path / "out")
+    annotations.write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "out/set.json").read_bytes()
+
+
+def test_report_and_table_account_for_everything(raw, tmp_path):
+    _, report = convert(raw, tmp_path / "out")
+    told = json.loads((tmp_path / "out/set.report.json").read_text(encoding="utf-8"))
+
+    assert (told["name"], told["min_side"]) == ("Set", 0.1)
+    assert (told["images_read"], told["images_kept"]) == (6, 4)
+    assert told["instances_read"] == {"pipe_dent": 1, "pipe_rust": 2, "tile_dent": 2, "tile_scratch": 4}
+    assert told["instances_kept"] == {"pipe_dent": 1, "pipe_rust": 0, "tile_dent": 1, "tile_scratch": 3}
+    assert {item["reason"]: (item["files"], item["instances"]) for item in told["dropped"]} == {
+        "component too small": (2, 2),
+        "every component too small": (1, 2),
+        "file outside the layout": (1, 0),
+        "hidden file": (1, 0),
+        "image without its mask": (1, 1),
+        "mask marks nothing": (1, 0),
     }
-    lost = sum(item["instances"] for item in told["dropped"])
-    assert sum(told["instances_read"].values()) == sum(told["instances_kept"].values()) + lost
-    assert annotations.class_names == ("tile_d",)
+    rows = dropped_rows(tmp_path / "out")
+    assert sorted(rows) == [
+        ("component too small", "tile/dent/a.bmp", 1),
+        ("component too small", "tile/scratch/ä.bmp", 1),
+        ("every component too small", "pipe/rust/specks.bmp", 2),
+        ("file outside the layout", "notes.txt", 0),
+        ("hidden file", "tile/._b.bmp", 0),
+        ("image without its mask", "pipe/rust/lost.bmp", 1),
+        ("mask marks nothing", "pipe/dent/black.bmp", 0),
+    ]
+    small = sum(count for reason, _, count in rows if "too small" in reason)
+    assert sum(report.instances_read.values()) == sum(report.instances_kept.values()) + small
 
 
-def test_refuses_a_set_of_which_nothing_is_left() -> None:
+def test_every_file_of_the_release_is_kept_or_told(raw, tmp_path):
+    annotations, _ = convert(raw, tmp_path / "out")
+    every = {path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file()}
+    masks = {name for name in every if name.endswith(".png")}
+    kept = {image.file_name for image in annotations.images}
+    told = {name for _, name, _ in dropped_rows(tmp_path / "out")}
+    assert kept | told == every - masks
+
+
+def test_examples_are_the_first_few(raw, tmp_path):
+    for number in range(9):
+        (raw / f"extra-{number}").write_text("")
+    _, report = convert(raw, tmp_path / "out")
+    (item,) = (item for item in report.dropped if item.reason == "file outside the layout")
+    assert (item.files, item.examples) == (10, tuple(f"extra-{number}" for number in range(5)))
+    assert Counter(reason for reason, _, _ in dropped_rows(tmp_path / "out"))[item.reason] == 10
+
+
+def test_the_size_rule_is_for_cut_masks_only(raw, tmp_path):
+    annotations, report = convert(raw, tmp_path / "out", source=replace(SOURCE, drops_small=False))
+    assert report.min_side == 0.0
+    assert len(annotations.instances) == sum(report.instances_read.values()) == 9
+
+
+def test_workers_change_nothing(tmp_path):
+    raw = tmp_path / "raw"
+    for number in range(205):
+        put(raw, f"tile/scratch/{number}", (number % 20, number % 9, 2 + number % 7, 1 + number % 4))
+    put(raw, "tile/dent/black")
+    steps: list[tuple[int, int]] = []
+    convert(raw, tmp_path / "one", progress=lambda done, total: steps.append((done, total)))
+    convert(raw, tmp_path / "two", workers=2)
+
+    assert steps == [(done, 206) for done in range(1, 207)]
+    for name in ("set.json", "set.report.json", "set.dropped.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    (raw / "tile/scratch/77.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"77\.png: not a readable image"):
+        convert(raw, tmp_path / "three", workers=2)
+    assert list((tmp_path / "three").iterdir()) == []
+
+
+def test_a_broken_file_leaves_the_old_files(raw, tmp_path):
+    convert(raw, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert set(before) == {"set.json", "set.report.json", "set.dropped.csv"}
+    (raw / "tile/scratch/ä.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"scratch/ä\.png: not a readable image"):
+        convert(raw, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_refuses_what_is_no_such_release(tmp_path):
+    with pytest.raises(DataError, match=r"raw: no such folder"):
+        convert(tmp_path / "raw", tmp_path / "out")
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(DataError, match=r"no image with a marked defect; Test has product/defect/name\.bmp"):
+        convert(tmp_path / "raw", tmp_path / "out")
+    put(tmp_path / "raw", "tile/dent/black")
     with pytest.raises(DataError, match="Set: no instance left of 1 images"):
-        convert_set("Set", source(image("black.jpg")), 0.01)
-    with pytest.raises(DataError, match="Set: no instance left of 0 images"):
-        convert_set("Set", source(), 0.01)
+        convert(tmp_path / "raw", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
 
 
-def test_a_broken_file_stops_the_conversion() -> None:
-    def broken() -> Iterator[SourceImage]:
-        yield image("a.jpg", ("d", block(1, 1, 5, 5)))
-        raise DataError("b.jpg: not a readable image")
-
-    with pytest.raises(DataError, match=r"b.jpg"):
-        convert_set("Set", SourceSet("tile", (), broken()), 0.01)
+def test_two_products_may_not_share_a_category(tmp_path):
+    put(tmp_path / "raw", "a/b_c/1", (1, 1, 9, 9))
+    put(tmp_path / "raw", "a_b/c/1", (1, 1, 9, 9))
+    with pytest.raises(DataError, match=r"a_b/c/1\.bmp: category 'a_b_c' is made of two products"):
+        convert(tmp_path / "raw", tmp_path / "out")
 
 
-def test_what_is_written_reads_back(tmp_path: Path) -> None:
-    annotations, _ = convert_set("Set", source(image("ä/b.jpg", ("d", block(1, 1, 5, 5)))), 0.01)
-    annotations.write(tmp_path / "set.json")
-    assert Annotations.read(tmp_path / "set.json") == annotations
+def test_names_of_the_files():
+    files = ConversionFiles.beside(Path("insa/MVTec.v1.json"))
+    assert files.report == Path("insa/MVTec.v1.report.json")
+    assert files.dropped == Path("insa/MVTec.v1.dropped.csv")

@@ -2,18 +2,17 @@
 
 import importlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.convert import convert_set
-from unispector.data.expectations import CheckReport, check_set, check_splits
-from unispector.data.sources.rows import SourceImage, SourceSet
+from unispector.data.expectations import CheckReport, DataDocs, check_set, check_splits
 from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
 from unispector.data.splits import SplitRules
 from unispector.errors import DataError
@@ -21,6 +20,7 @@ from unispector.ops.rle import encode_rle
 
 SEEDS = (42,)
 RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=2, tail_images=3, seen_test_fraction=0.2)
+CATEGORIES = frozenset({"Tile_Cut", "Tile_Dent", "Tile_Hole"})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,20 +30,43 @@ def _expectations_are_imported() -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name in ("a", "b"):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50), 90, np.uint8))
-    return tmp_path
-
-
-@pytest.fixture
 def annotations() -> Annotations:
+    """Images a and b with two instances each, of 20 x 10 pixels less a notch of 8, and 10 x 10."""
     masks = np.zeros((2, 40, 50), dtype=bool)
     masks[0, 5:15, 10:30] = True
     masks[0, 8, 12:20] = False
     masks[1, 30:40, 40:50] = True
-    rows = (SourceImage(f"{name}.png", 50, 40, ("dent", "cut"), masks) for name in ("a", "b"))
-    return convert_set("Set", SourceSet("tile", (), rows), 0.01)[0]
+    dent, cut = encode_rle(masks)
+    boxes = ((10.0, 5.0, 20.0, 10.0), (40.0, 30.0, 10.0, 10.0))
+    return Annotations(
+        (ImageRecord(1, "a.png", 50, 40), ImageRecord(2, "b.png", 50, 40)),
+        (
+            InstanceRecord(1, 1, 2, boxes[0], 192.0, dent),
+            InstanceRecord(2, 1, 1, boxes[1], 100.0, cut),
+            InstanceRecord(3, 2, 2, boxes[0], 192.0, dent),
+            InstanceRecord(4, 2, 1, boxes[1], 100.0, cut),
+        ),
+        (CategoryRecord(1, "tile_cut", "tile"), CategoryRecord(2, "tile_dent", "tile")),
+    )
+
+
+@pytest.fixture
+def survey() -> pd.DataFrame:
+    """What the survey of those images would hold, other columns left out."""
+    return pd.DataFrame(
+        {
+            "file_name": ["a.png", "b.png"],
+            "width": [50, 50],
+            "height": [40, 40],
+            "problem": ["", ""],
+            "mask_difference": [0, 0],
+            "dhash": ["0f" * 32, "f0" * 32],
+        }
+    )
+
+
+def check(annotations: Annotations, survey: pd.DataFrame) -> CheckReport:
+    return check_set("Set", annotations, survey, min_side=0.01, categories=CATEGORIES)
 
 
 def broken(report: CheckReport) -> dict[str, tuple[str, ...]]:
@@ -56,105 +79,259 @@ def with_instance(annotations: Annotations, **changes: object) -> Annotations:
     return replace(annotations, instances=(*annotations.instances[:2], third, *annotations.instances[3:]))
 
 
-def test_a_sound_set_passes(annotations: Annotations, root: Path, tmp_path: Path) -> None:
-    report = check_set("Set", annotations, root, 0.01)
+def rectangle(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
+
+
+def test_a_sound_set_passes(annotations: Annotations, survey: pd.DataFrame, tmp_path: Path) -> None:
+    report = check(annotations, survey)
     assert report.passed, report.summary()
     assert report.summary() == f"Set: all {len(report.results)} checks passed"
-    assert {result.checked for result in report.results} == {2, 4}
+    assert report.left_out == ()
+    assert {result.checked for result in report.results} == {2, 4}  # images or categories, instances
     report.write(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
 
 
-def test_boxes_without_masks_pass(annotations: Annotations, root: Path) -> None:
-    assert check_set("Set", with_instance(annotations, segmentation=None), root, 0.01).passed
+def test_boxes_without_masks_pass(annotations: Annotations, survey: pd.DataFrame) -> None:
+    box = (10.5, 5.25, 20.75, 9.5)
+    bare = with_instance(annotations, segmentation=None, bbox=box, area=20.75 * 9.5)
+    assert check(bare, survey).passed
+    drawn = with_instance(annotations, segmentation=rectangle(*box), bbox=box, area=20.75 * 9.5)
+    assert check(drawn, survey).passed
+
+
+def test_rules_that_do_not_apply_are_named_with_the_reason(
+    annotations: Annotations, survey: pd.DataFrame
+) -> None:
+    small = with_instance(annotations, bbox=(10.0, 5.0, 0.4, 0.3), area=0.12, segmentation=None)
+    assert not check(small, survey).passed
+    report = check_set("Set", small, survey, min_side=0.0)
+    assert report.passed, report.summary()
+    assert [(rule.rule, rule.reason) for rule in report.left_out] == [
+        ("box is no smaller than the size rule allows", "min_side is 0: instances of any size are kept"),
+        ("category is on the release's list", "the release has no list of categories"),
+    ]
+    assert "left out: box is no smaller than" in report.summary()
 
 
 @pytest.mark.parametrize(
-    ("changes", "rules"),
+    ("changes", "rules", "value"),
     [
-        ({"id": 2}, ["annotation ids are unique"]),
-        ({"id": 0}, ["annotation ids run from 1 to 4"]),
-        ({"area": 191.0}, ["area is the mask's"]),
-        ({"area": 0.0}, ["area is positive", "area is the mask's"]),
-        ({"bbox": (9.0, 5.0, 21.0, 10.0)}, ["box's left edge is the mask's"]),
-        ({"bbox": (10.0, 4.0, 20.0, 11.0)}, ["box's top edge is the mask's"]),
-        ({"bbox": (10.0, 5.0, 21.0, 10.0)}, ["box's right edge is the mask's"]),
-        ({"bbox": (10.0, 5.0, 20.0, 10.5)}, ["box's bottom edge is the mask's"]),
+        ({"id": 2}, ["annotation ids are unique"], "id 2"),
+        ({"id": 0}, ["annotation ids run from 1 to 4"], "id 0"),
+        ({"id": 5}, ["annotation ids run from 1 to 4"], "id 5"),
+        ({"area": 191.0}, ["area is the mask's"], "area 191, mask_area 192"),
+        ({"area": 0.0}, ["area is positive", "area is the mask's"], "area 0"),
+        ({"bbox": (9.0, 5.0, 21.0, 10.0)}, ["box's left edge is the mask's"], "left 9, mask_left 10"),
+        ({"bbox": (10.0, 4.0, 20.0, 11.0)}, ["box's top edge is the mask's"], "top 4, mask_top 5"),
+        ({"bbox": (10.0, 5.0, 21.0, 10.0)}, ["box's right edge is the mask's"], "right 31, mask_right 30"),
+        (
+            {"bbox": (10.0, 5.0, 20.0, 10.5)},
+            ["box's bottom edge is the mask's"],
+            "bottom 15.5, mask_bottom 15",
+        ),
         (
             {"bbox": (-1.0, 5.0, 20.0, 10.0), "segmentation": None},
             ["box starts right of its image's left edge"],
+            "left -1",
         ),
-        ({"bbox": (10.0, -0.5, 20.0, 10.0), "segmentation": None}, ["box starts below its image's top edge"]),
+        (
+            {"bbox": (10.0, -0.5, 20.0, 10.0), "segmentation": None},
+            ["box starts below its image's top edge"],
+            "top -0.5",
+        ),
         (
             {"bbox": (31.0, 5.0, 20.0, 10.0), "segmentation": None},
             ["box ends left of its image's right edge"],
+            "image_width 50, right 51",
         ),
         (
             {"bbox": (10.0, 31.0, 20.0, 10.0), "segmentation": None},
             ["box ends above its image's bottom edge"],
+            "image_height 40, bottom 41",
         ),
         (
             {"bbox": (10.0, 5.0, 0.4, 10.0), "segmentation": None},
             ["box width is at least 0.01 of its image's"],
+            "width_share 0.008",
         ),
         (
             {"bbox": (10.0, 5.0, 20.0, 0.3), "segmentation": None},
             ["box height is at least 0.01 of its image's"],
+            "height_share 0.0075",
         ),
-        ({"segmentation": {"size": [40, 50], "counts": "1"}}, ["mask decodes and marks a pixel"]),
+        (
+            {"segmentation": {"size": [40, 50], "counts": "1"}},
+            ["mask decodes and marks a pixel"],
+            "does not fill its size 50x40",
+        ),
         (
             {"segmentation": encode_rle(np.zeros((1, 40, 50), dtype=bool))[0]},
             ["mask decodes and marks a pixel"],
+            "mask marks no pixel",
+        ),
+        (
+            {"segmentation": encode_rle(np.ones((1, 50, 40), dtype=bool))[0]},
+            ["mask decodes and marks a pixel"],
+            "mask is 40x50 but the image is 50x40",
+        ),
+        (
+            {"segmentation": rectangle(8.4, 5.0, 21.6, 10.0)},
+            ["box's left edge is the mask's"],
+            "left 10, mask_left 8",
+        ),
+        (
+            {"segmentation": [[1.0, 1.0, 1e9, 1.0, 1.0, 1e9]]},
+            ["mask decodes and marks a pixel"],
+            "polygon leaves its 50x40 image",
         ),
     ],
 )
 def test_a_fault_of_an_instance_is_told(
-    annotations: Annotations, root: Path, changes: dict[str, object], rules: list[str]
+    annotations: Annotations,
+    survey: pd.DataFrame,
+    changes: dict[str, object],
+    rules: list[str],
+    value: str,
 ) -> None:
-    report = check_set("Set", with_instance(annotations, **changes), root, 0.01)
-    assert sorted(broken(report)) == sorted(rules)
-    assert any("b.png" in example for examples in broken(report).values() for example in examples)
+    report = check(with_instance(annotations, **changes), survey)
+    found = broken(report)
+    assert sorted(found) == sorted(rules)
+    assert any("b.png" in example and value in example for example in found[rules[0]])
     assert report.summary().startswith(f"Set: rule broken: {rules[0]}: ")
     assert "\n" not in report.summary()
 
 
-def shrink(path: Path) -> None:
-    cv2.imwrite(str(path), np.full((39, 49), 90, np.uint8))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:60])
+NEVER_SURVEYED = "image was surveyed once"
 
 
 @pytest.mark.parametrize(
-    ("damage", "rules"),
+    ("damage", "told"),
     [
-        (Path.unlink, ["image opens"]),
-        (truncate, ["image opens"]),
-        (shrink, ["image has its stated height", "image has its stated width"]),
+        (lambda rows: rows.iloc[:1], {NEVER_SURVEYED: "b.png: surveys 0"}),
+        (lambda rows: rows.iloc[[0, 1, 1]], {NEVER_SURVEYED: "b.png: surveys 2"}),
+        (
+            lambda rows: pd.concat([rows, rows.iloc[1:].assign(file_name="c.png")]),
+            {"surveyed image is an image of the set": "c.png: listed 0"},
+        ),
+        (
+            lambda rows: rows.assign(
+                problem=["", "cut off"], width=[50, 0], height=[40, 0], dhash=["0f" * 32, ""]
+            ),
+            {"image and masks decode": "b.png: problem cut off"},
+        ),
+        (
+            lambda rows: rows.assign(width=[50, 49]),
+            {"image has its stated width": "b.png: width 50, file_width 49"},
+        ),
+        (
+            lambda rows: rows.assign(height=[40, 0]),
+            {"image has its stated height": "b.png: height 40, file_height 0"},
+        ),
+        (
+            lambda rows: rows.assign(mask_difference=[0, 3]),
+            {"masks equal the release's, pixel by pixel": "b.png: mask_difference 3"},
+        ),
+        (
+            lambda rows: rows.assign(dhash=["0f" * 32, "0f" * 31]),
+            {"image has a hash of 64 hex digits": f"b.png: dhash {'0f' * 31}"},
+        ),
     ],
 )
-def test_a_fault_of_a_file_is_told(
-    annotations: Annotations, root: Path, damage: Callable[[Path], None], rules: list[str]
+def test_a_fault_in_the_survey_is_told(
+    annotations: Annotations,
+    survey: pd.DataFrame,
+    damage: Callable[[pd.DataFrame], pd.DataFrame],
+    told: dict[str, str],
 ) -> None:
-    damage(root / "b.png")
-    report = check_set("Set", annotations, root, 0.01)
-    assert sorted(broken(report)) == rules
-    assert all(example.startswith("b.png: ") for examples in broken(report).values() for example in examples)
+    report = check(annotations, damage(survey))
+    assert broken(report) == {rule: (example,) for rule, example in told.items()}
+    assert not report.passed
 
 
-def test_faults_between_images_are_told(annotations: Annotations, root: Path) -> None:
+def test_an_empty_survey_is_told_of_every_image(annotations: Annotations, survey: pd.DataFrame) -> None:
+    found = broken(check(annotations, survey.iloc[:0]))
+    assert found == {NEVER_SURVEYED: ("a.png: surveys 0", "b.png: surveys 0")}
+
+
+def test_faults_between_images_are_told(annotations: Annotations, survey: pd.DataFrame) -> None:
     first, second = annotations.images
     twice = replace(annotations, images=(first, replace(second, file_name="a.png")))
-    assert broken(check_set("Set", twice, root, 0.01)) == {"no image is listed twice": ("a.png", "a.png")}
+    assert broken(check(twice, survey.iloc[:1])) == {
+        "no image is listed twice": ("a.png: file a.png", "a.png: file a.png")
+    }
     bare = replace(annotations, instances=annotations.instances[:2])
-    assert broken(check_set("Set", bare, root, 0.01)) == {"image has an instance": ("b.png: instances 0",)}
+    assert broken(check(bare, survey)) == {"image has an instance": ("b.png: instances 0",)}
+    moved = replace(annotations, images=(first, replace(second, id=3)))
+    moved = replace(
+        moved, instances=tuple(replace(item, image_id=2 * item.image_id - 1) for item in moved.instances)
+    )
+    assert broken(check(moved, survey)) == {"image ids run from 1 to 2": ("b.png: id 3",)}
+    same = replace(annotations, images=(first, replace(second, id=1)))
+    same = replace(same, instances=tuple(replace(item, image_id=1) for item in same.instances))
+    assert list(broken(check(same, survey))) == ["image ids are unique"]
+
+
+def test_a_category_off_the_list_is_told(annotations: Annotations, survey: pd.DataFrame) -> None:
+    strange = replace(annotations, categories=(annotations.categories[0], CategoryRecord(2, "tile_x", "")))
+    assert broken(check(strange, survey)) == {
+        "category is on the release's list": ("category tile_x: listed 0",)
+    }
+
+
+def test_a_summary_counts_what_it_does_not_name(annotations: Annotations, survey: pd.DataFrame) -> None:
+    report = check(annotations, survey.assign(mask_difference=[1, 2], width=[50, 4]))
+    assert report.summary() == (
+        "Set: rule broken: image has its stated width: b.png: width 50, file_width 4; 1 other rule(s) broken"
+    )
+    report = check(annotations, survey.assign(mask_difference=[1, 2]))
+    assert report.summary().endswith("a.png: mask_difference 1 and 1 more")
+
+
+def text_of(page: Path) -> str:
+    text = re.sub(r"<(script|style)[\s\S]*?</\1>", "", page.read_text(encoding="utf-8"))
+    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+
+
+def test_data_docs_have_a_page_per_check_and_say_the_rules(
+    annotations: Annotations, survey: pd.DataFrame, tmp_path: Path
+) -> None:
+    docs = DataDocs()
+    arguments = {"min_side": 0.01, "categories": CATEGORIES, "docs": docs}
+    reports = [
+        check_set("Sound 1.0", annotations, survey, **arguments),
+        check_set("Broken", annotations, survey.assign(width=[50, 49]), **arguments),
+        CheckReport.unreadable("Lost", DataError("Lost.json: <gone>")),
+    ]
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "old.html").touch()
+
+    docs.write(site, reports)
+
+    assert not (site / "old.html").exists()
+    index = (site / "index.html").read_text()
+    assert "https:" not in index
+    assert "Lost.json: &lt;gone&gt;" in index
+    pages = [site / link.replace("%20", " ") for link in re.findall(r'href="([^"]+)"', index)]
+    assert len(pages) == 2
+    for page, report in zip(pages, reports, strict=False):
+        text = text_of(page)
+        assert report.name in text
+        assert all(result.rule in text for result in report.results)
+        assert ("b.png" in text) is not report.passed
 
 
 @pytest.fixture
 def sets() -> list[BenchmarkSet]:
     """Two single-label sets with one two-label image (classes 1 and 2) at the end of each."""
     labels = [(1 + position // 12,) for position in range(48)] + [(1, 2)]
+    return benchmark(labels)
+
+
+def benchmark(labels: list[tuple[int, ...]]) -> list[BenchmarkSet]:
+    """A set that trains and one that does not; `labels` are the classes of each image."""
     pairs = [(image_id, label) for image_id, image in enumerate(labels, start=1) for label in image]
     box = (1.0, 1.0, 2.0, 2.0)
     annotations = Annotations(
@@ -178,6 +355,7 @@ def test_sound_splits_pass(sets: list[BenchmarkSet], tree: SplitTree) -> None:
     report = check_splits(sets, tree, SEEDS, SEEDS)
     assert report.passed, report.summary()
     assert all(result.checked for result in report.results)
+    assert report.left_out == ()
 
 
 def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
@@ -192,8 +370,26 @@ def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: Spl
 
     found = broken(check_splits(sets, tree, SEEDS, SEEDS))
 
-    assert set(found) == {"training image shows no unseen class", "test image does not train"}
+    assert set(found) == {
+        "training image shows no unseen class",
+        "test image of unseen classes does not train",
+    }
     assert leaked.file_name in found["training image shows no unseen class"][0]
+
+
+def test_a_seen_test_image_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    training = Annotations.read(tree.training(42))
+    target = Annotations.read(tree.in_domain("In", "seen", 42, 42).target)
+    leaked = replace(target.images[0], id=999, file_name=f"raw/in/{target.images[0].file_name}")
+    kept = target.instances_of(target.images[0].id)
+    extra = tuple(replace(training.instances[0], id=999 + n, image_id=999) for n in range(len(kept)))
+    replace(training, images=(*training.images, leaked), instances=(*training.instances, *extra)).write(
+        tree.training(42)
+    )
+    for naive in (False, True):
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=naive))
+        assert list(found) == ["test image of seen classes does not train"]
+        assert target.images[0].file_name in found["test image of seen classes does not train"][0]
 
 
 def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
@@ -201,7 +397,66 @@ def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: Sp
     unseen = Annotations.read(tree.in_domain("In", "unseen", 42, 42).prompt).class_names[0]
     extra = CategoryRecord(99, f"In/{unseen}", "p")
     replace(training, categories=(*training.categories, extra)).write(tree.training(42))
-    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == ["no class is both seen and unseen"]
+    for naive in (False, True):
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=naive))
+        assert found == {
+            "no class is both seen and unseen": (f"{tree.training(42).name}: class In/{unseen}: trained 1",)
+        }
+
+
+def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> None:
+    """Only the split report tells that it is unseen."""
+    labels = [(1 + position // 12,) for position in range(48)]
+    sets = benchmark(labels)
+    write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
+    tree = SplitTree(tmp_path)
+    report = json.loads(tree.report.read_text())
+    trained = Annotations.read(tree.training(42)).class_names[0].removeprefix("In/")
+    report["sets"][0]["unseen"].append(trained)
+    tree.report.write_text(json.dumps(report))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert set(found) == {"training image shows no unseen class", "no class is both seen and unseen"}
+
+
+def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
+    """Images 49 to 54 show an unseen class besides: they train, and they are tested."""
+    labels = [(1 + position // 12,) for position in range(48)]
+    unseen = write_and_read_unseen(benchmark(labels), tmp_path / "trial")
+    seen = next(label for label in (1, 2, 3, 4) if label != unseen)
+    sets = benchmark(labels + [(seen, unseen)] * 6)
+    write_splits(sets, replace(RULES, training_rule="naive"), SEEDS, SEEDS, tmp_path / "splits")
+    tree = SplitTree(tmp_path / "splits")
+
+    report = check_splits(sets, tree, SEEDS, SEEDS, naive=True)
+
+    assert report.passed, report.summary()
+    assert [rule.rule for rule in report.left_out] == [
+        "training image shows no unseen class",
+        "test image of unseen classes does not train",
+    ]
+    assert all(rule.reason.startswith("the training rule is naive") for rule in report.left_out)
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert set(found) == {
+        "training image shows no unseen class",
+        "training image keeps all its instances",
+        "test image of unseen classes does not train",
+    }
+
+    training = Annotations.read(tree.training(42))
+    mixed = next(image for image in training.images if image.file_name == "raw/in/50.png")
+    twice = (*training.instances, replace(training.instances_of(mixed.id)[0], id=999))
+    replace(training, instances=twice).write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=True))
+    assert found == {
+        "training image keeps all its instances": (
+            f"{tree.training(42).name}: raw/in/50.png: instances 2, set_instances 1",
+        )
+    }
+
+
+def write_and_read_unseen(sets: list[BenchmarkSet], root: Path) -> int:
+    report = write_splits(sets, RULES, SEEDS, SEEDS, root)
+    return int(report.sets[0].unseen[0].removeprefix("c"))
 
 
 @pytest.mark.parametrize("domain", ["in", "cross"])
@@ -216,6 +471,20 @@ def test_a_prompt_among_the_targets_is_told(sets: list[BenchmarkSet], tree: Spli
     assert list(found) == ["no image is both prompt and target"]
     assert len(found["no image is both prompt and target"]) == 2
     assert moved.file_name in found["no image is both prompt and target"][0]
+
+
+def test_targets_that_are_the_prompts_pass_where_that_is_said(
+    sets: list[BenchmarkSet], tree: SplitTree
+) -> None:
+    pair = tree.cross_domain("Out", 42)
+    Annotations.read(pair.prompt).write(pair.target)
+    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == ["no image is both prompt and target"]
+    report = check_splits(sets, tree, SEEDS, SEEDS, scored_on_prompts=True)
+    assert report.passed
+    assert [(rule.rule, rule.reason) for rule in report.left_out] == [
+        ("no image is both prompt and target", "the files are scored on the prompt images themselves")
+    ]
+    assert report.summary().endswith("; left out: no image is both prompt and target")
 
 
 def test_a_two_label_prompt_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
@@ -240,19 +509,47 @@ def test_lost_instances_and_strange_images_are_told(sets: list[BenchmarkSet], tr
 
     strange = replace(target.images[0], file_name="elsewhere.png")
     replace(target, images=(strange, *target.images[1:])).write(pair.target)
-    assert "test image is an image of its set" in broken(check_splits(sets, tree, SEEDS, SEEDS))
-
-
-def test_a_class_without_prompt_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
-    pair = tree.cross_domain("Out", 42)
-    prompt = Annotations.read(pair.prompt)
-    one = prompt.keep_images({image.id for image in prompt.images if 4 not in prompt.labels_of(image.id)})
-    one.write(pair.prompt)
     found = broken(check_splits(sets, tree, SEEDS, SEEDS))
-    assert found == {"class has a prompt image": ("Out_prompt_seed42.json: class c4: prompt_images 0",)}
+    assert {"test image is an image of its set", "test image shows a prompted class"} <= set(found)
+    assert "elsewhere.png" in found["test image is an image of its set"][0]
+
+
+def test_faults_of_training_images_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    training = Annotations.read(tree.training(42))
+    first, second = training.images[:2]
+    strange = replace(first, file_name="raw/in/elsewhere.png")
+    replace(training, images=(strange, *training.images[1:])).write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert "elsewhere.png: known 0" in found["training image is an image of its set"][0]
+
+    doubled = replace(training, instances=(*training.instances, replace(training.instances[0], id=999)))
+    doubled.write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert list(found) == ["training image keeps all its instances"]
+
+    twice = replace(
+        training, images=(first, replace(second, file_name=first.file_name), *training.images[2:])
+    )
+    twice.write(tree.training(42))
+    with pytest.raises(DataError, match="occurs twice"):  # the reader refuses it before the rule does
+        check_splits(sets, tree, SEEDS, SEEDS)
+
+
+def test_a_class_without_prompt_or_target_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    pair = tree.cross_domain("Out", 42)
+    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
+    for part, path, role in ((prompt, pair.prompt, "prompt"), (target, pair.target, "target")):
+        one = part.keep_images({image.id for image in part.images if 4 not in part.labels_of(image.id)})
+        one.write(path)
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+        assert found == {f"class has a {role} image": (f"Out_prompt_seed42.json: class c4: {role}_images 0",)}
+        part.write(path)
 
 
 def test_a_missing_file_is_named(sets: list[BenchmarkSet], tree: SplitTree) -> None:
     tree.cross_domain("Out", 42).target.unlink()
     with pytest.raises(DataError, match=r"Out_prompt_seed42.json: cannot be read"):
+        check_splits(sets, tree, SEEDS, SEEDS)
+    tree.report.write_text("[]")
+    with pytest.raises(DataError, match=r"report.json: not the report of a split"):
         check_splits(sets, tree, SEEDS, SEEDS)

@@ -1,6 +1,7 @@
 """The tree of split files on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,73 @@ def test_report_counts(tmp_path: Path) -> None:
     write_splits([member("Tile"), member("Other", "cross")], RULES, (42,), (1,), tmp_path / "splits")
     inside, cross = json.loads((tmp_path / "splits" / "report.json").read_text())["sets"]
 
-    assert (inside["training_images"], inside["seen_test_images"], inside["lost_images"]) == (42, 6, 0)
-    assert (inside["untested_seen"], inside["untrained_seen"]) == ([], [])
+    assert (inside["training_images"], inside["seen_test_images"]) == (42, 6)
+    assert (inside["lost"]["images"], inside["lost"]["instances"]) == (0, 0)
+    assert (inside["untested_seen"], inside["untested_unseen"], inside["untrained_seen"]) == ({}, {}, [])
     unseen = next(draw for draw in inside["draws"] if draw["part"] == "unseen")
     assert list(unseen["prompt_images"].values()) == [5]
     assert list(unseen["target_images_of"].values()) == [11]
     assert (cross["split_seed"], cross["seen"], len(cross["unseen"])) == (None, [], 4)
     assert cross["draws"][0]["target_images"] == 44
+    assert (cross["lost"], cross["untested_unseen"]) == (None, {})
+
+
+def rare(member: BenchmarkSet, *names: str) -> BenchmarkSet:
+    """The set with one image left of each of these classes."""
+    annotations = member.annotations
+    dropped: set[int] = set()
+    for category in annotations.categories:
+        if category.name in names:
+            showing = [item.image_id for item in annotations.instances if item.category_id == category.id]
+            dropped.update(showing[1:])
+    kept = annotations.keep_images({image.id for image in annotations.images} - dropped)
+    return replace(member, annotations=kept)
+
+
+def test_classes_that_cannot_be_prompted_are_left_out_and_named(tmp_path: Path) -> None:
+    classes = "abcdefgh"
+    whole = member("Tile", classes=classes)
+    first, second = write_splits([whole], RULES, (42,), (1,), tmp_path / "splits").sets[0].unseen
+    sets = [rare(whole, first), rare(member("Other", "cross"), "p_a", "p_c")]
+
+    report = write_splits(sets, RULES, (42,), (1,), tmp_path / "splits")
+
+    reason = "1 image(s), but a prompt and a target are two"
+    tile, other = report.sets
+    assert (tile.unseen, tile.untested_unseen) == ((first, second), {first: reason})
+    assert other.untested_unseen == {"p_a": reason, "p_c": reason}
+    assert report.notes == (
+        f"Tile, split seed 42: class {first} is not tested: {reason}",
+        f"Other: class p_a is not tested: {reason}",
+        f"Other: class p_c is not tested: {reason}",
+    )
+    tree = SplitTree(tmp_path / "splits")
+    for pair, tested in (
+        (tree.in_domain("Tile", "unseen", 42, 1), (second,)),
+        (tree.cross_domain("Other", 1), ("p_b", "p_d")),
+    ):
+        for path in (pair.prompt, pair.target):
+            assert Annotations.read(path).class_names == tested
+    assert f"Tile/{first}" not in Annotations.read(tree.training(42)).class_names
+
+
+def test_a_set_with_nothing_to_test_is_an_error(tmp_path: Path) -> None:
+    whole = member("Tile")
+    unseen = write_splits([whole], RULES, (42,), (1,), tmp_path / "splits").sets[0].unseen
+    with pytest.raises(DataError, match=r"Tile: split seed 42 leaves no unseen class .*p_.*another split"):
+        write_splits([rare(whole, *unseen)], RULES, (42,), (1,), tmp_path / "splits")
+    cross = rare(member("Other", "cross"), "p_a", "p_b", "p_c", "p_d")
+    with pytest.raises(DataError, match=r"Other leaves no unseen class that can be tested \(p_a: 1 image"):
+        write_splits([whole, cross], RULES, (42,), (1,), tmp_path / "splits")
+
+
+def test_the_naive_rule_is_told(tmp_path: Path) -> None:
+    rules = replace(RULES, training_rule="naive")
+    report = write_splits([member("Tile")], rules, (42,), (1,), tmp_path / "splits")
+    assert report.training_rule == "naive"
+    assert report.notes[0].startswith("NAIVE TRAINING")
+    clean = write_splits([member("Tile")], RULES, (42,), (1,), tmp_path / "splits")
+    assert (clean.training_rule, clean.notes, clean.scored_on_prompts) == ("clean", (), False)
 
 
 def test_written_again_it_is_the_same_and_nothing_old_stays(tmp_path: Path) -> None:
@@ -100,7 +161,7 @@ def test_a_failed_run_leaves_the_old_tree(tmp_path: Path) -> None:
     root = tmp_path / "splits"
     write_splits([member("Tile")], RULES, (42,), (1,), root)
     before = {path: path.read_bytes() for path in root.rglob("*.json")}
-    with pytest.raises(DataError, match="Tiny: class p_"):
+    with pytest.raises(DataError, match="Tiny: split seed 42 leaves no unseen class"):
         write_splits([member("Tile"), member("Tiny", images=1)], RULES, (42,), (1,), root)
     with pytest.raises(DataError, match="no in-domain set"):
         write_splits([member("Tile", "cross")], RULES, (42,), (1,), root)

@@ -1,6 +1,7 @@
 """Seen and unseen classes, prompts and targets: nothing leaks, whatever occurs together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.splits import Draw, SplitRules, choose_unseen, draw_prompts, merge_training, split_set
+from unispector.data.splits import (
+    SplitRules,
+    choose_unseen,
+    draw_prompts,
+    merge_training,
+    split_set,
+    untestable,
+)
 from unispector.errors import DataError
 
 REAL = Path("../shared/data/magnetic_tile")
@@ -66,6 +74,16 @@ def multi_label(draw: st.DrawFn) -> Annotations:
     return table(draw(st.lists(image, min_size=1, max_size=60)), names)
 
 
+def test_the_papers_classes_come_out() -> None:
+    """3 of GC10's 10 classes, 1 of Magnetic Tile's 5, 28 of Real-IAD's 111, 18 of MVTec AD's 73."""
+    for classes, unseen in ((10, 3), (5, 1), (111, 28), (73, 18)):
+        annotations = table([[f"c{number:03}"] for number in range(classes) for _ in range(12)])
+        for seed in (42, 82, 777):
+            split = split_set("Set", annotations, RULES, seed)
+            assert (len(split.unseen), len(split.seen)) == (unseen, classes - unseen)
+            assert split.tested_unseen == split.unseen
+
+
 @given(multi_label(), st.integers(0, 50), st.integers(0, 50), st.floats(0, 0.9))
 def test_nothing_leaks(annotations: Annotations, seed: int, prompt_seed: int, held_share: float) -> None:
     rules = SplitRules(0.25, 2, 3, held_share)
@@ -83,40 +101,82 @@ def test_nothing_leaks(annotations: Annotations, seed: int, prompt_seed: int, he
     assert not unseen & set(split.training.class_names)
     assert all(shown[id_] and not shown[id_] & unseen for id_ in ids(split.training) | ids(split.seen_test))
     assert not ids(split.training) & ids(split.seen_test)
-    lost = {id_ for id_, names in shown.items() if names & unseen and names - unseen}
-    assert split.lost_images == len(lost)
     assert ids(split.training) | ids(split.seen_test) == usable
 
-    for classes, pool in ((split.unseen, annotations), (split.tested_seen, split.seen_test)):
-        draw = draw_or_none(pool, classes, rules, prompt_seed)
-        if draw is None:
-            assert classes == split.unseen
-            continue
+    for classes, tested, pool in (
+        (split.unseen, split.tested_unseen, annotations),
+        (split.seen, split.tested_seen, split.seen_test),
+    ):
+        assert set(tested) == {name for name in classes if can_be_tested(pool, name)}
+        draw = draw_prompts("Set", pool, tested, rules, prompt_seed)
         assert not ids(draw.prompt) & ids(draw.target)
         assert not (ids(draw.prompt) | ids(draw.target)) & ids(split.training)
         assert all(len(shown[id_]) == 1 for id_ in ids(draw.prompt))
-        showing = {id_ for id_ in ids(pool) if shown[id_] & set(classes)}
+        showing = {id_ for id_ in ids(pool) if shown[id_] & set(tested)}
         assert ids(draw.prompt) | ids(draw.target) == showing
         for part in (draw.prompt, draw.target):
-            assert set(part.class_names) == set(classes)
+            assert set(part.class_names) == set(tested)
             wanted = {
                 item
                 for item in annotations.instances
-                if item.image_id in ids(part) and annotations.class_names[item.category_id - 1] in classes
+                if item.image_id in ids(part) and annotations.class_names[item.category_id - 1] in tested
             }
             assert set(part.instances) == wanted
-            assert {name for id_ in ids(part) for name in names_on(part, id_)} == set(classes)
+            assert {name for id_ in ids(part) for name in names_on(part, id_)} == set(tested)
 
 
-def draw_or_none(pool: Annotations, classes: Sequence[str], rules: SplitRules, seed: int) -> Draw | None:
-    """The draw; None when it refuses, which it must and may do for a class that cannot be prompted."""
-    for class_name in classes:
-        on = [names_on(pool, image.id) for image in pool.images if class_name in names_on(pool, image.id)]
-        if len(on) < 2 or {class_name} not in on:
-            with pytest.raises(DataError, match="a prompt needs one without and a target another"):
-                draw_prompts("Set", pool, classes, rules, seed)
-            return None
-    return draw_prompts("Set", pool, classes, rules, seed)
+def can_be_tested(pool: Annotations, class_name: str) -> bool:
+    on = [names_on(pool, image.id) for image in pool.images if class_name in names_on(pool, image.id)]
+    return len(on) >= 2 and {class_name} in on
+
+
+@given(multi_label(), st.integers(0, 50), st.floats(0, 0.9))
+def test_the_naive_rule_trains_on_all_seen_instances(
+    annotations: Annotations, seed: int, held_share: float
+) -> None:
+    rules = SplitRules(0.25, 2, 3, held_share, "naive")
+    unseen = set(choose_unseen(annotations.class_names, 0.25, seed))
+    name_of = {category.id: category.name for category in annotations.categories}
+    seen_instances = {item for item in annotations.instances if name_of[item.category_id] not in unseen}
+    assume(seen_instances)
+
+    split = split_set("Set", annotations, rules, seed)
+
+    kept = ids(split.seen_test)
+    assert all(not names_on(annotations, id_) & unseen for id_ in kept)
+    assert set(split.training.instances) == {item for item in seen_instances if item.image_id not in kept}
+    assert ids(split.training) == {item.image_id for item in split.training.instances}
+    assert not unseen & set(split.training.class_names)
+    assert set(split.training.class_names) == {name_of[item.category_id] for item in split.training.instances}
+    if any(not names_on(annotations, item.image_id) & unseen for item in seen_instances):
+        clean = split_set("Set", annotations, replace(rules, training_rule="clean"), seed)
+        assert (clean.seen_test, clean.lost) == (split.seen_test, split.lost)
+        gained = ids(split.training) - ids(clean.training)
+        assert (ids(clean.training) < ids(split.training)) == bool(gained)
+        assert len(gained) == split.lost.images
+        assert len(split.training.instances) - len(clean.training.instances) == split.lost.instances
+
+
+@given(multi_label(), st.integers(0, 50))
+def test_what_the_clean_rule_costs(annotations: Annotations, seed: int) -> None:
+    """Counted again from the plain list of labels."""
+    unseen = choose_unseen(annotations.class_names, 0.25, seed)
+    labels = [
+        [annotations.class_names[item.category_id - 1] for item in annotations.instances_of(image.id)]
+        for image in annotations.images
+    ]
+    assume(any(set(image) - set(unseen) for image in labels))
+
+    lost = split_set("Set", annotations, replace(RULES, training_rule="naive"), seed).lost
+
+    seen_on = [sum(name not in unseen for name in image) for image in labels]
+    pairs = [(image, count) for image, count in zip(labels, seen_on, strict=True) if count]
+    assert lost.images == sum(1 for image, _ in pairs if set(image) & set(unseen))
+    assert lost.instances == sum(count for image, count in pairs if set(image) & set(unseen))
+    assert lost.images_by_class == {name: sum(name in image for image, _ in pairs) for name in unseen}
+    assert lost.instances_by_class == {
+        name: sum(count for image, count in pairs if name in image) for name in unseen
+    }
 
 
 @pytest.mark.parametrize(("images", "prompts"), [(2, 1), (10, 1), (11, 5), (40, 5)])
@@ -142,13 +202,18 @@ def test_a_class_always_leaves_itself_a_target() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([["a"], ["b"], ["b"]], r"Set: class a has 1 image\(s\)"),
-        ([["a", "b"]] * 9 + [["b"]] * 9, r"Set: class a has 9 image\(s\), 0 of them without another"),
+        ([["a"], ["b"], ["b"]], "1 image(s), but a prompt and a target are two"),
+        ([["b"], ["b"]], "0 image(s), but a prompt and a target are two"),
+        ([["a", "b"]] * 9 + [["b"]] * 9, "none of its 9 images is without another class, as a prompt is"),
     ],
 )
 def test_a_class_without_enough_images_is_named(labels: list[list[str]], words: str) -> None:
-    with pytest.raises(DataError, match=words):
-        draw_prompts("Set", table(labels), ["a", "b"], RULES, 42)
+    annotations = table(labels, ["a", "b"])
+    assert untestable(annotations, ["a", "b"]) == {"a": words}
+    assert untestable(annotations, ["b"]) == {}
+    with pytest.raises(DataError) as caught:
+        draw_prompts("Set", annotations, ["a", "b"], RULES, 42)
+    assert str(caught.value) == f"Set: class a: {words}; add images or drop the class"
 
 
 def test_draws_depend_on_the_seed_and_not_on_other_classes() -> None:

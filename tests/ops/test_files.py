@@ -155,6 +155,20 @@ def test_read_image_size_is_the_size_of_the_upright_image(tmp_path, picture, suf
     assert read_image_size(path) == (width, height)
 
 
+def test_read_image_size_finds_an_orientation_after_the_pixels(tmp_path, picture):
+    path = tmp_path / "late.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(path, exif=exif)
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    assert read_image(path).shape == (60, 40, 3)
+    assert read_image_size(path) == (40, 60)
+
+
 def test_read_image_size_needs_the_header_only(tmp_path, picture):
     path = tmp_path / "cut.png"
     Image.fromarray(picture).save(path)

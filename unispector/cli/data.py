@@ -73,7 +73,7 @@ def told(report: "ConversionReport") -> str:
     ]
     for drop in report.dropped:
         instances = f", {drop.instances} instances" if drop.instances else ""
-        more = ", ..." if drop.files > len(drop.examples) else ""
+        more = ", ..." if drop.files > 1 else ""
         lines.append(f"  {drop.reason}: {drop.files} files{instances} ({', '.join(drop.examples[:1])}{more})")
     return "\n".join(lines)
 

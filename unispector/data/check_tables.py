@@ -1,220 +1,189 @@
-"""The tables that `expectations` judges: one row per image, instance or class, columns of equal length.
+"""A set as the tables that `expectations` judges: one row per image, instance, ...; `where` names the row.
 
-What is in a column is computed anew, from files and masks, not taken over from the step under check.
+What is in a column is computed anew, from masks and the survey, not taken over from the conversion. No image
+is opened.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
-from unispector.data.split_tree import BenchmarkSet, SplitTree, TestPair
 from unispector.errors import DataError
-from unispector.ops.files import read_image
-from unispector.ops.rle import segmentation_to_mask
+from unispector.ops.rle import Rle, encode_rle, segmentation_to_mask
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
 
 
-def image_rows(annotations: Annotations, root: Path) -> list[Row]:
-    """One row per image, opened from disk.
+def image_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFrame":
+    """One row per image with what the survey found in its file.
 
     Args:
         annotations: the set.
-        root: folder its file names are relative to.
+        survey: its survey (see `unispector.data.survey`).
 
     Returns:
-        Rows with `where` (the file), `id`, `width`, `height`, `file_width`, `file_height` (as stated
-        where the file does not open), `problem` (empty where it does) and `instances`.
+        Columns `where` and `file` (the file), `id`, `width`, `height`, `surveys` (rows of the survey),
+        `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, and
+        `instances`. Where there is none, or it could not be decoded, size and hash are made to fit: that
+        fault is told once.
     """
-    return [_image_row(annotations, image, root) for image in annotations.images]
+    import pandas as pd
+
+    files = [image.file_name for image in annotations.images]
+    table = pd.DataFrame(
+        {
+            "where": files,
+            "file": files,
+            "id": [image.id for image in annotations.images],
+            "width": [image.width for image in annotations.images],
+            "height": [image.height for image in annotations.images],
+            "instances": [len(annotations.instances_of(image.id)) for image in annotations.images],
+        }
+    )
+    found = survey.drop_duplicates("file_name").set_index("file_name").reindex(files)
+    found.index = table.index
+    table["surveys"] = survey["file_name"].value_counts().reindex(files, fill_value=0).to_numpy()
+    table["problem"] = found["problem"].fillna("")
+    table["mask_difference"] = found["mask_difference"].fillna(0)
+    decoded = (table["surveys"] > 0) & (table["problem"] == "")
+    table["file_width"] = found["width"].where(decoded, table["width"])
+    table["file_height"] = found["height"].where(decoded, table["height"])
+    table["dhash"] = found["dhash"].where(decoded, "0" * 64)
+    return table
 
 
-def _image_row(annotations: Annotations, image: ImageRecord, root: Path) -> Row:
-    height, width, problem = image.height, image.width, ""
-    try:
-        height, width = read_image(root / image.file_name).shape[:2]
-    except DataError as error:
-        problem = str(error)
-    return {
-        "where": image.file_name,
-        "id": image.id,
-        "width": image.width,
-        "height": image.height,
-        "file_width": width,
-        "file_height": height,
-        "problem": problem,
-        "instances": len(annotations.instances_of(image.id)),
-    }
+def survey_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFrame":
+    """One row per row of the survey: `where` (the file) and `listed` (1 = an image of the set)."""
+    import pandas as pd
+
+    listed = survey["file_name"].isin({image.file_name for image in annotations.images})
+    return pd.DataFrame({"where": survey["file_name"], "listed": listed.astype(int)})
 
 
-def instance_rows(annotations: Annotations) -> list[Row]:
+def category_table(annotations: Annotations, categories: Collection[str]) -> "pd.DataFrame":
+    """One row per category: `where` and `listed` (1 = on the release's list, in whatever case)."""
+    import pandas as pd
+
+    known = {category.casefold() for category in categories}
+    names = annotations.class_names
+    return pd.DataFrame(
+        {
+            "where": [f"category {name}" for name in names],
+            "listed": [int(name.casefold() in known) for name in names],
+        }
+    )
+
+
+def instance_table(annotations: Annotations) -> "pd.DataFrame":
     """One row per instance with its mask's own measures.
 
     Returns:
-        Rows with `where` (the image's file), `id`, the box's `left`, `top`, `right`, `bottom`, the
-        image's `width` and `height`, the box's `width_share` and `height_share` of it, `area`, the
-        same measures of the decoded mask (`mask_left`, ..., `mask_area`; the box's where there is no
-        mask) and `problem` (empty where the mask decodes and marks something).
+        Columns `where` (the image's file), `id`, the box's `left`, `top`, `right`, `bottom`, its image's
+        `image_width` and `image_height`, the box's `width_share` and `height_share` of them, `area`, the
+        same measures of the mask (`mask_left`, ..., `mask_area`) and `problem` (empty where the mask
+        decodes and marks something). Where there is no mask its measures are the box's. A polygon's are too
+        where they differ by no more than its rasterising: a pixel per edge.
     """
+    import pandas as pd
+
     images = {image.id: image for image in annotations.images}
-    return [_instance_row(instance, images[instance.image_id]) for instance in annotations.instances]
+    owners = [images[instance.image_id] for instance in annotations.instances]
+    boxes = np.array([instance.bbox for instance in annotations.instances], dtype=np.float64).reshape(-1, 4)
+    sizes = np.array([(image.width, image.height) for image in owners], dtype=np.float64).reshape(-1, 2)
+    areas = np.array([instance.area for instance in annotations.instances], dtype=np.float64)
+    edges = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    mask_edges, mask_areas, problems = _measure_masks(annotations.instances, owners)
 
+    unknown = np.array([bool(problem) for problem in problems]) | np.isnan(mask_areas)
+    polygons = np.array([isinstance(instance.segmentation, list) for instance in annotations.instances])
+    taken_over = unknown | (polygons & (np.abs(mask_areas - areas) <= boxes[:, 2:].sum(axis=1) + 1))
+    mask_areas = np.where(taken_over, areas, mask_areas)
+    taken_over = unknown[:, None] | (polygons[:, None] & (np.abs(mask_edges - edges) <= 1))
+    mask_edges = np.where(taken_over, edges, mask_edges)
 
-def _instance_row(instance: InstanceRecord, image: ImageRecord) -> Row:
-    x, y, width, height = instance.bbox
-    edges = [x, y, x + width, y + height]
-    mask_edges, mask_area, problem = edges, instance.area, ""
-    if instance.segmentation is not None:
-        try:
-            mask = segmentation_to_mask(instance.segmentation, image.height, image.width)
-        except DataError as error:
-            problem = str(error)
-        else:
-            ys, xs = np.nonzero(mask)
-            if len(xs):
-                mask_edges = [float(edge) for edge in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)]
-                mask_area = float(len(xs))
-            else:
-                problem = "mask marks no pixel"
     names = ("left", "top", "right", "bottom")
-    return {
-        "where": f"{image.file_name} (annotation {instance.id})",
-        "id": instance.id,
-        **dict(zip(names, edges, strict=True)),
-        "width": image.width,
-        "height": image.height,
-        "width_share": width / image.width,
-        "height_share": height / image.height,
-        "area": instance.area,
-        **{f"mask_{name}": edge for name, edge in zip(names, mask_edges, strict=True)},
-        "mask_area": mask_area,
-        "problem": problem,
-    }
-
-
-@dataclass(frozen=True)
-class SplitTables:
-    """What the split files hold, looked up in the sets' own files.
-
-    Attributes:
-        training: a row per training image: `where`, `known` (1 = the set has it), `unseen_classes` it
-            shows, `instances` listed, `set_instances` of it in the set's file.
-        testing: a row per image of a prompt or target file: `where`, `known`, `prompt_classes` (classes it
-            shows in all if it is a prompt image, else 1), `in_other` (1 = also in the pair's other file),
-            `in_training`, `prompted_classes` it shows, `instances` and `set_instances` of those.
-        classes: a row per class of a prompt and target pair: `where`, `trained` (1 = a seen class of the
-            same seed though it is tested as unseen), `prompt_images` and `target_images` that show it.
-    """
-
-    training: list[Row]
-    testing: list[Row]
-    classes: list[Row]
-
-
-def split_tables(
-    sets: Sequence[BenchmarkSet], tree: SplitTree, split_seeds: Sequence[int], prompt_seeds: Sequence[int]
-) -> SplitTables:
-    """Read all split files back into tables.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    tables = SplitTables([], [], [])
-    inside = [_Lookup(member) for member in sets if member.domain == "in"]
-    for seed in split_seeds:
-        training = Annotations.read(tree.training(seed))
-        unseen = {lookup.name: _unseen_of(tree, lookup.name, seed, prompt_seeds) for lookup in inside}
-        trained_files = {image.file_name for image in training.images}
-        trained_classes = set(training.class_names)
-        tables.training.extend(_training_rows(tree.training(seed).name, training, inside, unseen))
-        for lookup in inside:
-            for pair in _pairs(tree, lookup.name, seed, prompt_seeds):
-                _add_pair(tables, lookup, pair, trained_files, trained_classes)
-    for member in sets:
-        if member.domain == "cross":
-            for prompt_seed in prompt_seeds:
-                _add_pair(tables, _Lookup(member), tree.cross_domain(member.name, prompt_seed), set(), set())
-    return tables
-
-
-class _Lookup:
-    """A set's own annotations by file name: the truth the split files are compared with."""
-
-    def __init__(self, member: BenchmarkSet) -> None:
-        self.name, self.folder = member.name, member.folder
-        names = {category.id: category.name for category in member.annotations.categories}
-        self.classes: dict[str, list[str]] = {
-            image.file_name: [names[item.category_id] for item in member.annotations.instances_of(image.id)]
-            for image in member.annotations.images
+    pairs = zip(owners, annotations.instances, strict=True)
+    return pd.DataFrame(
+        {
+            "where": [f"{image.file_name} (annotation {instance.id})" for image, instance in pairs],
+            "id": [instance.id for instance in annotations.instances],
+            **dict(zip(names, edges.T, strict=True)),
+            "image_width": sizes[:, 0],
+            "image_height": sizes[:, 1],
+            "width_share": boxes[:, 2] / sizes[:, 0],
+            "height_share": boxes[:, 3] / sizes[:, 1],
+            "area": areas,
+            **{f"mask_{name}": column for name, column in zip(names, mask_edges.T, strict=True)},
+            "mask_area": mask_areas,
+            "problem": problems,
         }
+    )
 
 
-def _pairs(tree: SplitTree, name: str, seed: int, prompt_seeds: Sequence[int]) -> Iterator[TestPair]:
-    for prompt_seed in prompt_seeds:
-        yield tree.in_domain(name, "unseen", seed, prompt_seed)
-        seen = tree.in_domain(name, "seen", seed, prompt_seed)
-        if seen.prompt.exists():  # there is none where too few images are kept for it
-            yield seen
+def _measure_masks(
+    instances: Sequence[InstanceRecord], owners: Sequence[ImageRecord]
+) -> tuple[Floats, Floats, list[str]]:
+    """Edges [n, 4] and areas [n] of the masks, NaN where there is none, and what is wrong with each."""
+    problems, places, codes = [""] * len(instances), [], []
+    for place, (instance, image) in enumerate(zip(instances, owners, strict=True)):
+        if instance.segmentation is None:
+            continue
+        try:
+            codes.append(_code(instance, image))
+            places.append(place)
+        except DataError as error:
+            problems[place] = str(error)
+    edges, areas = np.full((len(instances), 4), np.nan), np.full(len(instances), np.nan)
+    if codes:
+        found = np.asarray(coco_mask.toBbox(codes))
+        edges[places] = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+        areas[places] = [coco_mask.area(code) for code in codes]  # area() refuses lists of over 255
+    for place in np.flatnonzero(areas == 0).tolist():
+        problems[place] = "mask marks no pixel"
+    return edges, areas, problems
 
 
-def _unseen_of(tree: SplitTree, name: str, seed: int, prompt_seeds: Sequence[int]) -> set[str]:
-    pairs = (tree.in_domain(name, "unseen", seed, prompt_seed) for prompt_seed in prompt_seeds)
-    return {class_name for pair in pairs for class_name in Annotations.read(pair.prompt).class_names}
+def _code(instance: InstanceRecord, image: ImageRecord) -> Rle:
+    """A code of the image's size that pycocotools can be trusted with: it does not check any itself."""
+    code, size = instance.segmentation, [image.height, image.width]
+    if isinstance(code, dict) and code["size"] == size and _fills(code["counts"], image.height * image.width):
+        return code
+    if isinstance(code, list) and _inside(code, image):
+        merged: Rle = coco_mask.merge(coco_mask.frPyObjects(code, *size))
+        return merged
+    return encode_rle(segmentation_to_mask(code or [], image.height, image.width)[None])[0]
 
 
-def _training_rows(
-    file: str, training: Annotations, inside: Sequence[_Lookup], unseen: Mapping[str, set[str]]
-) -> Iterator[Row]:
-    owner = {f"{lookup.folder}/{name}": (lookup, name) for lookup in inside for name in lookup.classes}
-    for image in training.images:
-        lookup, name = owner.get(image.file_name, (None, ""))
-        shown = lookup.classes[name] if lookup else []
-        yield {
-            "where": f"{file}: {image.file_name}",
-            "known": int(lookup is not None),
-            "unseen_classes": len(set(shown) & unseen[lookup.name]) if lookup else 0,
-            "instances": len(training.instances_of(image.id)),
-            "set_instances": len(shown),
-        }
+def _fills(counts: object, pixels: int) -> bool:
+    """Whether a compressed code is well-formed and its runs make up an image, without decoding it."""
+    if not isinstance(counts, str) or not counts.isascii():
+        return False
+    chars = np.frombuffer(counts.encode(), dtype=np.uint8) - np.uint8(48)  # below "0" wraps to over 63
+    last = np.flatnonzero(chars < 32)  # base-32 digits, least first; all but a number's last have 32 added
+    if len(last) == 0 or last[-1] != len(chars) - 1 or chars.max() > 63:
+        return False
+    first = np.concatenate(([0], last[:-1] + 1))
+    place = np.arange(len(chars)) - np.repeat(first, last - first + 1)
+    if place.max() > 6:
+        return False
+    runs = np.add.reduceat((chars & 31).astype(np.int64) << (5 * place), first)
+    runs -= np.where(chars[last] & 16, np.int64(32) << (5 * place[last]), 0)
+    runs[1::2] = runs[1::2].cumsum()  # from the fourth on, a run is stored as the difference
+    runs[2::2] = runs[2::2].cumsum()  # to the run two places before it
+    return bool(runs.min() >= 0 and runs.max() <= pixels and runs.sum() == pixels)
 
 
-def _add_pair(
-    tables: SplitTables, lookup: _Lookup, pair: TestPair, trained_files: set[str], trained_classes: set[str]
-) -> None:
-    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
-    prompt_files, target_files = ({image.file_name for image in part.images} for part in (prompt, target))
-    for role, part, other in (("prompt", prompt, target_files), ("target", target, prompt_files)):
-        for image in part.images:
-            shown = lookup.classes.get(image.file_name, [])
-            prompted = [name for name in shown if name in part.class_names]
-            tables.testing.append(
-                {
-                    "where": f"{role}/{pair.prompt.name}: {image.file_name}",
-                    "known": int(image.file_name in lookup.classes),
-                    "prompt_classes": len(set(shown)) if role == "prompt" else 1,
-                    "in_other": int(image.file_name in other),
-                    "in_training": int(f"{lookup.folder}/{image.file_name}" in trained_files),
-                    "prompted_classes": len(set(prompted)),
-                    "instances": len(part.instances_of(image.id)),
-                    "set_instances": len(prompted),
-                }
-            )
-    for class_name in sorted({*prompt.class_names, *target.class_names}):
-        trained = f"{lookup.name}/{class_name}" in trained_classes
-        tables.classes.append(
-            {
-                "where": f"{pair.prompt.name}: class {class_name}",
-                "trained": int(trained and pair.part == "unseen"),
-                "prompt_images": _images_showing(prompt, class_name),
-                "target_images": _images_showing(target, class_name),
-            }
-        )
-
-
-def _images_showing(annotations: Annotations, class_name: str) -> int:
-    ids = {category.id for category in annotations.categories if category.name == class_name}
-    return len({instance.image_id for instance in annotations.instances if instance.category_id in ids})
+def _inside(polygons: Sequence[Sequence[float]], image: ImageRecord) -> bool:
+    """Whether polygons are well-formed and near enough to the image to be drawn."""
+    reach = 2.0 * max(image.width, image.height)
+    return bool(polygons) and all(
+        len(points) >= 6 and len(points) % 2 == 0 and -reach <= min(points) and max(points) <= reach
+        for points in polygons
+    )

@@ -1,19 +1,40 @@
-"""Great Expectations on the data: every rule an annotation file and a split must hold, row by row."""
+"""Great Expectations on the data: every rule a set and the splits must hold, and the pages that show them."""
 
+import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from unispector.data.check_tables import Row, image_rows, instance_rows, split_tables
+from unispector.data.check_rules import LeftOut, Rule, set_rules, split_rules
+from unispector.data.check_tables import category_table, image_table, instance_table, survey_table
 from unispector.data.coco import Annotations
-from unispector.data.split_tree import BenchmarkSet, SplitTree
+from unispector.data.split_tables import split_tables
+from unispector.data.split_tree import BenchmarkSet, SplitTree, replaced_folder
+from unispector.errors import DataError
 from unispector.ops.files import atomic_write_text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 EXAMPLES = 20
-EDGES = ("left", "top", "right", "bottom")
+READABLE = "annotation file and survey can be read"
+SOURCE = "checked"  # Great Expectations names pages after it
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Data checks</title></head>
+<body>
+<h1>Data checks</h1>
+<table border>
+<tr><th>checked</th><th>verdict</th><th>in short</th></tr>
+ROWS
+</table>
+</body>
+</html>
+"""
 
 
 @dataclass(frozen=True)
@@ -34,17 +55,26 @@ class CheckReport:
         name: the set, or `splits`.
         passed: no rule was broken.
         results: rule by rule.
+        left_out: rules that do not apply, with the reason.
     """
 
     name: str
     passed: bool
     results: tuple[CheckResult, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    @classmethod
+    def unreadable(cls, name: str, error: DataError) -> "CheckReport":
+        """The report of a set whose files cannot be read."""
+        return cls(name, False, (CheckResult(READABLE, 1, 1, (str(error),)),))
 
     def summary(self) -> str:
         """One line: the first broken rule of the set and where, and how many more there are."""
         broken = [result for result in self.results if result.failed]
         if not broken:
-            return f"{self.name}: all {len(self.results)} checks passed"
+            left_out = "; ".join(rule.rule for rule in self.left_out)
+            told = f"; left out: {left_out}" if left_out else ""
+            return f"{self.name}: all {len(self.results)} checks passed{told}"
         first = broken[0]
         more = f" and {first.failed - 1} more" if first.failed > 1 else ""
         others = f"; {len(broken) - 1} other rule(s) broken" if len(broken) > 1 else ""
@@ -55,168 +85,185 @@ class CheckReport:
         atomic_write_text(path, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """A rule in words, the expectation that says it (its class in Great Expectations) and its columns."""
+class DataDocs:
+    """The pages of all checks that were given it: what was tried, in words, and which rows broke a rule."""
 
-    text: str
-    expectation: str
-    arguments: dict[str, Any]
+    def __init__(self) -> None:
+        os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        self._gx = gx
+        self._context = gx.get_context(mode="ephemeral")
+        self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        self._context.delete_data_docs_site("local_site")  # it would lie in a temporary folder
+        self._source = self._context.data_sources.add_pandas(SOURCE)
+
+    def judge(self, name: str, table: "pd.DataFrame", rules: Sequence[Rule]) -> dict[str, Any]:
+        """Try the rules on a table whose columns are named `<table> <column>`.
+
+        Args:
+            name: name of the check, also of its page.
+            table: its column `where` names the rows.
+            rules: what to try; cells without a value are passed over.
+
+        Returns:
+            Rule in words -> Great Expectations' outcome.
+        """
+        suite = self._context.suites.add(self._gx.ExpectationSuite(name=name))
+        for rule in rules:
+            expectation = getattr(self._gx.expectations, rule.expectation)
+            columns = {key: f"{rule.table} {column}" for key, column in rule.columns.items()}
+            words = {"description": rule.text, "meta": {"rule": rule.text}}
+            suite.add_expectation(expectation(**columns, **rule.arguments, **words))
+        rows = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
+        definition = self._gx.ValidationDefinition(name=name, data=rows, suite=suite)
+        outcome = self._context.validation_definitions.add(definition).run(
+            batch_parameters={"dataframe": table},
+            result_format={
+                "result_format": "COMPLETE",
+                "unexpected_index_column_names": ["where"],
+                "return_unexpected_index_query": False,
+            },
+        )
+        results: Sequence[Any] = outcome.results
+        return {item.expectation_config.meta["rule"]: item for item in results}
+
+    def write(self, folder: Path, reports: Sequence[CheckReport]) -> None:
+        """Write the site; what lay in `folder` before is replaced as a whole.
+
+        Args:
+            folder: `index.html` and a page per check go there.
+            reports: the checks in the order of the index.
+        """
+        with replaced_folder(folder) as temporary:
+            store: Any = {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(temporary.absolute()),
+            }
+            site: Any = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": store}
+            self._context.add_data_docs_site(site_name=folder.name, site_config=site)
+            self._context.build_data_docs()
+            self._context.delete_data_docs_site(folder.name)
+            # Great Expectations' own index is empty without a network: it fetches scripts to fill itself.
+            atomic_write_text(temporary / "index.html", _index(temporary, reports))
 
 
-def check_set(name: str, annotations: Annotations, root: Path, min_side: float) -> CheckReport:
-    """Check one InsA file against its images and masks.
+def check_set(
+    name: str,
+    annotations: Annotations,
+    survey: "pd.DataFrame",
+    *,
+    min_side: float,
+    categories: Collection[str] = (),
+    docs: DataDocs | None = None,
+) -> CheckReport:
+    """Check one InsA file against its survey; no image is opened.
 
     Args:
         name: name of the set, for messages.
         annotations: the file's content.
-        root: raw folder of the set.
-        min_side: smallest share of the image's sides a box may have.
+        survey: what `unispector.data.survey` found in its images.
+        min_side: smallest share of the image's sides a box may have; 0 = the size rule is left out.
+        categories: names the release may have, compared without regard to case; empty = no such list.
+        docs: gets a page of this check.
 
     Returns:
-        Ids, files, sizes, boxes, areas and masks, rule by rule; a broken rule names the image.
+        Ids, files, sizes, categories, boxes, areas and masks, rule by rule; a broken rule names the image.
     """
-    images, instances = image_rows(annotations, root), instance_rows(annotations)
-    results = _judge(images, _image_rules(len(images)))
-    results += _judge(instances, _instance_rules(len(instances), min_side))
-    return _report(name, results)
+    tables = {
+        "image": image_table(annotations, survey),
+        "survey": survey_table(annotations, survey),
+        "instance": instance_table(annotations),
+        "category": category_table(annotations, categories),
+    }
+    rules, left_out = set_rules(
+        len(tables["image"]), len(tables["instance"]), min_side, categories=bool(categories)
+    )
+    return _check(name, tables, rules, left_out, docs)
 
 
 def check_splits(
-    sets: Sequence[BenchmarkSet], tree: SplitTree, split_seeds: Sequence[int], prompt_seeds: Sequence[int]
+    sets: Sequence[BenchmarkSet],
+    tree: SplitTree,
+    split_seeds: Sequence[int],
+    prompt_seeds: Sequence[int],
+    *,
+    naive: bool = False,
+    scored_on_prompts: bool = False,
+    docs: DataDocs | None = None,
 ) -> CheckReport:
     """Check that no split file leaks: every image is looked up in its set's own file.
 
     Args:
         sets: the benchmark.
-        tree: where the split files lie.
+        tree: where the split files lie, with the report that says which classes are unseen.
         split_seeds: for which of them there must be a training file, prompts and targets.
         prompt_seeds: for which of them there must be prompts and targets.
+        naive: images that show unseen classes may train, without the instances of those. The
+            rules against such training images, and against training on test images of unseen classes, are
+            left out.
+        scored_on_prompts: the target files hold the prompt images. The rule that no image is both is
+            left out.
+        docs: gets a page of this check.
+
+    Returns:
+        Rule by rule; rules left out are in `CheckReport.left_out` with the reason.
 
     Raises:
         DataError: a split file is missing or malformed.
     """
-    tables = split_tables(sets, tree, split_seeds, prompt_seeds)
-    results = _judge(tables.training, TRAINING_RULES)
-    results += _judge(tables.testing, TESTING_RULES)
-    results += _judge(tables.classes, CLASS_RULES)
-    return _report("splits", results)
+    tables = split_tables(sets, tree, split_seeds, prompt_seeds, naive)
+    rules, left_out = split_rules(naive, scored_on_prompts)
+    return _check("splits", tables, rules, left_out, docs)
 
 
-def _between(text: str, column: str, low: float | None, high: float | None = None) -> _Rule:
-    arguments = {"column": column, "min_value": low, "max_value": high}
-    return _Rule(text, "ExpectColumnValuesToBeBetween", arguments)
-
-
-def _always(text: str, column: str, value: object) -> _Rule:
-    return _Rule(text, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": [value]})
-
-
-def _unique(text: str, column: str) -> _Rule:
-    return _Rule(text, "ExpectColumnValuesToBeUnique", {"column": column})
-
-
-def _equal(text: str, first: str, second: str) -> _Rule:
-    return _Rule(text, "ExpectColumnPairValuesToBeEqual", {"column_A": first, "column_B": second})
-
-
-def _at_most(text: str, small: str, large: str) -> _Rule:
-    arguments = {"column_A": large, "column_B": small, "or_equal": True}
-    return _Rule(text, "ExpectColumnPairValuesAToBeGreaterThanB", arguments)
-
-
-def _image_rules(count: int) -> list[_Rule]:
-    return [
-        _between(f"image ids run from 1 to {count}", "id", 1, count),
-        _unique("image ids are unique", "id"),
-        _unique("no image is listed twice", "where"),
-        _always("image opens", "problem", ""),
-        _equal("image has its stated width", "width", "file_width"),
-        _equal("image has its stated height", "height", "file_height"),
-        _between("image has an instance", "instances", 1),
-    ]
-
-
-def _instance_rules(count: int, min_side: float) -> list[_Rule]:
-    share = f"at least {min_side:g} of its image's"
-    return [
-        _between(f"annotation ids run from 1 to {count}", "id", 1, count),
-        _unique("annotation ids are unique", "id"),
-        _between("box starts right of its image's left edge", "left", 0),
-        _between("box starts below its image's top edge", "top", 0),
-        _at_most("box ends left of its image's right edge", "right", "width"),
-        _at_most("box ends above its image's bottom edge", "bottom", "height"),
-        _between(f"box width is {share}", "width_share", min_side),
-        _between(f"box height is {share}", "height_share", min_side),
-        _between("area is positive", "area", 1),
-        _always("mask decodes and marks a pixel", "problem", ""),
-        _equal("area is the mask's", "area", "mask_area"),
-        *(_equal(f"box's {edge} edge is the mask's", edge, f"mask_{edge}") for edge in EDGES),
-    ]
-
-
-TRAINING_RULES = (
-    _always("training image is an image of its set", "known", 1),
-    _always("training image shows no unseen class", "unseen_classes", 0),
-    _equal("training image keeps all its instances", "instances", "set_instances"),
-    _unique("no training image is listed twice", "where"),
-)
-TESTING_RULES = (
-    _always("test image is an image of its set", "known", 1),
-    _always("prompt image shows one class only", "prompt_classes", 1),
-    _always("no image is both prompt and target", "in_other", 0),
-    _always("test image does not train", "in_training", 0),
-    _between("test image shows a prompted class", "prompted_classes", 1),
-    _equal("test image keeps all instances of the prompted classes", "instances", "set_instances"),
-)
-CLASS_RULES = (
-    _always("no class is both seen and unseen", "trained", 0),
-    _between("class has a prompt image", "prompt_images", 1),
-    _between("class has a target image", "target_images", 1),
-)
-
-
-def _judge(rows: Sequence[Row], rules: Sequence[_Rule]) -> list[CheckResult]:
-    """Run the rules on a table; rows are named by their column `where`."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
-    import great_expectations as gx
+def _check(
+    name: str,
+    tables: "Mapping[str, pd.DataFrame]",
+    rules: Sequence[Rule],
+    left_out: Sequence[LeftOut],
+    docs: DataDocs | None,
+) -> CheckReport:
+    """Judge all tables as one, for a page per check: a row has values in its own table's columns only."""
     import pandas as pd
-    from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("tables").add_dataframe_asset("table")
-    batch = asset.add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": pd.DataFrame(rows)})
-    suite = gx.ExpectationSuite(name="rules")
-    for rule in rules:
-        expectation = getattr(gx.expectations, rule.expectation)
-        suite.add_expectation(expectation(**rule.arguments, meta={"rule": rule.text}))
-    outcome = batch.validate(
-        suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["where"]}
+    whole = pd.concat(
+        [
+            table.rename(columns={column: f"{key} {column}" for column in table if column != "where"})
+            for key, table in tables.items()
+        ],
+        ignore_index=True,
     )
-    found: dict[str, Any] = {}  # results come sorted by column, so they are told apart by their rule
-    for item in outcome.results:
-        configuration: Any = item.expectation_config
-        found[configuration.meta["rule"]] = item
-    return [_result(rule.text, len(rows), found[rule.text]) for rule in rules]
+    found = (docs or DataDocs()).judge(name, whole, rules)
+    results = tuple(_result(rule, len(tables[rule.table]), found[rule.text]) for rule in rules)
+    return CheckReport(name, not any(result.failed for result in results), results, tuple(left_out))
 
 
-def _result(rule: str, checked: int, outcome: Any) -> CheckResult:
+def _result(rule: Rule, checked: int, outcome: Any) -> CheckResult:
     """Translate one outcome; broken rows are told with the values that broke the rule."""
     rows = outcome.result.get("unexpected_index_list") or []
     if not rows and not outcome.success:
-        return CheckResult(rule, checked, max(checked, 1), ("the rule could not be evaluated",))
-    return CheckResult(rule, checked, len(rows), tuple(_told(row) for row in rows[:EXAMPLES]))
+        return CheckResult(rule.text, checked, max(checked, 1), ("the rule could not be evaluated",))
+    return CheckResult(rule.text, checked, len(rows), tuple(_told(rule, row) for row in rows[:EXAMPLES]))
 
 
-def _told(row: dict[str, Any]) -> str:
-    values = [f"{key} {_short(value)}" for key, value in row.items() if key != "where"]
-    return f"{row['where']}: {', '.join(values)}" if values else str(row["where"])
+def _told(rule: Rule, row: Mapping[str, Any]) -> str:
+    values = [f"{column} {_short(row[f'{rule.table} {column}'])}" for column in rule.columns.values()]
+    return f"{row['where']}: {', '.join(values)}"
 
 
 def _short(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _report(name: str, results: Sequence[CheckResult]) -> CheckReport:
-    return CheckReport(name, all(result.failed == 0 for result in results), tuple(results))
+def _index(site: Path, reports: Sequence[CheckReport]) -> str:
+    """The site's first page: a row per check with a link to its page, where it has one."""
+    rows = []
+    for report in reports:
+        page = next((site / "validations").rglob(f"{SOURCE}-{report.name}.html"), None)
+        name, summary = html.escape(report.name), html.escape(report.summary())
+        link = f'<a href="{quote(page.relative_to(site).as_posix())}">{name}</a>' if page else name
+        verdict = "passed" if report.passed else "<b>broken</b>"
+        rows.append(f"<tr><td>{link}</td><td>{verdict}</td><td>{summary}</td></tr>")
+    return INDEX.replace("ROWS", "\n".join(rows))

@@ -16,11 +16,24 @@ from pathlib import Path
 from typing import Literal
 
 from unispector.data.coco import Annotations
-from unispector.data.splits import Draw, SplitRules, draw_prompts, merge_training, split_set
+from unispector.data.splits import (
+    Draw,
+    Lost,
+    SplitRules,
+    TrainingRule,
+    draw_prompts,
+    merge_training,
+    split_set,
+    untestable,
+)
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_text
 
 Part = Literal["unseen", "seen", "cross"]
+NAIVE_NOTE = (
+    "NAIVE TRAINING: images that show unseen classes may train, with these classes unlabelled, and are "
+    "targets too"
+)
 
 
 @dataclass(frozen=True)
@@ -114,10 +127,11 @@ class SetReport:
         split_seed: seed of the split.
         seen, unseen: class names.
         untrained_seen: seen classes none of whose images could train.
-        untested_seen: seen classes without enough kept images for a test.
+        untested_seen, untested_unseen: classes that are neither prompted nor looked for, each with why.
         training_images, training_instances: what it adds to the training file.
         seen_test_images: images of seen classes kept from training.
-        lost_images: images that show a seen class but cannot train, for they show an unseen one too.
+        lost: images and instances that the clean training rule costs, also counted where the naive one
+            trains on them; None where there is nothing to count (cross-domain) or it cannot be known.
         draws: the draws of prompts.
     """
 
@@ -126,19 +140,30 @@ class SetReport:
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     untrained_seen: tuple[str, ...]
-    untested_seen: tuple[str, ...]
+    untested_seen: dict[str, str]
+    untested_unseen: dict[str, str]
     training_images: int
     training_instances: int
     seen_test_images: int
-    lost_images: int
+    lost: Lost | None
     draws: tuple[DrawReport, ...]
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """All sets of the benchmark, in-domain ones once per split seed."""
+    """All sets of the benchmark, in-domain ones once per split seed.
+
+    Attributes:
+        sets: set by set.
+        training_rule: whether images that show unseen classes may train.
+        scored_on_prompts: the targets are the prompt images themselves.
+        notes: what a reader of any figure must know, a sentence each.
+    """
 
     sets: tuple[SetReport, ...]
+    training_rule: TrainingRule
+    scored_on_prompts: bool = False
+    notes: tuple[str, ...] = ()
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
@@ -168,7 +193,7 @@ def write_splits(
     if not inside:
         raise DataError("no in-domain set to train on; give one set under data.sets the domain: in")
     reports: list[SetReport] = []
-    with _replaced_folder(root) as temporary:
+    with replaced_folder(root) as temporary:
         tree = SplitTree(temporary)
         for seed in split_seeds:
             training = {}
@@ -179,9 +204,18 @@ def write_splits(
             merge_training(training).write(tree.training(seed))
         outside = [member for member in sets if member.domain == "cross"]
         reports += [_write_cross_domain(tree, member, rules, prompt_seeds) for member in outside]
-        result = SplitReport(tuple(reports))
+        result = SplitReport(tuple(reports), rules.training_rule, notes=tuple(_notes(rules, reports)))
         result.write(tree.report)
     return result
+
+
+def _notes(rules: SplitRules, reports: Sequence[SetReport]) -> Iterator[str]:
+    if rules.training_rule == "naive":
+        yield NAIVE_NOTE
+    for report in reports:
+        where = report.name if report.split_seed is None else f"{report.name}, split seed {report.split_seed}"
+        for class_name, reason in report.untested_unseen.items():
+            yield f"{where}: class {class_name} is not tested: {reason}"
 
 
 def _write_in_domain(
@@ -189,24 +223,27 @@ def _write_in_domain(
 ) -> tuple[SetReport, Annotations]:
     name = member.name
     split = split_set(name, member.annotations, rules, seed)
+    if not split.tested_unseen:
+        raise _nothing_to_test(f"{name}: split seed {seed}", split.untested_unseen, "use another split seed")
     draws = []
     for prompt_seed in prompt_seeds:
-        draw = draw_prompts(name, member.annotations, split.unseen, rules, prompt_seed)
-        draws.append(_write_pair(draw, tree.in_domain(name, "unseen", seed, prompt_seed)))
+        draw = draw_prompts(name, member.annotations, split.tested_unseen, rules, prompt_seed)
+        draws.append(write_pair(draw, tree.in_domain(name, "unseen", seed, prompt_seed)))
         if split.tested_seen:
             draw = draw_prompts(name, split.seen_test, split.tested_seen, rules, prompt_seed)
-            draws.append(_write_pair(draw, tree.in_domain(name, "seen", seed, prompt_seed)))
+            draws.append(write_pair(draw, tree.in_domain(name, "seen", seed, prompt_seed)))
     report = SetReport(
         name=name,
         split_seed=seed,
         seen=split.seen,
         unseen=split.unseen,
         untrained_seen=tuple(sorted(set(split.seen) - set(split.training.class_names))),
-        untested_seen=tuple(sorted(set(split.seen) - set(split.tested_seen))),
+        untested_seen=split.untested_seen,
+        untested_unseen=split.untested_unseen,
         training_images=len(split.training.images),
         training_instances=len(split.training.instances),
         seen_test_images=len(split.seen_test.images),
-        lost_images=split.lost_images,
+        lost=split.lost,
         draws=tuple(draws),
     )
     return report, split.training
@@ -216,17 +253,27 @@ def _write_cross_domain(
     tree: SplitTree, member: BenchmarkSet, rules: SplitRules, prompt_seeds: Sequence[int]
 ) -> SetReport:
     classes = tuple(sorted(member.annotations.class_names))
+    untested = untestable(member.annotations, classes)
+    tested = [class_name for class_name in classes if class_name not in untested]
+    if not tested:
+        raise _nothing_to_test(member.name, untested, "add images")
     draws = [
-        _write_pair(
-            draw_prompts(member.name, member.annotations, classes, rules, prompt_seed),
+        write_pair(
+            draw_prompts(member.name, member.annotations, tested, rules, prompt_seed),
             tree.cross_domain(member.name, prompt_seed),
         )
         for prompt_seed in prompt_seeds
     ]
-    return SetReport(member.name, None, (), classes, (), (), 0, 0, 0, 0, tuple(draws))
+    return SetReport(member.name, None, (), classes, (), {}, untested, 0, 0, 0, None, tuple(draws))
 
 
-def _write_pair(draw: Draw, pair: TestPair) -> DrawReport:
+def _nothing_to_test(where: str, untested: dict[str, str], remedy: str) -> DataError:
+    reasons = "; ".join(f"{class_name}: {reason}" for class_name, reason in untested.items())
+    return DataError(f"{where} leaves no unseen class that can be tested ({reasons}); {remedy}")
+
+
+def write_pair(draw: Draw, pair: TestPair) -> DrawReport:
+    """Write a draw's two files and count what is in them."""
     draw.prompt.write(pair.prompt)
     draw.target.write(pair.target)
     return DrawReport(
@@ -244,7 +291,7 @@ def _images_per_class(annotations: Annotations) -> dict[str, int]:
 
 
 @contextmanager
-def _replaced_folder(folder: Path) -> Iterator[Path]:
+def replaced_folder(folder: Path) -> Iterator[Path]:
     """A temporary sibling of `folder` that takes its place when the block ends well."""
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:

@@ -5,13 +5,16 @@ and, where it is per class, by the class's name, so a new class does not change 
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
+
+TrainingRule = Literal["clean", "naive"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,34 @@ class SplitRules:
         prompts_per_class: prompt images per class, at least 1.
         tail_images: a class with at most so many images gets one prompt image.
         seen_test_fraction: share of each seen class's images kept from training, in [0, 1).
+        training_rule: `clean` = an image that shows an unseen class never trains; `naive` = it trains
+            with its seen instances, so that its unseen ones are in the picture without a label.
     """
 
     unseen_fraction: float
     prompts_per_class: int
     tail_images: int
     seen_test_fraction: float
+    training_rule: TrainingRule = "clean"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What the clean rule keeps from training: images that show a seen class and an unseen one too.
+
+    Under the naive rule these are the images that train with unlabelled unseen instances.
+
+    Attributes:
+        images: such images.
+        instances: instances of seen classes on them.
+        images_by_class: unseen class -> those of the images that show it.
+        instances_by_class: unseen class -> instances of seen classes on the images that show it.
+    """
+
+    images: int
+    instances: int
+    images_by_class: dict[str, int]
+    instances_by_class: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -37,19 +62,32 @@ class SetSplit:
 
     Attributes:
         seen, unseen: class names, sorted; together all classes of the set.
-        training: images that show no unseen class and are not kept for the test; only classes that
-            occur in them.
-        seen_test: images of seen classes that never train, with all classes of the set.
-        tested_seen: seen classes that can be tested on `seen_test`.
-        lost_images: images that show a seen class but cannot train, for they show an unseen one too.
+        training: images that show a seen class, are not kept for the test and, under the clean rule,
+            show no unseen class; only instances of seen classes, and only classes that occur.
+        seen_test: images of seen classes that never train and show no unseen class, with all classes of
+            the set.
+        untested_seen: seen class that cannot be tested on `seen_test` -> why.
+        untested_unseen: unseen class that cannot be tested -> why.
+        lost: what the clean rule costs.
     """
 
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     training: Annotations
     seen_test: Annotations
-    tested_seen: tuple[str, ...]
-    lost_images: int
+    untested_seen: dict[str, str]
+    untested_unseen: dict[str, str]
+    lost: Lost
+
+    @property
+    def tested_seen(self) -> tuple[str, ...]:
+        """Seen classes that can be tested."""
+        return tuple(name for name in self.seen if name not in self.untested_seen)
+
+    @property
+    def tested_unseen(self) -> tuple[str, ...]:
+        """Unseen classes that can be tested."""
+        return tuple(name for name in self.unseen if name not in self.untested_unseen)
 
 
 @dataclass(frozen=True)
@@ -93,8 +131,7 @@ def split_set(name: str, annotations: Annotations, rules: SplitRules, seed: int)
 
     Of each seen class `seen_test_fraction` of the images without unseen classes (rounded half up) are kept
     for the test, and at least one for training; a class for which that is fewer than two images keeps none.
-    A seen class is tested when the kept images hold two of it, one of them with no other class, which a
-    prompt needs.
+    Both training rules keep the same images.
 
     Args:
         name: name of the set, for messages.
@@ -109,43 +146,81 @@ def split_set(name: str, annotations: Annotations, rules: SplitRules, seed: int)
         unseen = choose_unseen(annotations.class_names, rules.unseen_fraction, seed)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-    unseen_ids = _ids_of(annotations, unseen)
     seen = tuple(sorted(set(annotations.class_names) - set(unseen)))
-    labelled = [image.id for image in annotations.images if annotations.labels_of(image.id)]
-    clean = annotations.keep_images([id_ for id_ in labelled if not annotations.labels_of(id_) & unseen_ids])
-    lost = sum(
-        1
-        for id_ in labelled
-        if annotations.labels_of(id_) & unseen_ids and annotations.labels_of(id_) - unseen_ids
-    )
-    if not clean.images:
+    unseen_ids, seen_ids = _ids_of(annotations, unseen), _ids_of(annotations, seen)
+    labels = {image.id: annotations.labels_of(image.id) for image in annotations.images}
+    showing_seen = {id_ for id_, shown in labels.items() if shown & seen_ids}
+    mixed = {id_ for id_ in showing_seen if labels[id_] & unseen_ids}
+    clean = annotations.keep_images(showing_seen - mixed)
+    held = _hold_out(clean, seen, rules.seen_test_fraction, seed)
+    trainable = showing_seen - mixed if rules.training_rule == "clean" else showing_seen
+    if not trainable:
         raise DataError(
             f"{name}: split seed {seed} leaves no training image, as each shows an unseen class "
             f"({', '.join(unseen)}); use another split seed"
         )
-    held = _hold_out(clean, seen, rules.seen_test_fraction, seed)
-    training = clean.keep_images({image.id for image in clean.images} - held)
+    training = annotations.keep_images(trainable - held).keep_categories(seen_ids)
     seen_test = clean.keep_images(held)
-    tested = tuple(
-        class_name
-        for class_name in seen
-        if len(_images_with(seen_test, class_name)) >= 2 and _single_label(seen_test, class_name)
+    return SetSplit(
+        seen=seen,
+        unseen=unseen,
+        training=training.keep_categories({instance.category_id for instance in training.instances}),
+        seen_test=seen_test,
+        untested_seen=untestable(seen_test, seen),
+        untested_unseen=untestable(annotations, unseen),
+        lost=_lost(annotations.keep_images(mixed), unseen, unseen_ids),
     )
-    trained = {instance.category_id for instance in training.instances}
-    return SetSplit(seen, unseen, training.keep_categories(trained), seen_test, tested, lost)
 
 
 def _hold_out(clean: Annotations, classes: Sequence[str], fraction: float, seed: int) -> set[int]:
     """Ids of the images kept for the test of seen classes."""
     held: set[int] = set()
+    showing = _showing(clean)
     for class_name in classes:
-        images = _images_with(clean, class_name)
+        images = showing[class_name].images
         count = min(_half_up(fraction * len(images)), len(images) - 1)
         free = [id_ for id_ in images if id_ not in held]
         missing = count - (len(images) - len(free))
         if count >= 2 and missing > 0:
             held.update(_draw_ids(free, missing, seed, class_name))
     return held
+
+
+def _lost(mixed: Annotations, unseen: Sequence[str], unseen_ids: Collection[int]) -> Lost:
+    seen_instances = {
+        image.id: sum(item.category_id not in unseen_ids for item in mixed.instances_of(image.id))
+        for image in mixed.images
+    }
+    showing = _showing(mixed)
+    return Lost(
+        images=len(mixed.images),
+        instances=sum(seen_instances.values()),
+        images_by_class={name: len(showing[name].images) for name in unseen},
+        instances_by_class={
+            name: sum(seen_instances[id_] for id_ in showing[name].images) for name in unseen
+        },
+    )
+
+
+def untestable(annotations: Annotations, classes: Sequence[str]) -> dict[str, str]:
+    """Classes that cannot be prompted on some images, each with the reason.
+
+    A prompt is an image that shows the class and no other (paper appendix 1.2), and there must be a target
+    besides.
+
+    Args:
+        annotations: the images to draw from, with all classes of the set.
+        classes: the classes to prompt.
+    """
+    reasons = {}
+    showing = _showing(annotations)
+    for class_name in classes:
+        images, alone = showing[class_name].images, showing[class_name].alone
+        if len(images) < 2:
+            reasons[class_name] = f"{len(images)} image(s), but a prompt and a target are two"
+        elif not alone:
+            reasons[class_name] = f"none of its {len(images)} images is without another class, as a prompt is"
+    return reasons
 
 
 def draw_prompts(
@@ -162,25 +237,22 @@ def draw_prompts(
     Args:
         name: name of the set, for messages.
         annotations: the images to draw from, with all classes of the set.
-        classes: the classes to prompt.
+        classes: the classes to prompt, none of them `untestable`.
         rules: the protocol's numbers.
         seed: prompt seed.
 
     Raises:
-        DataError: a class has no image that shows it alone, or fewer than two images.
+        DataError: a class cannot be prompted.
     """
+    for class_name, reason in untestable(annotations, classes).items():
+        raise DataError(f"{name}: class {class_name}: {reason}; add images or drop the class")
     prompted = _ids_of(annotations, classes)
+    showing = _showing(annotations)
     chosen: set[int] = set()
     for class_name in classes:
-        total = len(_images_with(annotations, class_name))
-        single = _single_label(annotations, class_name)
-        if total < 2 or not single:
-            raise DataError(
-                f"{name}: class {class_name} has {total} image(s), {len(single)} of them without another "
-                "class; a prompt needs one without and a target another, so add images or drop the class"
-            )
+        total, alone = len(showing[class_name].images), showing[class_name].alone
         wanted = 1 if total <= rules.tail_images else rules.prompts_per_class
-        chosen.update(_draw_ids(single, min(wanted, len(single), total - 1), seed, class_name))
+        chosen.update(_draw_ids(alone, min(wanted, len(alone), total - 1), seed, class_name))
     targets = [
         image.id
         for image in annotations.images
@@ -231,19 +303,24 @@ def _ids_of(annotations: Annotations, names: Collection[str]) -> frozenset[int]:
     return frozenset(category.id for category in annotations.categories if category.name in names)
 
 
-def _images_with(annotations: Annotations, class_name: str) -> list[int]:
-    return _images_where(annotations, class_name, lambda labels, wanted: wanted <= labels)
+@dataclass(frozen=True)
+class _Showing:
+    """Ids of the images that show a class, and of those that show no other, in file order."""
+
+    images: list[int]
+    alone: list[int]
 
 
-def _single_label(annotations: Annotations, class_name: str) -> list[int]:
-    return _images_where(annotations, class_name, lambda labels, wanted: wanted == labels)
-
-
-def _images_where(
-    annotations: Annotations, class_name: str, fits: Callable[[frozenset[int], frozenset[int]], bool]
-) -> list[int]:
-    wanted = _ids_of(annotations, [class_name])
-    return [image.id for image in annotations.images if fits(annotations.labels_of(image.id), wanted)]
+def _showing(annotations: Annotations) -> dict[str, _Showing]:
+    """By class name; all categories are there."""
+    by_id = {category.id: _Showing([], []) for category in annotations.categories}
+    for image in annotations.images:
+        labels = annotations.labels_of(image.id)
+        for label in labels:
+            by_id[label].images.append(image.id)
+            if len(labels) == 1:
+                by_id[label].alone.append(image.id)
+    return {category.name: by_id[category.id] for category in annotations.categories}
 
 
 def _draw_ids(ids: Sequence[int], count: int, seed: int, class_name: str) -> set[int]:

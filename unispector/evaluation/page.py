@@ -19,6 +19,7 @@ from unispector.evaluation.results import (
     PictureRecord,
     mean_over_sets,
 )
+from unispector.evaluation.tables import html_table, scrolling_table
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #f6f7f9; --card: #ffffff; --ink: #171b22; --muted: #616b7a;
@@ -31,7 +32,12 @@ body { margin: 0; background: var(--ground); color: var(--ink);
 main { max-width: 1080px; margin: 0 auto; padding: 48px 24px 72px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 10px; letter-spacing: -.01em; }
 h2 { font-size: 20px; margin: 48px 0 14px; }
+h3 { font-size: 16px; margin: 30px 0 10px; }
 p { margin: 0 0 12px; max-width: 76ch; }
+a { color: var(--main); }
+.after { margin-top: 22px; }
+summary { cursor: pointer; padding: 5px 0; }
+details[open] { margin-bottom: 18px; }
 .muted { color: var(--muted); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 16px;
   margin: 28px 0 0; }
@@ -61,12 +67,13 @@ code { display: block; overflow-x: auto; background: var(--card); border: 1px so
 """
 
 
-def html_page(report: EvaluationReport, ui_command: str) -> str:
+def html_page(report: EvaluationReport, ui_command: str, data: str = "") -> str:
     """The report as an HTML page; pictures are linked relative to the report's folder.
 
     Args:
         report: all evaluations.
         ui_command: shell command that opens the experiment store.
+        data: the section on the data (`unispector.evaluation.data_section`); "" where there is none.
     """
     sections = [_head(report), "<h2>Results</h2>", _results(report)]
     if shared := unfair_seeds(report):
@@ -82,6 +89,7 @@ def html_page(report: EvaluationReport, ui_command: str) -> str:
             "chosen by lot, not by result.</p>"
         )
         sections += [_figure(picture) for picture in report.pictures]
+    sections += [data] if data else []
     sections += ["<h2>How it is measured</h2>", f"<p>{escape(HOW_MEASURED)}</p>"]
     sections += ["<h2>Runs</h2>", "<p>Parameters, curves, tables and pictures of every model:</p>"]
     sections.append(f"<code>{escape(ui_command)}</code>")
@@ -132,26 +140,17 @@ def _results(report: EvaluationReport) -> str:
             texts = "".join(f"<td>{text}</td>" for text in (name, escape(variant_name(variant)), seeds))
             numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
             body.append(f'<tr class="{_marked(variant).strip()}">{texts}{numbers}</tr>')
-    return _table(["data set", "model", "seeds"], [column[0] for column in COLUMNS], body)
+    head = "".join(f"<th>{text}</th>" for text in ("data set", "model", "seeds"))
+    head += "".join(f'<th class="number">{column[0]}</th>' for column in COLUMNS)
+    return scrolling_table(head, body)
 
 
 def _classes(report: EvaluationReport) -> str:
-    body = [
-        f"<tr><td>{escape(data_set)}</td><td>{escape(name)}</td><td>{SUBSETS[subset]}</td>"
-        f'<td class="number">{boxes:.1f}</td><td class="number">{masks:.1f}</td></tr>'
+    rows = [
+        [data_set, name, SUBSETS[subset], f"{boxes:.1f}", f"{masks:.1f}"]
         for data_set, subset, name, boxes, masks in class_rows(report)
     ]
-    return _table(["data set", "class", "subset"], ["boxes", "masks"], body)
-
-
-def _table(texts: list[str], numbers: list[str], body: list[str]) -> str:
-    head = "".join(f"<th>{text}</th>" for text in texts)
-    head += "".join(f'<th class="number">{text}</th>' for text in numbers)
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(body)
-        + "\n</tbody></table></div>"
-    )
+    return html_table(("data set", "class", "subset"), ("boxes", "masks"), rows)
 
 
 def _figure(picture: PictureRecord) -> str:

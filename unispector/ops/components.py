@@ -41,9 +41,9 @@ def components(mask: BoolArray) -> Iterator[tuple[BoolArray, int, int]]:
 
 def _runs_of(mask: BoolArray) -> _Runs:
     height, width = mask.shape
-    padded = np.zeros((height, width + 2), dtype=np.int8)
+    padded = np.zeros((height, width + 2), dtype=np.bool_)
     padded[:, 1:-1] = mask
-    row, column = np.divmod(np.flatnonzero(np.diff(padded, axis=1)), width + 1)
+    row, column = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), width + 1)
     return _Runs(row[0::2], column[0::2], column[1::2])
 
 

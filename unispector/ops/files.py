@@ -137,11 +137,9 @@ def _is_turned(image: Image.Image, stream: IO[bytes]) -> bool:
     if image.format == "TIFF":  # Pillow has swapped them already
         return False
     if image.format == "PNG":  # Pillow would decode all of it to look for an orientation
-        position = stream.tell()
         stream.seek(0)
         if not _PNG_ORIENTATION.search(stream.read()):
             return False
-        stream.seek(position)
     return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 

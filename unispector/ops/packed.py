@@ -89,7 +89,8 @@ def list_files(root: str | Path) -> Iterator[str]:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    files, folders = [], []
+    files: list[str] = []
+    folders: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

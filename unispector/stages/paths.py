@@ -10,6 +10,10 @@ CHECKPOINTS = Path("artifacts/checkpoints")
 TRACKING = Path("artifacts/mlflow")
 TRAINING_CURVES = Path("reports/training")
 TRAINING_SUMMARY = Path("reports/training.json")
+STATISTICS = Path("reports/statistics.json")
+STATISTICS_PAGE = Path("reports/statistics.md")
+STATISTICS_FIGURE = Path("reports/statistics.png")
+DATA_DOCS_PAGE = Path("reports/data_docs/index.html")
 
 
 def annotation_file(set_name: str) -> Path:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first call.
+    """A bar that appears when the work turns out to take long.
 
     Args:
         label: what is going on.
@@ -18,8 +18,10 @@ def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int
     """
     from tqdm import tqdm
 
-    patient = 0.2 if sys.stderr.isatty() else 60
-    with tqdm(desc=label, unit=f" {unit}s", mininterval=patient, maxinterval=patient, leave=False) as bar:
+    pause, delay = (0.2, 1) if sys.stderr.isatty() else (60, 30)
+    with tqdm(
+        desc=label, unit=f" {unit}s", mininterval=pause, maxinterval=60, delay=delay, leave=False
+    ) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -2,16 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from unispector.data.convert import ConversionFiles, ConversionReport
+from unispector.data.expectations import CheckReport
+from unispector.data.split_tree import SplitReport, SplitTree
+from unispector.data.statistics import Statistics
+from unispector.errors import DataError
+from unispector.evaluation.data_section import DataRecord, data_section
 from unispector.evaluation.page import html_page
 from unispector.evaluation.report import markdown, terminal_table
 from unispector.evaluation.results import EvaluationReport
+from unispector.evaluation.statistics_report import ratio_figure
 from unispector.ops.files import atomic_write_text
+from unispector.stages.paths import DATA_DOCS_PAGE, SPLITS, STATISTICS, annotation_file, check_report
 from unispector.tracking.run import TrackingStore
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -25,18 +37,47 @@ class ReportFiles:
 def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     """Write `index.html` and `report.md` from `evaluation.json` and `pictures/`, all in one folder.
 
+    Where the statistics stage has run, the page also tells of the data; what it tells comes from the
+    files that the stages of the same project wrote.
+
     Args:
-        reports: folder the evaluate stage wrote to.
+        reports: the project's folder `reports`, which the evaluate stage wrote to.
         tracking: the experiment store the pages point to.
 
     Raises:
-        DataError: `evaluation.json` is absent or damaged.
+        DataError: `evaluation.json` or a file on the data is absent or damaged.
     """
     evaluation = EvaluationReport.read(reports / "evaluation.json")
     files = ReportFiles(reports / "index.html", reports / "report.md")
-    atomic_write_text(files.markdown, markdown(evaluation, tracking.ui_command()))
-    atomic_write_text(files.page, html_page(evaluation, tracking.ui_command()))
+    ui_command, root = tracking.ui_command(), reports.parent
+    data = data_section(_read_data(root)) if (root / STATISTICS).is_file() else ""
+    atomic_write_text(files.markdown, markdown(evaluation, ui_command))
+    atomic_write_text(files.page, html_page(evaluation, ui_command, data))
     return files
+
+
+def _read_data(root: Path) -> DataRecord:
+    """What the stages before told of the data."""
+    statistics = Statistics.read(root / STATISTICS)
+    names = [item.name for item in statistics.sets]
+    conversions = [ConversionFiles.beside(root / annotation_file(name)).report for name in names]
+    return DataRecord(
+        statistics=statistics,
+        figure=ratio_figure(statistics),
+        conversions=tuple(_read(ConversionReport, path) for path in conversions),
+        splits=_read(SplitReport, SplitTree(root / SPLITS).report),
+        checks=tuple(_read(CheckReport, root / check_report(name)) for name in names),
+        docs=DATA_DOCS_PAGE.relative_to("reports").as_posix() if (root / DATA_DOCS_PAGE).is_file() else "",
+    )
+
+
+def _read(record: type[Record], path: Path) -> Record:
+    try:
+        return TypeAdapter(record).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run make repro") from error
+    except ValidationError as error:
+        raise DataError(f"{path}: not a {record.__name__}; run make repro") from error
 
 
 def show(reports: Path, tracking: TrackingStore, console: "Console | None" = None) -> None:

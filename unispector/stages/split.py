@@ -1,30 +1,66 @@
 """Stage `split`: the tree of training, prompt and target files, checked for leaks."""
 
+import logging
 from pathlib import Path, PurePosixPath
 
 from unispector.config import Config
 from unispector.data.coco import Annotations
+from unispector.data.duplicates import report_near_duplicates
 from unispector.data.expectations import check_splits
+from unispector.data.official import write_official
 from unispector.data.split_tree import BenchmarkSet, SplitReport, SplitTree, write_splits
 from unispector.data.splits import SplitRules
+from unispector.data.survey import read_survey
 from unispector.errors import DataError
-from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file
+from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, survey_file
+
+logger = logging.getLogger(__name__)
 
 
 def split(config: Config, root: Path = Path()) -> SplitReport:
-    """Write `data/splits/` from all InsA files, then read it back and check it.
+    """Write `data/splits/` from all InsA files or from the official ones, then read it back and check it.
 
     Args:
         config: its sections `data` and `split` are read.
         root: the project's folder.
 
     Returns:
-        The report, also in `data/splits/report.json`; that of the checks is `data/splits/checks.json`.
+        The report, also in `data/splits/report.json`; that of the checks is `data/splits/checks.json`,
+        near-duplicates across the split are in `data/splits/near-duplicates.csv`.
 
     Raises:
-        DataError: a set's InsA file is missing, a set cannot be split, or a file leaks.
+        DataError: a set's InsA file or survey is missing, a set cannot be split, an official file is
+            unusable, or a file leaks.
     """
-    sets = [
+    section = config.split
+    seeds, prompt_seeds = section.seeds, section.prompt_seeds
+    if section.official is None:
+        sets = _own_sets(config, root)
+        report = write_splits(sets, _rules(config), seeds, prompt_seeds, root / SPLITS)
+    else:
+        raw, official = root / config.data.root, root / section.official
+        report, sets = write_official(official, config.data, raw, section, root / SPLITS)
+    for note in report.notes:
+        logger.warning(note)
+    tree = SplitTree(root / SPLITS)
+    checks = check_splits(
+        sets,
+        tree,
+        seeds,
+        prompt_seeds,
+        naive=section.training_rule == "naive",
+        scored_on_prompts=report.scored_on_prompts,
+    )
+    checks.write(root / SPLIT_CHECKS)
+    if not checks.passed:
+        raise DataError(f"{checks.summary()}; all of it is in {root / SPLIT_CHECKS}")
+    surveys = {name: read_survey(root / survey_file(name)) for name in config.data.sets}
+    report_near_duplicates(sets, surveys, tree, seeds, prompt_seeds)
+    return report
+
+
+def _own_sets(config: Config, root: Path) -> list[BenchmarkSet]:
+    return [
         BenchmarkSet(
             name=name,
             folder=PurePosixPath(member.path).as_posix(),
@@ -33,16 +69,14 @@ def split(config: Config, root: Path = Path()) -> SplitReport:
         )
         for name, member in config.data.sets.items()
     ]
+
+
+def _rules(config: Config) -> SplitRules:
     section = config.split
-    rules = SplitRules(
+    return SplitRules(
         unseen_fraction=section.unseen_fraction,
         prompts_per_class=section.prompts_per_class,
         tail_images=section.tail_images,
         seen_test_fraction=section.seen_test_fraction,
+        training_rule=section.training_rule,
     )
-    report = write_splits(sets, rules, section.seeds, section.prompt_seeds, root / SPLITS)
-    checks = check_splits(sets, SplitTree(root / SPLITS), section.seeds, section.prompt_seeds)
-    checks.write(root / SPLIT_CHECKS)
-    if not checks.passed:
-        raise DataError(f"{checks.summary()}; all of it is in {root / SPLIT_CHECKS}")
-    return report

@@ -1,17 +1,26 @@
-"""insa-mini on disk: Magnetic Tile's layout, reproducible bytes, all or nothing."""
+"""insa-mini on disk: reproducible bytes for any number of workers, all or nothing."""
 
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-from PIL import Image
 
 from unispector.config import MiniConfig
-from unispector.data.mini import DEFECT_FREE, FAMILIES, generate_mini, render
+from unispector.data.mini import generate_mini
 from unispector.errors import DataError
+from unispector.ops.parallel import worker_count
 
-SMALL = MiniConfig(seed=11, images_per_family=2, defect_free_images=1, size=64)
+SMALL = MiniConfig(seed=11, images_per_class=1, defect_free_images=1, size=64)
+LARGER = SMALL.model_copy(update={"images_per_class": 6, "defect_free_images": 2})
+CLASSES = {
+    "GC10": 10,
+    "MagneticTile": 5,
+    "RealIAD": 6,
+    "MVTec": 6,
+    "3CAD": 4,
+    "VISION": 4,
+    "VisA": 5,
+}
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -20,61 +29,58 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_layout_is_magnetic_tiles(tmp_path: Path) -> None:
-    report = generate_mini(SMALL, tmp_path / "raw")
-    root = tmp_path / "raw" / "MagneticTile"
-    assert {folder.name for folder in root.iterdir()} == {f"MT_{name}" for name in (*FAMILIES, DEFECT_FREE)}
-    assert report.images == {DEFECT_FREE: 1} | dict.fromkeys(FAMILIES, 2)
-    stems: list[str] = []
-    for file in sorted(root.rglob("*.jpg")):
-        assert file.parent.name == "Imgs"
-        image, mask = Image.open(file), Image.open(file.with_suffix(".png"))
-        assert (image.mode, mask.mode) == ("L", "L")
-        assert image.size == mask.size
-        exposure, number = file.stem.removeprefix("exp").split("_num_")
-        assert 1 <= int(exposure) <= 6
-        stems.append(number)
-        assert np.asarray(mask).any() == (file.parent.parent.name != f"MT_{DEFECT_FREE}")
-    assert len(stems) == len(set(stems)) == sum(report.images.values())
-    assert report.image_bytes == sum(file.stat().st_size for file in root.rglob("*.*"))
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("small") / "raw"
+    generate_mini(SMALL, out)
+    return out
 
 
-def test_report_counts_the_components_of_the_written_masks(tmp_path: Path) -> None:
-    report = generate_mini(SMALL, tmp_path / "raw")
-    for name, count in report.instances.items():
-        masks = (
-            cv2.imread(str(file), 0) for file in (tmp_path / "raw").glob(f"MagneticTile/MT_{name}/Imgs/*.png")
-        )
-        assert count == sum(cv2.connectedComponents((mask > 127).astype(np.uint8))[0] - 1 for mask in masks)
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("larger") / "raw"
+    generate_mini(LARGER, out, workers=1)
+    return out
 
 
-def test_written_files_are_the_rendered_image(tmp_path: Path) -> None:
-    generate_mini(SMALL, tmp_path / "raw")
-    picture = render("Burn", 1, seed=11, size=64)
-    (mask_file,) = (tmp_path / "raw/MagneticTile/MT_Burn/Imgs").glob("*_num_*2.png")
-    np.testing.assert_array_equal(cv2.imread(str(mask_file), 0), picture.mask)
-    written = cv2.imread(str(mask_file.with_suffix(".jpg")), 0).astype(int)
-    assert np.abs(written - picture.image).mean() < 4, "JPEG at high quality changes little"
+def pictures(root: Path) -> dict[str, bytes]:
+    return {
+        name: data
+        for name, data in contents(root).items()
+        if name.endswith((".jpg", ".JPG", ".png")) and "/._" not in name
+    }
 
 
-def test_two_runs_write_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
-    generate_mini(SMALL, tmp_path / "one")
-    generate_mini(SMALL, tmp_path / "two")
-    generate_mini(SMALL.model_copy(update={"seed": 12}), tmp_path / "three")
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert set(contents(tmp_path / "one").values()).isdisjoint(
-        data for name, data in contents(tmp_path / "three").items() if name.endswith(".jpg")
-    )
+def test_report_tells_sets_classes_and_bytes(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    out = tmp_path / "raw"
+    report = generate_mini(SMALL, out, lambda done, total: calls.append((done, total)))
+    assert {folder.name for folder in out.iterdir()} == set(report.images) == set(CLASSES)
+    assert report.classes == CLASSES
+    total = sum(report.images.values())
+    assert calls == [(done, total) for done in range(1, total + 1)]
+    assert report.image_bytes == sum(len(data) for data in contents(out).values())
+    assert report.images["MagneticTile"] == len(list(out.glob("MagneticTile/MT_*/Imgs/*.jpg")))
+    grids = [cv2.imread(str(file), 0) for file in out.glob("MVTec/*/ground_truth/*/*.png")]
+    assert report.instances["MVTec"] == sum(cv2.connectedComponents(mask)[0] - 1 for mask in grids)
 
 
-def test_larger_counts_keep_the_existing_images(tmp_path: Path) -> None:
-    generate_mini(SMALL, tmp_path / "few")
-    generate_mini(
-        SMALL.model_copy(update={"images_per_family": 4, "defect_free_images": 3}), tmp_path / "many"
-    )
-    few, many = contents(tmp_path / "few"), contents(tmp_path / "many")
-    assert few.items() <= many.items()
-    assert len(many) - len(few) == 2 * (2 * len(FAMILIES) + 2)
+def test_two_workers_write_the_same_bytes_as_one(larger: Path, tmp_path: Path) -> None:
+    report = generate_mini(LARGER, tmp_path / "raw", workers=2)
+    assert worker_count(2, sum(report.images.values())) == 2, "too few images to start workers"
+    assert contents(tmp_path / "raw") == contents(larger)
+
+
+def test_another_seed_changes_every_image(small: Path, tmp_path: Path) -> None:
+    generate_mini(SMALL.model_copy(update={"seed": 12}), tmp_path / "raw")
+    one = set(pictures(small).values())
+    other = pictures(tmp_path / "raw")
+    assert len(other) > 60
+    assert {name for name, data in other.items() if data in one} == set()
+
+
+def test_larger_counts_keep_the_existing_images(small: Path, larger: Path) -> None:
+    assert pictures(small).items() < pictures(larger).items()
 
 
 def test_existing_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -88,30 +94,23 @@ def test_existing_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_interrupted_run_leaves_the_old_set_and_no_litter(tmp_path: Path) -> None:
     out = tmp_path / "raw"
-    generate_mini(SMALL, out)
-    before = contents(out)
+    out.mkdir()
+    (out / "old.txt").write_text("old")
 
     def stop(done: int, total: int) -> None:
         if done == total // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate_mini(SMALL.model_copy(update={"seed": 99}), out, stop)
-    assert contents(out) == before
+        generate_mini(SMALL, out, stop)
+    assert contents(out) == {"old.txt": b"old"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["raw"]
 
 
-def test_progress_counts_every_image_once(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    report = generate_mini(SMALL, tmp_path / "raw", lambda done, total: calls.append((done, total)))
-    total = sum(report.images.values())
-    assert calls == [(done, total) for done in range(1, total + 1)]
-
-
 def test_no_defect_free_images_is_legal(tmp_path: Path) -> None:
-    report = generate_mini(SMALL.model_copy(update={"defect_free_images": 0}), tmp_path / "raw")
-    assert report.images[DEFECT_FREE] == 0
-    assert not list((tmp_path / "raw").glob(f"MagneticTile/MT_{DEFECT_FREE}/Imgs/*"))
+    generate_mini(SMALL.model_copy(update={"defect_free_images": 0}), tmp_path / "raw")
+    assert not list((tmp_path / "raw").glob("*/MT_Free/*"))
+    assert not [file for file in (tmp_path / "raw").rglob("*") if file.name in ("good", "OK", "Normal")]
 
 
 def test_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
@@ -123,5 +122,5 @@ def test_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_too_many_images_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"params\.yaml"):
-        generate_mini(SMALL.model_copy(update={"images_per_family": 100_000}), tmp_path / "raw")
+        generate_mini(SMALL.model_copy(update={"images_per_class": 90_000}), tmp_path / "raw")
     assert not (tmp_path / "raw").exists()

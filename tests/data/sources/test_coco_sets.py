@@ -98,6 +98,14 @@ def test_the_nearest_place_wins(tmp_path):
     assert told(tmp_path) == [("image without its annotation", "images/x.png", 0)]
 
 
+def test_an_absent_image_that_was_meant_above_is_told(tmp_path):
+    put_image(tmp_path / "raw/y.png")
+    listed = coco([image(1, "../x.png"), image(2, "../y.png")], [mark(1), mark(2)])
+    put_json(tmp_path / "raw/annotations/a.json", listed)
+    assert list(found(convert(tmp_path))) == ["y.png"]
+    assert told(tmp_path) == [("annotation without its image", "x.png", 1)]
+
+
 def test_files_are_merged_by_the_names_of_classes(tmp_path):
     raw = tmp_path / "raw"
     for name in ("train/x.png", "val/x.png"):
@@ -146,7 +154,7 @@ def test_boxes_polygons_and_codes(tmp_path):
                 mark("x", segmentation=None, bbox=[-3, 18.0, 10, 10]),
                 mark("x", segmentation=[[]], bbox=[29, 0, 1, 1], id=None, area="?"),
                 mark("x", segmentation=[square], id=1),
-                mark("x", segmentation=[square, [0, 0, 5, 0, 5, 5], [1, 1]], id=1),
+                mark("x", segmentation=[square, [0, 0, 5, 0, 5, 5, 0, 5], [1, 1]], id=1),
                 mark("x", segmentation={"size": [HEIGHT, WIDTH], "counts": code["counts"].decode()}),
             ],
         ),

@@ -1,67 +1,68 @@
-"""Write insa-mini to disk in the raw layout of the Magnetic Tile release."""
+"""Write insa-mini to disk: seven sets, each in the native layout of its release."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from unispector.config import MiniConfig
-from unispector.data.mini.defects import FAMILIES
-from unispector.data.mini.render import DEFECT_FREE, RenderedImage, render
+from unispector.data.mini.layouts import LAYOUTS
+from unispector.data.mini.layouts.classes import CLASSES
+from unispector.data.mini.layouts.shots import PLANTED, Drawn, Layout, Shot, instances_of, take
 from unispector.errors import DataError
-
-SET_FOLDER = "MagneticTile"
-JPEG_QUALITY = 92
-NUMBERS_PER_FAMILY = 100_000
+from unispector.ops.parallel import map_in_order, worker_count
 
 
 @dataclass(frozen=True)
 class MiniReport:
-    """What was written.
+    """What was written, by set.
 
     Attributes:
-        images: category -> number of images, defect-free ones under "Free".
-        instances: category -> number of 8-connected components of the exact masks.
-        image_bytes: size of all images and masks together.
+        images: set -> number of images drawn; copies that a layout's quirks make are not counted.
+        classes: set -> number of classes.
+        instances: set -> number of 8-connected components of the exact masks of its classes, before
+            the layout's quirks hide some.
+        image_bytes: size of all files together.
     """
 
     images: dict[str, int]
+    classes: dict[str, int]
     instances: dict[str, int]
     image_bytes: int
 
 
 def generate_mini(
-    config: MiniConfig, out: Path, progress: Callable[[int, int], None] | None = None
+    config: MiniConfig,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    workers: int = 0,
 ) -> MiniReport:
-    """Write the set to `<out>/MagneticTile/MT_<Family>/Imgs/exp<E>_num_<N>.{jpg,png}`.
+    """Write the sets to the folders `GC10`, `MagneticTile`, `RealIAD`, `MVTec`, `3CAD`, `VISION`, `VisA`.
 
-    The png is the mask of the jpg of the same stem: grey with an antialiased border, > 127 is the exact
-    mask; black for the images of MT_Free. `out` appears complete or not at all; an old one is replaced.
+    `out` appears complete or not at all; an old one is replaced. The files' bytes depend on `config` alone.
 
     Args:
         config: seed, numbers of images and size.
         out: folder to make.
         progress: called with (images done, images in all) after every image.
+        workers: processes that draw; 0 = one per core.
 
     Raises:
-        DataError: `out` cannot be written, or more images per family than numbers for them.
+        DataError: `out` cannot be written, more images per class than numbers for them, or an image of
+            this size cannot hold its defects.
     """
-    counts = {DEFECT_FREE: config.defect_free_images} | dict.fromkeys(FAMILIES, config.images_per_family)
-    if max(counts.values()) >= NUMBERS_PER_FAMILY:
-        raise DataError(
-            f"mini: at most {NUMBERS_PER_FAMILY - 1} images per family; lower them in params.yaml"
-        )
+    if max(config.images_per_class, config.defect_free_images) >= PLANTED:
+        raise DataError(f"mini: at most {PLANTED - 1} images per class; lower them in params.yaml")
     out = out.absolute()
     # Its own random name: two runs into one folder never share a half-written one.
     draft = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
     try:
         draft.mkdir(parents=True)
-        report = _write_all(config, counts, draft, progress)
+        report = _write_all(config, draft, progress, workers)
         _swap_in(draft, out)
     except OSError as error:
         raise DataError(
@@ -73,38 +74,49 @@ def generate_mini(
 
 
 def _write_all(
-    config: MiniConfig, counts: dict[str, int], root: Path, progress: Callable[[int, int], None] | None
+    config: MiniConfig, root: Path, progress: Callable[[int, int], None] | None, workers: int
 ) -> MiniReport:
-    """Render and write every image below `root`."""
-    instances = dict.fromkeys(counts, 0)
-    done, size_bytes, total = 0, 0, sum(counts.values())
-    for position, (family, count) in enumerate(counts.items()):
-        folder = root / SET_FOLDER / f"MT_{family}" / "Imgs"
-        folder.mkdir(parents=True)
-        for index in range(count):
-            picture = render(family, index, seed=config.seed, size=config.size)
-            number = position * NUMBERS_PER_FAMILY + index + 1
-            size_bytes += _write(picture, folder / f"exp{picture.exposure}_num_{number}")
-            exact = (picture.mask > 127).astype(np.uint8)
-            instances[family] += cv2.connectedComponents(exact, connectivity=8)[0] - 1
-            done += 1
-            if progress is not None:
-                progress(done, total)
-    return MiniReport(counts, instances, size_bytes)
+    """Draw and write every image below `root`, then what each layout adds."""
+    jobs = [(layout, shot) for layout in LAYOUTS for shot in layout.shots(config)]
+    drawn: dict[str, list[Drawn]] = {layout.folder: [] for layout in LAYOUTS}
+    draw = partial(_draw, root=root, config=config)
+    results = map_in_order(draw, jobs, worker_count(workers, len(jobs)))
+    for done, ((layout, _), image) in enumerate(zip(jobs, results, strict=True), start=1):
+        drawn[layout.folder].append(image)
+        if progress is not None:
+            progress(done, len(jobs))
+    for layout in LAYOUTS:
+        layout.finish(root / layout.folder, drawn[layout.folder])
+    return _report(drawn, root)
 
 
-def _write(picture: RenderedImage, stem: Path) -> int:
-    """Write image and mask next to each other; returns their size in bytes."""
-    image = _encoded(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    mask = _encoded(".png", picture.mask, [])
-    return stem.with_suffix(".jpg").write_bytes(image) + stem.with_suffix(".png").write_bytes(mask)
+def _draw(job: tuple[Layout, Shot], root: Path, config: MiniConfig) -> Drawn:
+    """One image; runs in a worker."""
+    layout, shot = job
+    picture = take(layout.folder, shot, config)
+    file = layout.write(root / layout.folder, shot, picture)
+    height, width = picture.image.shape[:2]
+    return Drawn(shot, file, width, height, tuple(instances_of(picture)))
 
 
-def _encoded(kind: str, image: npt.NDArray[np.uint8], options: list[int]) -> bytes:
-    done, data = cv2.imencode(kind, image, options)
-    if not done:
-        raise OSError(f"no {kind} could be made of an image of {image.shape}")
-    return data.tobytes()
+def _report(drawn: dict[str, list[Drawn]], root: Path) -> MiniReport:
+    classes = {
+        name: {(product, defect) for product, defects in CLASSES[name].items() for defect in defects}
+        for name in drawn
+    }
+    instances = Counter(
+        name
+        for name, images in drawn.items()
+        for image in images
+        for instance in image.instances
+        if (image.shot.product, instance.defect) in classes[name]
+    )
+    return MiniReport(
+        images={name: len(images) for name, images in drawn.items()},
+        classes={name: len(found) for name, found in classes.items()},
+        instances=dict(instances),
+        image_bytes=sum(file.stat().st_size for file in root.rglob("*") if file.is_file()),
+    )
 
 
 def _swap_in(draft: Path, out: Path) -> None:
