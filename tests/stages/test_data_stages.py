@@ -1,7 +1,8 @@
-"""The data stages on a small release made here: generate, convert, validate, split."""
+"""The data stages on a small release made here: generate, convert, survey, validate, split."""
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,11 +11,14 @@ import pytest
 
 from unispector.config import Config, DataConfig, MiniConfig, SetConfig, SplitConfig
 from unispector.data.coco import Annotations
+from unispector.data.convert import ConversionFiles
 from unispector.errors import DataError
 from unispector.stages.convert import convert
+from unispector.stages.convert_release import convert_release, list_sources
 from unispector.stages.generate import generate
-from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, check_report, conversion_report
+from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, check_report
 from unispector.stages.split import split
+from unispector.stages.survey import survey
 from unispector.stages.validate import validate
 
 IMAGES = 14
@@ -23,7 +27,7 @@ IMAGES = 14
 def write_release(folder: Path) -> None:
     """Four defects in Magnetic Tile's layout, `IMAGES` pictures each, one or two spots per picture."""
     rng = np.random.default_rng(3)
-    for defect in ("Crack", "Dent", "Hole", "Stain"):
+    for defect in ("Blowhole", "Break", "Crack", "Fray"):
         images = folder / f"MT_{defect}" / "Imgs"
         images.mkdir(parents=True)
         for number in range(IMAGES):
@@ -31,7 +35,7 @@ def write_release(folder: Path) -> None:
             for _ in range(1 + number % 2):
                 x, y = rng.integers(4, 40, 2).tolist()
                 mask[y : y + 6, x : x + 9] = 255
-            picture = np.where(mask > 0, 40, 160).astype(np.uint8)
+            picture = np.where(mask > 0, 40, rng.integers(120, 200, mask.shape)).astype(np.uint8)
             cv2.imwrite(str(images / f"exp1_num_{number}.jpg"), picture)
             cv2.imwrite(str(images / f"exp1_num_{number}.png"), mask)
 
@@ -47,8 +51,8 @@ def config() -> Config:
     inside = SetConfig(source="magnetic_tile", path="small/Tile")
     cross = SetConfig(source="magnetic_tile", path="other", domain="cross")
     return Config(
-        mini=MiniConfig(images_per_family=2, defect_free_images=1, size=64),
-        data=DataConfig(sets={"Tile": inside, "Other": cross}),
+        mini=MiniConfig(images_per_class=2, defect_free_images=1, size=64),
+        data=DataConfig(sets={"Tile": inside, "Other": cross}, workers=1),
         split=SplitConfig(seeds=(42,), prompt_seeds=(42, 82)),
     )
 
@@ -60,21 +64,29 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def bring_in(config: Config, project: Path) -> None:
+    for name in config.data.sets:
+        convert(config, name, project)
+        survey(config, name, project)
+
+
 def test_raw_to_splits(config: Config, project: Path) -> None:
     for name in config.data.sets:
         report = convert(config, name, project)
         assert report.images_kept == 4 * IMAGES
-        assert json.loads((project / conversion_report(name)).read_text())["images_read"] == 4 * IMAGES
-        assert validate(config, name, project).passed
-        assert json.loads((project / check_report(name)).read_text())["name"] == name
+        files = ConversionFiles.beside(project / annotation_file(name))
+        assert json.loads(files.report.read_text())["images_read"] == 4 * IMAGES
+        survey(config, name, project)
+    assert [checks.name for checks in validate(config, project) if checks.passed] == ["Tile", "Other"]
+    assert json.loads((project / check_report("Tile")).read_text())["name"] == "Tile"
     annotations = Annotations.read(project / annotation_file("Tile"))
     assert annotations.class_names == tuple(
-        f"magnetic_tile_{name}" for name in ("crack", "dent", "hole", "stain")
+        f"magnetic_tile_{name}" for name in ("blowhole", "break", "crack", "fray")
     )
 
-    report = split(config, project)
+    splits = split(config, project)
 
-    assert [item.name for item in report.sets] == ["Tile", "Other"]
+    assert [item.name for item in splits.sets] == ["Tile", "Other"]
     assert json.loads((project / SPLIT_CHECKS).read_text())["passed"] is True
     training = Annotations.read(project / SPLITS / "in-domain/seen/InsA_train_seen_seed42.json")
     assert len(training.categories) == 3
@@ -83,28 +95,36 @@ def test_raw_to_splits(config: Config, project: Path) -> None:
     assert all((project / "data/raw/other" / image.file_name).is_file() for image in target.images)
 
 
-def test_stages_give_the_same_bytes_again(config: Config, project: Path) -> None:
+def test_packed_releases_give_the_same_files(config: Config, project: Path) -> None:
     def run() -> dict[str, bytes]:
-        for name in config.data.sets:
-            convert(config, name, project)
+        bring_in(config, project)
         split(config, project)
-        return {str(path): path.read_bytes() for path in (project / "data").rglob("*.json")}
+        files = [file for part in ("insa", "splits") for file in (project / "data" / part).rglob("*.*")]
+        assert len(files) > 10
+        return {file.relative_to(project).as_posix(): file.read_bytes() for file in files}
 
-    assert run() == run()
+    loose = run()
+    for folder in ("small/Tile/MT_Crack", "other/MT_Fray"):
+        path = project / "data/raw" / folder
+        shutil.make_archive(str(path), "zip", path.parent, path.name)
+        shutil.rmtree(path)
+    assert run() == loose
 
 
 def test_validate_fails_in_one_line_and_leaves_its_report(config: Config, project: Path) -> None:
-    convert(config, "Tile", project)
-    image = project / "data/raw/small/Tile/MT_Hole/Imgs/exp1_num_3.jpg"
-    image.write_bytes(image.read_bytes()[:200])
+    image = project / "data/raw/small/Tile/MT_Fray/Imgs/exp1_num_3.jpg"
+    image.write_bytes(image.read_bytes()[:900])
+    bring_in(config, project)
 
     with pytest.raises(DataError) as caught:
-        validate(config, "Tile", project)
+        validate(config, project)
 
     message = str(caught.value)
-    assert message.startswith("Tile: rule broken: image opens: MT_Hole/Imgs/exp1_num_3.jpg: ")
+    assert message.startswith("Tile: rule broken: image ")
+    assert "MT_Fray/Imgs/exp1_num_3.jpg" in message
     assert "\n" not in message
     assert json.loads((project / check_report("Tile")).read_text())["passed"] is False
+    assert json.loads((project / check_report("Other")).read_text())["passed"] is True
 
 
 def test_stages_name_what_is_missing(config: Config, project: Path) -> None:
@@ -113,26 +133,76 @@ def test_stages_name_what_is_missing(config: Config, project: Path) -> None:
     ):
         convert(config, "Nope", project)
     with pytest.raises(DataError, match="Nope: no such set"):
-        validate(config, "Nope", project)
+        survey(config, "Nope", project)
     with pytest.raises(DataError, match=r"data/insa/Tile.json: cannot be read"):
-        validate(config, "Tile", project)
+        survey(config, "Tile", project)
+    with pytest.raises(DataError, match=r"data/insa/Tile.json: cannot be read"):
+        validate(config, project)
     with pytest.raises(DataError, match=r"data/insa/Tile.json: cannot be read"):
         split(config, project)
-    (project / "data/raw/small/Tile/MT_Dent/Imgs/exp1_num_0.png").unlink()
-    with pytest.raises(DataError, match=r"exp1_num_0.jpg: no mask"):
+    (project / "data/raw/small/Tile/MT_Crack/Imgs/exp1_num_0.png").write_bytes(b"\x89PNG but no more")
+    with pytest.raises(DataError, match=r"exp1_num_0.png: not a readable image"):
         convert(config, "Tile", project)
-    assert not (project / annotation_file("Tile")).exists()
+    assert not list((project / "data").glob("insa/*"))
 
 
-def test_the_embedded_data_convert(config: Config, tmp_path: Path) -> None:
+def test_the_embedded_data_pass_through_every_source(config: Config, tmp_path: Path) -> None:
     made = generate(config, tmp_path)
-    mini = SetConfig(source="magnetic_tile", path="insa-mini/MagneticTile")
-    config = config.model_copy(update={"data": DataConfig(sets={"mini": mini}, min_side=0.0)})
-
-    report = convert(config, "mini", tmp_path)
-
-    defects = {name: count for name, count in made.instances.items() if made.images[name] and name != "Free"}
-    assert report.instances_read == {
-        f"magnetic_tile_{name.lower()}": count for name, count in defects.items()
+    sets = {
+        "GC10": "gc10",
+        "MagneticTile": "magnetic_tile",
+        "RealIAD": "real_iad",
+        "MVTec": "mvtec_ad",
+        "3CAD": "three_cad",
+        "VISION": "vision",
+        "VisA": "visa",
     }
-    assert report.images_read == 2 * len(defects)
+    members = {
+        name: SetConfig.model_validate({"source": source, "path": f"insa-mini/{name}"})
+        for name, source in sets.items()
+    }
+    config = config.model_copy(update={"data": DataConfig(sets=members, min_side=0.0, workers=1)})
+    assert set(made.images) == set(sets)
+    for name in sets:
+        report = convert(config, name, tmp_path)
+        assert sum(report.instances_kept.values()) > 0
+        survey(config, name, tmp_path)
+    assert all(report.passed for report in validate(config, tmp_path))
+
+
+def test_a_release_outside_the_pipeline(project: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found" / "tiles.json"
+    outcome = convert_release("magnetic_tile", project / "data/raw/other", out, workers=1)
+    assert outcome.conversion.images_kept == 4 * IMAGES
+    assert outcome.checks.passed
+    assert sorted(file.name for file in out.parent.iterdir()) == [
+        "tiles.checks.json",
+        "tiles.dropped.csv",
+        "tiles.json",
+        "tiles.report.json",
+        "tiles.survey.parquet",
+    ]
+    image = project / "data/raw/other/MT_Fray/Imgs/exp1_num_3.jpg"
+    image.write_bytes(image.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"tiles: rule broken: .*exp1_num_3.jpg.*tiles.checks.json"):
+        convert_release("magnetic_tile", project / "data/raw/other", out, workers=1)
+    with pytest.raises(DataError, match=r"must end in .json"):
+        convert_release("magnetic_tile", project / "data/raw/other", tmp_path / "tiles", workers=1)
+    with pytest.raises(DataError, match=r"tiles: no such source; known are gc10, "):
+        convert_release("tiles", project, out)
+
+
+def test_every_source_is_listed() -> None:
+    text = list_sources()
+    ours, yours = text.split("Your own pictures:")
+    assert ours.count("layout:") == 7
+    assert yours.count("layout:") == 5
+    assert all(word in yours for word in ("coco:", "voc:", "yolo:", "labelme:", "masks:"))
+
+
+def test_config_names_the_sources() -> None:
+    from typing import get_args
+
+    from unispector.data.sources import SOURCES
+
+    assert get_args(SetConfig.model_fields["source"].annotation) == tuple(SOURCES)
