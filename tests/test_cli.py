@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -85,8 +86,9 @@ def test_help_and_import_load_no_heavy_package() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["detect", "prompts build", "evaluate", "data add", "report"]
-    + [f"stage {name}" for name in ("generate", "convert", "validate", "split", "evaluate", "report")],
+    ["detect", "prompts build", "evaluate", "convert", "data add", "report"]
+    + [f"stage {name}" for name in ("generate", "convert", "survey", "validate", "split", "statistics")]
+    + [f"stage {name}" for name in ("fingerprint", "evaluate", "report")],
 )
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
@@ -340,3 +342,33 @@ def test_the_program_exits_with_mains_code(tmp_path: Path) -> None:
         done.stderr
         == "error: nowhere: no such model folder, nor an MLflow run id; `make repro` trains models\n"
     )
+
+
+def test_convert_tells_what_it_kept_and_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, names in (("images/crack", ("a.png", "b.png")), ("masks/crack", ("a.png", "c.png"))):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for name in names:
+            picture = np.zeros((40, 60), np.uint8)
+            picture[10:20, 10 : 30 if name == "a.png" else 11] = 255
+            cv2.imwrite(str(tmp_path / "set" / folder / name), picture)
+    out = tmp_path / "set.json"
+
+    assert main(["convert", "masks", str(tmp_path / "set"), "--out", str(out)]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "set: 1 of 1 images, 1 of 1 instances"
+    assert "  image without its mask: 1 files (images/crack/b.png)" in lines
+    assert "  mask without its image: 1 files (masks/crack/c.png)" in lines
+    assert lines[-1].startswith("set: all ")
+    assert lines[-1].endswith(f": {out}")
+    assert json.loads(out.read_text())["annotations"][0]["bbox"] == [10, 10, 20, 10]
+
+
+def test_convert_needs_to_know_what_where_and_whither(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failure(capsys, ["convert", "voc"]).startswith("error: convert needs NAME, RAW_DIR and --out")
+    message = failure(capsys, ["convert", "tiles", str(tmp_path), "--out", "x.json"])
+    assert message.startswith("error: tiles: no such source; known are gc10, ")
+    assert main(["convert", "--list"]) == 0
+    assert "real_iad: Real-IAD" in capsys.readouterr().out
