@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,12 +72,6 @@ def broken(report: CheckReport) -> dict[str, tuple[str, ...]]:
     return {result.rule: result.examples for result in report.results if result.failed}
 
 
-def with_instance(annotations: Annotations, **changes: object) -> Annotations:
-    """The third instance (of image b) changed."""
-    third = replace(annotations.instances[2], **changes)  # type: ignore[arg-type]
-    return replace(annotations, instances=(*annotations.instances[:2], third, *annotations.instances[3:]))
-
-
 def rectangle(x: float, y: float, width: float, height: float) -> list[list[float]]:
     return [[x, y, x + width, y, x + width, y + height, x, y + height]]
 
@@ -93,18 +86,11 @@ def test_a_sound_set_passes(annotations: Annotations, survey: pd.DataFrame, tmp_
     assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
 
 
-def test_boxes_without_masks_pass(annotations: Annotations, survey: pd.DataFrame) -> None:
-    box = (10.5, 5.25, 20.75, 9.5)
-    bare = with_instance(annotations, segmentation=None, bbox=box, area=20.75 * 9.5)
-    assert check(bare, survey).passed
-    drawn = with_instance(annotations, segmentation=rectangle(*box), bbox=box, area=20.75 * 9.5)
-    assert check(drawn, survey).passed
-
-
 def test_rules_that_do_not_apply_are_named_with_the_reason(
     annotations: Annotations, survey: pd.DataFrame
 ) -> None:
-    small = with_instance(annotations, bbox=(10.0, 5.0, 0.4, 0.3), area=0.12, segmentation=None)
+    speck = replace(annotations.instances[3], bbox=(10.0, 5.0, 0.4, 0.3), area=0.12, segmentation=None)
+    small = replace(annotations, instances=(*annotations.instances[:3], speck))
     assert not check(small, survey).passed
     report = check_set("Set", small, survey, min_side=0.0)
     assert report.passed, report.summary()
@@ -115,138 +101,143 @@ def test_rules_that_do_not_apply_are_named_with_the_reason(
     assert "left out: box is no smaller than" in report.summary()
 
 
-@pytest.mark.parametrize(
-    ("changes", "rules", "value"),
-    [
-        ({"id": 2}, ["annotation ids are unique"], "id 2"),
-        ({"id": 0}, ["annotation ids run from 1 to 4"], "id 0"),
-        ({"id": 5}, ["annotation ids run from 1 to 4"], "id 5"),
-        ({"area": 191.0}, ["area is the mask's"], "area 191, mask_area 192"),
-        ({"area": 0.0}, ["area is positive", "area is the mask's"], "area 0"),
-        ({"bbox": (9.0, 5.0, 21.0, 10.0)}, ["box's left edge is the mask's"], "left 9, mask_left 10"),
-        ({"bbox": (10.0, 4.0, 20.0, 11.0)}, ["box's top edge is the mask's"], "top 4, mask_top 5"),
-        ({"bbox": (10.0, 5.0, 21.0, 10.0)}, ["box's right edge is the mask's"], "right 31, mask_right 30"),
-        (
-            {"bbox": (10.0, 5.0, 20.0, 10.5)},
-            ["box's bottom edge is the mask's"],
-            "bottom 15.5, mask_bottom 15",
-        ),
-        (
-            {"bbox": (-1.0, 5.0, 20.0, 10.0), "segmentation": None},
-            ["box starts right of its image's left edge"],
-            "left -1",
-        ),
-        (
-            {"bbox": (10.0, -0.5, 20.0, 10.0), "segmentation": None},
-            ["box starts below its image's top edge"],
-            "top -0.5",
-        ),
-        (
-            {"bbox": (31.0, 5.0, 20.0, 10.0), "segmentation": None},
-            ["box ends left of its image's right edge"],
-            "image_width 50, right 51",
-        ),
-        (
-            {"bbox": (10.0, 31.0, 20.0, 10.0), "segmentation": None},
-            ["box ends above its image's bottom edge"],
-            "image_height 40, bottom 41",
-        ),
-        (
-            {"bbox": (10.0, 5.0, 0.4, 10.0), "segmentation": None},
-            ["box width is at least 0.01 of its image's"],
-            "width_share 0.008",
-        ),
-        (
-            {"bbox": (10.0, 5.0, 20.0, 0.3), "segmentation": None},
-            ["box height is at least 0.01 of its image's"],
-            "height_share 0.0075",
-        ),
-        (
-            {"segmentation": {"size": [40, 50], "counts": "1"}},
-            ["mask decodes and marks a pixel"],
-            "does not fill its size 50x40",
-        ),
-        (
-            {"segmentation": encode_rle(np.zeros((1, 40, 50), dtype=bool))[0]},
-            ["mask decodes and marks a pixel"],
-            "mask marks no pixel",
-        ),
-        (
-            {"segmentation": encode_rle(np.ones((1, 50, 40), dtype=bool))[0]},
-            ["mask decodes and marks a pixel"],
-            "mask is 40x50 but the image is 50x40",
-        ),
-        (
-            {"segmentation": rectangle(8.4, 5.0, 21.6, 10.0)},
-            ["box's left edge is the mask's"],
-            "left 10, mask_left 8",
-        ),
-        (
-            {"segmentation": [[1.0, 1.0, 1e9, 1.0, 1.0, 1e9]]},
-            ["mask decodes and marks a pixel"],
-            "polygon leaves its 50x40 image",
-        ),
-    ],
-)
-def test_a_fault_of_an_instance_is_told(
-    annotations: Annotations,
-    survey: pd.DataFrame,
-    changes: dict[str, object],
-    rules: list[str],
-    value: str,
+BOX = (10.5, 5.25, 20.75, 9.5)
+SOUND: list[dict[str, object]] = [
+    {},
+    {"bbox": BOX, "segmentation": None, "area": 20.75 * 9.5},
+    {"bbox": BOX, "segmentation": rectangle(*BOX), "area": 20.75 * 9.5},
+]
+NO_MASK = "mask decodes and marks a pixel"
+# What is wrong with the dent of an image -> the rules it breaks and what is told of the first.
+FAULTS: list[tuple[dict[str, object], tuple[str, ...], str]] = [
+    ({"area": 191.0}, ("area is the mask's",), "area 191, mask_area 192"),
+    ({"area": 0.0}, ("area is positive", "area is the mask's"), "area 0"),
+    ({"bbox": (9.0, 5.0, 21.0, 10.0)}, ("box's left edge is the mask's",), "left 9, mask_left 10"),
+    ({"bbox": (10.0, 4.0, 20.0, 11.0)}, ("box's top edge is the mask's",), "top 4, mask_top 5"),
+    ({"bbox": (10.0, 5.0, 21.0, 10.0)}, ("box's right edge is the mask's",), "right 31, mask_right 30"),
+    ({"bbox": (10.0, 5.0, 20.0, 10.5)}, ("box's bottom edge is the mask's",), "bottom 15.5, mask_bottom 15"),
+    (
+        {"bbox": (-1.0, 5.0, 20.0, 10.0), "segmentation": None},
+        ("box starts right of its image's left edge",),
+        "left -1",
+    ),
+    (
+        {"bbox": (10.0, -0.5, 20.0, 10.0), "segmentation": None},
+        ("box starts below its image's top edge",),
+        "top -0.5",
+    ),
+    (
+        {"bbox": (31.0, 5.0, 20.0, 10.0), "segmentation": None},
+        ("box ends left of its image's right edge",),
+        "image_width 50, right 51",
+    ),
+    (
+        {"bbox": (10.0, 31.0, 20.0, 10.0), "segmentation": None},
+        ("box ends above its image's bottom edge",),
+        "image_height 40, bottom 41",
+    ),
+    (
+        {"bbox": (10.0, 5.0, 0.4, 10.0), "segmentation": None},
+        ("box width is at least 0.01 of its image's",),
+        "width_share 0.008",
+    ),
+    (
+        {"bbox": (10.0, 5.0, 20.0, 0.3), "segmentation": None},
+        ("box height is at least 0.01 of its image's",),
+        "height_share 0.0075",
+    ),
+    ({"segmentation": {"size": [40, 50], "counts": "1"}}, (NO_MASK,), "does not fill its size 50x40"),
+    ({"segmentation": encode_rle(np.zeros((1, 40, 50), bool))[0]}, (NO_MASK,), "mask marks no pixel"),
+    ({"segmentation": encode_rle(np.ones((1, 50, 40), bool))[0]}, (NO_MASK,), "mask is 40x50 but the image"),
+    ({"segmentation": [[1.0, 1.0, 1e9, 1.0, 1.0, 1e9]]}, (NO_MASK,), "polygon leaves its 50x40 image"),
+    (
+        {"segmentation": rectangle(8.4, 5.0, 21.6, 10.0)},
+        ("box's left edge is the mask's",),
+        "left 10, mask_left 8",
+    ),
+]
+
+
+def test_every_fault_of_an_instance_is_told_and_no_other(
+    annotations: Annotations, survey: pd.DataFrame
 ) -> None:
-    report = check(with_instance(annotations, **changes), survey)
-    found = broken(report)
-    assert sorted(found) == sorted(rules)
-    assert any("b.png" in example and value in example for example in found[rules[0]])
-    assert report.summary().startswith(f"Set: rule broken: {rules[0]}: ")
-    assert "\n" not in report.summary()
+    """One image per fault: each rule names the images with its fault, with the value, and no sound one."""
+    dent = annotations.instances[0]
+    changes = [*SOUND, *(change for change, _, _ in FAULTS)]
+    numbers = range(1, len(changes) + 1)
+    planted = Annotations(
+        tuple(ImageRecord(number, f"{number}.png", 50, 40) for number in numbers),
+        tuple(
+            replace(dent, id=number, image_id=number, **change)  # type: ignore[arg-type]
+            for number, change in zip(numbers, changes, strict=True)
+        ),
+        annotations.categories,
+    )
+    expected: dict[str, list[str]] = {}
+    for number, (_, rules, _) in enumerate(FAULTS, start=len(SOUND) + 1):
+        for rule in rules:
+            expected.setdefault(rule, []).append(f"{number}.png")
+
+    rows = pd.concat([survey.iloc[:1].assign(file_name=image.file_name) for image in planted.images])
+    found = broken(check(planted, rows))
+
+    assert {rule: [told.split()[0] for told in examples] for rule, examples in found.items()} == expected
+    for number, (_, rules, value) in enumerate(FAULTS, start=len(SOUND) + 1):
+        assert any(
+            f"{number}.png (annotation {number})" in told and value in told for told in found[rules[0]]
+        )
+
+
+def test_wrong_annotation_ids_are_told(annotations: Annotations, survey: pd.DataFrame) -> None:
+    ids = (0, 2, 2, 5)
+    renumbered = tuple(replace(item, id=id_) for item, id_ in zip(annotations.instances, ids, strict=True))
+    report = check(replace(annotations, instances=renumbered), survey)
+    assert broken(report) == {
+        "annotation ids run from 1 to 4": ("a.png (annotation 0): id 0", "b.png (annotation 5): id 5"),
+        "annotation ids are unique": ("a.png (annotation 2): id 2", "b.png (annotation 2): id 2"),
+    }
+    assert report.summary() == (
+        "Set: rule broken: annotation ids run from 1 to 4: a.png (annotation 0): id 0 and 1 more; "
+        "1 other rule(s) broken"
+    )
 
 
 NEVER_SURVEYED = "image was surveyed once"
+# What the survey says of an image -> the rule that breaks and what is told.
+FINDINGS: list[tuple[dict[str, object], str, str]] = [
+    (
+        {"problem": "cut off", "width": 0, "height": 0, "dhash": ""},
+        "image and masks decode",
+        "problem cut off",
+    ),
+    ({"width": 49}, "image has its stated width", "width 50, file_width 49"),
+    ({"height": 0}, "image has its stated height", "height 40, file_height 0"),
+    ({"mask_difference": 3}, "masks equal the release's, pixel by pixel", "mask_difference 3"),
+    ({"dhash": "0f" * 31}, "image has a hash of 64 hex digits", f"dhash {'0f' * 31}"),
+]
 
 
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lambda rows: rows.iloc[:1], {NEVER_SURVEYED: "b.png: surveys 0"}),
-        (lambda rows: rows.iloc[[0, 1, 1]], {NEVER_SURVEYED: "b.png: surveys 2"}),
-        (
-            lambda rows: pd.concat([rows, rows.iloc[1:].assign(file_name="c.png")]),
-            {"surveyed image is an image of the set": "c.png: listed 0"},
-        ),
-        (
-            lambda rows: rows.assign(
-                problem=["", "cut off"], width=[50, 0], height=[40, 0], dhash=["0f" * 32, ""]
-            ),
-            {"image and masks decode": "b.png: problem cut off"},
-        ),
-        (
-            lambda rows: rows.assign(width=[50, 49]),
-            {"image has its stated width": "b.png: width 50, file_width 49"},
-        ),
-        (
-            lambda rows: rows.assign(height=[40, 0]),
-            {"image has its stated height": "b.png: height 40, file_height 0"},
-        ),
-        (
-            lambda rows: rows.assign(mask_difference=[0, 3]),
-            {"masks equal the release's, pixel by pixel": "b.png: mask_difference 3"},
-        ),
-        (
-            lambda rows: rows.assign(dhash=["0f" * 32, "0f" * 31]),
-            {"image has a hash of 64 hex digits": f"b.png: dhash {'0f' * 31}"},
-        ),
-    ],
-)
-def test_a_fault_in_the_survey_is_told(
-    annotations: Annotations,
-    survey: pd.DataFrame,
-    damage: Callable[[pd.DataFrame], pd.DataFrame],
-    told: dict[str, str],
+def test_every_fault_in_the_survey_is_told_and_no_other(
+    annotations: Annotations, survey: pd.DataFrame
 ) -> None:
-    report = check(annotations, damage(survey))
-    assert broken(report) == {rule: (example,) for rule, example in told.items()}
+    """Image n has the n-th fault; then one is not surveyed, one is twice, one is none of the set."""
+    numbers = range(1, len(FINDINGS) + 4)
+    planted = Annotations(
+        tuple(ImageRecord(number, f"{number}.png", 50, 40) for number in numbers),
+        tuple(replace(annotations.instances[0], id=number, image_id=number) for number in numbers),
+        annotations.categories,
+    )
+    sound = survey.iloc[:1].to_dict("records")[0]
+    rows = [sound | {"file_name": f"{n}.png"} | fault for n, (fault, _, _) in enumerate(FINDINGS, start=1)]
+    unsurveyed, twice, last = (f"{number}.png" for number in numbers[-3:])
+    rows += [sound | {"file_name": name} for name in (twice, twice, last, "strange.png")]
+
+    report = check(planted, pd.DataFrame(rows))
+
+    expected = {rule: (f"{n}.png: {told}",) for n, (_, rule, told) in enumerate(FINDINGS, start=1)}
+    expected[NEVER_SURVEYED] = (f"{unsurveyed}: surveys 0", f"{twice}: surveys 2")
+    expected["surveyed image is an image of the set"] = ("strange.png: listed 0",)
+    assert broken(report) == expected
     assert not report.passed
 
 
@@ -257,20 +248,16 @@ def test_an_empty_survey_is_told_of_every_image(annotations: Annotations, survey
 
 def test_faults_between_images_are_told(annotations: Annotations, survey: pd.DataFrame) -> None:
     first, second = annotations.images
-    twice = replace(annotations, images=(first, replace(second, file_name="a.png")))
-    assert broken(check(twice, survey.iloc[:1])) == {
-        "no image is listed twice": ("a.png: file a.png", "a.png: file a.png")
+    bare = replace(annotations, images=(first, replace(second, id=3)), instances=annotations.instances[:2])
+    assert broken(check(bare, survey)) == {
+        "image ids run from 1 to 2": ("b.png: id 3",),
+        "image has an instance": ("b.png: instances 0",),
     }
-    bare = replace(annotations, instances=annotations.instances[:2])
-    assert broken(check(bare, survey)) == {"image has an instance": ("b.png: instances 0",)}
-    moved = replace(annotations, images=(first, replace(second, id=3)))
-    moved = replace(
-        moved, instances=tuple(replace(item, image_id=2 * item.image_id - 1) for item in moved.instances)
-    )
-    assert broken(check(moved, survey)) == {"image ids run from 1 to 2": ("b.png: id 3",)}
-    same = replace(annotations, images=(first, replace(second, id=1)))
-    same = replace(same, instances=tuple(replace(item, image_id=1) for item in same.instances))
-    assert list(broken(check(same, survey))) == ["image ids are unique"]
+    twice = replace(annotations, images=(first, first), instances=annotations.instances[:2])
+    assert broken(check(twice, survey.iloc[:1])) == {
+        "image ids are unique": ("a.png: id 1", "a.png: id 1"),
+        "no image is listed twice": ("a.png: file a.png", "a.png: file a.png"),
+    }
 
 
 def test_a_category_off_the_list_is_told(annotations: Annotations, survey: pd.DataFrame) -> None:
@@ -278,15 +265,6 @@ def test_a_category_off_the_list_is_told(annotations: Annotations, survey: pd.Da
     assert broken(check(strange, survey)) == {
         "category is on the release's list": ("category tile_x: listed 0",)
     }
-
-
-def test_a_summary_counts_what_it_does_not_name(annotations: Annotations, survey: pd.DataFrame) -> None:
-    report = check(annotations, survey.assign(mask_difference=[1, 2], width=[50, 4]))
-    assert report.summary() == (
-        "Set: rule broken: image has its stated width: b.png: width 50, file_width 4; 1 other rule(s) broken"
-    )
-    report = check(annotations, survey.assign(mask_difference=[1, 2]))
-    assert report.summary().endswith("a.png: mask_difference 1 and 1 more")
 
 
 def text_of(page: Path) -> str:

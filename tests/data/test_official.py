@@ -259,8 +259,8 @@ def test_the_checks_pass_on_a_sound_release(role: str | None, tmp_path: Path, ra
         tree,
         SEEDS,
         PROMPT_SEEDS,
-        naive_training=False,
-        targets_are_prompts=report.scored_on_prompts,
+        naive=False,
+        scored_on_prompts=report.scored_on_prompts,
     )
     assert checks.passed, checks.summary()
 

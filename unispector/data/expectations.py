@@ -110,12 +110,8 @@ class DataDocs:
         Returns:
             Rule in words -> Great Expectations' outcome.
         """
-        suite = self._context.suites.add(self._gx.ExpectationSuite(name=name))
-        for rule in rules:
-            expectation = getattr(self._gx.expectations, rule.expectation)
-            columns = {key: f"{rule.table} {column}" for key, column in rule.columns.items()}
-            words = {"description": rule.text, "meta": {"rule": rule.text}}
-            suite.add_expectation(expectation(**columns, **rule.arguments, **words))
+        expectations = [self._expectation(rule) for rule in rules]
+        suite = self._context.suites.add(self._gx.ExpectationSuite(name=name, expectations=expectations))
         rows = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
         definition = self._gx.ValidationDefinition(name=name, data=rows, suite=suite)
         outcome = self._context.validation_definitions.add(definition).run(
@@ -128,6 +124,11 @@ class DataDocs:
         )
         results: Sequence[Any] = outcome.results
         return {item.expectation_config.meta["rule"]: item for item in results}
+
+    def _expectation(self, rule: Rule) -> Any:
+        columns = {key: f"{rule.table} {column}" for key, column in rule.columns.items()}
+        kind = getattr(self._gx.expectations, rule.expectation)
+        return kind(**columns, **rule.arguments, description=rule.text, meta={"rule": rule.text})
 
     def write(self, folder: Path, reports: Sequence[CheckReport]) -> None:
         """Write the site; what lay in `folder` before is replaced as a whole.

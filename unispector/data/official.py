@@ -47,8 +47,8 @@ def write_official(
         root: folder of the tree.
 
     Returns:
-        The report, and the sets with all images and instances that any of the files lists, to check the
-        tree against.
+        The report, and the sets with all images and instances (without masks) that any of the files
+        lists, to check the tree against.
 
     Raises:
         DataError: a set is none of InsA's, a file is missing or malformed, an image of it is not on disk
@@ -132,7 +132,7 @@ class _Reader:
     Attributes:
         images: finds their images.
         role: folder of the targets; None = the prompts are the targets.
-        parts: set name -> all that was read of it.
+        parts: set name -> all that was read of it, without the masks, which take most memory.
         notes: what was left out or is out of the ordinary.
     """
 
@@ -169,7 +169,8 @@ class _Reader:
         shared = Counter(class_name for part in parts.values() for class_name in part.class_names)
         for class_name in sorted(class_name for class_name, count in shared.items() if count > 1):
             self.notes.append(f"{path.name}: class {class_name} of several sets is one class for each here")
-        self._remember(parts)
+        for name, part in parts.items():
+            self._remember(name, part)
         return parts
 
     def tests(self, name: str, pairs: Sequence[tuple[TestPair, TestPair]]) -> _Tests:
@@ -187,8 +188,8 @@ class _Reader:
             prompt = self._labelled(prompt_file.name, prompt)
             if target_file == prompt_file:
                 target = prompt
-            self._remember({name: prompt})
-            self._remember({name: target})
+            self._remember(name, prompt)
+            self._remember(name, target)
             draws.append(write_pair(Draw(prompt, target), written))
             classes.update(prompt.class_names)
         return _Tests(name, tuple(draws), tuple(sorted(classes)), tuple(sorted(listed - classes)))
@@ -216,9 +217,9 @@ class _Reader:
             self.notes.append(f"{where}: {empty} images without an annotation are left out")
         return part.keep_images(labelled)
 
-    def _remember(self, parts: Mapping[str, Annotations]) -> None:
-        for name, part in parts.items():
-            self.parts[name].append(part)
+    def _remember(self, name: str, part: Annotations) -> None:
+        boxes = tuple(replace(instance, segmentation=None) for instance in part.instances)
+        self.parts[name].append(replace(part, instances=boxes))
 
 
 def _read(path: Path) -> Annotations:

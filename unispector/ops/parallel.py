@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from unispector.errors import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+AHEAD = 64  # items a worker is given at once; joblib by itself would draw them all ahead of a slow reader
 
 
 def worker_count(workers: int, items: int) -> int:
@@ -18,7 +20,7 @@ def worker_count(workers: int, items: int) -> int:
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results in the order of `items`, of which only a few are drawn ahead.
+    """Results in the order of `items`, of which at most `AHEAD` for each worker are drawn ahead.
 
     Args:
         function: defined at the top level of a module, or a partial of such a function.
@@ -34,10 +36,11 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
-        jobs = Parallel(return_as="generator", pre_dispatch="4*n_jobs")
+    remaining = iter(items)
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1), Parallel() as jobs:
         try:
-            yield from jobs(delayed(function)(item) for item in items)
+            while share := list(islice(remaining, AHEAD * workers)):
+                yield from jobs(delayed(function)(item) for item in share)
         except TerminatedWorkerError as error:
             raise DataError(
                 "a worker process was killed, for want of memory perhaps; lower data.workers"

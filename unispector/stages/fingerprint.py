@@ -12,6 +12,7 @@ from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.split_tree import SplitTree
 from unispector.errors import DataError
+from unispector.ops import packed
 from unispector.ops.files import atomic_write_text
 from unispector.stages.paths import FINGERPRINTS, SPLITS
 
@@ -57,7 +58,7 @@ def _fingerprint(annotations: Path, images: Path) -> str:
     digest = hashlib.sha256(annotations.read_bytes() if annotations.is_file() else b"")
     for image in Annotations.read(annotations).images:
         try:
-            content = (images / image.file_name).read_bytes()
+            content = packed.read_bytes(images / image.file_name)
         except OSError as error:
             raise DataError(
                 f"{annotations}: image {image.file_name} cannot be read below {images} ({error.strerror}); "
