@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.common import group
+from unispector.cli.groups import group
 from unispector.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from unispector.cli.common import group
+from unispector.cli.groups import group
 from unispector.cli.data import CONVERT_HELP, convert, data_app
 from unispector.cli.detector import DETECT_HELP, EVALUATE_HELP, detect, evaluate, prompts_app
 from unispector.cli.reports import report

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.common import group, params
+from unispector.cli.groups import group, params
 from unispector.cli.data import told
 from unispector.cli.reports import REPORTS, write_report
 

@@ -79,7 +79,7 @@ def split_rules(naive: bool, scored_on_prompts: bool) -> tuple[list[Rule], list[
     """
     train = "the training rule is naive: images that show unseen classes train without those instances"
     same = "the files are scored on the prompt images themselves"
-    reasons = {}
+    reasons: dict[str, str] = {}
     if naive:
         reasons |= {NO_UNSEEN_SHOWN.text: train, NO_UNSEEN_TEST_TRAINS.text: train}
     if scored_on_prompts:

@@ -141,15 +141,7 @@ def convert_set(
             raise DataError(f"{name}: no instance left of {total} images; check masks and data.min_side")
         with atomic_path(files.annotations) as temporary:
             collected.write(temporary)
-    report = ConversionReport(
-        name=name,
-        min_side=min_side,
-        images_read=total,
-        images_kept=collected.images,
-        instances_read=dict(sorted(collected.found.items())),
-        instances_kept={category: collected.kept[category] for category in sorted(collected.found)},
-        dropped=losses.counts(),
-    )
+    report = collected.report(name, min_side, total, losses.counts())
     report.write(files.report)
     return report
 
@@ -257,6 +249,19 @@ class _Collected:
             out.write('],"annotations":[')
             _write_items(out, self._instance_records(category_ids))
             out.write(f'],"categories":{_compact(categories)}}}\n')
+
+    def report(
+        self, name: str, min_side: float, images_read: int, dropped: tuple[DropCount, ...]
+    ) -> ConversionReport:
+        return ConversionReport(
+            name=name,
+            min_side=min_side,
+            images_read=images_read,
+            images_kept=self.images,
+            instances_read=dict(sorted(self.found.items())),
+            instances_kept={category: self.kept[category] for category in sorted(self.found)},
+            dropped=dropped,
+        )
 
     def _lines(self) -> Iterator[tuple[int, list[Any]]]:
         self._spool.seek(0)
