@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from unispector.cli.groups import group
 from unispector.cli.data import CONVERT_HELP, convert, data_app
 from unispector.cli.detector import DETECT_HELP, EVALUATE_HELP, detect, evaluate, prompts_app
+from unispector.cli.groups import group
 from unispector.cli.reports import report
 from unispector.cli.stages import stage_app
 from unispector.environment import show_messages, work_offline

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.groups import group, params
 from unispector.cli.data import told
+from unispector.cli.groups import group, params
 from unispector.cli.reports import REPORTS, write_report
 
 stage_app = group("One stage of the pipeline on its own; `dvc repro` runs them in order.")

@@ -240,5 +240,5 @@ def _across(
     )
     turned = backward & ~forward
     one, other = np.where(turned, second, first), np.where(turned, first, second)
-    apart = forward
+    apart = forward | backward
     return zip(one[apart].tolist(), other[apart].tolist(), distances[apart].tolist(), strict=True)
