@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unispector.data.check_tables import _fills, category_table, image_table, instance_table, survey_table
@@ -124,6 +124,10 @@ def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation: Segmentation, to
         ),
     )
 )
+@example("o1")  # 63
+@example("oQPPPPPPP0")  # 63 in more digits than any image needs
+@example("X1Kl0")  # 40, -5, 28
+@example("\u00e9")
 def test_a_code_is_taken_if_and_only_if_it_decodes(counts: str) -> None:
     try:
         decode_rle({"size": [9, 7], "counts": counts})

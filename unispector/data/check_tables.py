@@ -176,7 +176,7 @@ def _fills(counts: object, pixels: int) -> bool:
     runs = np.add.reduceat((chars & 31).astype(np.int64) << (5 * place), first)
     runs -= np.where(chars[last] & 16, np.int64(32) << (5 * place[last]), 0)
     runs[1::2] = runs[1::2].cumsum()  # from the fourth on, a run is stored as the difference
-    pass  # to the run two places before it
+    runs[2::2] = runs[2::2].cumsum()  # to the run two places before it
     return bool(runs.min() >= 0 and runs.max() <= pixels and runs.sum() == pixels)
 
 

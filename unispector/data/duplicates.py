@@ -238,7 +238,6 @@ def _across(
         np.logical_or.reduce([left[one] & right[other] for left, right in sides])
         for one, other in ((first, second), (second, first))
     )
-    turned = backward & ~forward
-    one, other = np.where(turned, second, first), np.where(turned, first, second)
+    one, other = np.where(forward, first, second), np.where(forward, second, first)
     apart = forward | backward
     return zip(one[apart].tolist(), other[apart].tolist(), distances[apart].tolist(), strict=True)

@@ -1,0 +1,259 @@
+"""The checks of the splits: silent on sound files, and every leak is told with its rule and its image."""
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.expectations import CheckReport, check_splits
+from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.splits import SplitRules
+from unispector.errors import DataError
+
+SEEDS = (42,)
+RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=2, tail_images=3, seen_test_fraction=0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _expectations_are_imported() -> None:
+    """It takes seconds once; no single test should pay for it."""
+    importlib.import_module("great_expectations")
+
+
+def broken(report: CheckReport) -> dict[str, tuple[str, ...]]:
+    return {result.rule: result.examples for result in report.results if result.failed}
+
+
+@pytest.fixture
+def sets() -> list[BenchmarkSet]:
+    """Two single-label sets with one two-label image (classes 1 and 2) at the end of each."""
+    labels = [(1 + position // 12,) for position in range(48)] + [(1, 2)]
+    return benchmark(labels)
+
+
+def benchmark(labels: list[tuple[int, ...]]) -> list[BenchmarkSet]:
+    """A set that trains and one that does not; `labels` are the classes of each image."""
+    pairs = [(image_id, label) for image_id, image in enumerate(labels, start=1) for label in image]
+    box = (1.0, 1.0, 2.0, 2.0)
+    annotations = Annotations(
+        tuple(ImageRecord(n, f"{n}.png", 9, 9) for n in range(1, len(labels) + 1)),
+        tuple(InstanceRecord(n, *pair, box, 4.0, None) for n, pair in enumerate(pairs, start=1)),
+        tuple(CategoryRecord(n, f"c{n}", "p") for n in range(1, 5)),
+    )
+    return [
+        BenchmarkSet("In", "raw/in", "in", annotations),
+        BenchmarkSet("Out", "raw/out", "cross", annotations),
+    ]
+
+
+@pytest.fixture
+def tree(sets: list[BenchmarkSet], tmp_path: Path) -> SplitTree:
+    write_splits(sets, RULES, SEEDS, SEEDS, tmp_path / "splits")
+    return SplitTree(tmp_path / "splits")
+
+
+def test_sound_splits_pass(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    report = check_splits(sets, tree, SEEDS, SEEDS)
+    assert report.passed, report.summary()
+    assert all(result.checked for result in report.results)
+    assert report.left_out == ()
+
+
+def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    """The image is looked up in its set's file, so leaving out the unseen label does not hide it."""
+    training = Annotations.read(tree.training(42))
+    unseen = Annotations.read(tree.in_domain("In", "unseen", 42, 42).target)
+    leaked = replace(unseen.images[0], id=999, file_name=f"raw/in/{unseen.images[0].file_name}")
+    instance = replace(training.instances[0], id=999, image_id=999)
+    replace(training, images=(*training.images, leaked), instances=(*training.instances, instance)).write(
+        tree.training(42)
+    )
+
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+
+    assert set(found) == {
+        "training image shows no unseen class",
+        "test image of unseen classes does not train",
+    }
+    assert leaked.file_name in found["training image shows no unseen class"][0]
+
+
+def test_a_seen_test_image_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    training = Annotations.read(tree.training(42))
+    target = Annotations.read(tree.in_domain("In", "seen", 42, 42).target)
+    leaked = replace(target.images[0], id=999, file_name=f"raw/in/{target.images[0].file_name}")
+    kept = target.instances_of(target.images[0].id)
+    extra = tuple(replace(training.instances[0], id=999 + n, image_id=999) for n in range(len(kept)))
+    replace(training, images=(*training.images, leaked), instances=(*training.instances, *extra)).write(
+        tree.training(42)
+    )
+    for naive in (False, True):
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=naive))
+        assert list(found) == ["test image of seen classes does not train"]
+        assert target.images[0].file_name in found["test image of seen classes does not train"][0]
+
+
+def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    training = Annotations.read(tree.training(42))
+    unseen = Annotations.read(tree.in_domain("In", "unseen", 42, 42).prompt).class_names[0]
+    extra = CategoryRecord(99, f"In/{unseen}", "p")
+    replace(training, categories=(*training.categories, extra)).write(tree.training(42))
+    for naive in (False, True):
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=naive))
+        assert found == {
+            "no class is both seen and unseen": (f"{tree.training(42).name}: class In/{unseen}: trained 1",)
+        }
+
+
+def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> None:
+    """Only the split report tells that it is unseen."""
+    labels = [(1 + position // 12,) for position in range(48)]
+    sets = benchmark(labels)
+    write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
+    tree = SplitTree(tmp_path)
+    report = json.loads(tree.report.read_text())
+    trained = Annotations.read(tree.training(42)).class_names[0].removeprefix("In/")
+    report["sets"][0]["unseen"].append(trained)
+    tree.report.write_text(json.dumps(report))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert set(found) == {"training image shows no unseen class", "no class is both seen and unseen"}
+
+
+def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
+    """Images 49 to 54 show an unseen class besides: they train, and they are tested."""
+    labels = [(1 + position // 12,) for position in range(48)]
+    unseen = write_and_read_unseen(benchmark(labels), tmp_path / "trial")
+    seen = next(label for label in (1, 2, 3, 4) if label != unseen)
+    sets = benchmark(labels + [(seen, unseen)] * 6)
+    write_splits(sets, replace(RULES, training_rule="naive"), SEEDS, SEEDS, tmp_path / "splits")
+    tree = SplitTree(tmp_path / "splits")
+
+    report = check_splits(sets, tree, SEEDS, SEEDS, naive=True)
+
+    assert report.passed, report.summary()
+    assert [rule.rule for rule in report.left_out] == [
+        "training image shows no unseen class",
+        "test image of unseen classes does not train",
+    ]
+    assert all(rule.reason.startswith("the training rule is naive") for rule in report.left_out)
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert set(found) == {
+        "training image shows no unseen class",
+        "training image keeps all its instances",
+        "test image of unseen classes does not train",
+    }
+
+    training = Annotations.read(tree.training(42))
+    mixed = next(image for image in training.images if image.file_name == "raw/in/50.png")
+    twice = (*training.instances, replace(training.instances_of(mixed.id)[0], id=999))
+    replace(training, instances=twice).write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=True))
+    assert found == {
+        "training image keeps all its instances": (
+            f"{tree.training(42).name}: raw/in/50.png: instances 2, set_instances 1",
+        )
+    }
+
+
+def write_and_read_unseen(sets: list[BenchmarkSet], root: Path) -> int:
+    report = write_splits(sets, RULES, SEEDS, SEEDS, root)
+    return int(report.sets[0].unseen[0].removeprefix("c"))
+
+
+@pytest.mark.parametrize("domain", ["in", "cross"])
+def test_a_prompt_among_the_targets_is_told(sets: list[BenchmarkSet], tree: SplitTree, domain: str) -> None:
+    pair = tree.in_domain("In", "unseen", 42, 42) if domain == "in" else tree.cross_domain("Out", 42)
+    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
+    moved = prompt.images[0]
+    Annotations(
+        (*target.images, moved), (*target.instances, *prompt.instances_of(moved.id)), target.categories
+    ).write(pair.target)
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert list(found) == ["no image is both prompt and target"]
+    assert len(found["no image is both prompt and target"]) == 2
+    assert moved.file_name in found["no image is both prompt and target"][0]
+
+
+def test_targets_that_are_the_prompts_pass_where_that_is_said(
+    sets: list[BenchmarkSet], tree: SplitTree
+) -> None:
+    pair = tree.cross_domain("Out", 42)
+    Annotations.read(pair.prompt).write(pair.target)
+    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == ["no image is both prompt and target"]
+    report = check_splits(sets, tree, SEEDS, SEEDS, scored_on_prompts=True)
+    assert report.passed
+    assert [(rule.rule, rule.reason) for rule in report.left_out] == [
+        ("no image is both prompt and target", "the files are scored on the prompt images themselves")
+    ]
+    assert report.summary().endswith("; left out: no image is both prompt and target")
+
+
+def test_a_two_label_prompt_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    pair = tree.cross_domain("Out", 42)
+    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
+    moved = next(image for image in target.images if image.file_name == "49.png")
+    target.keep_images({image.id for image in target.images} - {moved.id}).write(pair.target)
+    Annotations(
+        (*prompt.images, moved), (*prompt.instances, *target.instances_of(moved.id)), prompt.categories
+    ).write(pair.prompt)
+    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == ["prompt image shows one class only"]
+
+
+def test_lost_instances_and_strange_images_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    pair = tree.cross_domain("Out", 42)
+    target = Annotations.read(pair.target)
+    last = next(image for image in target.images if image.file_name == "49.png")
+    kept = tuple(item for item in target.instances if (item.image_id, item.category_id) != (last.id, 2))
+    replace(target, instances=kept).write(pair.target)
+    rule = "test image keeps all instances of the prompted classes"
+    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == [rule]
+
+    strange = replace(target.images[0], file_name="elsewhere.png")
+    replace(target, images=(strange, *target.images[1:])).write(pair.target)
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert {"test image is an image of its set", "test image shows a prompted class"} <= set(found)
+    assert "elsewhere.png" in found["test image is an image of its set"][0]
+
+
+def test_faults_of_training_images_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    training = Annotations.read(tree.training(42))
+    first, second = training.images[:2]
+    strange = replace(first, file_name="raw/in/elsewhere.png")
+    replace(training, images=(strange, *training.images[1:])).write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert "elsewhere.png: known 0" in found["training image is an image of its set"][0]
+
+    doubled = replace(training, instances=(*training.instances, replace(training.instances[0], id=999)))
+    doubled.write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert list(found) == ["training image keeps all its instances"]
+
+    twice = replace(
+        training, images=(first, replace(second, file_name=first.file_name), *training.images[2:])
+    )
+    twice.write(tree.training(42))
+    with pytest.raises(DataError, match="occurs twice"):  # the reader refuses it before the rule does
+        check_splits(sets, tree, SEEDS, SEEDS)
+
+
+def test_a_class_without_prompt_or_target_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    pair = tree.cross_domain("Out", 42)
+    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
+    for part, path, role in ((prompt, pair.prompt, "prompt"), (target, pair.target, "target")):
+        one = part.keep_images({image.id for image in part.images if 4 not in part.labels_of(image.id)})
+        one.write(path)
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+        assert found == {f"class has a {role} image": (f"Out_prompt_seed42.json: class c4: {role}_images 0",)}
+        part.write(path)
+
+
+def test_a_missing_file_is_named(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    tree.cross_domain("Out", 42).target.unlink()
+    with pytest.raises(DataError, match=r"Out_prompt_seed42.json: cannot be read"):
+        check_splits(sets, tree, SEEDS, SEEDS)
+    tree.report.write_text("[]")
+    with pytest.raises(DataError, match=r"report.json: not the report of a split"):
+        check_splits(sets, tree, SEEDS, SEEDS)
