@@ -13,7 +13,7 @@ from PIL import Image
 
 from unispector.config import load_config
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.split_tree import SplitTree
+from unispector.data.protocol.split_tree import SplitTree
 from unispector.environment import work_offline
 from unispector.stages.fingerprint import fingerprint
 from unispector.stages.paths import SPLITS

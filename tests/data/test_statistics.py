@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.protocol.splits import SplitRules, draw_prompts
 from unispector.data.sources import Source
 from unispector.data.sources.rows import Box, Entry
 from unispector.data.sources.tree import ReleaseTree
-from unispector.data.splits import SplitRules, draw_prompts
 from unispector.data.statistics import PromptRules, Quantiles, Statistics, prompt_ratio, set_statistics
 from unispector.data.survey import read_survey, survey_set
 from unispector.errors import DataError

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.convert import ConversionReport, DropCount
-from unispector.data.expectations import CheckReport, CheckResult
-from unispector.data.split_tree import SetReport, SplitReport
-from unispector.data.splits import Lost
+from unispector.data.protocol.split_tree import SetReport, SplitReport
+from unispector.data.protocol.splits import Lost
 from unispector.data.statistics import (
     ClassStatistics,
     Colour,

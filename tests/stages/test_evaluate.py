@@ -13,8 +13,8 @@ from rich.console import Console
 
 from unispector.config import Config, DataConfig, EvaluateConfig, SetConfig, SplitConfig, TrainConfig
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
-from unispector.data.splits import SplitRules
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.protocol.splits import SplitRules
 from unispector.errors import CheckpointError, DataError
 from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of

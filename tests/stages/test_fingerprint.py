@@ -3,7 +3,7 @@ import json
 import pytest
 
 from unispector.config import load_config
-from unispector.data.split_tree import SplitTree
+from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import DataError
 from unispector.stages.fingerprint import fingerprint, read_fingerprints
 from unispector.stages.paths import FINGERPRINTS, SPLITS

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from unispector.config import Config, DataConfig, SetConfig
+from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles
-from unispector.data.expectations import CheckReport, CheckResult
-from unispector.data.split_tree import BenchmarkSet, write_splits
-from unispector.data.splits import SplitRules
+from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
+from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import read_survey
 from unispector.errors import DataError
 from unispector.evaluation.coco_metrics import AveragePrecision, SetMetrics

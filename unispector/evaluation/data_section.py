@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
+from unispector.data.checks.expectations import CheckReport
 from unispector.data.convert import ConversionReport
-from unispector.data.expectations import CheckReport
-from unispector.data.split_tree import SplitReport
-from unispector.data.splits import TrainingRule
+from unispector.data.protocol.split_tree import SplitReport
+from unispector.data.protocol.splits import TrainingRule
 from unispector.data.statistics import Statistics
 from unispector.evaluation.statistics_report import html_fragment
 from unispector.evaluation.tables import html_table

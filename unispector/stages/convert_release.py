@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unispector.data.checks.expectations import CheckReport, check_set
 from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles, ConversionReport, convert_set
-from unispector.data.expectations import CheckReport, check_set
 from unispector.data.sources import SOURCES
 from unispector.data.survey import read_survey, survey_set
 from unispector.errors import DataError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Never
 
 from unispector.config import Config, EvaluateConfig
 from unispector.data.coco import Annotations, InstanceRecord
-from unispector.data.split_tree import SplitTree, TestPair
+from unispector.data.protocol.split_tree import SplitTree, TestPair
 from unispector.errors import CheckpointError, DataError
 from unispector.evaluation.coco_metrics import SetMetrics, evaluate_detections
 from unispector.evaluation.results import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unispector.data.coco import Annotations, ImageRecord
-from unispector.data.split_tree import TestPair
+from unispector.data.protocol.split_tree import TestPair
 from unispector.evaluation.pictures import (
     Panel,
     Region,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unispector.config import Config
 from unispector.data.coco import Annotations
-from unispector.data.split_tree import SplitTree
+from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import DataError
 from unispector.ops import packed
 from unispector.ops.files import atomic_write_text

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from unispector.data.checks.expectations import CheckReport
 from unispector.data.convert import ConversionFiles, ConversionReport
-from unispector.data.expectations import CheckReport
-from unispector.data.split_tree import SplitReport, SplitTree
+from unispector.data.protocol.split_tree import SplitReport, SplitTree
 from unispector.data.statistics import Statistics
 from unispector.errors import DataError
 from unispector.evaluation.data_section import DataRecord, data_section

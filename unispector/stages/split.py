@@ -4,12 +4,12 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from unispector.config import Config
+from unispector.data.checks.duplicates import report_near_duplicates
+from unispector.data.checks.expectations import check_splits
 from unispector.data.coco import Annotations
-from unispector.data.duplicates import report_near_duplicates
-from unispector.data.expectations import check_splits
-from unispector.data.official import write_official
-from unispector.data.split_tree import BenchmarkSet, SplitReport, SplitTree, write_splits
-from unispector.data.splits import SplitRules
+from unispector.data.protocol.official import write_official
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitReport, SplitTree, write_splits
+from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import read_survey
 from unispector.errors import DataError
 from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, survey_file

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unispector.config import Config
-from unispector.data.split_tree import SplitTree
+from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import ConfigError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.stages.fingerprint import read_fingerprints

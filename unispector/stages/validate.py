@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from unispector.config import Config, SetConfig
+from unispector.data.checks.expectations import CheckReport, DataDocs, check_set
 from unispector.data.coco import Annotations
-from unispector.data.expectations import CheckReport, DataDocs, check_set
 from unispector.data.sources import SOURCES
 from unispector.data.survey import read_survey
 from unispector.errors import DataError

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from unispector.data.checks.expectations import CheckReport, check_splits
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.expectations import CheckReport, check_splits
-from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
-from unispector.data.splits import SplitRules
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.protocol.splits import SplitRules
 from unispector.errors import DataError
 
 SEEDS = (42,)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from unispector.data.check_rules import LeftOut, Rule, set_rules, split_rules
-from unispector.data.check_tables import category_table, image_table, instance_table, survey_table
+from unispector.data.checks.rules import LeftOut, Rule, set_rules, split_rules
+from unispector.data.checks.set_tables import category_table, image_table, instance_table, survey_table
+from unispector.data.checks.split_tables import split_tables
 from unispector.data.coco import Annotations
-from unispector.data.split_tables import split_tables
-from unispector.data.split_tree import BenchmarkSet, SplitTree, replaced_folder
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, replaced_folder
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_text
 

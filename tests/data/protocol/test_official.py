@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from unispector.config import DataConfig, SetConfig, SplitConfig
+from unispector.data.checks.expectations import check_splits
 from unispector.data.coco import Annotations
-from unispector.data.expectations import check_splits
-from unispector.data.official import write_official
-from unispector.data.split_tree import BenchmarkSet, SplitReport, SplitTree
+from unispector.data.protocol.official import write_official
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitReport, SplitTree
 from unispector.errors import DataError
 
 SEEDS, PROMPT_SEEDS = (42, 777), (1, 82)

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from unispector.config import DataConfig, SetConfig, SplitConfig
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.official_images import FOLDERS, OfficialImages, set_of
-from unispector.data.split_tree import (
+from unispector.data.protocol.official_images import FOLDERS, OfficialImages, set_of
+from unispector.data.protocol.split_tree import (
     NAIVE_NOTE,
     BenchmarkSet,
     DrawReport,
@@ -25,7 +25,7 @@ from unispector.data.split_tree import (
     replaced_folder,
     write_pair,
 )
-from unispector.data.splits import Draw, merge_training
+from unispector.data.protocol.splits import Draw, merge_training
 from unispector.errors import DataError
 
 IN_DOMAIN = frozenset({"GC10", "MagneticTile", "RealIAD", "MVTec"})

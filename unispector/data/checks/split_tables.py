@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unispector.data.coco import Annotations
-from unispector.data.split_tree import BenchmarkSet, SplitTree, TestPair
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, TestPair
 from unispector.errors import DataError
 
 if TYPE_CHECKING:

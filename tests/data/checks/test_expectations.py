@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unispector.data.checks.expectations import CheckReport, DataDocs, check_set
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.expectations import CheckReport, DataDocs, check_set
 from unispector.errors import DataError
 from unispector.ops.rle import encode_rle
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
-from unispector.data.splits import SplitRules
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.protocol.splits import SplitRules
 from unispector.errors import DataError
 
 RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=5, tail_images=10, seen_test_fraction=0.15)

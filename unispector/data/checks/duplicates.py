@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from unispector.data.checks.split_tables import all_pairs
 from unispector.data.coco import Annotations
-from unispector.data.split_tables import all_pairs
-from unispector.data.split_tree import BenchmarkSet, SplitTree
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree
 from unispector.ops.files import atomic_path, atomic_write_text
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from unispector.data.coco import Annotations
-from unispector.data.splits import (
+from unispector.data.protocol.splits import (
     Draw,
     Lost,
     SplitRules,

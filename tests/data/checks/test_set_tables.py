@@ -8,7 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from unispector.data.check_tables import _fills, category_table, image_table, instance_table, survey_table
+from unispector.data.checks.set_tables import (
+    _fills,
+    category_table,
+    image_table,
+    instance_table,
+    survey_table,
+)
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord, Segmentation
 from unispector.errors import DataError
 from unispector.ops.rle import decode_rle, encode_rle, segmentation_to_mask

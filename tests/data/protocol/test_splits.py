@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.splits import (
+from unispector.data.protocol.splits import (
     SplitRules,
     choose_unseen,
     draw_prompts,

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from unispector.data import duplicates
+from unispector.data.checks.duplicates import BLOCK, THRESHOLD, near_pairs, report_near_duplicates
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.duplicates import BLOCK, THRESHOLD, near_pairs, report_near_duplicates
-from unispector.data.split_tree import BenchmarkSet, SplitTree, write_splits
-from unispector.data.splits import SplitRules
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import difference_hash
 from unispector.ops.files import read_image
 
