@@ -135,7 +135,12 @@ def test_boxes_are_clipped_to_the_image(tmp_path_factory, xywh):
     left, right = np.clip([xywh[0], xywh[0] + xywh[2]], 0, WIDTH).tolist()
     top, bottom = np.clip([xywh[1], xywh[1] + xywh[3]], 0, HEIGHT).tolist()
     assert image.found == {"spot": 1}
-    if right <= left or bottom <= top:
+    corners = [left, top, right, top, right, bottom, left, bottom]
+    drawn = right > left and bottom > top
+    if drawn:
+        code = coco_mask.frPyObjects([corners], HEIGHT, WIDTH)
+        drawn = coco_mask.area(code)[0] > 0
+    if not drawn:
         assert image.instances == ()
         assert losses(image) == {"region without a pixel of its image": 1}
         return
@@ -143,13 +148,19 @@ def test_boxes_are_clipped_to_the_image(tmp_path_factory, xywh):
     assert losses(image) == {}
     assert instance.bbox == (left, top, right - left, bottom - top)
     assert instance.area == pytest.approx((right - left) * (bottom - top))
-    assert instance.segmentation == [[left, top, right, top, right, bottom, left, bottom]]
+    assert instance.segmentation == [corners]
 
 
 def test_a_box_falls_under_the_size_rule_as_clipped(tmp_path):
     image = read(tmp_path, Box("d", (28, 5, 10, 10)), Box("d", (27, 5, 10, 10)), min_side=0.1)
     assert [instance.bbox for instance in image.instances] == [(27, 5, 3, 10)]
     assert losses(image) == {"component too small": 1}
+
+
+def test_a_box_of_a_fraction_of_a_pixel_that_fills_none_is_no_region(tmp_path):
+    image = read(tmp_path, Box("d", (3.1, 5, 0.2, 10)), Box("d", (3, 5, 1, 10)))
+    assert [instance.bbox for instance in image.instances] == [(3, 5, 1, 10)]
+    assert losses(image) == {"region without a pixel of its image": 1}
 
 
 def test_a_box_of_not_a_number_is_no_region(tmp_path):

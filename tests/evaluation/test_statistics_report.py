@@ -129,7 +129,7 @@ def test_fragment_carries_its_figure() -> None:
     assert "<b>set" in page.text
 
 
-def record(docs: str, lost: Lost | None) -> DataRecord:
+def record(lost: Lost | None) -> DataRecord:
     dropped = (
         DropCount("mask marks nothing", 4, 0, ("a",)),
         DropCount("component <too> small", 9, 12, ("b",)),
@@ -144,14 +144,18 @@ def record(docs: str, lost: Lost | None) -> DataRecord:
         conversions=(conversion,),
         splits=SplitReport((trained, tested), "clean", notes=("a & note",)),
         checks=(CheckReport("x", False, rules), CheckReport("y", True, rules[:1])),
-        docs=docs,
+        docs=("data_docs/index.html", "data_docs_splits/index.html"),
     )
 
 
 def test_section_tells_what_was_read_lost_and_checked() -> None:
-    source = data_section(record("data_docs/index.html", Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
+    source = data_section(record(Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
     page = parsed(source)
-    assert page.links == ["data:image/png;base64,UE5H", "data_docs/index.html"]
+    assert page.links == [
+        "data:image/png;base64,UE5H",
+        "data_docs/index.html",
+        "data_docs_splits/index.html",
+    ]
     text = "|".join(part for part in page.text if part.strip())
     for expected in (
         "x|read|392|462",
@@ -170,7 +174,6 @@ def test_section_tells_what_was_read_lost_and_checked() -> None:
     assert "|y|" not in text  # a set that is only tested loses nothing
 
 
-def test_section_without_data_docs_or_known_losses() -> None:
-    page = parsed(data_section(record("", None)))
-    assert page.links == ["data:image/png;base64,UE5H"]
+def test_section_without_known_losses() -> None:
+    page = parsed(data_section(record(None)))
     assert "x|42|1|2|300|-|-" in "|".join(part for part in page.text if part.strip())

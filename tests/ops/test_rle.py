@@ -3,14 +3,14 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
-from unispector.ops.rle import decode_rle, encode_crop, encode_rle, segmentation_to_mask
+from unispector.ops.rle import decode_rle, encode_crop, encode_rle, segmentation_to_mask, segmentation_to_rle
 
 MASKS = hnp.arrays(
     np.bool_,
@@ -161,3 +161,44 @@ def test_a_code_of_another_size_is_refused_before_it_is_unfolded():
     bomb = {"size": [3_000_000, 3_000_000], "counts": [9_000_000_000_000]}
     with pytest.raises(DataError, match="3000000x3000000 but the image is 4x5"):
         segmentation_to_mask(bomb, 5, 4)
+
+
+@settings(max_examples=300)
+@given(
+    st.one_of(
+        st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12),
+        st.builds(
+            lambda seed, cut: encode_rle(np.random.default_rng(seed).random((1, 9, 7)) < 0.4)[0]["counts"][
+                cut:
+            ],
+            st.integers(0, 99),
+            st.integers(0, 2),
+        ),
+    )
+)
+@example("o1")  # 63
+@example("oQPPPPPPP0")  # 63 in more digits than any image needs
+@example("X1Kl0")  # 40, -5, 28
+@example("\u00e9")
+def test_a_code_is_taken_if_and_only_if_it_decodes(counts: str) -> None:
+    try:
+        decode_rle({"size": [9, 7], "counts": counts})
+        decodes = True
+    except DataError:
+        decodes = False
+    try:
+        code = segmentation_to_rle({"size": [9, 7], "counts": counts}, 9, 7)
+    except DataError:
+        assert not decodes
+    else:
+        assert decodes
+        assert coco_mask.area(code) == decode_rle(code).sum()
+
+
+def test_lists_of_runs_and_polygons_become_codes() -> None:
+    code = segmentation_to_rle({"size": [2, 3], "counts": [1, 4, 1]}, 2, 3)
+    assert decode_rle(code).tolist() == [[False, True, True], [True, True, False]]
+    square = [[1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0]]
+    assert (decode_rle(segmentation_to_rle(square, 6, 8)) == segmentation_to_mask(square, 6, 8)).all()
+    with pytest.raises(DataError, match="mask is 3x2 but the image is 2x3"):
+        segmentation_to_rle({"size": [2, 3], "counts": [6]}, 3, 2)

@@ -18,7 +18,7 @@ from unispector.evaluation.coco_metrics import AveragePrecision, SetMetrics
 from unispector.evaluation.results import EvaluationReport, EvaluationRow
 from unispector.ops.files import atomic_write_text
 from unispector.stages.convert import convert
-from unispector.stages.paths import SPLITS, annotation_file, check_report, survey_file
+from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, check_report, survey_file
 from unispector.stages.report import report
 from unispector.stages.statistics import statistics
 from unispector.stages.survey import survey
@@ -86,13 +86,11 @@ def test_the_page_tells_of_the_data_once_there_are_statistics(project: Path) -> 
     CheckReport("tiles", True, (CheckResult("image opens", 40, 0, ()),)).write(
         project / check_report("tiles")
     )
+    CheckReport("splits", True, ()).write(project / SPLIT_CHECKS)
     page = report(reports, store).page.read_text()
     for expected in ("<h2>Data</h2>", "data:image/png;base64,", "tiles: 1 rules, all hold"):
         assert expected in page
-    assert "data_docs" not in page
-    (reports / "data_docs").mkdir()
-    (reports / "data_docs/index.html").write_text("")
-    assert 'href="data_docs/index.html"' in report(reports, store).page.read_text()
+    assert 'href="data_docs/index.html"' in page
 
     ConversionFiles.beside(project / annotation_file("tiles")).report.write_text("{}")
     with pytest.raises(DataError, match=r"tiles\.report\.json: not a ConversionReport; run make repro"):

@@ -12,7 +12,7 @@ import pytest
 from unispector.config import Config, DataConfig, SetConfig
 from unispector.errors import DataError
 from unispector.stages.convert import convert
-from unispector.stages.paths import DATA_DOCS_PAGE, annotation_file, check_report, survey_file
+from unispector.stages.paths import DATA_DOCS, annotation_file, check_report, survey_file
 from unispector.stages.survey import survey
 from unispector.stages.validate import validate
 
@@ -58,17 +58,21 @@ def change_annotations(project: Path, name: str, **changes: object) -> None:
 
 
 def test_all_sets_are_checked_without_their_images(
-    config: Config, project: Path, capfd: pytest.CaptureFixture[str]
+    config: Config, project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "unispector.stages.validate")
     reports = validate(config, project)
     assert [report.name for report in reports] == ["Tile", "Other"]
     assert all(report.passed for report in reports)
     for report in reports:
         assert json.loads((project / check_report(report.name)).read_text())["passed"] is True
-    links = re.findall(r'href="([^"]+)"', (project / DATA_DOCS_PAGE).read_text())
+    links = re.findall(r'href="([^"]+)"', (project / DATA_DOCS / "index.html").read_text())
     assert [link.rpartition("-")[2] for link in links] == ["Tile.html", "Other.html"]
-    assert all(((project / DATA_DOCS_PAGE).parent / link).is_file() for link in links)
-    assert "validate Tile (1 of 2)\nvalidate Other (2 of 2)\n" in capfd.readouterr().err
+    assert all((project / DATA_DOCS / link).is_file() for link in links)
+    assert [m for m in caplog.messages if m.startswith("validate")] == [
+        "validate Tile (1 of 2)",
+        "validate Other (2 of 2)",
+    ]
 
 
 def test_a_broken_set_is_named_and_the_others_are_checked(config: Config, project: Path) -> None:
@@ -82,7 +86,7 @@ def test_a_broken_set_is_named_and_the_others_are_checked(config: Config, projec
     )
     assert json.loads(path.read_text())["passed"] is False
     assert json.loads((project / check_report("Other")).read_text())["passed"] is True
-    page = (project / DATA_DOCS_PAGE).read_text()
+    page = (project / DATA_DOCS / "index.html").read_text()
     assert page.count("broken</b>") == 1
     assert "MT_Crack/Imgs/exp1_num_1.jpg (annotation 1): area 7, mask_area 240" in page
 

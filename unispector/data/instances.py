@@ -193,14 +193,19 @@ def _add_box(sheet: _Sheet, mark: Box) -> None:
     bottom = min(mark.xywh[1] + mark.xywh[3], float(sheet.height))
     category = sheet.category(mark.defect)
     sheet.found[category] += 1
-    if not (left < right and top < bottom):  # also true of NaN
+    corners = [left, top, right, top, right, bottom, left, bottom]
+    # Not above 0 is true of NaN too; a rectangle of a fraction of a pixel may fill none.
+    if not (left < right and top < bottom) or not _fills_a_pixel(sheet, corners):
         sheet.losses[EMPTY_REGION] += 1
     elif sheet.is_small(right - left, bottom - top):
         sheet.losses[SMALL_COMPONENT] += 1
     else:
         box = (left, top, right - left, bottom - top)
-        corners = [left, top, right, top, right, bottom, left, bottom]
         sheet.kept.append(Instance(category, box, box[2] * box[3], [corners]))
+
+
+def _fills_a_pixel(sheet: _Sheet, corners: list[float]) -> bool:
+    return bool(segmentation_to_mask([corners], sheet.height, sheet.width).any())
 
 
 def _add_region(sheet: _Sheet, defect: str, segmentation: Segmentation) -> None:

@@ -31,8 +31,8 @@ class DataRecord:
         figure: PNG of the ratios of prompts to targets.
         conversions: what each release gave.
         splits: what trains and what tests.
-        checks: rules tried on each set.
-        docs: link to the pages of the checks, relative to the report; "" where there are none.
+        checks: rules tried on each set and on the splits.
+        docs: links to the pages of the checks, of the sets and of the splits, relative to the report.
     """
 
     statistics: Statistics
@@ -40,7 +40,7 @@ class DataRecord:
     conversions: tuple[ConversionReport, ...]
     splits: SplitReport
     checks: tuple[CheckReport, ...]
-    docs: str
+    docs: tuple[str, str]
 
 
 def data_section(record: DataRecord) -> str:
@@ -102,5 +102,9 @@ def _checks(report: CheckReport) -> str:
     )
 
 
-def _docs(link: str) -> str:
-    return f'<p class="after"><a href="{escape(link)}">All checks, rule by rule</a></p>' if link else ""
+def _docs(links: tuple[str, str]) -> str:
+    sets, splits = map(escape, links)
+    return (
+        f'<p class="after">Rule by rule, with what broke it: <a href="{sets}">the sets</a>, '
+        f'<a href="{splits}">the splits</a> (Great Expectations\' Data Docs).</p>'
+    )

@@ -43,5 +43,5 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
                 yield from jobs(delayed(function)(item) for item in share)
         except TerminatedWorkerError as error:
             raise DataError(
-                "a worker process was killed, for want of memory perhaps; lower data.workers"
+                "a worker process was killed, for want of memory perhaps; use fewer workers"
             ) from error

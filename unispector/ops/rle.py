@@ -75,6 +75,12 @@ def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
     Raises:
         DataError: keys are missing, `counts` is no run-length code, or its runs do not fill h x w.
     """
+    height, width, runs = _checked_runs(rle)
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def _checked_runs(rle: Mapping[str, Any]) -> tuple[int, int, npt.NDArray[np.int64]]:
     height, width = _size(rle)
     counts = rle.get("counts")
     runs = _runs_of_string(counts) if isinstance(counts, str | bytes) else _runs_of_list(counts)
@@ -82,8 +88,7 @@ def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
     fills = (runs >= 0).all() and (runs <= height * width).all() and runs.sum() == height * width
     if height < 1 or width < 1 or not fills:
         raise DataError(f"mask code does not fill its size {width}x{height}; export the annotation again")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return height, width, runs
 
 
 def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
@@ -137,15 +142,42 @@ def segmentation_to_mask(
         DataError: the field is malformed or belongs to an image of another size.
     """
     if isinstance(segmentation, Mapping):
-        height, width = _size(segmentation)  # compared before a mask of that size is made
-        if (height, width) != (h, w):
-            raise DataError(f"mask is {width}x{height} but the image is {w}x{h}; export the annotation again")
+        _check_size(segmentation, h, w)  # before a mask of that size is made
         return decode_rle(segmentation)
-    polygons = [_checked_polygon(points, h, w) for points in segmentation]
-    if not polygons:
-        raise DataError("segmentation without any polygon; give one, or null for a box only")
-    codes = coco_mask.frPyObjects(polygons, h, w)
-    return np.asarray(coco_mask.decode(coco_mask.merge(codes))).astype(np.bool_)
+    return np.asarray(coco_mask.decode(segmentation_to_rle(segmentation, h, w))).astype(np.bool_)
+
+
+def segmentation_to_rle(segmentation: Mapping[str, Any] | Sequence[Sequence[float]], h: int, w: int) -> Rle:
+    """A COCO `segmentation` field as a compressed code that pycocotools can measure: it checks none itself.
+
+    Args:
+        segmentation: a run-length code, or polygons `[x0, y0, x1, y1, ...]` in pixels whose union counts.
+        h: height of the image in pixels.
+        w: width of the image in pixels.
+
+    Raises:
+        DataError: the field is malformed or belongs to an image of another size.
+    """
+    if isinstance(segmentation, Mapping):
+        _check_size(segmentation, h, w)
+        _, _, runs = _checked_runs(segmentation)
+        counts = segmentation["counts"]
+        if isinstance(counts, str | bytes):
+            return {"size": [h, w], "counts": counts}
+        codes = [coco_mask.frPyObjects({"size": [h, w], "counts": runs.tolist()}, h, w)]
+    else:
+        polygons = [_checked_polygon(points, h, w) for points in segmentation]
+        if not polygons:
+            raise DataError("segmentation without any polygon; give one, or null for a box only")
+        codes = coco_mask.frPyObjects(polygons, h, w)
+    merged: Rle = coco_mask.merge(codes)
+    return merged
+
+
+def _check_size(rle: Mapping[str, Any], h: int, w: int) -> None:
+    height, width = _size(rle)
+    if (height, width) != (h, w):
+        raise DataError(f"mask is {width}x{height} but the image is {w}x{h}; export the annotation again")
 
 
 def _checked_polygon(points: Sequence[float], h: int, w: int) -> list[float]:

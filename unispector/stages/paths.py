@@ -13,7 +13,8 @@ TRAINING_SUMMARY = Path("reports/training.json")
 STATISTICS = Path("reports/statistics.json")
 STATISTICS_PAGE = Path("reports/statistics.md")
 STATISTICS_FIGURE = Path("reports/statistics.png")
-DATA_DOCS_PAGE = Path("reports/data_docs/index.html")
+DATA_DOCS = Path("reports/data_docs")
+SPLIT_DOCS = Path("reports/data_docs_splits")
 
 
 def annotation_file(set_name: str) -> Path:

@@ -17,7 +17,15 @@ from unispector.evaluation.report import markdown, terminal_table
 from unispector.evaluation.results import EvaluationReport
 from unispector.evaluation.statistics_report import ratio_figure
 from unispector.ops.files import atomic_write_text
-from unispector.stages.paths import DATA_DOCS_PAGE, SPLITS, STATISTICS, annotation_file, check_report
+from unispector.stages.paths import (
+    DATA_DOCS,
+    SPLIT_CHECKS,
+    SPLIT_DOCS,
+    SPLITS,
+    STATISTICS,
+    annotation_file,
+    check_report,
+)
 from unispector.tracking.run import TrackingStore
 
 if TYPE_CHECKING:
@@ -66,8 +74,8 @@ def _read_data(root: Path) -> DataRecord:
         figure=ratio_figure(statistics),
         conversions=tuple(_read(ConversionReport, path) for path in conversions),
         splits=_read(SplitReport, SplitTree(root / SPLITS).report),
-        checks=tuple(_read(CheckReport, root / check_report(name)) for name in names),
-        docs=DATA_DOCS_PAGE.relative_to("reports").as_posix() if (root / DATA_DOCS_PAGE).is_file() else "",
+        checks=tuple(_read(CheckReport, root / path) for path in (*map(check_report, names), SPLIT_CHECKS)),
+        docs=(f"{DATA_DOCS.name}/index.html", f"{SPLIT_DOCS.name}/index.html"),
     )
 
 

@@ -5,14 +5,14 @@ from pathlib import Path, PurePosixPath
 
 from unispector.config import Config
 from unispector.data.checks.duplicates import report_near_duplicates
-from unispector.data.checks.expectations import check_splits
+from unispector.data.checks.expectations import DataDocs, check_splits
 from unispector.data.coco import Annotations
 from unispector.data.protocol.official import write_official
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitReport, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import read_survey
 from unispector.errors import DataError
-from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, survey_file
+from unispector.stages.paths import SPLIT_CHECKS, SPLIT_DOCS, SPLITS, annotation_file, survey_file
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ def split(config: Config, root: Path = Path()) -> SplitReport:
 
     Returns:
         The report, also in `data/splits/report.json`; that of the checks is `data/splits/checks.json`,
-        near-duplicates across the split are in `data/splits/near-duplicates.csv`.
+        near-duplicates across the split are in `data/splits/near-duplicates.csv`, the pages of the checks
+        in `reports/data_docs_splits/`.
 
     Raises:
         DataError: a set's InsA file or survey is missing, a set cannot be split, an official file is
@@ -43,6 +44,7 @@ def split(config: Config, root: Path = Path()) -> SplitReport:
     for note in report.notes:
         logger.warning(note)
     tree = SplitTree(root / SPLITS)
+    docs = DataDocs()
     checks = check_splits(
         sets,
         tree,
@@ -50,12 +52,14 @@ def split(config: Config, root: Path = Path()) -> SplitReport:
         prompt_seeds,
         naive=section.training_rule == "naive",
         scored_on_prompts=report.scored_on_prompts,
+        docs=docs,
     )
     checks.write(root / SPLIT_CHECKS)
+    docs.write(root / SPLIT_DOCS, [checks])
     if not checks.passed:
         raise DataError(f"{checks.summary()}; all of it is in {root / SPLIT_CHECKS}")
     surveys = {name: read_survey(root / survey_file(name)) for name in config.data.sets}
-    report_near_duplicates(sets, surveys, tree, seeds, prompt_seeds)
+    logger.info(report_near_duplicates(sets, surveys, tree, seeds, prompt_seeds).summary())
     return report
 
 

@@ -1,6 +1,6 @@
 """Stage `validate`: Great Expectations on every InsA file and its survey; no image is opened."""
 
-import sys
+import logging
 from pathlib import Path
 
 from unispector.config import Config, SetConfig
@@ -9,13 +9,13 @@ from unispector.data.coco import Annotations
 from unispector.data.sources import SOURCES
 from unispector.data.survey import read_survey
 from unispector.errors import DataError
-from unispector.stages.paths import DATA_DOCS_PAGE, annotation_file, check_report, survey_file
+from unispector.stages.paths import DATA_DOCS, annotation_file, check_report, survey_file
+
+logger = logging.getLogger(__name__)
 
 
 def validate(config: Config, root: Path = Path()) -> tuple[CheckReport, ...]:
     """Check `data/insa/<set>.json` and its survey, set by set; a broken set does not stop the others.
-
-    Which set is being checked goes to standard error.
 
     Args:
         config: its section `data` is read.
@@ -32,11 +32,11 @@ def validate(config: Config, root: Path = Path()) -> tuple[CheckReport, ...]:
     docs = DataDocs()
     reports = []
     for number, (name, member) in enumerate(config.data.sets.items(), start=1):
-        sys.stderr.write(f"validate {name} ({number} of {len(config.data.sets)})\n")
+        logger.info("validate %s (%d of %d)", name, number, len(config.data.sets))
         report = _check(name, member, config.data.min_side, root, docs)
         report.write(root / check_report(name))
         reports.append(report)
-    docs.write((root / DATA_DOCS_PAGE).parent, reports)
+    docs.write(root / DATA_DOCS, reports)
     broken = [report for report in reports if not report.passed]
     if broken:
         more = "".join(f"; {report.name} is broken too" for report in broken[1:])

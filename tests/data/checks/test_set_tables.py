@@ -5,19 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unispector.data.checks.set_tables import (
-    _fills,
     category_table,
     image_table,
     instance_table,
     survey_table,
 )
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord, Segmentation
-from unispector.errors import DataError
-from unispector.ops.rle import decode_rle, encode_rle, segmentation_to_mask
+from unispector.ops.rle import encode_rle, segmentation_to_mask
 
 SURVEY = ("file_name", "width", "height", "problem", "mask_difference", "dhash")
 
@@ -115,32 +113,6 @@ def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation: Segmentation, to
     assert told in table["problem"][1]
     assert table["problem"][[0, 2, 3]].tolist() == ["", "", ""]
     assert table["mask_area"].tolist() == [20, 7, 20, 7]  # a fault is told once: the rest is the box's
-
-
-@settings(max_examples=300)
-@given(
-    st.one_of(
-        st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12),
-        st.builds(
-            lambda seed, cut: encode_rle(np.random.default_rng(seed).random((1, 9, 7)) < 0.4)[0]["counts"][
-                cut:
-            ],
-            st.integers(0, 99),
-            st.integers(0, 2),
-        ),
-    )
-)
-@example("o1")  # 63
-@example("oQPPPPPPP0")  # 63 in more digits than any image needs
-@example("X1Kl0")  # 40, -5, 28
-@example("\u00e9")
-def test_a_code_is_taken_if_and_only_if_it_decodes(counts: str) -> None:
-    try:
-        decode_rle({"size": [9, 7], "counts": counts})
-        decodes = True
-    except DataError:
-        decodes = False
-    assert _fills(counts, 63) is decodes
 
 
 def test_the_survey_is_joined_by_file_name() -> None:

@@ -1,4 +1,4 @@
-"""The rules of `expectations` in words: what must hold in each column of the tables of `check_tables`."""
+"""The rules of `expectations` in words: what must hold in each column of `set_tables` and `split_tables`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.errors import DataError
-from unispector.ops.rle import Rle, encode_rle, segmentation_to_mask
+from unispector.ops.rle import segmentation_to_rle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def _measure_masks(
         if instance.segmentation is None:
             continue
         try:
-            codes.append(_code(instance, image))
+            codes.append(segmentation_to_rle(instance.segmentation, image.height, image.width))
             places.append(place)
         except DataError as error:
             problems[place] = str(error)
@@ -148,42 +148,3 @@ def _measure_masks(
     for place in np.flatnonzero(areas == 0).tolist():
         problems[place] = "mask marks no pixel"
     return edges, areas, problems
-
-
-def _code(instance: InstanceRecord, image: ImageRecord) -> Rle:
-    """A code of the image's size that pycocotools can be trusted with: it does not check any itself."""
-    code, size = instance.segmentation, [image.height, image.width]
-    if isinstance(code, dict) and code["size"] == size and _fills(code["counts"], image.height * image.width):
-        return code
-    if isinstance(code, list) and _inside(code, image):
-        merged: Rle = coco_mask.merge(coco_mask.frPyObjects(code, *size))
-        return merged
-    return encode_rle(segmentation_to_mask(code or [], image.height, image.width)[None])[0]
-
-
-def _fills(counts: object, pixels: int) -> bool:
-    """Whether a compressed code is well-formed and its runs make up an image, without decoding it."""
-    if not isinstance(counts, str) or not counts.isascii():
-        return False
-    chars = np.frombuffer(counts.encode(), dtype=np.uint8) - np.uint8(48)  # below "0" wraps to over 63
-    last = np.flatnonzero(chars < 32)  # base-32 digits, least first; all but a number's last have 32 added
-    if len(last) == 0 or last[-1] != len(chars) - 1 or chars.max() > 63:
-        return False
-    first = np.concatenate(([0], last[:-1] + 1))
-    place = np.arange(len(chars)) - np.repeat(first, last - first + 1)
-    if place.max() > 6:
-        return False
-    runs = np.add.reduceat((chars & 31).astype(np.int64) << (5 * place), first)
-    runs -= np.where(chars[last] & 16, np.int64(32) << (5 * place[last]), 0)
-    runs[1::2] = runs[1::2].cumsum()  # from the fourth on, a run is stored as the difference
-    runs[2::2] = runs[2::2].cumsum()  # to the run two places before it
-    return bool(runs.min() >= 0 and runs.max() <= pixels and runs.sum() == pixels)
-
-
-def _inside(polygons: Sequence[Sequence[float]], image: ImageRecord) -> bool:
-    """Whether polygons are well-formed and near enough to the image to be drawn."""
-    reach = 2.0 * max(image.width, image.height)
-    return bool(polygons) and all(
-        len(points) >= 6 and len(points) % 2 == 0 and -reach <= min(points) and max(points) <= reach
-        for points in polygons
-    )
