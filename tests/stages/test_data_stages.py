@@ -3,7 +3,10 @@
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -11,7 +14,8 @@ import pytest
 
 from unispector.config import Config, DataConfig, MiniConfig, SetConfig, SplitConfig
 from unispector.data.coco import Annotations
-from unispector.data.convert import ConversionFiles
+from unispector.data.convert import ConversionFiles, convert_set
+from unispector.data.sources import SOURCES
 from unispector.errors import DataError
 from unispector.stages.convert import convert
 from unispector.stages.convert_release import convert_release, list_sources
@@ -170,6 +174,41 @@ def test_the_embedded_data_pass_through_every_source(config: Config, tmp_path: P
     assert all(report.passed for report in validate(config, tmp_path))
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_conversion_leaves_what_was_there(project: Path, workers: int) -> None:
+    """SIGKILL half-way: the older files stay as they were, no half of a new one appears."""
+    raw, out = project / "data/raw/other", project / "tiles.json"
+    files = ConversionFiles.beside(out)
+    convert_set("tiles", SOURCES["magnetic_tile"], raw, files, min_side=0.01)
+    before = {path: path.read_bytes() for path in (files.annotations, files.report, files.dropped)}
+    for number in range(220):  # enough for more workers than one
+        for suffix in (".jpg", ".png"):
+            shutil.copy(raw / f"MT_Crack/Imgs/exp1_num_0{suffix}", raw / f"MT_Crack/Imgs/n{number}{suffix}")
+    program = (
+        "from pathlib import Path\n"
+        "from unispector.data.convert import ConversionFiles, convert_set\n"
+        "from unispector.data.sources import SOURCES\n"
+        "def wait(done, total):\n"
+        "    if done == total // 2:\n"
+        "        print('half', flush=True)\n"
+        "        input()\n"
+        f"files = ConversionFiles.beside(Path({str(out)!r}))\n"
+        f"convert_set('tiles', SOURCES['magnetic_tile'], Path({str(raw)!r}), files,\n"
+        f"            min_side=0.01, workers={workers}, progress=wait)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "half\n"
+        running.kill()
+    assert {path: path.read_bytes() for path in before} == before
+
+    report = convert_set("tiles", SOURCES["magnetic_tile"], raw, files, min_side=0.01)
+    assert report.images_kept == 4 * IMAGES + 220
+
+
 def test_a_release_outside_the_pipeline(project: Path, tmp_path: Path) -> None:
     out = tmp_path / "found" / "tiles.json"
     outcome = convert_release("magnetic_tile", project / "data/raw/other", out, workers=1)
@@ -201,8 +240,4 @@ def test_every_source_is_listed() -> None:
 
 
 def test_config_names_the_sources() -> None:
-    from typing import get_args
-
-    from unispector.data.sources import SOURCES
-
     assert get_args(SetConfig.model_fields["source"].annotation) == tuple(SOURCES)
