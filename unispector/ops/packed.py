@@ -80,7 +80,9 @@ def list_files(root: str | Path) -> Iterator[str]:
 
     Raises:
         DataError: no such folder, a folder cannot be read, an archive is broken, a name in it leaves the
-            folder, or a file is both in an archive and on disk.
+            folder, a file is both in an archive and on disk, or something is neither file nor folder. A link
+            to a file is a file, for stores such as DVC's are made of them; a link to a folder, which may
+            lead anywhere or in circles, is refused.
     """
     root = Path(root)
     if not root.is_dir():
@@ -94,7 +96,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                (folders if entry.is_dir() else files).append(entry.name)
+                (folders if _is_folder(entry) else files).append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); check its rights") from error
     for name in sorted(files):
@@ -107,6 +109,18 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
     for name in sorted(folders):
         if not name.startswith("."):
             yield from _walk(folder / name, f"{prefix}{name}/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    hidden, plain = entry.name.startswith("."), entry.is_file(follow_symlinks=False)
+    if not hidden and not plain and not Path(entry.path).is_file():
+        raise DataError(
+            f"{entry.path}: neither a file nor a folder but a link to nowhere or to a folder, or a device; "
+            "put the files themselves there or remove it"
+        )
+    return False
 
 
 def _archive_of(path: Path) -> Path | None:

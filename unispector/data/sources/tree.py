@@ -10,11 +10,12 @@ from typing import Any
 from unispector.errors import DataError
 from unispector.ops import packed
 
-_NO_TEXT = re.compile(r"[\0\n\ud800-\udfff]")
+_NO_TEXT = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be written to a table and a message: one line, no broken encoding."""
+    """Whether a name can be written to a table and a message: one line, no control characters but tabs,
+    no broken encoding."""
     return not _NO_TEXT.search(name)
 
 
@@ -40,7 +41,7 @@ class ReleaseTree:
         for name in packed.list_files(self.root):
             if not is_text(name):
                 raise DataError(
-                    f"{self.root}: the file name {name!a} is not one line of UTF-8; rename the file"
+                    f"{self.root}: the file name {name!a} is not one line of UTF-8; rename or remove the file"
                 )
             (self.hidden if name.rpartition("/")[2].startswith(".") else files).append(name)
         self.files = sorted(files)
