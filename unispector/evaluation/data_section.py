@@ -57,7 +57,7 @@ def data_section(record: DataRecord) -> str:
             f'<p class="muted">{LOST_NOTES[record.splits.training_rule]}</p>',
             html_table(
                 ("data set", "split seed"),
-                ("seen classes", "unseen classes", "training images", "lost images", "lost instances"),
+                ("seen", "unseen", "images", "lost images", "lost instances"),
                 list(_training_rows(record.splits)),
             ),
             *(f'<p class="after">{escape(note)}</p>' for note in record.splits.notes),
