@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unispector.data import duplicates
+from unispector.data.checks import duplicates
 from unispector.data.checks.duplicates import BLOCK, THRESHOLD, near_pairs, report_near_duplicates
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
