@@ -213,3 +213,21 @@ def test_forked_readers_do_not_disturb_each_other(tmp_path):
     for reader in readers:
         reader.join(30)
     assert [good.get(timeout=5) for _ in range(4)] == [True] * 4
+
+
+def test_a_link_to_a_file_is_a_file_and_all_else_is_refused(tmp_path):
+    root = tmp_path / "root"
+    (root / "x").mkdir(parents=True)
+    (tmp_path / "stored").write_bytes(b"data")
+    (root / "x/a").symlink_to(tmp_path / "stored")
+    (root / ".lock").symlink_to("someone@somewhere")
+    assert sorted(packed.list_files(root)) == [".lock", "x/a"]
+    assert packed.read_bytes(root / "x/a") == b"data"
+    for target in ("nowhere", "odd", "..", tmp_path):
+        (root / "x/odd").symlink_to(target)
+        with pytest.raises(DataError, match=r"x/odd: neither a file nor a folder .*; put the files"):
+            list(packed.list_files(root))
+        (root / "x/odd").unlink()
+    os.mkfifo(root / "x/odd")
+    with pytest.raises(DataError, match=r"x/odd: neither a file nor a folder .*or remove it"):
+        list(packed.list_files(root))

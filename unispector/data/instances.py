@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Segmentation
 from unispector.data.sources.rows import (
@@ -26,7 +27,7 @@ from unispector.data.sources.rows import (
 from unispector.errors import DataError
 from unispector.ops.components import components
 from unispector.ops.files import read_class_mask, read_image_size, read_mask
-from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
+from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask, segmentation_to_rle
 
 EMPTY_MASK = "mask marks nothing"
 TOO_SMALL = "every component too small"
@@ -205,7 +206,7 @@ def _add_box(sheet: _Sheet, mark: Box) -> None:
 
 
 def _fills_a_pixel(sheet: _Sheet, corners: list[float]) -> bool:
-    return bool(segmentation_to_mask([corners], sheet.height, sheet.width).any())
+    return bool(coco_mask.area(segmentation_to_rle([corners], sheet.height, sheet.width)) > 0)
 
 
 def _add_region(sheet: _Sheet, defect: str, segmentation: Segmentation) -> None:

@@ -77,7 +77,7 @@ def difference(marked: Iterable[Region], instances: Iterable[Region]) -> int:
     count = sum(
         _unequal_pixels(_sets_of(category, lacking), _sets_of(category, foreign)) for category in categories
     )
-    return max(count, 1)  # regions of boxes under a pixel may be empty
+    return max(count, 1)  # a code that does not suit its image has no pixels
 
 
 def _unequal_pixels(lacking: list[set[int]], foreign: list[set[int]]) -> int:
@@ -131,7 +131,9 @@ def _rectangle(category: str, box: Box, sides: tuple[float, int, int]) -> Iterat
     x0, x1 = np.clip([box.xywh[0], box.xywh[0] + box.xywh[2]], 0, width).tolist()
     y0, y1 = np.clip([box.xywh[1], box.xywh[1] + box.xywh[3]], 0, height).tolist()
     if x0 < x1 and y0 < y1 and _is_large(x1 - x0, y1 - y0, sides):
-        yield instance_region(category, [[x0, y0, x1, y0, x1, y1, x0, y1]], height, width)
+        region = instance_region(category, [[x0, y0, x1, y0, x1, y1, x0, y1]], height, width)
+        if region[1]:  # a fraction of a pixel may fill none
+            yield region
 
 
 def _whole(category: str, segmentation: Segmentation, sides: tuple[float, int, int]) -> Iterator[Region]:

@@ -1,6 +1,7 @@
 """Files: atomic writes, images and masks read with checks, content hashes."""
 
 import hashlib
+import io
 import re
 import secrets
 import zlib
@@ -91,6 +92,21 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
         DataError: the file is absent, unreadable or truncated.
     """
     return _brightness(_open_upright(path))
+
+
+def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
+    """Like `read_mask`, of a mask that another file holds.
+
+    Args:
+        data: what would be the mask's file.
+        name: where it comes from, for the message.
+
+    Raises:
+        DataError: it is unreadable or truncated.
+    """
+    with _broken_image_named(name), Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return _brightness(image)
 
 
 def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:

@@ -268,6 +268,18 @@ def test_what_is_left_out_is_told(tmp_path):
             CLASSES,
             r"a polygon is no list",
         ),
+        *(
+            (
+                [image(1, "x.png")],
+                [mark(1, segmentation=code)],
+                CLASSES,
+                "its segmentation are no run-length code",
+            )
+            for code in (
+                {"size": [2, 3]},
+                *({"size": [2, 3], "counts": c} for c in ([1, [2]], [0.5], "\ud800", 7)),
+            )
+        ),
         ([image(1, "x.png")], [mark(1, iscrowd="0")], CLASSES, r"iscrowd '0' is neither 0 nor 1"),
         ([image(1, "x.png")], [mark(1)], [{"id": 0}], r"categories\[0\]: name None is no text"),
         ([image(1, "x.png")], [mark(1)], [{"id": 0, "name": "\ud800"}], r"categories\[0\]: name '\\ud800'"),
@@ -292,8 +304,9 @@ def test_damage_is_named(tmp_path):
     put_json(raw / "a.json", coco([image(1, "x.png", width=20, height=30)], [mark(1)]))
     with pytest.raises(DataError, match=r"x\.png: the image is 30x20 but its annotation says 20x30"):
         convert(tmp_path)
-    put_json(raw / "a.json", coco([image(1, "x.png")], [mark(1, segmentation={"size": [HEIGHT, WIDTH]})]))
-    with pytest.raises(DataError, match=r"x\.png: dent: mask code's counts"):
+    short = {"size": [HEIGHT, WIDTH], "counts": [1, 2]}
+    put_json(raw / "a.json", coco([image(1, "x.png")], [mark(1, segmentation=short)]))
+    with pytest.raises(DataError, match=r"x\.png: dent: mask code does not fill its size"):
         convert(tmp_path)
     (raw / "x.png").write_bytes((raw / "x.png").read_bytes()[:20])
     with pytest.raises(DataError, match=r"x\.png: not a readable image"):

@@ -1,5 +1,7 @@
 """Own LabelMe sets: shapes, groups, which image a file belongs to, damage."""
 
+import base64
+import io
 import json
 import math
 from collections.abc import Callable
@@ -68,6 +70,7 @@ def test_polygons_and_rectangles(tmp_path: Path) -> None:
         shape(),
         shape("rectangle", [[9.5, 3], [4, 8]]),
         shape("rectangle", [[4, 8], [4.1, 8.1]]),
+        shape("rectangle", [[4, 8], [4.6, 8.6]]),
         shape("rectangle", [[50, 30], [70, 30], [70, 50], [50, 50]]),
         old,
         shape(None, label="untyped"),
@@ -81,10 +84,10 @@ def test_polygons_and_rectangles(tmp_path: Path) -> None:
         assert (decode_rle(row["segmentation"]) == pixels((slice(3, 13), slice(2, 12)))).all()
         assert (row["bbox"], row["area"]) == ([2, 3, 10, 10], 100)
     assert found[1][2]["bbox"] == [4, 3, 5.5, 5]
-    # Under the size rule, yet drawn by a person.
-    assert found[2][2]["bbox"] == pytest.approx([4, 8, 0.1, 0.1])
+    # Smaller than a mask's component could be, yet it fills a pixel; the one before fills none.
+    assert found[2][2]["bbox"] == pytest.approx([4, 8, 0.6, 0.6])
     assert found[3][2]["bbox"] == [50, 30, 10, 10]
-    assert report.dropped == ()
+    assert dropped(report) == {"region without a pixel of its image": (1, 1)}
 
 
 def test_a_circle_is_a_centre_and_a_point_on_it(tmp_path: Path) -> None:
@@ -121,6 +124,47 @@ def test_shapes_of_one_group_and_label_are_one_instance(tmp_path: Path) -> None:
     both = pixels((slice(3, 13), slice(2, 12)), (slice(20, 30), slice(30, 40)))
     assert (decode_rle(found[0][2]["segmentation"]) == both).all()
     assert dropped(report) == {"mark that is no region": (1, 1)}
+
+
+RING = np.ones((6, 8), np.uint8)
+RING[2:4, 2:6] = 0
+
+
+def painted(
+    crop: np.ndarray = RING,
+    first: tuple[float, float] = (50, 30),
+    last: tuple[float, float] = (57, 35),
+    **change: object,
+) -> dict[str, Any]:
+    """A shape of type mask, its picture as LabelMe stores it: a PNG of 0 and 1."""
+    stream = io.BytesIO()
+    Image.fromarray(crop).save(stream, "PNG")
+    picture = base64.b64encode(stream.getvalue()).decode()
+    return shape("mask", [first, last]) | {"mask": picture} | change
+
+
+def test_a_mask_keeps_its_pixels(tmp_path: Path) -> None:
+    put_image(tmp_path / "raw/a.png")
+    put_json(
+        tmp_path / "raw/a.json",
+        painted(),
+        painted(group_id=1, label="scratch"),
+        shape(group=1, label="scratch"),
+        painted(np.full((1, 1), 255, np.uint8), (0, 0), (0, 0), group_id=1, label="scratch"),
+        painted(RING * 0),
+        imageWidth=None,
+    )
+
+    report, found = convert(tmp_path / "raw", tmp_path)
+
+    ring = np.zeros((40, 60), bool)
+    ring[30:36, 50:58] = RING
+    joined = ring | pixels((slice(3, 13), slice(2, 12)), (slice(0, 1), slice(0, 1)))
+    assert [name for _, name, _ in found] == ["dent", "scratch"]
+    assert (decode_rle(found[0][2]["segmentation"]) == ring).all()
+    assert (found[0][2]["bbox"], found[0][2]["area"]) == ([50, 30, 8, 6], 40)
+    assert (decode_rle(found[1][2]["segmentation"]) == joined).all()
+    assert dropped(report) == {"region without a pixel of its image": (1, 1)}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +271,28 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
         "far away",
         change(shape(points=[[1, 1], [9e9, 2], [3, 3]])),
         r"a\.png: dent: polygon leaves its 60x40 image",
+    ),
+    ("no mask", change(shape("mask", [[1, 1], [2, 2]])), r"shape 1 .*'mask'"),
+    ("mask of null", change(painted(mask=None)), r"a\.json: shape 1 "),
+    ("mask without base64", change(painted(mask="iVBOR*")), r"a\.json: shape 1 "),
+    ("mask without a picture", change(painted(mask="aaaa")), r"shape 1 .*its mask: not a readable image"),
+    ("mask of 3 points", change(painted(points=[[1, 1], [2, 2], [3, 3]])), r"a\.json: shape 1 "),
+    (
+        "mask on a broken image",
+        lambda root: (put_json(root / "x/a.json", painted()), (root / "x/a.png").write_bytes(b"x")),
+        r"raw/x/a\.png: not a readable image",
+    ),
+    (
+        "mask too large",
+        change(painted(last=(56, 35))),
+        r"shape 1 .*its mask is 8x6, its points say otherwise",
+    ),
+    ("mask outside", change(painted(first=(53, 30), last=(60, 35))), r"shape 1 .*its mask leaves the image"),
+    ("mask before", change(painted(first=(-1, 0), last=(6, 5))), r"shape 1 .*its mask leaves the image"),
+    (
+        "group far away",
+        change(painted(group_id=1), shape(points=[[1, 1], [9e9, 2], [3, 3]], group=1)),
+        r"x/a\.json: shapes of one group: polygon leaves its 60x40 image",
     ),
     (
         "two annotations",

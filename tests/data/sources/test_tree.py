@@ -130,9 +130,13 @@ def test_below_agrees_with_the_file_system(tmp_path_factory, parts):
 def test_a_name_that_no_table_can_hold_is_refused(tmp_path):
     (tmp_path / "fine ö　.png").write_text("")
     assert len(ReleaseTree(tmp_path).files) == 1
-    (tmp_path / os.fsdecode(b"\xe4.png")).write_text("")
-    with pytest.raises(DataError, match=r"the file name '\\udce4\.png' is not one line of UTF-8"):
-        ReleaseTree(tmp_path)
+    for name, told in ((os.fsdecode(b"\xe4.png"), r"'\\udce4\.png'"), ("Icon\r", r"'Icon\\r'")):
+        (tmp_path / name).write_text("")
+        with pytest.raises(
+            DataError, match=rf"the file name {told} is not one line of UTF-8; rename or remove"
+        ):
+            ReleaseTree(tmp_path)
+        (tmp_path / name).unlink()
 
 
 def test_no_such_folder(tmp_path):

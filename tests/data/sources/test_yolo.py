@@ -51,7 +51,7 @@ def test_boxes_and_polygons_scale_with_the_image(tmp_path: Path) -> None:
     put_image(root / "images/val/a.png", (100, 200))
     label = "0 0.5 0.5 1 1\n\n1 0.5 0.25 0.1 0.1\r\n1.0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n"
     put_text(root / "labels/train/a.txt", label)
-    put_text(root / "labels/val/a.txt", "0 .5 .5 .002 .002 \n1 1.005 1.0 0.1 0.1")
+    put_text(root / "labels/val/a.txt", "0 .5 .5 .002 .002 \n0 .5 .5 .02 .005 \n1 1.005 1.0 0.1 0.1")
 
     report, found = convert(root, tmp_path)
 
@@ -64,9 +64,10 @@ def test_boxes_and_polygons_scale_with_the_image(tmp_path: Path) -> None:
     assert (decode_rle(polygon["segmentation"]) == pixels).all()
     assert polygon["bbox"] == [6, 4, 24, 16]
     assert polygon["area"] == pixels.sum()
-    assert found["images/val/a.png", "dent"][0]["bbox"] == pytest.approx([49.9, 99.8, 0.2, 0.4])
+    (dent,) = found["images/val/a.png", "dent"]  # the other fills no pixel
+    assert dent["bbox"] == pytest.approx([49, 99.5, 2, 1])
     assert found["images/val/a.png", "scratch"][0]["bbox"] == pytest.approx([95.5, 190, 4.5, 10])
-    assert report.dropped == ()
+    assert dropped(report) == {"region without a pixel of its image": (1, 1)}
 
 
 @pytest.mark.parametrize(

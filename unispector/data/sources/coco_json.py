@@ -180,6 +180,8 @@ def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
     """The instance; None if it is a point or a line, which marks no region."""
     segmentation = row.get("segmentation")
     if isinstance(segmentation, dict) and segmentation:
+        if not _are_counts(segmentation.get("counts")):
+            raise ValueError(f"{where}: counts of its segmentation are no run-length code")
         return Code(defect, segmentation)
     if not isinstance(segmentation, list | None):
         raise ValueError(f"{where}: segmentation is neither a list of polygons nor a run-length code")
@@ -193,6 +195,13 @@ def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
     if len(box) != 4 or min(box[2:]) < 0:
         raise ValueError(f"{where}: bbox {list(box)} is not x, y, width, height")
     return Box(defect, (box[0], box[1], box[2], box[3]))
+
+
+def _are_counts(counts: object) -> bool:
+    """Whether it is text or whole numbers; whether they make up a mask is seen where it is decoded."""
+    if isinstance(counts, list):
+        return all(isinstance(count, int) for count in counts)
+    return isinstance(counts, str) and counts.isascii()
 
 
 def _numbers(where: str, what: str, values: object) -> tuple[float, ...]:

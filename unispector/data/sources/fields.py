@@ -1,6 +1,7 @@
 """What several annotation formats write alike: names, numbers, image sizes, suffixes of images."""
 
 import math
+import reprlib
 
 from unispector.data.sources.tree import is_text
 
@@ -18,7 +19,7 @@ def to_number(value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError("a number is missing" if value is None else f"{value!r} is no finite number")
+        raise ValueError("a number is missing" if value is None else f"{_told(value)} is no finite number")
     return number
 
 
@@ -30,8 +31,13 @@ def to_name(value: object) -> str:
     """
     name = " ".join(value.split()) if isinstance(value, str) else ""
     if not name or not is_text(name):
-        raise ValueError("it has no name" if value in (None, "") else f"{value!r} is no name")
+        raise ValueError("it has no name" if value in (None, "") else f"{_told(value)} is no name")
     return name
+
+
+def _told(value: object) -> str:
+    """A value as a message can hold it: lists may be of any depth."""
+    return reprlib.repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def to_size(width: object, height: object) -> tuple[int, int] | None:

@@ -1,9 +1,12 @@
 """A user's own LabelMe set: one JSON file of shapes for each image, beside it or naming it."""
 
+import base64
 import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number, to_size
 from unispector.data.sources.rows import (
@@ -12,14 +15,20 @@ from unispector.data.sources.rows import (
     NOT_A_REGION,
     ORPHAN,
     Box,
+    Code,
     Dropped,
     Entry,
     Polygon,
 )
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
+from unispector.errors import DataError
+from unispector.ops.files import decode_mask, read_image_size
+from unispector.ops.rle import Rle, decode_rle, encode_rle, segmentation_to_mask
 
 CIRCLE_CORNERS = 64  # covers 99.8 % of the circle
+
+Region = Box | Polygon | Code
 
 
 def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
@@ -62,11 +71,12 @@ def _image_rows(
         size = to_size(content.get("imageWidth"), content.get("imageHeight"))
     except ValueError as error:
         raise tree.error(name, f"imageWidth, imageHeight: {error}; correct them") from error
+    canvas = read_image_size(tree.root / image) if any(map(_is_mask, content["shapes"])) else (0, 0)
     groups = defaultdict(list)
     for number, shape in enumerate(content["shapes"], start=1):
         try:
-            mark = _mark(shape)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            mark = _mark(shape, canvas)
+        except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
             raise tree.error(
                 name, f"shape {number} is not as LabelMe writes it ({error}); mend it"
             ) from error
@@ -75,16 +85,24 @@ def _image_rows(
         else:
             group = shape.get("group_id")
             groups[mark.defect, f"alone {number}" if group is None else repr(group)].append(mark)
-    if groups:
-        yield Entry(image, "", tuple(_joined(marks) for marks in groups.values()), size)
+    try:
+        marks = tuple(map(_joined, groups.values()))
+    except DataError as error:
+        raise tree.error(name, f"shapes of one group: {error}") from error
+    if marks:
+        yield Entry(image, "", marks, size)
     elif not content["shapes"]:
         yield Dropped(DEFECT_FREE, image)
 
 
-def _mark(shape: dict[str, Any]) -> Box | Polygon | None:
+def _is_mask(shape: object) -> bool:
+    return isinstance(shape, dict) and shape.get("shape_type") == "mask"
+
+
+def _mark(shape: dict[str, Any], canvas: tuple[int, int]) -> Region | None:
     """A shape's region; None where its type has none. Early versions write polygons without a type."""
     kind = shape.get("shape_type") or "polygon"
-    if kind not in {"polygon", "rectangle", "circle"}:
+    if kind not in {"polygon", "rectangle", "circle", "mask"}:
         return None
     defect = to_name(shape["label"])
     points = [(to_number(x), to_number(y)) for x, y in shape["points"]]
@@ -92,8 +110,24 @@ def _mark(shape: dict[str, Any]) -> Box | Polygon | None:
         raise ValueError(f"{defect!r} is a {kind} of {len(points)} points")
     if kind == "rectangle":
         return _rectangle(defect, points)
+    if kind == "mask":
+        return Code(defect, _painted(shape["mask"], points, canvas))
     corners = points if kind == "polygon" else _circle(points[0], points[1])
     return Polygon(defect, (tuple(value for point in corners for value in point),))
+
+
+def _painted(picture: str, points: list[tuple[float, float]], canvas: tuple[int, int]) -> Rle:
+    """A mask: a picture in base64, between the first and the last of its pixels in the image."""
+    width, height = canvas
+    crop = decode_mask(base64.b64decode(picture, validate=True), "its mask")
+    (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
+    if crop.shape != (bottom - top + 1, right - left + 1):
+        raise ValueError(f"its mask is {crop.shape[1]}x{crop.shape[0]}, its points say otherwise")
+    if left < 0 or top < 0 or right >= width or bottom >= height:
+        raise ValueError("its mask leaves the image")
+    mask = np.zeros((1, height, width), np.bool_)
+    mask[0, top : bottom + 1, left : right + 1] = crop > 0
+    return encode_rle(mask)[0]
 
 
 def _rectangle(defect: str, points: list[tuple[float, float]]) -> Box:
@@ -108,18 +142,29 @@ def _circle(centre: tuple[float, float], on_it: tuple[float, float]) -> list[tup
     return [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
 
 
-def _joined(marks: list[Box | Polygon]) -> Box | Polygon:
+def _joined(marks: list[Region]) -> Region:
     """Shapes of one group as one instance."""
     if len(marks) == 1:
         return marks[0]
-    return Polygon(marks[0].defect, tuple(part for mark in marks for part in _parts(mark)))
+    polygons = [list(part) for mark in marks for part in _parts(mark)]
+    masks = [decode_rle(mark.rle) for mark in marks if isinstance(mark, Code)]
+    if not masks:
+        return Polygon(marks[0].defect, tuple(map(tuple, polygons)))
+    if polygons:
+        masks.append(segmentation_to_mask(polygons, *masks[0].shape))
+    return Code(marks[0].defect, encode_rle(np.logical_or.reduce(masks)[None])[0])
 
 
-def _parts(mark: Box | Polygon) -> tuple[tuple[float, ...], ...]:
-    if isinstance(mark, Polygon):
-        return mark.parts
-    x, y, w, h = mark.xywh
-    return ((x, y, x + w, y, x + w, y + h, x, y + h),)
+def _parts(mark: Region) -> tuple[tuple[float, ...], ...]:
+    """A mark's polygons."""
+    match mark:
+        case Polygon():
+            return mark.parts
+        case Box():
+            x, y, w, h = mark.xywh
+            return ((x, y, x + w, y, x + w, y + h, x, y + h),)
+        case Code():
+            return ()
 
 
 LABELME = Source(

@@ -13,10 +13,10 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError
 
+from unispector.data.sources.fields import to_name
 from unispector.data.sources.rows import (
     DEFECT_FREE,
     NO_ANNOTATION,
@@ -134,8 +134,6 @@ class _Product:
 
     def _row(self, view: _View, meta: _Meta) -> Entry | Dropped:
         image = self._locate(meta, view.image_path)
-        if not image.startswith(self.home):
-            raise self.tree.error(self.file, f"{image} is outside the folder {self.home}; correct its path")
         if image not in self.tree:
             return Dropped(ORPHAN, image)
         if view.anomaly_class == meta.normal_class:
@@ -146,11 +144,22 @@ class _Product:
             masks.insert(0, self._locate(meta, view.mask_path))
         for mask in masks:
             if mask in self.tree:
-                return Entry(image, self.name, (BinaryMask(mask, view.anomaly_class, THRESHOLD),))
+                return Entry(image, self.name, (BinaryMask(mask, self._code(view), THRESHOLD),))
         return Dropped(NO_MASK, image)
 
     def _locate(self, meta: _Meta, path: str) -> str:
-        return self.tree.below(self.place, str(PurePosixPath(meta.prefix, path)), self.file)
+        file = self.tree.below(self.tree.below(self.place, meta.prefix, self.file), path, self.file)
+        if not file.startswith(self.home):
+            raise self.tree.error(self.file, f"{file} is outside the folder {self.home}; correct its path")
+        return file
+
+    def _code(self, view: _View) -> str:
+        try:
+            return to_name(view.anomaly_class)
+        except ValueError as error:
+            raise self.tree.error(
+                self.file, f"anomaly_class of {view.image_path}: {error}; restore the file"
+            ) from error
 
     def _unlisted(self, listed: set[str]) -> Iterator[Dropped]:
         """Images and masks of the product's folder that its annotation file does not name."""

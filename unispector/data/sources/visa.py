@@ -144,6 +144,7 @@ def _listed_images(tree: ReleaseTree, file: str, folder: str) -> list[str]:
         for row in table:
             if None in row or None in row.values() or not row["image"]:
                 raise tree.error(file, f"line {table.line_num} is not image,label,mask; restore the file")
+            tree.below(folder, row["mask"], file)
             images[tree.below(folder, row["image"], file)] = None
     except csv.Error as error:
         raise tree.error(file, f"not valid CSV ({error}); restore the file") from error

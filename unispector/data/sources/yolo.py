@@ -107,7 +107,8 @@ def _class_names(tree: ReleaseTree) -> Mapping[float, str]:
 def _names_of_yaml(tree: ReleaseTree, file: str) -> dict[float, str]:
     try:
         content = yaml.safe_load(tree.read_text(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    # PyYAML lets out what its own code stumbles over, such as the KeyError of `!!bool x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise tree.error(file, f"not valid YAML ({' '.join(str(error).split())}); correct it") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):
