@@ -84,7 +84,7 @@ def test_an_error_keeps_its_type_and_words(workers, error):
 
 
 def test_a_killed_worker_is_one_error():
-    with pytest.raises(DataError, match=r"a worker process was killed.*lower data\.workers"):
+    with pytest.raises(DataError, match=r"a worker process was killed.*use fewer workers"):
         list(map_in_order(partial(die_at, 7), range(20), 2))
     assert list(map_in_order(square, range(5), 2)) == [0, 1, 4, 9, 16]
 

@@ -202,3 +202,9 @@ def test_lists_of_runs_and_polygons_become_codes() -> None:
     assert (decode_rle(segmentation_to_rle(square, 6, 8)) == segmentation_to_mask(square, 6, 8)).all()
     with pytest.raises(DataError, match="mask is 3x2 but the image is 2x3"):
         segmentation_to_rle({"size": [2, 3], "counts": [6]}, 3, 2)
+
+
+@pytest.mark.parametrize("counts", [[1, [2, 3]], [[1], [2, 3]], "0\ud800", "\u00e9", None])
+def test_counts_that_are_no_runs_are_refused(counts):
+    with pytest.raises(DataError, match="mask code's counts are no"):
+        decode_rle({"size": [2, 3], "counts": counts})

@@ -100,7 +100,10 @@ def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _runs_of_list(counts: object) -> npt.NDArray[np.int64]:
-    runs = np.asarray(counts) if isinstance(counts, list | tuple) else np.zeros(0)
+    try:
+        runs = np.asarray(counts) if isinstance(counts, list | tuple) else np.zeros(0)
+    except ValueError:  # lists of different lengths in the list
+        runs = np.zeros(0)
     if runs.ndim != 1 or runs.dtype.kind not in "iu":
         raise DataError("mask code's counts are no whole numbers; export it as COCO RLE")
     return runs.astype(np.int64)
@@ -108,7 +111,7 @@ def _runs_of_list(counts: object) -> npt.NDArray[np.int64]:
 
 def _runs_of_string(counts: str | bytes) -> npt.NDArray[np.int64]:
     """Runs of a compressed code: base-32 digits, least first, each char = 48 + 32 * more + digit."""
-    raw = counts.encode("utf-8") if isinstance(counts, str) else counts
+    raw = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
     chars = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
     if len(chars) == 0 or (chars < 0).any() or (chars > 63).any() or chars[-1] >= 32:
         raise DataError("mask code's counts are no compressed COCO RLE; export the annotation again")

@@ -47,12 +47,14 @@ def convert_release(
     with progress_bar(f"convert {name}") as progress:
         report = convert_set(name, source, raw, files, min_side=min_side, workers=workers, progress=progress)
     annotations, survey = Annotations.read(out), out.with_suffix(".survey.parquet")
+    table = out.with_suffix(".checks.json")
+    for older in (survey, table):  # of another conversion: they must not vouch for this one
+        older.unlink(missing_ok=True)
     with progress_bar(f"survey {name}") as progress:
         survey_set(annotations, source, raw, survey, min_side=min_side, workers=workers, progress=progress)
     checks = check_set(
         name, annotations, read_survey(survey), min_side=report.min_side, categories=source.categories
     )
-    table = out.with_suffix(".checks.json")
     checks.write(table)
     if not checks.passed:
         raise DataError(f"{checks.summary()}; all of it is in {table}")
