@@ -149,3 +149,42 @@ def test_a_broken_tar_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x.tar.gz: cannot be unpacked"):
         bring_in(tmp_path / "release", tmp_path / "Set")
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "xz", "bz2"])
+def test_a_tar_that_is_cut_off_or_damaged_is_refused(tmp_path: Path, kind: str) -> None:
+    """`tarfile` by itself takes a missing or damaged header for the end and gives what came before it."""
+    suffix = f".tar.{kind}" if kind else ".tar"
+    archive = tmp_path / f"release/x{suffix}"
+    archive.parent.mkdir()
+    with tarfile.open(archive, f"w:{kind}") as tar:
+        for info, data in members(*(f"x/{number}.jpg" for number in range(6))):
+            tar.addfile(info, io.BytesIO(data))
+    whole = archive.read_bytes()
+    # A plain one ends in padding; one of gzip begins with a name and a time that matter to nothing.
+    first, last = (0, 6 * 1024) if not kind else (24 if kind == "gz" else 0, len(whole))
+    for place in sorted({first + (last - first) * step // 24 for step in range(1, 24)}):
+        for broken in (whole[:place], whole[:place] + b"\xff" * 8 + whole[place + 8 :]):
+            archive.write_bytes(broken)
+            folder = tmp_path / f"copy{place}-{len(broken)}"
+            if not kind and place % 1024 >= 512 and len(broken) == len(whole):
+                continue  # in a file's bytes, for which a plain archive has no checksum
+            with pytest.raises(DataError, match=rf"x{suffix}: cannot be unpacked \(.*\); fetch it again"):
+                bring_in(archive.parent, folder)
+            assert not folder.exists()
+    archive.write_bytes(whole)
+    bring_in(archive.parent, tmp_path / "copy")
+    assert len(list((tmp_path / "copy/x").iterdir())) == 6
+
+
+@pytest.mark.parametrize("target", ["x", "nowhere"])
+def test_links_that_lead_to_no_file_are_refused_beside_a_tar_too(tmp_path: Path, target: str) -> None:
+    write(tmp_path / "release", "x/1.jpg")
+    write_tar(tmp_path / "release/y.tar.xz", "y/1.jpg")
+    (tmp_path / "release/link").symlink_to(target)
+    with pytest.raises(DataError, match="link: neither a file nor a folder but a link to nowhere or to a"):
+        bring_in(tmp_path / "release", tmp_path / "copy")
+    (tmp_path / "release/link").unlink()
+    (tmp_path / "release/link.jpg").symlink_to("x/1.jpg")
+    bring_in(tmp_path / "release", tmp_path / "copy")
+    assert (tmp_path / "copy/link.jpg").read_bytes() == b"x/1.jpg" * 3

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from unispector.config import load_config
+from unispector.data.packing import bring_in
 from unispector.errors import ConfigError, DataError
 from unispector.stages.add import add
 
@@ -134,8 +136,9 @@ def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> 
     (root / "params.yaml").write_text(PARAMS)
     with pytest.raises(DataError, match=r"tiles: no such source; known are .*magnetic_tile"):
         add("tiles", release, root=root)
-    with pytest.raises(DataError, match=r"the name of a set has letters"):
-        add("magnetic_tile", release, "../x", root)
+    for name in ("../x", "-x", "---", "a b", "", "123", "1e3", "0x1F", "1_000", "null", "yes", "off", "True"):
+        with pytest.raises(DataError, match=r"^('.*': the name of a set begins|a set of your own needs)"):
+            add("voc", release, name, root)
     with pytest.raises(DataError, match="nowhere: no such folder"):
         add("magnetic_tile", tmp_path / "nowhere", root=root)
     shutil.copy(release / "MT_Hole/Imgs/1.jpg", release / "MT_Hole/Imgs/1.jpeg")
@@ -170,6 +173,22 @@ def test_only_one_line_is_inserted(release: Path, project: Path, sets: str) -> N
     config = load_config(project / "params.yaml")
     assert list(config.data.sets) == ["first", "MagneticTile"]
     assert config.data.min_side == 0.02
+
+
+@pytest.mark.integration
+def test_what_params_became_while_a_release_was_copied_stays(
+    release: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another `data add`, or an editor, may have saved them meanwhile."""
+    params, changed = project / "params.yaml", PARAMS.replace("0.01", "0.02")
+
+    def copy_slowly(*arguments: Any) -> None:
+        bring_in(*arguments)
+        params.write_text(changed)
+
+    monkeypatch.setattr("unispector.stages.add.bring_in", copy_slowly)
+    add("magnetic_tile", release, root=project)
+    assert params.read_text() == changed.replace("domain: in}\n", "domain: in}\n" + LINE)
 
 
 @pytest.mark.parametrize("sets", ["{first: {source: magnetic_tile, path: a}}", "{}"])

@@ -5,10 +5,13 @@ kept as uncompressed zip archives, which `unispector.ops.packed` reads as the fo
 Equal files give equal archives, to the byte.
 """
 
+import lzma
+import os
 import secrets
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +23,7 @@ from unispector.ops import packed
 LOOSE_FILES = 5_000
 ARCHIVE_FILES = 20_000
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+_BROKEN_TAR = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold; real dates would change its hash
 
 
@@ -106,8 +110,29 @@ def _is_visible(name: str) -> bool:
 
 
 def _visible_files(root: Path) -> list[str]:
-    names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return sorted(filter(_is_visible, names))
+    """Sorted, relative to `root`.
+
+    Raises:
+        DataError: a folder is absent or cannot be read, or something is neither a folder nor a file.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the folder of a raw release")
+    names = []
+    for place, folders, files in os.walk(root, onerror=_refuse_folder):
+        folders[:] = filter(_is_visible, folders)
+        for path in (Path(place, name) for name in (*folders, *filter(_is_visible, files))):
+            if path.is_file():
+                names.append(path.relative_to(root).as_posix())
+            elif path.is_symlink() or not path.is_dir():
+                raise DataError(
+                    f"{path}: neither a file nor a folder but a link to nowhere or to a folder, or a device; "
+                    "put the files themselves there or remove it"
+                )
+    return sorted(names)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its rights")
 
 
 def _copy(source: Path, target: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -149,14 +174,36 @@ def _without_tars(release: Path, unpacked: Path) -> Path:
     for _ in _copy_loose(release, [file for file in files if file not in tars], unpacked):
         pass
     for name in tars:
-        place = (unpacked / name).parent
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            with tarfile.open(release / name) as tar:
-                tar.extractall(place, filter="data")  # refuses names and links that leave the folder
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise DataError(f"{release / name}: cannot be unpacked ({error}); fetch it again") from error
+        _unpack(release / name, (unpacked / name).parent)
     return unpacked
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")  # refuses names and links that leave the folder
+            _check_end(tar)
+    except (OSError, *_BROKEN_TAR) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
+            raise
+        reason = str(error).partition("\n")[0].rstrip(":")  # then follows what each kind of archive lacks
+        raise DataError(f"{archive}: cannot be unpacked ({reason}); fetch it again") from error
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Zeros end an archive; `tarfile` takes a damaged or missing header for the end too."""
+    stream = tar.fileobj
+    if stream is None:
+        raise tarfile.ReadError("closed")
+    stream.seek(tar.offset)
+    ended = False
+    while chunk := stream.read(1 << 20):  # to the last byte, where compressed archives have a checksum
+        if chunk.strip(b"\0"):
+            raise tarfile.ReadError("damaged in its middle")
+        ended = True
+    if not ended:
+        raise tarfile.ReadError("cut off")
 
 
 @contextmanager

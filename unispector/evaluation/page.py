@@ -5,6 +5,8 @@ from itertools import groupby
 from urllib.parse import quote
 
 from unispector.evaluation.report import (
+    CLASS_NUMBERS,
+    CLASS_TEXTS,
     COLUMNS,
     HOW_MEASURED,
     class_rows,
@@ -81,7 +83,7 @@ def html_page(report: EvaluationReport, ui_command: str, data: str = "") -> str:
             "The models compared were not trained on the same number of splits; this is the fair comparison."
         )
         sections += ["<h2>On the same seeds</h2>", f'<p class="muted">{note}</p>', _results(shared)]
-    sections += ["<h2>By class</h2>", _classes(report)]
+    sections += ["<h2>By class</h2>", html_table(CLASS_TEXTS, CLASS_NUMBERS, class_rows(report))]
     if report.pictures:
         sections.append("<h2>Pictures</h2>")
         sections.append(
@@ -143,14 +145,6 @@ def _results(report: EvaluationReport) -> str:
     head = "".join(f"<th>{text}</th>" for text in ("data set", "model", "seeds"))
     head += "".join(f'<th class="number">{column[0]}</th>' for column in COLUMNS)
     return scrolling_table(head, body)
-
-
-def _classes(report: EvaluationReport) -> str:
-    rows = [
-        [data_set, name, SUBSETS[subset], f"{boxes:.1f}", f"{masks:.1f}"]
-        for data_set, subset, name, boxes, masks in class_rows(report)
-    ]
-    return html_table(("data set", "class", "subset"), ("boxes", "masks"), rows)
 
 
 def _figure(picture: PictureRecord) -> str:

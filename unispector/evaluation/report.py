@@ -1,6 +1,5 @@
 """The evaluation as a table for the terminal and as a Markdown page."""
 
-from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from unispector.evaluation.results import (
     class_scores,
     mean_over_sets,
 )
+from unispector.evaluation.tables import escaped, markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,8 @@ COLUMNS: tuple[tuple[str, Subset, str], ...] = (
     ("seen, masks", "seen", "segm.AP50"),
 )
 """Figures of the result table: heading, subset and figure."""
+
+CLASS_TEXTS, CLASS_NUMBERS = ("data set", "class", "subset"), ("boxes", "masks")
 
 HOW_MEASURED = (
     "AP50 in percent by pycocotools, over all target images of a set; all of its prompted classes are looked "
@@ -68,12 +70,14 @@ def shown_spread(spread: Spread, rows: int) -> str:
     return f"{spread.mean:.1f} ± {spread.deviation:.1f}" if rows > 1 else f"{spread.mean:.1f}"
 
 
-def class_rows(report: EvaluationReport) -> Iterator[tuple[str, Subset, str, float, float]]:
-    """The main variant by class: data set, subset, class, AP50 of boxes and of masks in percent."""
+def class_rows(report: EvaluationReport) -> list[list[str]]:
+    """The main variant's AP50 in percent: rows of `CLASS_TEXTS` and `CLASS_NUMBERS`."""
     main = [row for row in report.rows if row.variant == MAIN_VARIANT]
     masks = class_scores(main, "segm.AP50")
-    for (data_set, subset, name), boxes in class_scores(main, "bbox.AP50").items():
-        yield data_set, subset, name, boxes, masks[data_set, subset, name]
+    return [
+        [data_set, name, SUBSETS[subset], f"{boxes:.1f}", f"{masks[data_set, subset, name]:.1f}"]
+        for (data_set, subset, name), boxes in class_scores(main, "bbox.AP50").items()
+    ]
 
 
 def unfair_seeds(report: EvaluationReport) -> EvaluationReport | None:
@@ -117,18 +121,11 @@ def markdown(report: EvaluationReport, ui_command: str) -> str:
     if shared := unfair_seeds(report):
         lines += ["", "## On the same seeds", "", *_markdown_results(shared)]
     lines += ["", "## By class", "", f"{variant_name(MAIN_VARIANT)}, AP50.", ""]
-    lines += _markdown_table(
-        ["data set", "class", "subset", "boxes", "masks"],
-        [
-            [data_set, name, SUBSETS[subset], f"{boxes:.1f}", f"{masks:.1f}"]
-            for data_set, subset, name, boxes, masks in class_rows(report)
-        ],
-        numbers=2,
-    )
+    lines += markdown_table(CLASS_TEXTS, CLASS_NUMBERS, class_rows(report))
     if report.pictures:
         lines += ["", "## Pictures", "", "Prompt, ground truth, prediction; the images are chosen by lot."]
         for picture in report.pictures:
-            title = _escaped(f"{picture.data_set}, {SUBSETS[picture.subset]}: {', '.join(picture.classes)}")
+            title = escaped(f"{picture.data_set}, {SUBSETS[picture.subset]}: {', '.join(picture.classes)}")
             lines += ["", f"**{title}**", "", f"![{title}](<{picture.file}>)"]
     lines += [
         "",
@@ -152,18 +149,4 @@ def _markdown_results(report: EvaluationReport) -> list[str]:
         [data_set, variant_name(variant), seeds, *cells]
         for data_set, variant, seeds, cells in table_rows(report)
     ]
-    return _markdown_table(
-        ["data set", "model", "seeds", *(column[0] for column in COLUMNS)], rows, len(COLUMNS)
-    )
-
-
-def _markdown_table(headings: list[str], rows: list[list[str]], numbers: int) -> list[str]:
-    """A table whose last `numbers` columns are aligned to the right."""
-    texts = len(headings) - numbers
-    rule = ["---"] * texts + ["---:"] * numbers
-    body = [[_escaped(cell) for cell in row] for row in rows]
-    return ["| " + " | ".join(row) + " |" for row in [headings, rule, *body]]
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{character}" if character in r"\`*_{}[]<>|" else character for character in text)
+    return markdown_table(("data set", "model", "seeds"), [column[0] for column in COLUMNS], rows)

@@ -33,9 +33,10 @@ def _cells(row: Sequence[str], texts: int) -> str:
 def markdown_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table; arguments as of `html_table`."""
     rule = ["---"] * len(texts) + ["---:"] * len(numbers)
-    body = [[_escaped(cell) for cell in row] for row in rows]
+    body = [[escaped(cell) for cell in row] for row in rows]
     return ["| " + " | ".join(row) + " |" for row in [[*texts, *numbers], rule, *body]]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as Markdown shows it to the letter."""
     return "".join(f"\\{character}" if character in r"\`*_{}[]<>|" else character for character in text)

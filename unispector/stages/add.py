@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from unispector.data.convert import list_release
 from unispector.data.packing import bring_in, has_tars, holds_release
 from unispector.data.sources import SOURCES
 from unispector.errors import ConfigError, DataError
-from unispector.ops.files import atomic_path
+from unispector.ops.files import atomic_write_bytes
 from unispector.stages.progress import progress_bar
 
 
@@ -61,9 +62,9 @@ def add(source_name: str, release: Path, set_name: str | None = None, root: Path
     params = root / "params.yaml"
     config = load_config(params)
     member = SetConfig.model_validate({"source": source_name, "path": name, "domain": source.domain})
-    _refuse_other_entry(config, name, member, params)
-    extended = None if name in config.data.sets else _extended(params, name, member)
-    if not has_tars(release):  # better known before many gigabytes are copied
+    # What cannot be is better known before many gigabytes are copied.
+    _extended(params, config, name, member)
+    if not has_tars(release):
         list_release(source, release)
     folder = root / config.data.root / name
     fresh = not folder.exists()
@@ -79,8 +80,7 @@ def add(source_name: str, release: Path, set_name: str | None = None, root: Path
             shutil.rmtree(folder)
         raise
     _track(folder, root)
-    if extended is not None:
-        _replace_params(params, extended, config, name, member)
+    atomic_write_bytes(params, _extended(params, load_config(params), name, member))
     return AddReport(name, folder, rows.images, rows.dropped)
 
 
@@ -89,20 +89,22 @@ def _checked_name(name: str, source_name: str) -> str:
         raise DataError(
             f"a set of your own needs a name: unispector data add {source_name} FOLDER --name NAME"
         )
-    if not re.fullmatch(r"[\w-]+", name, re.ASCII):
-        raise DataError(f"{name!r}: the name of a set has letters, digits, - and _ only; choose another")
+    if not re.fullmatch(r"[a-zA-Z0-9][\w-]*", name, re.ASCII) or not _is_yaml_text(name):
+        raise DataError(
+            f"{name!r}: the name of a set begins with a letter or digit, has letters, digits, - and _ only, "
+            "and is no number and no word such as yes or null; choose another"
+        )
     return name
 
 
-def _refuse_other_entry(config: Config, name: str, member: SetConfig, params: Path) -> None:
-    present = config.data.sets.get(name)
-    if present is None:
-        return
-    if (present.source, present.path) != (member.source, member.path):
-        raise DataError(
-            f"{params}: data.sets.{name} is another set already (source {present.source}, path "
-            f"{present.path}); rename it first"
-        )
+def _is_yaml_text(name: str) -> bool:
+    """Whether YAML takes the name for text, as version 1.2 (DVC) and as version 1.1 (PyYAML)."""
+    for version in ((1, 2), (1, 1)):
+        reader = YAML(typ="safe", pure=True)
+        reader.version = version
+        if reader.load(name) != name:
+            return False
+    return True
 
 
 def _track(folder: Path, root: Path) -> None:
@@ -130,9 +132,23 @@ def _by_hand(params: Path, name: str, member: SetConfig) -> ConfigError:
     return ConfigError(f"{params}: cannot be extended; add `{_line(name, member)}` under data.sets by hand")
 
 
-def _extended(params: Path, name: str, member: SetConfig) -> str:
-    """The text of `params` with one line more after the last set; every other byte stays."""
-    text = params.read_bytes().decode("utf-8")
+def _extended(params: Path, config: Config, name: str, member: SetConfig) -> bytes:
+    """`params` with one line more after the last set, every other byte as it was; as it is if the set is in.
+
+    Raises:
+        DataError: another set has the name.
+        ConfigError: no line can be inserted so that it says what was there and the new set, nothing else.
+    """
+    content = params.read_bytes()
+    present = config.data.sets.get(name)
+    if present is not None:
+        if (present.source, present.path) == (member.source, member.path):
+            return content
+        raise DataError(
+            f"{params}: data.sets.{name} is another set already (source {present.source}, path "
+            f"{present.path}); rename it first"
+        )
+    text = content.decode("utf-8")
     lines = text.splitlines(keepends=True)
     place = _place_of_new_set(text, lines)
     if place is None:
@@ -141,21 +157,22 @@ def _extended(params: Path, name: str, member: SetConfig) -> str:
     if not lines[row - 1].endswith("\n"):
         lines[row - 1] += "\n"
     lines.insert(row, " " * indent + _line(name, member) + "\n")
-    return "".join(lines)
-
-
-def _replace_params(params: Path, text: str, config: Config, name: str, member: SetConfig) -> None:
-    """Put `text` in place of `params` if it says what was there and the new set, nothing else."""
+    extended = "".join(lines).encode("utf-8")
     sets = {**config.data.sets, name: member}
-    wanted = config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})})
-    with atomic_path(params) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
+    if _read(extended) != config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})}):
+        raise _by_hand(params, name, member)
+    return extended
+
+
+def _read(content: bytes) -> Config | None:
+    """What `params.yaml` would mean; None where it cannot be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "params.yaml"
+        trial.write_bytes(content)
         try:
-            found = load_config(temporary)
-        except ConfigError as error:
-            raise _by_hand(params, name, member) from error
-        if found != wanted:
-            raise _by_hand(params, name, member)
+            return load_config(trial)
+        except ConfigError:
+            return None
 
 
 def _place_of_new_set(text: str, lines: list[str]) -> tuple[int, int] | None:

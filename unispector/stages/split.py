@@ -51,6 +51,7 @@ def split(config: Config, root: Path = Path()) -> SplitReport:
         seeds,
         prompt_seeds,
         naive=section.training_rule == "naive",
+        official=section.official is not None,
         scored_on_prompts=report.scored_on_prompts,
         docs=docs,
     )

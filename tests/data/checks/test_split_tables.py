@@ -76,6 +76,7 @@ def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: Spl
 
     assert set(found) == {
         "training image shows no unseen class",
+        "training image keeps its instances, class and box",
         "test image of unseen classes does not train",
     }
     assert leaked.file_name in found["training image shows no unseen class"][0]
@@ -86,14 +87,29 @@ def test_a_seen_test_image_in_training_is_told(sets: list[BenchmarkSet], tree: S
     target = Annotations.read(tree.in_domain("In", "seen", 42, 42).target)
     leaked = replace(target.images[0], id=999, file_name=f"raw/in/{target.images[0].file_name}")
     kept = target.instances_of(target.images[0].id)
-    extra = tuple(replace(training.instances[0], id=999 + n, image_id=999) for n in range(len(kept)))
+    names = {category.id: category.name for category in target.categories}
+    ids = {category.name: category.id for category in training.categories}
+    extra = tuple(
+        replace(item, id=999 + n, image_id=999, category_id=ids[f"In/{names[item.category_id]}"])
+        for n, item in enumerate(kept)
+    )
     replace(training, images=(*training.images, leaked), instances=(*training.instances, *extra)).write(
         tree.training(42)
     )
     for naive in (False, True):
         found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=naive))
-        assert list(found) == ["test image of seen classes does not train"]
-        assert target.images[0].file_name in found["test image of seen classes does not train"][0]
+        rule = "test image of seen classes or of a cross-domain set does not train"
+        assert list(found) == [rule]
+        assert target.images[0].file_name in found[rule][0]
+
+
+@pytest.mark.parametrize("naive", [False, True])
+def test_a_cross_domain_set_that_trains_under_another_name_is_told(tmp_path: Path, naive: bool) -> None:
+    inside, outside = benchmark([(1 + position // 12,) for position in range(48)])
+    sets = [inside, replace(outside, folder=inside.folder)]
+    write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
+    found = broken(check_splits(sets, SplitTree(tmp_path), SEEDS, SEEDS, naive=naive))
+    assert list(found) == ["test image of seen classes or of a cross-domain set does not train"]
 
 
 def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
@@ -117,6 +133,7 @@ def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> 
     report = json.loads(tree.report.read_text())
     trained = Annotations.read(tree.training(42)).class_names[0].removeprefix("In/")
     report["sets"][0]["unseen"].append(trained)
+    report["sets"][0]["untested_unseen"][trained] = "one image"
     tree.report.write_text(json.dumps(report))
     found = broken(check_splits(sets, tree, SEEDS, SEEDS))
     assert set(found) == {"training image shows no unseen class", "no class is both seen and unseen"}
@@ -142,7 +159,7 @@ def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
     found = broken(check_splits(sets, tree, SEEDS, SEEDS))
     assert set(found) == {
         "training image shows no unseen class",
-        "training image keeps all its instances",
+        "training image keeps its instances, class and box",
         "test image of unseen classes does not train",
     }
 
@@ -152,8 +169,8 @@ def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
     replace(training, instances=twice).write(tree.training(42))
     found = broken(check_splits(sets, tree, SEEDS, SEEDS, naive=True))
     assert found == {
-        "training image keeps all its instances": (
-            f"{tree.training(42).name}: raw/in/50.png: instances 2, set_instances 1",
+        "training image keeps its instances, class and box": (
+            f"{tree.training(42).name}: raw/in/50.png: wrong_instances 1",
         )
     }
 
@@ -182,13 +199,17 @@ def test_targets_that_are_the_prompts_pass_where_that_is_said(
 ) -> None:
     pair = tree.cross_domain("Out", 42)
     Annotations.read(pair.prompt).write(pair.target)
-    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == ["no image is both prompt and target"]
-    report = check_splits(sets, tree, SEEDS, SEEDS, scored_on_prompts=True)
+    assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == [
+        "no image is both prompt and target",
+        "all images of an unseen class are prompts or targets",
+    ]
+    report = check_splits(sets, tree, SEEDS, SEEDS, official=True, scored_on_prompts=True)
     assert report.passed
     assert [(rule.rule, rule.reason) for rule in report.left_out] == [
-        ("no image is both prompt and target", "the files are scored on the prompt images themselves")
+        ("all images of an unseen class are prompts or targets", "the official files choose their targets"),
+        ("no image is both prompt and target", "the files are scored on the prompt images themselves"),
     ]
-    assert report.summary().endswith("; left out: no image is both prompt and target")
+    assert report.summary().endswith("are prompts or targets; no image is both prompt and target")
 
 
 def test_a_two_label_prompt_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
@@ -208,7 +229,7 @@ def test_lost_instances_and_strange_images_are_told(sets: list[BenchmarkSet], tr
     last = next(image for image in target.images if image.file_name == "49.png")
     kept = tuple(item for item in target.instances if (item.image_id, item.category_id) != (last.id, 2))
     replace(target, instances=kept).write(pair.target)
-    rule = "test image keeps all instances of the prompted classes"
+    rule = "test image keeps its instances of the prompted classes, class and box"
     assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == [rule]
 
     strange = replace(target.images[0], file_name="elsewhere.png")
@@ -229,7 +250,7 @@ def test_faults_of_training_images_are_told(sets: list[BenchmarkSet], tree: Spli
     doubled = replace(training, instances=(*training.instances, replace(training.instances[0], id=999)))
     doubled.write(tree.training(42))
     found = broken(check_splits(sets, tree, SEEDS, SEEDS))
-    assert list(found) == ["training image keeps all its instances"]
+    assert list(found) == ["training image keeps its instances, class and box"]
 
     twice = replace(
         training, images=(first, replace(second, file_name=first.file_name), *training.images[2:])
@@ -239,6 +260,45 @@ def test_faults_of_training_images_are_told(sets: list[BenchmarkSet], tree: Spli
         check_splits(sets, tree, SEEDS, SEEDS)
 
 
+def test_swapped_classes_and_moved_boxes_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    """As many instances as there should be, but not those."""
+    for path in (tree.training(42), tree.cross_domain("Out", 42).target):
+        part = Annotations.read(path)
+        first, *others = part.instances
+        ids = {category.id for category in part.categories}
+        swapped = replace(first, category_id=min(ids - part.labels_of(first.image_id)))
+        for wrong in (swapped, replace(first, bbox=(2.0, 1.0, 2.0, 2.0))):
+            replace(part, instances=(wrong, *others)).write(path)
+            (rule, examples), *more = broken(check_splits(sets, tree, SEEDS, SEEDS)).items()
+            assert "class and box" in rule
+            assert examples[0].endswith("wrong_instances 2")
+            assert len(examples) == 1
+            assert not more
+        part.write(path)
+
+
+def test_targets_and_classes_that_were_left_out_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+    pair = tree.in_domain("In", "unseen", 42, 42)
+    target = Annotations.read(pair.target)
+    target.keep_images({image.id for image in target.images[1:]}).write(pair.target)
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert list(found) == ["all images of an unseen class are prompts or targets"]
+    assert found.popitem()[1][0].endswith("unused_images 1")
+    target.write(pair.target)
+
+    for pair in (tree.in_domain("In", "seen", 42, 42), tree.cross_domain("Out", 42)):
+        whole = [(path, Annotations.read(path)) for path in (pair.prompt, pair.target)]
+        class_name = whole[0][1].class_names[0]
+        for path, annotations in whole:
+            other = annotations.keep_categories(set(annotations.class_index) - {min(annotations.class_index)})
+            other.keep_images({item.image_id for item in other.instances}).write(path)
+        found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+        assert {"class has a prompt image", "class has a target image"} <= set(found)
+        assert class_name in found["class has a prompt image"][0]
+        for path, annotations in whole:
+            annotations.write(path)
+
+
 def test_a_class_without_prompt_or_target_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
     pair = tree.cross_domain("Out", 42)
     prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
@@ -246,6 +306,7 @@ def test_a_class_without_prompt_or_target_is_told(sets: list[BenchmarkSet], tree
         one = part.keep_images({image.id for image in part.images if 4 not in part.labels_of(image.id)})
         one.write(path)
         found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+        found.pop("all images of an unseen class are prompts or targets")
         assert found == {f"class has a {role} image": (f"Out_prompt_seed42.json: class c4: {role}_images 0",)}
         part.write(path)
 

@@ -191,6 +191,7 @@ def check_splits(
     prompt_seeds: Sequence[int],
     *,
     naive: bool = False,
+    official: bool = False,
     scored_on_prompts: bool = False,
     docs: DataDocs | None = None,
 ) -> CheckReport:
@@ -204,6 +205,8 @@ def check_splits(
         naive: images that show unseen classes may train, without the instances of those. The
             rules against such training images, and against training on test images of unseen classes, are
             left out.
+        official: InsA's official files choose the targets. The rule that all images of an unseen class
+            are prompts or targets is left out.
         scored_on_prompts: the target files hold the prompt images. The rule that no image is both is
             left out.
         docs: gets a page of this check.
@@ -215,7 +218,7 @@ def check_splits(
         DataError: a split file is missing or malformed.
     """
     tables = split_tables(sets, tree, split_seeds, prompt_seeds, naive)
-    rules, left_out = split_rules(naive, scored_on_prompts)
+    rules, left_out = split_rules(naive, official, scored_on_prompts)
     return _check("splits", tables, rules, left_out, docs)
 
 

@@ -67,11 +67,12 @@ def set_rules(
     return rules, left_out
 
 
-def split_rules(naive: bool, scored_on_prompts: bool) -> tuple[list[Rule], list[LeftOut]]:
+def split_rules(naive: bool, official: bool, scored_on_prompts: bool) -> tuple[list[Rule], list[LeftOut]]:
     """The rules of the split files.
 
     Args:
         naive: images that show unseen classes may train with their other instances.
+        official: the targets were chosen by InsA's official files.
         scored_on_prompts: the target files hold the prompt images themselves.
 
     Returns:
@@ -82,6 +83,8 @@ def split_rules(naive: bool, scored_on_prompts: bool) -> tuple[list[Rule], list[
     reasons: dict[str, str] = {}
     if naive:
         reasons |= {NO_UNSEEN_SHOWN.text: train, NO_UNSEEN_TEST_TRAINS.text: train}
+    if official:
+        reasons |= {ALL_IMAGES_TEST.text: "the official files choose their targets"}
     if scored_on_prompts:
         reasons |= {NOT_PROMPT_AND_TARGET.text: same}
     rules = [rule for rule in SPLIT_RULES if rule.text not in reasons]
@@ -154,19 +157,23 @@ def _instance_rules(count: int) -> list[Rule]:
 NO_UNSEEN_SHOWN = _always("training", "training image shows no unseen class", "unseen_classes", 0)
 NOT_PROMPT_AND_TARGET = _always("test", "no image is both prompt and target", "in_other", 0)
 NO_UNSEEN_TEST_TRAINS = _always("test", "test image of unseen classes does not train", "unseen_trains", 0)
+ALL_IMAGES_TEST = _always("class", "all images of an unseen class are prompts or targets", "unused_images", 0)
 SPLIT_RULES = (
     _always("training", "training image is an image of its set", "known", 1),
     NO_UNSEEN_SHOWN,
-    _equal("training", "training image keeps all its instances", "instances", "set_instances"),
+    _always("training", "training image keeps its instances, class and box", "wrong_instances", 0),
     _unique("training", "no training image is listed twice", "file"),
     _always("test", "test image is an image of its set", "known", 1),
     _always("test", "prompt image shows one class only", "prompt_classes", 1),
     NOT_PROMPT_AND_TARGET,
     NO_UNSEEN_TEST_TRAINS,
-    _always("test", "test image of seen classes does not train", "seen_trains", 0),
+    _always("test", "test image of seen classes or of a cross-domain set does not train", "trains", 0),
     _positive("test", "test image shows a prompted class", "prompted_classes"),
-    _equal("test", "test image keeps all instances of the prompted classes", "instances", "set_instances"),
+    _always(
+        "test", "test image keeps its instances of the prompted classes, class and box", "wrong_instances", 0
+    ),
     _always("unseen", "no class is both seen and unseen", "trained", 0),
     _positive("class", "class has a prompt image", "prompt_images"),
     _positive("class", "class has a target image", "target_images"),
+    ALL_IMAGES_TEST,
 )

@@ -145,7 +145,8 @@ class _Reader:
         if self.role is None:
             self.notes.append(
                 "SCORED ON PROMPTS: the official files have no targets (query), so that models are scored on "
-                "the images they are prompted with, as the official script does"
+                "the images they are prompted with, as the official script does; nor do they then tell "
+                "whether training images show unseen classes"
             )
 
     def training(self, path: Path, sets: Mapping[str, SetConfig]) -> dict[str, Annotations]:
