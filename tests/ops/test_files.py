@@ -1,4 +1,5 @@
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from unispector.ops.files import (
     read_image,
     read_image_size,
     read_mask,
+    replaced_folder,
     sha256_of_tree,
 )
 
@@ -229,3 +231,32 @@ def test_tree_hash_sees_names_and_bytes_but_not_place_or_order(tmp_path):
 def test_tree_hash_refuses_what_is_not_there(tmp_path):
     with pytest.raises(DataError, match="gone"):
         sha256_of_tree([tmp_path / "gone"])
+
+
+def test_a_replaced_folder_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    folder = tmp_path / "deep" / "folder"
+    for content in ("one", "two"):
+        with replaced_folder(folder) as temporary:
+            (temporary / content).write_text(content)
+            assert temporary.parent == folder.parent
+        assert [path.name for path in folder.iterdir()] == [content]
+
+    def fail() -> None:
+        with replaced_folder(folder) as temporary:
+            (temporary / "three").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    replace = Path.replace
+
+    def refuse_the_new(path: Path, target: Path) -> Path:
+        if (path / "three").exists():
+            raise OSError("no space")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_the_new)
+    with pytest.raises(OSError, match="no space"), replaced_folder(folder) as temporary:
+        (temporary / "three").write_text("three")
+    assert [path.name for path in folder.parent.iterdir()] == ["folder"]
+    assert [path.name for path in folder.iterdir()] == ["two"]

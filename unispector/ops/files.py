@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import secrets
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,38 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` so that a reader sees the old file or the new one, never a part."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def replaced_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary sibling of `folder` that takes its place when the block ends well.
+
+    Its name is its own: two runs into one folder never share a half-written one. What was in `folder`
+    goes only once the new one is in place.
+
+    Args:
+        folder: folder to be made or replaced.
+
+    Yields:
+        An empty folder to write to; it is removed when the block fails.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            folder.replace(old)
+        try:
+            temporary.replace(folder)
+        except OSError:
+            if old.exists():
+                old.replace(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_image(path: str | Path) -> npt.NDArray[np.uint8]:

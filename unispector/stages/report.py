@@ -15,7 +15,6 @@ from unispector.evaluation.data_section import DataRecord, data_section
 from unispector.evaluation.page import html_page
 from unispector.evaluation.report import markdown, terminal_table
 from unispector.evaluation.results import EvaluationReport
-from unispector.evaluation.statistics_report import ratio_figure
 from unispector.ops.files import atomic_write_text
 from unispector.stages.paths import (
     DATA_DOCS,
@@ -23,6 +22,7 @@ from unispector.stages.paths import (
     SPLIT_DOCS,
     SPLITS,
     STATISTICS,
+    STATISTICS_FIGURE,
     annotation_file,
     check_report,
 )
@@ -71,7 +71,7 @@ def _read_data(root: Path) -> DataRecord:
     conversions = [ConversionFiles.beside(root / annotation_file(name)).report for name in names]
     return DataRecord(
         statistics=statistics,
-        figure=ratio_figure(statistics),
+        figure=_read_bytes(root / STATISTICS_FIGURE),
         conversions=tuple(_read(ConversionReport, path) for path in conversions),
         splits=_read(SplitReport, SplitTree(root / SPLITS).report),
         checks=tuple(_read(CheckReport, root / path) for path in (*map(check_report, names), SPLIT_CHECKS)),
@@ -79,11 +79,16 @@ def _read_data(root: Path) -> DataRecord:
     )
 
 
-def _read(record: type[Record], path: Path) -> Record:
+def _read_bytes(path: Path) -> bytes:
     try:
-        return TypeAdapter(record).validate_json(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); run make repro") from error
+
+
+def _read(record: type[Record], path: Path) -> Record:
+    try:
+        return TypeAdapter(record).validate_json(_read_bytes(path))
     except ValidationError as error:
         raise DataError(f"{path}: not a {record.__name__}; run make repro") from error
 

@@ -13,9 +13,9 @@ from unispector.data.checks.rules import LeftOut, Rule, set_rules, split_rules
 from unispector.data.checks.set_tables import category_table, image_table, instance_table, survey_table
 from unispector.data.checks.split_tables import split_tables
 from unispector.data.coco import Annotations
-from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, replaced_folder
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_text
+from unispector.ops.files import atomic_write_text, replaced_folder
 
 if TYPE_CHECKING:
     import pandas as pd

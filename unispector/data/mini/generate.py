@@ -1,18 +1,17 @@
 """Write insa-mini to disk: seven sets, each in the native layout of its release."""
 
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 from unispector.config import MiniConfig
 from unispector.data.mini.layouts import LAYOUTS
 from unispector.data.mini.layouts.classes import CLASSES
 from unispector.data.mini.layouts.shots import PLANTED, Drawn, Layout, Shot, instances_of, take
 from unispector.errors import DataError
+from unispector.ops.files import replaced_folder
 from unispector.ops.parallel import map_in_order, worker_count
 
 
@@ -58,19 +57,13 @@ def generate_mini(
     if max(config.images_per_class, config.defect_free_images) >= PLANTED:
         raise DataError(f"mini: at most {PLANTED - 1} images per class; lower them in params.yaml")
     out = out.absolute()
-    # Its own random name: two runs into one folder never share a half-written one.
-    draft = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
     try:
-        draft.mkdir(parents=True)
-        report = _write_all(config, draft, progress, workers)
-        _swap_in(draft, out)
+        with replaced_folder(out) as draft:
+            return _write_all(config, draft, progress, workers)
     except OSError as error:
         raise DataError(
             f"{out}: cannot be written ({error.strerror or error}); check space, rights"
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return report
 
 
 def _write_all(
@@ -117,17 +110,3 @@ def _report(drawn: dict[str, list[Drawn]], root: Path) -> MiniReport:
         instances=dict(instances),
         image_bytes=sum(file.stat().st_size for file in root.rglob("*") if file.is_file()),
     )
-
-
-def _swap_in(draft: Path, out: Path) -> None:
-    """Put the finished `draft` where `out` is; the old folder goes only once the new one is in place."""
-    old = draft.with_suffix(".old")
-    if out.exists():
-        out.replace(old)
-    try:
-        draft.replace(out)
-    except OSError:
-        if old.exists():
-            old.replace(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -22,11 +22,11 @@ from unispector.data.protocol.split_tree import (
     SplitReport,
     SplitTree,
     TestPair,
-    replaced_folder,
     write_pair,
 )
 from unispector.data.protocol.splits import Draw, merge_training
 from unispector.errors import DataError
+from unispector.ops.files import replaced_folder
 
 IN_DOMAIN = frozenset({"GC10", "MagneticTile", "RealIAD", "MVTec"})
 ROLES = ("query", "target")

@@ -6,11 +6,8 @@ test (file names relative to the set's raw folder).
 """
 
 import json
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +24,7 @@ from unispector.data.protocol.splits import (
     untestable,
 )
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_text
+from unispector.ops.files import atomic_write_text, replaced_folder
 
 Part = Literal["unseen", "seen", "cross"]
 NAIVE_NOTE = (
@@ -288,15 +285,3 @@ def write_pair(draw: Draw, pair: TestPair) -> DrawReport:
 def _images_per_class(annotations: Annotations) -> dict[str, int]:
     labels = Counter(label for image in annotations.images for label in annotations.labels_of(image.id))
     return {category.name: labels[category.id] for category in annotations.categories}
-
-
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of `folder` that takes its place when the block ends well."""
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
