@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unispector.data.checks.duplicates import NearDuplicates, PairCount
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.convert import ConversionReport, DropCount
 from unispector.data.protocol.split_tree import SetReport, SplitReport
@@ -143,6 +144,13 @@ def record(lost: Lost | None) -> DataRecord:
         figure=b"PNG",
         conversions=(conversion,),
         splits=SplitReport((trained, tested), "clean", notes=("a & note",)),
+        near_duplicates=NearDuplicates(
+            16,
+            400,
+            3,
+            0,
+            (PairCount(42, "training and test", 7, 7), PairCount(None, "prompt and target", 2, 2)),
+        ),
         checks=(CheckReport("x", False, rules), CheckReport("y", True, rules[:1])),
         docs=("data_docs/index.html", "data_docs_splits/index.html"),
     )
@@ -168,6 +176,7 @@ def test_section_tells_what_was_read_lost_and_checked() -> None:
         "they are lost",
         "x: 2 rules, 1 broken|rule|checked|failed|image <opens>|384|0|ids are unique|384|3",
         "y: 1 rules, all hold",
+        "42|training and test|7|-|prompt and target|2",
     ):
         assert expected in text
     assert "with c" not in text

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from unispector.config import Config, DataConfig, SetConfig
+from unispector.data.checks.duplicates import report_near_duplicates
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles
-from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import read_survey
 from unispector.errors import DataError
@@ -80,6 +81,8 @@ def test_the_page_tells_of_the_data_once_there_are_statistics(project: Path) -> 
 
     member = BenchmarkSet("tiles", "tiles", "in", Annotations.read(project / annotation_file("tiles")))
     write_splits([member], SplitRules(0.25, 5, 10, 0.2), (42,), (42,), project / SPLITS)
+    surveys = {"tiles": read_survey(project / survey_file("tiles"))}
+    report_near_duplicates([member], surveys, SplitTree(project / SPLITS), (42,), (42,))
     statistics(CONFIG, project)
     with pytest.raises(DataError, match=r"validation/tiles\.json: cannot be read .* run make repro"):
         report(reports, store)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
+from unispector.data.checks.duplicates import NearDuplicates
 from unispector.data.checks.expectations import CheckReport
 from unispector.data.convert import ConversionReport
 from unispector.data.protocol.split_tree import SplitReport
@@ -31,6 +32,7 @@ class DataRecord:
         figure: PNG of the ratios of prompts to targets.
         conversions: what each release gave.
         splits: what trains and what tests.
+        near_duplicates: images on both sides of a split that look alike.
         checks: rules tried on each set and on the splits.
         docs: links to the pages of the checks, of the sets and of the splits, relative to the report.
     """
@@ -39,6 +41,7 @@ class DataRecord:
     figure: bytes
     conversions: tuple[ConversionReport, ...]
     splits: SplitReport
+    near_duplicates: NearDuplicates
     checks: tuple[CheckReport, ...]
     docs: tuple[str, str]
 
@@ -64,6 +67,13 @@ def data_section(record: DataRecord) -> str:
             "<h3>Checks</h3>",
             *(_checks(report) for report in record.checks),
             _docs(record.docs),
+            "<h3>Near-duplicates across a split</h3>",
+            f'<p class="muted">Pairs whose 256-bit hashes differ in at most '
+            f"{record.near_duplicates.threshold} bits. They are reported, not refused; "
+            "data/splits/near-duplicates.csv lists them.</p>",
+            html_table(
+                ("split seed", "kind"), ("pairs",), list(_near_duplicate_rows(record.near_duplicates))
+            ),
         )
     )
 
@@ -100,6 +110,12 @@ def _checks(report: CheckReport) -> str:
         + html_table(("rule",), ("checked", "failed"), rows)
         + "\n</details>"
     )
+
+
+def _near_duplicate_rows(found: NearDuplicates) -> Iterator[list[str]]:
+    for count in found.counts:
+        seed = "-" if count.split_seed is None else str(count.split_seed)
+        yield [seed, count.kind, str(count.pairs)]
 
 
 def _docs(links: tuple[str, str]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from unispector.data.checks.duplicates import COUNTS_FILE, NearDuplicates
 from unispector.data.checks.expectations import CheckReport
 from unispector.data.convert import ConversionFiles, ConversionReport
 from unispector.data.protocol.split_tree import SplitReport, SplitTree
@@ -74,6 +75,7 @@ def _read_data(root: Path) -> DataRecord:
         figure=_read_bytes(root / STATISTICS_FIGURE),
         conversions=tuple(_read(ConversionReport, path) for path in conversions),
         splits=_read(SplitReport, SplitTree(root / SPLITS).report),
+        near_duplicates=_read(NearDuplicates, root / SPLITS / COUNTS_FILE),
         checks=tuple(_read(CheckReport, root / path) for path in (*map(check_report, names), SPLIT_CHECKS)),
         docs=(f"{DATA_DOCS.name}/index.html", f"{SPLIT_DOCS.name}/index.html"),
     )

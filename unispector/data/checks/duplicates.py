@@ -36,6 +36,7 @@ LISTED = (
 )
 TRAINING_TEST = "training and test"
 PROMPT_TARGET = "prompt and target"
+COUNTS_FILE = "near-duplicates.json"  # in the folder of the split files
 COLUMNS = ("split_seed", "kind", "first_set", "first_file", "second_set", "second_file", "distance")
 
 Hashes = npt.NDArray[np.uint64]
@@ -140,7 +141,7 @@ def report_near_duplicates(
         counts=tuple(PairCount(*key, pairs, min(pairs, LISTED)) for key, pairs in counts.items()),
     )
     text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-    atomic_write_text(tree.root / "near-duplicates.json", text + "\n")
+    atomic_write_text(tree.root / COUNTS_FILE, text + "\n")
     return report
 
 
