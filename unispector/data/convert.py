@@ -19,7 +19,7 @@ from unispector.data.sources import Source
 from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
-from unispector.ops.files import atomic_path, atomic_write_text
+from unispector.ops.files import atomic_path, atomic_write_json
 from unispector.ops.parallel import map_in_order, worker_count
 
 EXAMPLES = 5
@@ -62,7 +62,7 @@ class ConversionReport:
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
-        atomic_write_text(path, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        atomic_write_json(path, asdict(self))
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,6 @@ class _Sheet:
     found: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
 
-    def category(self, defect: str) -> str:
-        return f"{self.entry.product}_{defect}" if self.entry.product else defect
-
     def is_small(self, width: float, height: float) -> bool:
         # Quotients round right, while 0.07 * 100 is above 7 in floating point.
         return width / self.width < self.min_side or height / self.height < self.min_side
@@ -178,7 +175,7 @@ def _cut_classes(sheet: _Sheet, mark: ClassMask) -> None:
 def _add_pixels(sheet: _Sheet, defect: str, crop: BoolArray, left: int, top: int) -> None:
     """An instance whose tight crop is `crop`."""
     height, width = crop.shape
-    category = sheet.category(defect)
+    category = sheet.entry.category(defect)
     sheet.found[category] += 1
     if sheet.is_small(width, height):
         sheet.losses[SMALL_COMPONENT] += 1
@@ -192,7 +189,7 @@ def _add_box(sheet: _Sheet, mark: Box) -> None:
     left, top = max(mark.xywh[0], 0.0), max(mark.xywh[1], 0.0)
     right = min(mark.xywh[0] + mark.xywh[2], float(sheet.width))
     bottom = min(mark.xywh[1] + mark.xywh[3], float(sheet.height))
-    category = sheet.category(mark.defect)
+    category = sheet.entry.category(mark.defect)
     sheet.found[category] += 1
     corners = [left, top, right, top, right, bottom, left, bottom]
     # Not above 0 is true of NaN too; a rectangle of a fraction of a pixel may fill none.
@@ -217,7 +214,7 @@ def _add_region(sheet: _Sheet, defect: str, segmentation: Segmentation) -> None:
         raise DataError(f"{sheet.root / sheet.entry.file_name}: {defect}: {error}") from error
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
-        sheet.found[sheet.category(defect)] += 1
+        sheet.found[sheet.entry.category(defect)] += 1
         sheet.losses[EMPTY_REGION] += 1
         return
     left, top = int(columns[0]), int(rows[0])

@@ -1,6 +1,6 @@
 """What a raw release marks on one image, worked out anew to check the instances of an annotation file.
 
-Nothing of the conversion (`unispector.data.instances`) is used: masks are labelled by SciPy, not OpenCV.
+Nothing of the conversion (`unispector.data.instances`) is used: masks are labelled as images, not by runs.
 Polygons are filled by the same rasteriser as there, for no two agree on a polygon's edge.
 """
 
@@ -39,18 +39,18 @@ def marked_regions(entry: Entry, root: Path, min_side: float, height: int, width
         match mark:
             case BinaryMask():
                 values = _of_size(read_mask(root / mark.file), root / mark.file, sides)
-                yield from _components(_category(entry, mark.defect), values > mark.threshold, sides)
+                yield from _components(entry.category(mark.defect), values > mark.threshold, sides)
             case ClassMask():
                 values = _of_size(read_class_mask(root / mark.file), root / mark.file, sides)
                 for value in set(mark.defects) - {0}:
-                    yield from _components(_category(entry, mark.defects[value]), values == value, sides)
+                    yield from _components(entry.category(mark.defects[value]), values == value, sides)
             case Box():
-                yield from _rectangle(_category(entry, mark.defect), mark, sides)
+                yield from _rectangle(entry.category(mark.defect), mark, sides)
             case Polygon():
                 polygons = [list(part) for part in mark.parts]
-                yield from _whole(_category(entry, mark.defect), polygons, sides)
+                yield from _whole(entry.category(mark.defect), polygons, sides)
             case Code():
-                yield from _whole(_category(entry, mark.defect), dict(mark.rle), sides)
+                yield from _whole(entry.category(mark.defect), dict(mark.rle), sides)
 
 
 def instance_region(category: str, segmentation: Segmentation, height: int, width: int) -> Region:
@@ -94,10 +94,6 @@ def _unequal_pixels(lacking: list[set[int]], foreign: list[set[int]]) -> int:
 
 def _sets_of(category: str, regions: Sequence[Region]) -> list[set[int]]:
     return [set(np.frombuffer(pixels, np.int64).tolist()) for name, pixels in regions if name == category]
-
-
-def _category(entry: Entry, defect: str) -> str:
-    return f"{entry.product}_{defect}" if entry.product else defect
 
 
 def _of_size(

@@ -1,6 +1,5 @@
 """Figures of the benchmark's sets (paper appendix, table 1 and figure 1), without opening an image."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ import numpy as np
 
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_text
+from unispector.ops.files import atomic_write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +132,7 @@ class Statistics:
 
     def write(self, path: str | Path) -> None:
         """Write the statistics as JSON, atomically."""
-        atomic_write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        atomic_write_json(path, asdict(self))
 
 
 def set_statistics(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import re
 import secrets
 import shutil
@@ -48,6 +49,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8 so that a reader sees the old file or the new one, never a part."""
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: str | Path, value: object) -> None:
+    """Write plain lists and dicts as JSON for people to read, atomically."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:

@@ -11,7 +11,6 @@ compared, but counted.
 """
 
 import csv
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from unispector.data.checks.split_tables import all_pairs
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree
-from unispector.ops.files import atomic_path, atomic_write_text
+from unispector.ops.files import atomic_path, atomic_write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,8 +139,7 @@ def report_near_duplicates(
         unsurveyed=len(images.unsurveyed),
         counts=tuple(PairCount(*key, pairs, min(pairs, LISTED)) for key, pairs in counts.items()),
     )
-    text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-    atomic_write_text(tree.root / COUNTS_FILE, text + "\n")
+    atomic_write_json(tree.root / COUNTS_FILE, asdict(report))
     return report
 
 

@@ -1,7 +1,6 @@
 """Great Expectations on the data: every rule a set and the splits must hold, and the pages that show them."""
 
 import html
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from unispector.data.checks.split_tables import split_tables
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_text, replaced_folder
+from unispector.ops.files import atomic_write_json, atomic_write_text, replaced_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +81,7 @@ class CheckReport:
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
-        atomic_write_text(path, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        atomic_write_json(path, asdict(self))
 
 
 class DataDocs:

@@ -5,7 +5,6 @@
 test (file names relative to the set's raw folder).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from unispector.data.protocol.splits import (
     untestable,
 )
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_text, replaced_folder
+from unispector.ops.files import atomic_write_json, replaced_folder
 
 Part = Literal["unseen", "seen", "cross"]
 NAIVE_NOTE = (
@@ -164,7 +163,7 @@ class SplitReport:
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
-        atomic_write_text(path, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        atomic_write_json(path, asdict(self))
 
 
 def write_splits(

@@ -93,6 +93,10 @@ class Entry:
     marks: tuple[Mark, ...]
     size: tuple[int, int] | None = None
 
+    def category(self, defect: str) -> str:
+        """Name of a defect's category on this image."""
+        return f"{self.product}_{defect}" if self.product else defect
+
     @property
     def files(self) -> tuple[str, ...]:
         """The image and its mask files."""
