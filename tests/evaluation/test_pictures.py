@@ -65,6 +65,21 @@ def test_box_line_lies_on_the_scaled_box():
     assert not red[130:390, 110:290].any()
 
 
+@pytest.mark.parametrize("line", [2, 6])
+def test_a_line_of_any_width_leaves_the_region_free(line):
+    drawn = draw_regions(grey(512, 512), [Region((100, 100, 300, 200), None, "", (255, 0, 0), line)])
+    assert (drawn[102:198, 102:298] == 100).all()
+    assert (drawn[150, 80:100, 0] > 200).sum() == pytest.approx(line, abs=1)
+
+
+@pytest.mark.parametrize("line", [2, 6])
+def test_a_line_around_the_whole_picture_is_seen_on_all_sides(line):
+    drawn = draw_regions(grey(512, 512), [Region((0, 0, 512, 512), None, "", (255, 0, 0), line)])
+    red = (drawn[..., 0] > 200) & (drawn[..., 1] < 60)
+    for side in (red[:8, 256], red[-8:, 256], red[256, :8], red[256, -8:]):
+        assert side.sum() >= line
+
+
 @pytest.mark.parametrize(
     ("size", "shown"),
     [((256, 256), (512, 512)), ((64, 64), (512, 512)), ((600, 900), (600, 900)), ((100, 1000), (128, 1280))],

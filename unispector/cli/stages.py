@@ -1,5 +1,6 @@
 """`unispector stage`: the stages of the pipeline, as `dvc.yaml` calls them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,11 +84,22 @@ def stage_fingerprint() -> None:
 def stage_evaluate() -> None:
     """Judge every trained model on every set."""
     from unispector.stages.evaluate import evaluate_all
-    from unispector.stages.paths import MODELS, SPLITS, TRACKING
+    from unispector.stages.paths import TRACKING
     from unispector.tracking.run import TrackingStore
 
-    report = evaluate_all(params(), MODELS, SPLITS, REPORTS, TrackingStore(TRACKING))
+    report = evaluate_all(params(), Path(), TrackingStore(TRACKING))
     typer.echo(f"{len(report.rows)} evaluations: {REPORTS / 'metrics.json'}")
+
+
+@stage_app.command("sweep")
+def stage_sweep() -> None:
+    """Measure the main model with changed prompts and changed targets."""
+    from unispector.stages.paths import SWEEPS, TRACKING
+    from unispector.stages.sweep import sweep_all
+    from unispector.tracking.run import TrackingStore
+
+    report = sweep_all(params(), Path(), TrackingStore(TRACKING))
+    typer.echo(f"{len(report.rows)} evaluations: {SWEEPS}")
 
 
 @stage_app.command("report")

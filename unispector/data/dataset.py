@@ -1,5 +1,6 @@
 """Annotated images as samples of the detector, deterministic in (seed, index, epoch seed)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import (
     Augmentation,
+    ImageArray,
     Scene,
     pad_masks,
     resize_box,
@@ -38,6 +40,7 @@ class InstanceDataset:
         augment: random changes; None for evaluation.
         box_share: chance that an instance's prompt region is its filled box, not its mask.
         seed: of all chance.
+        change: what to do to every picture as it is read, its size kept; None = nothing.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class InstanceDataset:
         augment: Augmentation | None,
         box_share: float,
         seed: int,
+        change: Callable[[ImageArray], ImageArray] | None = None,
     ) -> None:
         self.class_names = annotations.class_names
         self._images = annotations.images
@@ -69,9 +73,15 @@ class InstanceDataset:
         self._augment = augment
         self._box_share = box_share
         self._seed = seed
+        self._change = change
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def instance_ids(self) -> tuple[int, ...]:
+        """Ids of all instances in the order of the samples' rows."""
+        return tuple(instance.id for instances in self._instances for instance in instances)
 
     def image_labels(self, index: int) -> tuple[int, ...]:
         """The class indices that occur in image `index`, ascending, each once."""
@@ -126,6 +136,8 @@ class InstanceDataset:
                 f"{path}: the image is {found} but its annotations say {record.width}x{record.height}; "
                 "mend width and height or restore the image"
             )
+        if self._change is not None:
+            image = self._change(image)
         size, image_hw = self._size, (record.height, record.width)
         masks = [self._mask(path, record, instance) for instance in instances]
         boxes = [resize_box(instance.bbox, image_hw, size) for instance in instances]

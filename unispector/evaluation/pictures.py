@@ -30,13 +30,13 @@ PALETTE: tuple[Colour, ...] = (
 )
 """RGB of the classes in turn; bright, and apart for the common kinds of colour blindness."""
 
-PROMPT_COLOUR: Colour = (255, 255, 255)
+WARNING_COLOUR: Colour = (255, 0, 0)
+"""RGB of what went wrong; in no palette."""
 
 _BACKGROUND: Colour = (24, 27, 33)
 _TEXT: Colour = (236, 239, 244)
 _MUTED: Colour = (150, 158, 172)
 _SHORTEST_SIDE, _LONGEST_SIDE = 512, 1280
-_AIR = 2  # pixels between a region and its box, so that the line hides nothing of a thin defect
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ class Region:
         mask: [h, w] bool, or None to draw the box alone.
         caption: text beside the box; empty for none.
         colour: RGB, 0 to 255.
+        line: width of the box's line in pixels of the drawing.
     """
 
     box_xyxy: tuple[float, float, float, float]
     mask: npt.NDArray[np.bool_] | None
     caption: str
     colour: Colour
+    line: int = 2
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,9 @@ def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
         if region.mask is not None:
             _tint(canvas, region.mask, region.colour)
     for region in regions:
-        x0, y0, x1, y1 = (round(value * scale) for value in region.box_xyxy)
-        corners = (x0 - _AIR, y0 - _AIR), (x1 + _AIR, y1 + _AIR)
-        cv2.rectangle(canvas, *corners, (0, 0, 0), 4, cv2.LINE_AA)
-        cv2.rectangle(canvas, *corners, region.colour, 2, cv2.LINE_AA)
+        x0, y0, x1, y1 = _frame(canvas, region, scale)
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), (0, 0, 0), region.line + 2, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), region.colour, region.line, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
     for region in reversed(regions):
         if region.caption:
@@ -156,15 +157,23 @@ def _tint(canvas: Image, mask: npt.NDArray[np.bool_], colour: Colour) -> None:
     cv2.drawContours(canvas, outline, -1, colour, 1, cv2.LINE_AA)
 
 
+def _frame(canvas: Image, region: Region, scale: float) -> tuple[int, int, int, int]:
+    """Where the box's line runs: around the region, so that it hides nothing thin, and in the picture."""
+    height, width = canvas.shape[:2]
+    air, edge = region.line // 2 + 1, region.line // 2
+    x0, y0, x1, y1 = (round(value * scale) for value in region.box_xyxy)
+    left, top = max(x0 - air, edge), max(y0 - air, edge)
+    return left, top, min(x1 + air, width - 1 - edge), min(y1 + air, height - 1 - edge)
+
+
 def _label(canvas: Image, region: Region, scale: float, taken: list[tuple[int, int, int, int]]) -> None:
     """Write the caption on a plate outside the box where there is room, clear of earlier plates."""
     size, pad = 17, 5
     height, width = canvas.shape[:2]
     text_width = _text_width(region.caption, size, 600)
     plate_w, plate_h = text_width + 2 * pad, size + 2 * pad
-    x0, y0, _, y1 = (round(value * scale) for value in region.box_xyxy)
-    y0, y1 = y0 - _AIR, y1 + _AIR
-    left = min(max(x0 - _AIR - 1, 0), max(width - plate_w, 0))
+    x0, y0, _, y1 = _frame(canvas, region, scale)
+    left = min(max(x0 - 1, 0), max(width - plate_w, 0))
     for top in (y0 - plate_h, y1 + 1, y0 + 1, y0 - 2 * plate_h, y1 + plate_h):
         plate = (left, top, left + plate_w, top + plate_h)
         if top >= 0 and top + plate_h <= height and not any(_overlap(plate, other) for other in taken):

@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from unispector.errors import DataError
+from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.coco_metrics import AveragePrecision, SetMetrics
+from unispector.evaluation.intervals import Interval
 
 Subset = Literal["unseen", "seen"]
 
@@ -38,6 +40,9 @@ class EvaluationRow:
         split_seed: seed of the split the model was trained on.
         prompt_seed: seed of the prompt draw.
         metrics: average precision in percent.
+        intervals: confidence interval of some of `FIGURES`, by figure.
+        alarms: false alarms on defect-free images, and recall at a fixed rate of them; None where the
+            set has no such images.
     """
 
     variant: str
@@ -46,17 +51,50 @@ class EvaluationRow:
     split_seed: int
     prompt_seed: int
     metrics: SetMetrics
+    intervals: dict[str, Interval]
+    alarms: AlarmFigures | None
+
+
+PictureKind = Literal["sample", "false alarm", "miss"]
 
 
 @dataclass(frozen=True)
 class PictureRecord:
-    """One picture of the report: its file relative to the report's folder, and what it shows."""
+    """One picture of the report.
+
+    Attributes:
+        file: relative to the report's folder.
+        kind: a `sample` drawn by lot, or one of the worst failures.
+        data_set, subset: of the evaluation it is from.
+        classes: what the target shows, or the class that failed.
+        image: file of the target.
+        note: what to look at, one line; empty for a sample.
+    """
 
     file: str
+    kind: PictureKind
     data_set: str
     subset: Subset
     classes: tuple[str, ...]
     image: str
+    note: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model that was evaluated.
+
+    Attributes:
+        variant: kind of model, see `VARIANTS`.
+        split_seed: of the split it was trained on.
+        fingerprint: hex SHA-256 of weights and model configuration.
+        provenance: what produced it (data hash, commit, training run ...).
+    """
+
+    variant: str
+    split_seed: int
+    fingerprint: str
+    provenance: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -93,10 +131,12 @@ class EvaluationReport:
     Attributes:
         rows: one per model, set, subset and prompt seed.
         pictures: those drawn, of the main variant.
+        models: those judged.
     """
 
     rows: tuple[EvaluationRow, ...]
     pictures: tuple[PictureRecord, ...]
+    models: tuple[ModelRecord, ...]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -109,18 +149,22 @@ class EvaluationReport:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(_row(row) for row in content["rows"])
             pictures = tuple(_picture(picture) for picture in content["pictures"])
+            models = tuple(ModelRecord(**model) for model in content["models"])
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage evaluate") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a record of evaluations; run the evaluate stage again") from error
         if not rows:
             raise DataError(f"{path}: no evaluations in it; run the evaluate stage again")
-        return cls(rows, pictures)
+        return cls(rows, pictures, models)
 
     def evaluation_json(self) -> str:
-        """Every row and picture, as JSON text."""
-        rows = [{**vars(row), "metrics": row.metrics.as_dict()} for row in self.rows]
-        content = {"rows": rows, "pictures": [vars(picture) for picture in self.pictures]}
+        """Every row, picture and model, as JSON text."""
+        content = {
+            "rows": [_row_as_dict(row) for row in self.rows],
+            "pictures": [vars(picture) for picture in self.pictures],
+            "models": [vars(model) for model in self.models],
+        }
         return json.dumps(content, indent=1) + "\n"
 
     def metrics_json(self) -> str:
@@ -168,7 +212,8 @@ class EvaluationReport:
         """Only the rows of the split seeds that every variant was evaluated on: a fair comparison."""
         seeds = [{row.split_seed for row in self.rows if row.variant == variant} for variant in self.variants]
         shared = set.intersection(*seeds)
-        return type(self)(tuple(row for row in self.rows if row.split_seed in shared), self.pictures)
+        rows = tuple(row for row in self.rows if row.split_seed in shared)
+        return type(self)(rows, self.pictures, self.models)
 
 
 def figure_of(metrics: SetMetrics, figure: str) -> float:
@@ -200,7 +245,21 @@ def class_scores(rows: Iterable[EvaluationRow], figure: str) -> dict[tuple[str, 
 
 
 def _row(content: Mapping[str, Any]) -> EvaluationRow:
-    return EvaluationRow(**{**content, "metrics": SetMetrics.from_dict(content["metrics"])})
+    parts = {
+        "metrics": SetMetrics.from_dict(content["metrics"]),
+        "intervals": {figure: Interval(**interval) for figure, interval in content["intervals"].items()},
+        "alarms": content["alarms"] and AlarmFigures(**content["alarms"]),
+    }
+    return EvaluationRow(**{**content, **parts})
+
+
+def _row_as_dict(row: EvaluationRow) -> dict[str, Any]:
+    parts = {
+        "metrics": row.metrics.as_dict(),
+        "intervals": {figure: vars(interval) for figure, interval in row.intervals.items()},
+        "alarms": row.alarms and vars(row.alarms),
+    }
+    return {**vars(row), **parts}
 
 
 def _picture(content: Mapping[str, Any]) -> PictureRecord:

@@ -38,5 +38,6 @@ def markdown_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[
 
 
 def escaped(text: str) -> str:
-    """Text as Markdown shows it to the letter."""
-    return "".join(f"\\{character}" if character in r"\`*_{}[]<>|" else character for character in text)
+    """Text as Markdown shows it to the letter, on one line."""
+    line = " ".join(text.splitlines())
+    return "".join(f"\\{character}" if character in r"\`*_{}[]<>|" else character for character in line)

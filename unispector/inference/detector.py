@@ -1,26 +1,32 @@
 """`UniSpector`: load a model once, encode prompts once, detect on any number of pictures."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import collate
-from unispector.data.transforms import resize_image
+from unispector.data.transforms import ImageArray, resize_image
+from unispector.errors import PromptBankError
+from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.marking import Geometry, Picture, Prompt, mark, read_picture
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SavedModel, load_model
-from unispector.structures import Detections, Sample
+from unispector.structures import Detections, ImageFeatures, Sample
 
 __all__ = ["Picture", "Prompt", "UniSpector"]
 
 Item = TypeVar("Item")
+
+LOGITS_AT_ONCE = 2**24
+"""Mask logits that are held at a time while many prompt banks are tried (64 MiB)."""
 
 
 class UniSpector:
@@ -41,6 +47,7 @@ class UniSpector:
         self.provenance = saved.provenance
         self._model = saved.model.eval()
         model = saved.config.model
+        self._queries = model.queries
         self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
         self._geometry = Geometry(
             image_size=saved.model.image_size,
@@ -84,7 +91,8 @@ class UniSpector:
         """
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         samples = (mark(prompt, names.index(prompt.label), self._geometry) for prompt in prompts)
-        return self._encode_samples(samples, names, batch_size)
+        vectors, labels = self._encode_samples(samples, batch_size)
+        return PromptBank.from_instances(vectors, labels, names, self.fingerprint)
 
     def encode_annotations(
         self,
@@ -105,6 +113,28 @@ class UniSpector:
             DataError: an image cannot be used.
             PromptBankError: a category has no instance; the message names it.
         """
+        return self.encode_instances(annotations, root, roi, batch_size).bank()
+
+    def encode_instances(
+        self,
+        annotations: Annotations,
+        root: str | Path,
+        roi: Literal["box", "mask"] = "box",
+        batch_size: int = 8,
+        change: Callable[[ImageArray], ImageArray] | None = None,
+    ) -> InstanceEmbeddings:
+        """Encode every annotated instance of a COCO file on its own; an image is encoded only once.
+
+        Args:
+            annotations: prompt images.
+            root: folder the file names are relative to.
+            roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
+            batch_size: pictures per forward pass.
+            change: what to do to every picture before it is looked at, its size kept; None = nothing.
+
+        Raises:
+            DataError: an image cannot be used.
+        """
         geometry = self._geometry
         dataset = InstanceDataset(
             annotations,
@@ -116,13 +146,16 @@ class UniSpector:
             augment=None,
             box_share=1.0 if roi == "box" else 0.0,
             seed=0,
+            change=change,
         )
         samples = (dataset.sample(index) for index in range(len(dataset)))
-        return self._encode_samples(samples, dataset.class_names, batch_size)
+        vectors, labels = self._encode_samples(samples, batch_size)
+        return InstanceEmbeddings(
+            vectors, labels, dataset.instance_ids, dataset.class_names, self.fingerprint
+        )
 
-    def _encode_samples(
-        self, samples: Iterable[Sample], class_names: Sequence[str], batch_size: int
-    ) -> PromptBank:
+    def _encode_samples(self, samples: Iterable[Sample], batch_size: int) -> tuple[Tensor, Tensor]:
+        """Embeddings [N, D] and labels [N] of all instances of the samples."""
         embeddings, labels = [torch.zeros(0, self._model.width)], [torch.zeros(0, dtype=torch.int64)]
         for chunk in _chunks(samples, batch_size):
             batch = collate(chunk).to(self.device)
@@ -130,8 +163,7 @@ class UniSpector:
                 features = self._model.encode_images(batch.images)
                 embeddings.append(self._model.encode_prompts(features, batch.prompts).float().cpu())
             labels.append(batch.prompts.labels.cpu())
-        instances = torch.cat(embeddings), torch.cat(labels)
-        return PromptBank.from_instances(*instances, class_names, self.fingerprint)
+        return torch.cat(embeddings), torch.cat(labels)
 
     def detect(
         self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
@@ -162,30 +194,90 @@ class UniSpector:
             DataError: while iterating, a picture is unreadable.
             PromptBankError: at once, the bank was made by another model.
         """
-        bank.check(self.fingerprint)
-        return self._stream(images, bank, batch_size, limit)
+        return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
+
+    def stream_banks(
+        self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int = 8, limit: int = 300
+    ) -> Iterator[tuple[Detections, ...]]:
+        """Detections of many banks on every picture, which is encoded only once for all of them.
+
+        Args:
+            images: as for `detect`.
+            banks: alternative prompts of the same classes, in the same order; at least one.
+            batch_size: pictures that are encoded together; changes speed, not results.
+            limit: (query, class) pairs kept per picture and bank.
+
+        Yields:
+            Per picture, the detections of each bank.
+
+        Raises:
+            DataError: while iterating, a picture is unreadable.
+            PromptBankError: at once, a bank was made by another model or has other classes.
+        """
+        for bank in banks:
+            bank.check(self.fingerprint)
+            if bank.class_names != banks[0].class_names:
+                raise PromptBankError(
+                    f"banks of different classes ({', '.join(bank.class_names)} and "
+                    f"{', '.join(banks[0].class_names)}) cannot be tried in one pass; make one pass for each"
+                )
+        return self._stream(images, banks[0].class_names, _prompts_of(banks), batch_size, limit)
 
     def _stream(
-        self, images: Iterable[Picture], bank: PromptBank, batch_size: int, limit: int
-    ) -> Iterator[Detections]:
+        self,
+        images: Iterable[Picture],
+        class_names: tuple[str, ...],
+        prompts: Tensor,
+        batch_size: int,
+        limit: int,
+    ) -> Iterator[tuple[Detections, ...]]:
+        prompts = prompts.to(self.device)
         for chunk in _chunks(images, batch_size):
-            yield from self._detect_batch([read_picture(image) for image in chunk], bank, limit)
+            pictures = [read_picture(image) for image in chunk]
+            sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+            features = self._encode_pictures(pictures)
+            found: list[list[Detections]] = [[] for _ in pictures]
+            for part in prompts.split(self._banks_at_once(features)):
+                results = iter(self._detect_features(features, part, class_names, sizes, limit))
+                for of_picture in found:
+                    of_picture.extend(islice(results, len(part)))
+            yield from map(tuple, found)
+
+    def _banks_at_once(self, features: ImageFeatures) -> int:
+        """How many banks are decoded together, so that their mask logits stay within memory."""
+        images, _, height, width = features.mask_features.shape
+        return max(LOGITS_AT_ONCE // (images * self._queries * height * width), 1)
 
     @torch.inference_mode()
-    def _detect_batch(self, pictures: Sequence[np.ndarray], bank: PromptBank, limit: int) -> list[Detections]:
+    def _encode_pictures(self, pictures: Sequence[np.ndarray]) -> ImageFeatures:
         size = self._geometry.image_size
         resized = np.stack([resize_image(picture, size) for picture in pictures])
         images = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
-        output = self._model.detect(self._model.encode_images(images), bank.embeddings.to(self.device))
+        return self._model.encode_images(images)
+
+    @torch.inference_mode()
+    def _detect_features(
+        self,
+        features: ImageFeatures,
+        prompts: Tensor,
+        class_names: tuple[str, ...],
+        sizes: Sequence[tuple[int, int]],
+        limit: int,
+    ) -> list[Detections]:
+        """Detections of K sets of prompts [K, C, D], those of the first picture first."""
         return postprocess(
-            output,
-            [(picture.shape[0], picture.shape[1]) for picture in pictures],
-            class_names=bank.class_names,
-            image_size=size,
+            self._model.detect(features, prompts),
+            [hw for hw in sizes for _ in range(len(prompts))],
+            class_names=class_names,
+            image_size=self._geometry.image_size,
             padded_size=self._geometry.padded_size,
             rules=self._rules,
             limit=limit,
         )
+
+
+def _prompts_of(banks: Sequence[PromptBank]) -> Tensor:
+    return torch.stack([bank.embeddings for bank in banks])
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -39,14 +39,16 @@ class PredictionHeads(nn.Module):
         Args:
             norm: the decoder's norm; class and mask heads see its output normalised once more
                 (as the published base does, whose weights expect it).
-            queries: [B, Q, D] normalised decoder tokens.
-            prompts: [B, C, D] normalised prompt tokens of the same layer.
-            boxes: [B, Q, 4], passed on.
+            queries: [N, Q, D] normalised decoder tokens; the B images' in order, equally many of each.
+            prompts: [N, C, D] normalised prompt tokens of the same layer.
+            boxes: [N, Q, 4], passed on.
             mask_features: [B, D, h, w].
         """
         queries, prompts = norm(queries), norm(prompts)
         logits = (queries @ self.classes) @ (prompts @ self.classes).transpose(1, 2)
         if self.class_bias is not None:
             logits = logits + self.class_bias
-        masks = torch.einsum("bqd,bdhw->bqhw", self.mask(queries), mask_features)
+        filters = self.mask(queries).view(len(mask_features), -1, queries.shape[-1])
+        masks = torch.einsum("bqd,bdhw->bqhw", filters, mask_features)
+        masks = masks.view(*queries.shape[:2], *mask_features.shape[-2:])
         return LayerPrediction(logits=logits, boxes=boxes, masks=masks)

@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unispector.ops.boxes import cxcywh_to_xyxy, masks_to_boxes
-from unispector.ops.rle import encode_rle
+from unispector.ops.boxes import cxcywh_to_xyxy
+from unispector.ops.mask_runs import masks_from_logits
 from unispector.structures import Detections, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
-BACKGROUND = -10.0  # logit outside of it
-CHUNK_PIXELS = 2**25  # mask pixels resized at a time, so that large images stay within memory
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ def postprocess(
     """Turn the last layer's predictions into detections.
 
     The best `limit` (query, class) pairs are kept; a score is the class probability times the mean
-    mask probability inside the mask, as in MaskDINO.
+    mask probability inside the mask, as in MaskDINO (there taken over pixels, here over the cells of
+    the mask logits).
 
     Args:
         output: predictions for B images.
@@ -60,35 +58,49 @@ def postprocess(
         B detections, best first; a detection whose mask is empty is dropped.
     """
     prediction = output.layers[-1]
-    results = []
-    for logits, boxes, masks, hw in zip(
-        prediction.logits.float(),
-        prediction.boxes.float(),
-        prediction.masks.float(),
+    items = zip(
+        prediction.logits.float().sigmoid().cpu(),
+        prediction.boxes.float().cpu(),
+        prediction.masks.float().cpu(),
         original_hw,
         strict=True,
-    ):
-        probabilities = logits.sigmoid().flatten()
-        order = probabilities.argsort(descending=True, stable=True)[:limit]
-        query, label = order // logits.shape[1], order % logits.shape[1]
-        used, position = query.unique(return_inverse=True)
-        used_masks = _confined(masks[used], boxes[used]) if rules.confine_masks else masks[used]
-        rles, quality, around = _masks(used_masks, hw, image_size, padded_size)
-        scores = probabilities[order] * quality[position]
-        stretch = padded_size / image_size
-        corners = around[position] if rules.tight_boxes else _in_pixels(boxes[query], hw, stretch)
-        ranking = _ranking(scores, corners, label, rules.nms_iou)
-        results.append(
-            Detections(
-                boxes_xyxy=corners[ranking].cpu(),
-                scores=scores[ranking].cpu(),
-                labels=label[ranking].cpu(),
-                masks_rle=tuple(rles[i] for i in position[ranking].tolist()),
-                class_names=class_names,
-                image_hw=hw,
-            )
-        )
-    return results
+    )
+    frame = (image_size, padded_size)
+    return [_detections(*item, class_names, frame, rules, limit) for item in items]
+
+
+def _detections(
+    probabilities: Tensor,
+    boxes: Tensor,
+    masks: Tensor,
+    hw: tuple[int, int],
+    class_names: tuple[str, ...],
+    frame: tuple[int, int],
+    rules: Rules,
+    limit: int,
+) -> Detections:
+    """One image's detections from its [Q, C] probabilities, [Q, 4] boxes and [Q, h, w] mask logits."""
+    best = probabilities.flatten()
+    order = best.argsort(descending=True, stable=True)[:limit]
+    query, label = order // probabilities.shape[1], order % probabilities.shape[1]
+    used, position = query.unique(return_inverse=True)
+    cells = masks.shape[-1]
+    windows = _windows(boxes[used], cells, GROWTH if rules.confine_masks else torch.inf)
+    runs = masks_from_logits(masks[used].numpy(), windows.numpy(), cells * frame[0] / frame[1], hw)
+    scores = best[order] * torch.from_numpy(runs.quality * (runs.areas > 0))[position]
+    if rules.tight_boxes:
+        corners = torch.from_numpy(runs.boxes_xyxy)[position]
+    else:
+        corners = _in_pixels(boxes[query], hw, frame[1] / frame[0])
+    ranking = _ranking(scores, corners, label, rules.nms_iou)
+    return Detections(
+        boxes_xyxy=corners[ranking],
+        scores=scores[ranking],
+        labels=label[ranking],
+        masks_rle=tuple(runs.rle(i) for i in position[ranking].tolist()),
+        class_names=class_names,
+        image_hw=hw,
+    )
 
 
 def _ranking(scores: Tensor, corners: Tensor, label: Tensor, nms_iou: float) -> Tensor:
@@ -109,35 +121,11 @@ def _in_pixels(boxes: Tensor, hw: tuple[int, int], stretch: float) -> Tensor:
     return corners.minimum(limits).flatten(1)
 
 
-def _confined(logits: Tensor, boxes: Tensor) -> Tensor:
-    """Mask logits [n, h, w], background outside of their boxes [n, 4] grown by a fifth and a cell."""
-    height, width = logits.shape[1:]
-    y = (torch.arange(height, device=logits.device) + 0.5) / height
-    x = (torch.arange(width, device=logits.device) + 0.5) / width
-    cx, cy, w, h = boxes[..., None].unbind(1)
-    in_columns = (x - cx).abs() < w * (GROWTH / 2) + 1 / width
-    in_rows = (y - cy).abs() < h * (GROWTH / 2) + 1 / height
-    return logits.masked_fill(~(in_rows[:, :, None] & in_columns[:, None]), BACKGROUND)
-
-
-def _masks(
-    logits: Tensor, hw: tuple[int, int], image_size: int, padded_size: int
-) -> tuple[list[dict[str, object]], Tensor, Tensor]:
-    """RLE at the original size, mean probability inside and tight xyxy box, for mask logits [n, h, w]."""
-    per_chunk = max(CHUNK_PIXELS // max(hw[0] * hw[1], padded_size**2), 1)
-    rles: list[dict[str, object]] = []
-    qualities, boxes = [], []
-    for chunk in logits.split(per_chunk):
-        if padded_size != image_size:
-            frame = F.interpolate(
-                chunk[None], (padded_size, padded_size), mode="bilinear", align_corners=False
-            )
-            frame = frame[..., :image_size, :image_size]
-        else:
-            frame = chunk[None]
-        full = F.interpolate(frame, hw, mode="bilinear", align_corners=False)[0]
-        inside = full > 0
-        qualities.append((full.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6))
-        boxes.append(masks_to_boxes(inside))
-        rles += encode_rle(inside.cpu().numpy())
-    return rles, torch.cat(qualities), torch.cat(boxes)
+def _windows(boxes: Tensor, cells: int, growth: float) -> Tensor:
+    """Cells whose centre lies in a box [n, 4] grown by a factor and a cell: top, left, bottom, right."""
+    half = boxes[:, 2:] * (growth / 2) + 1 / cells
+    low, high = ((boxes[:, :2] + offset) * cells for offset in (-half, half))
+    # A cell's centre is half a cell in; a centre on the edge itself is outside.
+    first, last = (low - 0.5).floor() + 1, (high - 0.5).ceil()
+    corners = torch.stack((first[:, 1], first[:, 0], last[:, 1], last[:, 0]), dim=1)
+    return corners.nan_to_num().clamp(0, cells).long()

@@ -48,21 +48,24 @@ class PromptGuidedSelection(nn.Module):
 
         Args:
             features: of B images.
-            prompts: [B, C, D] class prompts, C >= 1.
+            prompts: [N, C, D] class prompts, C >= 1: the B images' in order, equally many of each.
             valid: share of the padded frame's side that holds image, S / P.
 
         Returns:
-            Q queries an image (all T tokens when T < Q), with relevance logits of every token.
+            Q queries for each of the N prompts (all T tokens when T < Q), with relevance logits of
+            every token.
         """
+        batch, width = len(features.memory), prompts.shape[-1]
         with torch.autocast(features.memory.device.type, enabled=False):
             tokens = self.norm(self.project(features.memory.float()))
-            cosine = F.normalize(tokens, dim=-1) @ F.normalize(prompts.float(), dim=-1, eps=1e-6).transpose(
-                1, 2
-            )
+            directions = F.normalize(prompts.float(), dim=-1, eps=1e-6).view(batch, -1, width)
+            cosine = directions @ F.normalize(tokens, dim=-1).transpose(1, 2)
+            cosine = cosine.view(*prompts.shape[:2], -1).transpose(1, 2)
             anchors, usable = _anchors(features.level_hw, valid, tokens.device)
             scores = (self.scale * cosine.amax(-1)).masked_fill(~usable, -torch.inf)
             indices, weights = self._choose(scores)
-        chosen = tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))
+        image = torch.arange(batch, device=indices.device).repeat_interleave(len(prompts) // batch)
+        chosen = tokens[image[:, None], indices]
         return QuerySelection(
             content=chosen * weights[..., None],
             reference=inverse_sigmoid(anchors)[indices] + self.box(chosen),
@@ -95,9 +98,9 @@ class LearnedQueries(nn.Module):
         self.reference = nn.Parameter(torch.randn(queries, 4))
 
     def forward(self, features: ImageFeatures, prompts: Tensor, valid: float) -> QuerySelection:
-        """The same Q queries for every image; `prompts` and `valid` play no part."""
-        del prompts, valid
-        batch = len(features.memory)
+        """The same Q queries for every row of `prompts`; their values and the rest play no part."""
+        del features, valid
+        batch = len(prompts)
         return QuerySelection(
             content=self.content.expand(batch, -1, -1),
             reference=self.reference.expand(batch, -1, -1),

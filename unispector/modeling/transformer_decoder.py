@@ -17,8 +17,8 @@ class DecoderState:
     """One decoder layer's result.
 
     Attributes:
-        tokens: [B, L, D], normalised once.
-        boxes: [B, L, 4] cxcywh in [0, 1].
+        tokens: [N, L, D], normalised once.
+        boxes: [N, L, 4] cxcywh in [0, 1].
     """
 
     tokens: Tensor
@@ -40,12 +40,19 @@ class DecoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, boxes: Tensor, blocked: Tensor, features: ImageFeatures
     ) -> Tensor:
-        """[B, L, D] tokens with positions [B, L, D], boxes [B, L, 4] and mask [B, L, L] to [B, L, D]."""
+        """[N, L, D] tokens with positions [N, L, D], boxes [N, L, 4] and mask [N, L, L] to [N, L, D]."""
         keys = tokens + positions
         mask = blocked.repeat_interleave(self.self_attention.num_heads, dim=0)
         attended, _ = self.self_attention(keys, keys, tokens, attn_mask=mask, need_weights=False)
         tokens = self.self_norm(tokens + attended)
-        attended = self.cross_attention(tokens + positions, boxes, features.memory, features.level_hw)
+        # To the image all tokens are alike: rows of one image go together, its values are projected once.
+        rows = (len(features.memory), -1)
+        attended = self.cross_attention(
+            (tokens + positions).view(*rows, tokens.shape[-1]),
+            boxes.view(*rows, 4),
+            features.memory,
+            features.level_hw,
+        ).view_as(tokens)
         out: Tensor = self.feedforward(self.cross_norm(tokens + attended))
         return out
 
@@ -79,9 +86,9 @@ class TransformerDecoder(nn.Module):
         """Decode.
 
         Args:
-            tokens: [B, L, D] contents.
-            reference: [B, L, 4] box logits.
-            blocked: [B, L, L] bool, True = may not attend.
+            tokens: [N, L, D] contents; N rows are the B images' in order, equally many of each.
+            reference: [N, L, 4] box logits.
+            blocked: [N, L, L] bool, True = may not attend.
             features: of the B images.
 
         Returns:

@@ -94,12 +94,13 @@ class UniSpectorModel(nn.Module):
 
         Args:
             features: of B images.
-            prompts: [C, D] class prompts (mean embedding of each class), C >= 1.
+            prompts: [K, C, D]: K alternative sets of C class prompts (mean embedding of each class). What
+                depends on the image alone is computed once for all of them.
 
         Returns:
-            The last layer's predictions.
+            The last layer's predictions: B * K rows, the K of the first image first.
         """
-        prompts = prompts.to(features.memory).expand(len(features.memory), -1, -1)
+        prompts = prompts.to(features.memory).repeat(len(features.memory), 1, 1)
         return self._decode(features, prompts, None, last_only=True)
 
     def forward(

@@ -10,6 +10,11 @@ CHECKPOINTS = Path("artifacts/checkpoints")
 TRACKING = Path("artifacts/mlflow")
 TRAINING_CURVES = Path("reports/training")
 TRAINING_SUMMARY = Path("reports/training.json")
+EVALUATION = Path("reports/evaluation.json")
+METRICS = Path("reports/metrics.json")
+PICTURES = Path("reports/pictures")
+PROMPT_SPACE = Path("reports/prompt_space.json")
+SWEEPS = Path("reports/sweeps.json")
 STATISTICS = Path("reports/statistics.json")
 STATISTICS_PAGE = Path("reports/statistics.md")
 STATISTICS_FIGURE = Path("reports/statistics.png")
@@ -30,3 +35,8 @@ def survey_file(set_name: str) -> Path:
 def check_report(set_name: str) -> Path:
     """What `validate` found."""
     return Path("reports/validation") / f"{set_name}.json"
+
+
+def dropped_file(set_name: str) -> Path:
+    """The table of what `convert` left out of a set."""
+    return Path("data/insa") / f"{set_name}.dropped.csv"

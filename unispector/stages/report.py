@@ -1,9 +1,13 @@
-"""Stage `report`: the evaluation as pages a person reads."""
+"""Stage `report`: the evaluation as pages a person reads, and as plain numbers."""
 
+import io
+from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from unispector.data.checks.duplicates import COUNTS_FILE, NearDuplicates
@@ -12,11 +16,23 @@ from unispector.data.convert import ConversionFiles, ConversionReport
 from unispector.data.protocol.split_tree import SplitReport, SplitTree
 from unispector.data.statistics import Statistics
 from unispector.errors import DataError
-from unispector.evaluation.data_section import DataRecord, data_section
+from unispector.evaluation.content import PreparedSection
+from unispector.evaluation.data_section import DataRecord
 from unispector.evaluation.page import html_page
-from unispector.evaluation.report import markdown, terminal_table
-from unispector.evaluation.results import EvaluationReport
-from unispector.ops.files import atomic_write_text
+from unispector.evaluation.prepared import data_part, prompt_space_part, robustness_part
+from unispector.evaluation.prompt_space import read_records
+from unispector.evaluation.report import Sources, report_content, terminal_table
+from unispector.evaluation.report_files import markdown, plain_report
+from unispector.evaluation.results import EvaluationReport, PictureRecord
+from unispector.evaluation.sweep_section import chart_pngs
+from unispector.evaluation.sweeps import SweepReport
+from unispector.ops.files import (
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    read_image,
+    replaced_folder,
+)
 from unispector.stages.paths import (
     DATA_DOCS,
     SPLIT_CHECKS,
@@ -27,6 +43,7 @@ from unispector.stages.paths import (
     annotation_file,
     check_report,
 )
+from unispector.stages.timings import read_timings
 from unispector.tracking.run import TrackingStore
 
 if TYPE_CHECKING:
@@ -34,35 +51,79 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+CHARTS = "robustness"
+"""Folder of the Markdown page's charts, beside it."""
+
+SCORED_ON_PROMPTS = (
+    "Scored on prompts: the official files have no targets, so the models are judged on the very images they "
+    "were prompted with. The figures are higher than on other images."
+)
+_PICTURE_QUALITY = 78  # WebP; the drawn lines stay crisp at a quarter of the JPEG's size
+
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What the stage wrote: the HTML page, and the same as Markdown."""
+    """What the stage wrote: the HTML page, the same as Markdown, and its numbers as JSON."""
 
     page: Path
     markdown: Path
+    numbers: Path
 
 
 def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
-    """Write `index.html` and `report.md` from `evaluation.json` and `pictures/`, all in one folder.
+    """Write `index.html`, `report.md` and `report.json` from what the stages before left.
 
-    Where the statistics stage has run, the page also tells of the data; what it tells comes from the
-    files that the stages of the same project wrote.
+    The page needs no other file. The Markdown links `pictures/` and, where there are sweeps, the charts
+    written to `robustness/`. Parts whose stage has not run (statistics, sweep) are left out.
 
     Args:
         reports: the project's folder `reports`, which the evaluate stage wrote to.
         tracking: the experiment store the pages point to.
 
     Raises:
-        DataError: `evaluation.json` or a file on the data is absent or damaged.
+        DataError: `evaluation.json`, a picture it names or a file of another stage is absent or damaged.
     """
     evaluation = EvaluationReport.read(reports / "evaluation.json")
-    files = ReportFiles(reports / "index.html", reports / "report.md")
-    ui_command, root = tracking.ui_command(), reports.parent
-    data = data_section(_read_data(root)) if (root / STATISTICS).is_file() else ""
-    atomic_write_text(files.markdown, markdown(evaluation, ui_command))
-    atomic_write_text(files.page, html_page(evaluation, ui_command, data))
+    root = reports.parent
+    record = _read_data(root) if (root / STATISTICS).is_file() else None
+    sweeps, spaces = reports / "sweep.json", reports / "prompt_space.json"
+    content = report_content(
+        Sources(
+            evaluation=evaluation,
+            ui_command=tracking.ui_command(),
+            robustness=_robustness(SweepReport.read(sweeps), reports) if sweeps.is_file() else None,
+            prompt_space=prompt_space_part(read_records(spaces)) if spaces.is_file() else None,
+            data=data_part(record) if record else None,
+            timings=read_timings(root),
+            warnings=(SCORED_ON_PROMPTS,) if record and record.splits.scored_on_prompts else (),
+        )
+    )
+    files = ReportFiles(reports / "index.html", reports / "report.md", reports / "report.json")
+    page = html_page(content, _images(evaluation.pictures, reports))
+    atomic_write_json(files.numbers, plain_report(content))
+    atomic_write_text(files.markdown, markdown(content))
+    atomic_write_text(files.page, page)
     return files
+
+
+def _robustness(sweeps: SweepReport, reports: Path) -> PreparedSection:
+    """The part on the sweeps, and the charts of its Markdown."""
+    with replaced_folder(reports / CHARTS) as folder:
+        for name, drawing in chart_pngs(sweeps).items():
+            atomic_write_bytes(folder / f"{name}.png", drawing)
+        paths = {path.stem: f"{CHARTS}/{path.name}" for path in folder.iterdir()}
+    return robustness_part(sweeps, paths)
+
+
+def _images(pictures: Iterable[PictureRecord], reports: Path) -> dict[str, str]:
+    """Data URI of every picture, by its file."""
+    return {picture.file: _data_uri(reports / picture.file) for picture in pictures}
+
+
+def _data_uri(path: Path) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(read_image(path)).save(buffer, format="WEBP", quality=_PICTURE_QUALITY)
+    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _read_data(root: Path) -> DataRecord:

@@ -1,10 +1,15 @@
 """MLflow runs in a local SQLite store: the only module that knows MLflow."""
 
+import json
 import logging
+import math
 import os
+import re
 import shlex
+import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,25 +25,29 @@ logger = logging.getLogger(__name__)
 JOB_TAG = "job"
 MODEL_TAG = "model_directory"
 
-_PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
-_PARAM_LENGTH, _PARAMS_AT_ONCE = 6000, 100
+_PARENT_TAG, _TABLES_TAG = "mlflow.parentRunId", "mlflow.loggedArtifacts"
+_PARAM_LENGTH = 6000
+_PARAMS_AT_ONCE, _TAGS_AT_ONCE, _METRICS_AT_ONCE = 100, 100, 1000
 _opening = threading.Lock()
 
 
 class TrackedRun:
     """One run, open for logging; made by `TrackingStore.run`."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, root: Path) -> None:
+    def __init__(self, client: "MlflowClient", run_id: str, root: Path, *, reopened: bool = False) -> None:
         """Wrap an existing run.
 
         Args:
             client: of the store the run lives in.
             run_id: MLflow's id.
             root: the store's folder; model directories are recorded relative to it.
+            reopened: an earlier attempt at the same job may have recorded metrics already.
         """
         self.run_id = run_id
         self._client = client
         self._root = root
+        self._reopened = reopened
+        self._recorded: dict[str, dict[int, float]] = {}
         self._warned = False
 
     def params(self, values: Mapping[str, object]) -> None:
@@ -54,26 +63,72 @@ class TrackedRun:
             self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_AT_ONCE])
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers at a step; trouble with the store is warned of once and never stops training."""
-        import time
+        """Record numbers at a step; trouble with the store is warned of once and never stops training.
 
-        from mlflow.entities import Metric
+        A job that went on from a checkpoint comes to some steps again: what its run recorded of them
+        before it was reopened stays.
+        """
         from mlflow.exceptions import MlflowException
 
-        now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, step) for key, value in values.items()]
         try:
-            self._client.log_batch(self.run_id, metrics=entries)
+            self._log([(key, step, float(value)) for key, value in values.items() if self._is_new(key, step)])
         except (MlflowException, OSError) as error:
             if not self._warned:
-                reason = " ".join(str(error).split())
-                logger.warning("run %s: metrics of step %d were not recorded (%s)", self.run_id, step, reason)
+                logger.warning(
+                    "run %s: metrics of step %d were not recorded (%s)", self.run_id, step, _one_line(error)
+                )
             self._warned = True
+
+    def results(self, curves: Mapping[str, Mapping[int, float]]) -> None:
+        """Record final figures, in a run that may have some from an earlier time already.
+
+        Args:
+            curves: metric -> step -> value; a figure that is no curve has step 0. What is not finite is
+                left out, as is what the run has already; a changed value becomes the step's latest.
+
+        Raises:
+            MlflowException: trouble with the store, or a name MLflow does not take (`metric_part`).
+        """
+        latest = self._client.get_run(self.run_id).data.metrics
+        entries = []
+        for key, curve in curves.items():
+            # MLflow tells all latest values at once, but a history only one by one.
+            known = dict.fromkeys(curve, latest.get(key))
+            if key in latest and len(curve) > 1:
+                known = {**dict.fromkeys(curve), **self._history(key)}
+            entries += [
+                (key, step, value)
+                for step, value in curve.items()
+                if math.isfinite(value) and value != known[step]
+            ]
+        self._log(entries)
+
+    def _log(self, entries: Sequence[tuple[str, int, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, step) for key, step, value in entries]
+        for start in range(0, len(metrics), _METRICS_AT_ONCE):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
+
+    def _is_new(self, key: str, step: int) -> bool:
+        if not self._reopened:
+            return True
+        if key not in self._recorded:
+            self._recorded[key] = self._history(key)
+        return step not in self._recorded[key]
+
+    def _history(self, key: str) -> dict[int, float]:
+        """Step -> value, the latest where a step has several."""
+        return {entry.step: entry.value for entry in self._client.get_metric_history(self.run_id, key)}
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags; an existing one is replaced."""
-        for key, value in values.items():
-            self._client.set_tag(self.run_id, key, value)
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(key, value) for key, value in values.items()]
+        for start in range(0, len(tags), _TAGS_AT_ONCE):
+            self._client.log_batch(self.run_id, tags=tags[start : start + _TAGS_AT_ONCE])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or all of a directory, into the run's artifacts.
@@ -90,12 +145,19 @@ class TrackedRun:
     def table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Record rows as the table `<name>.json`, which MLflow's pages can show and compare.
 
+        MLflow's own `log_table` adds to a table that is there; this one takes its place.
+
         Args:
             name: file name without suffix, `/` for folders.
-            rows: the same keys in each; at least one.
+            rows: the same keys in each; at least one. A value that is not finite is left empty.
         """
-        columns = {key: [row[key] for row in rows] for key in rows[0]}
-        self._client.log_table(self.run_id, columns, f"{name}.json")
+        file = f"{name}.json"
+        data = [[_json_value(row[key]) for key in rows[0]] for row in rows]
+        content = {"columns": list(rows[0]), "data": data}
+        self._client.log_text(self.run_id, json.dumps(content), file)
+        tables = json.loads(self._client.get_run(self.run_id).data.tags.get(_TABLES_TAG, "[]"))
+        if file not in [table["path"] for table in tables]:
+            self.tags({_TABLES_TAG: json.dumps([*tables, {"path": file, "type": "table"}])})
 
     def model_directory(self, directory: Path) -> None:
         """Record where this run's model was saved, so that the run's id can stand for the model."""
@@ -144,10 +206,11 @@ class TrackingStore:
         run_id = self._run_of_job(experiment_id, tags.get(JOB_TAG))
         if run_id is None:
             run_id = client.create_run(experiment_id, tags=everything, run_name=name).info.run_id
+            run = TrackedRun(client, run_id, self.root)
         else:
             client.update_run(run_id, status="RUNNING", name=name)
-        run = TrackedRun(client, run_id, self.root)
-        run.tags({**everything, _NAME_TAG: name})
+            run = TrackedRun(client, run_id, self.root, reopened=True)
+            run.tags(everything)
         with self._ending(run):
             yield run
 
@@ -159,6 +222,36 @@ class TrackingStore:
         """
         self._tags_of(run_id)
         return TrackedRun(self._client(), run_id, self.root)
+
+    def latest(self, experiment: str, tag: str, value: str) -> TrackedRun | None:
+        """The run with this tag that ended last, to add to; None without one."""
+        if not (self.root / "mlflow.db").exists():
+            return None
+        client = self._client()
+        known = client.get_experiment_by_name(experiment)
+        query, order = f"tags.`{tag}` = '{value}'", ["attributes.end_time DESC"]
+        found = known and client.search_runs([known.experiment_id], query, max_results=1, order_by=order)
+        return TrackedRun(client, found[0].info.run_id, self.root) if found else None
+
+    @contextmanager
+    def unfailing(self, what: str) -> Iterator[None]:
+        """Where trouble with the store is only warned of: what is recorded there lies on the disk too.
+
+        Args:
+            what: is recorded in the block, for the warning.
+        """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            logger.warning(
+                "%s: %s was not recorded in full (%s); its files are complete",
+                self.root,
+                what,
+                _one_line(error),
+            )
 
     def model_directory(self, run_id: str) -> Path:
         """Directory of the model a run has saved.
@@ -208,11 +301,14 @@ class TrackingStore:
             if self._connection is None:
                 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
                 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-                for noisy in ("alembic", "mlflow.store.db.utils"):
-                    logging.getLogger(noisy).setLevel(logging.WARNING)
+                logging.getLogger("alembic").setLevel(logging.WARNING)
+                # Its errors are raised too; here they would come with the whole SQL and a traceback.
+                logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
                 from mlflow import MlflowClient
 
                 (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
+                # Where this fails MLflow would try again for most of an hour.
+                sqlite3.connect(self.root / "mlflow.db").close()
                 client = MlflowClient(tracking_uri=self.uri)
                 client.search_experiments(max_results=1)
                 self._connection = client
@@ -248,6 +344,23 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             result[f"{prefix}{key}"] = value
     return result
+
+
+def metric_part(name: str) -> str:
+    """`name` as one part of a metric's name, which MLflow shows and groups by `/`.
+
+    Letters, digits, `_`, `-`, `.` and spaces stay; anything else becomes its code point, `:2b:` for
+    `+`, so that different names stay different.
+    """
+    return re.sub(r"[^\w .-]|^\.+$", lambda part: "".join(f":{ord(sign):x}:" for sign in part[0]), name)
+
+
+def _json_value(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _shortest(path: Path) -> str:

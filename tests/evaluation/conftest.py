@@ -1,0 +1,68 @@
+"""A made-up evaluation with everything a report can show, and hostile names."""
+
+import pytest
+
+from unispector.evaluation.alarms import AlarmFigures
+from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
+from unispector.evaluation.intervals import Interval
+from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord, PictureRecord
+
+HOSTILE = "<b>&\"'|`x"
+
+
+def precision(value, size=True):
+    sizes = {"small": None, "medium": SizeAP(value / 2, 2), "large": SizeAP(value, 1) if size else None}
+    classes = {HOSTILE: ClassAP(value / 2, value, value / 4, 3), "hole": None}
+    return AveragePrecision(value / 2, value, value / 4, classes, sizes)
+
+
+def make_row(variant, data_set, subset, seeds, value, half_width=None, alarms=None, size=True):
+    """An evaluation whose boxes have an AP50 of `value` and its masks of half as much."""
+    intervals = {}
+    if half_width is not None:
+        intervals = {
+            "bbox.AP50": Interval(value - half_width, value + half_width),
+            "segm.AP50": Interval(value / 2 - half_width, value / 2 + half_width),
+        }
+    metrics = SetMetrics(precision(value, size), precision(value / 2, size), 5, 3)
+    return EvaluationRow(variant, data_set, subset, *seeds, metrics, intervals, alarms)
+
+
+def make_alarms(false_alarms, recall):
+    return AlarmFigures(8, 0.3, false_alarms, 0.1, 0.625, recall, recall / 2)
+
+
+@pytest.fixture
+def new_row():
+    return make_row
+
+
+@pytest.fixture
+def hostile():
+    return HOSTILE
+
+
+@pytest.fixture
+def evaluation():
+    """Two sets, three models, of which the main one has seeds the others lack."""
+    rows = (
+        make_row("unispector", "tile", "unseen", (42, 1), 40.0, 3.0, make_alarms(0.5, 60.0)),
+        make_row("unispector", "tile", "unseen", (42, 2), 50.0, 5.0, make_alarms(1.5, 80.0), size=False),
+        make_row("unispector", "tile", "unseen", (82, 1), 60.0, 4.0, make_alarms(1.0, 70.0)),
+        make_row("unispector", "tile", "seen", (42, 1), 90.0, 2.0),
+        make_row("base", "tile", "unseen", (42, 1), 20.0, 3.0, make_alarms(4.0, 10.0)),
+        make_row("untrained", "tile", "unseen", (42, 1), 1.0, 1.0, make_alarms(2.0, 0.0)),
+        make_row("unispector", HOSTILE, "unseen", (42, 1), 10.0, 3.0),
+    )
+    pictures = (
+        PictureRecord("pictures/a b-01.jpg", "sample", "tile", "unseen", (HOSTILE, "hole"), "x/1.png", ""),
+        PictureRecord("pictures/a b-02.jpg", "sample", "tile", "seen", ("hole",), "x/2.png", ""),
+        PictureRecord("pictures/f-01.jpg", "false alarm", HOSTILE, "unseen", ("hole",), HOSTILE, "0.9 here"),
+        PictureRecord("pictures/m-01.jpg", "miss", "tile", "unseen", ("hole",), "x/4.png", HOSTILE),
+    )
+    origins = {"data_sha256": "d" * 64, "git_commit": "c" * 40 + "-dirty", HOSTILE: HOSTILE}
+    models = (
+        ModelRecord("unispector", 42, "f" * 64, origins),
+        ModelRecord("base", 42, "e" * 64, {}),
+    )
+    return EvaluationReport(rows, pictures, models)

@@ -1,0 +1,267 @@
+"""What a report says, apart from how it looks: from it come the page, the Markdown and the plain numbers."""
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from unispector.evaluation.intervals import Interval
+from unispector.evaluation.results import PictureRecord
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of one or several evaluations.
+
+    Attributes:
+        mean: over the evaluations.
+        deviation: standard deviation (population) over them; None where there is but one.
+        interval: 95 % confidence interval; None where there is none.
+    """
+
+    mean: float
+    deviation: float | None = None
+    interval: Interval | None = None
+
+    def text(self, digits: int) -> str:
+        """`41.2 ± 3.1`, without the interval."""
+        mean = f"{self.mean:.{digits}f}"
+        return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
+
+    def plain(self) -> object:
+        """For JSON; a bare number where there is neither spread nor interval."""
+        parts = {"mean": self.mean, "std": self.deviation}
+        if self.interval is not None:
+            parts |= {"low": self.interval.low, "high": self.interval.high}
+        given = {name: _plain_number(value) for name, value in parts.items() if value is not None}
+        return given["mean"] if len(given) == 1 else given
+
+
+@dataclass(frozen=True)
+class BoxesMasks:
+    """A figure of boxes and of masks in one cell; None = not given."""
+
+    boxes: float | None
+    masks: float | None
+
+    def text(self, digits: int) -> str:
+        """`38.2 / 36.9`."""
+        return f"{cell_text(self.boxes, digits)} / {cell_text(self.masks, digits)}"
+
+    def plain(self) -> object:
+        """For JSON."""
+        return {"boxes": plain_cell(self.boxes), "masks": plain_cell(self.masks)}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A time in seconds."""
+
+    seconds: float
+
+    def text(self, _digits: int) -> str:
+        """`12.3 s`, `4 min 07 s` or `1 h 02 min`."""
+        if self.seconds < 59.95:
+            return f"{self.seconds:.1f} s"
+        minutes, seconds = divmod(round(self.seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+    def plain(self) -> object:
+        """For JSON, in seconds."""
+        return _plain_number(self.seconds)
+
+
+Cell: TypeAlias = str | int | float | Measured | BoxesMasks | Duration | None
+"""What a table's cell holds; None = there is nothing to say."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers: its heading, and the digits after the point."""
+
+    title: str
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table's row, as many cells as the table has columns; `main` rows stand out."""
+
+    cells: tuple[Cell, ...]
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        key: its name among the section's plain numbers.
+        texts: headings of the first columns, which hold text; a page leaves out a first cell that
+            repeats the one above it, if there are several such columns.
+        numbers: the other columns.
+        rows: from top to bottom.
+    """
+
+    key: str
+    texts: tuple[str, ...]
+    numbers: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; what only explains is `muted`."""
+
+    text: str
+    muted: bool = False
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subheading:
+    """Title of a part of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line to run in a shell."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Pictures, one below the other."""
+
+    pictures: tuple[PictureRecord, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing for the page alone; the numbers it shows are in a table beside it."""
+
+    html: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a page shows only when asked to."""
+
+    summary: str
+    blocks: tuple["Block", ...]
+
+
+Block: TypeAlias = Table | Text | Bullets | Subheading | Command | Figures | Drawing | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        key: its anchor, and its name among the plain numbers.
+        title: heading.
+        blocks: from top to bottom.
+    """
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class PreparedSection:
+    """A part of the report that is made elsewhere.
+
+    Attributes:
+        key, title: as of `Section`.
+        html, markdown: the part, heading and all.
+        plain: its numbers, fit for JSON.
+    """
+
+    key: str
+    title: str
+    html: str
+    markdown: str
+    plain: object
+
+
+@dataclass(frozen=True)
+class Card:
+    """A figure in large, and the same of every model as a bar.
+
+    Attributes:
+        key: its name among the plain numbers.
+        title: what it is.
+        figure: the main model's; None where there is none.
+        bars: name of a model, its figure in percent, whether it is the main one.
+    """
+
+    key: str
+    title: str
+    figure: Measured | None
+    bars: tuple[tuple[str, float, bool], ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A report: what it is in one sentence, what was evaluated, warnings, cards and sections."""
+
+    title: str
+    lead: str
+    facts: tuple[str, ...]
+    warnings: tuple[str, ...]
+    cards: tuple[Card, ...]
+    sections: tuple[Section | PreparedSection, ...]
+
+
+def cell_text(cell: Cell, digits: int = 1) -> str:
+    """A cell as text, without its interval; `-` for None, and digits after the point of what has any."""
+    match cell:
+        case None:
+            return "-"
+        case str():
+            return cell
+        case int():
+            return f"{cell:,}"
+        case float():
+            return f"{cell:.{digits}f}"
+        case _:
+            return cell.text(digits)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`1 class`, `2 classes`."""
+    return f"{number} {one if number == 1 else many}"
+
+
+def interval_text(cell: Cell, digits: int = 1) -> str:
+    """`38.0 to 44.5`, or nothing for a cell without an interval."""
+    if not isinstance(cell, Measured) or cell.interval is None:
+        return ""
+    return f"{cell.interval.low:.{digits}f} to {cell.interval.high:.{digits}f}"
+
+
+def plain_cell(cell: Cell) -> object:
+    """A cell as JSON holds it, rounded to 4 digits after the point."""
+    match cell:
+        case None | str() | int():
+            return cell
+        case float():
+            return _plain_number(cell)
+        case _:
+            return cell.plain()
+
+
+def _plain_number(value: float) -> float | None:
+    """JSON knows no infinity."""
+    return round(value, 4) if math.isfinite(value) else None

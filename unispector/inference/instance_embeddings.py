@@ -1,0 +1,45 @@
+"""Embeddings of single marked instances, from which any bank of some of them is a mean away."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unispector.inference.prompt_bank import PromptBank
+
+
+@dataclass(frozen=True)
+class InstanceEmbeddings:
+    """N encoded prompt instances.
+
+    Attributes:
+        vectors: [N, D] float32 on the CPU.
+        labels: [N] int64 index into `class_names`.
+        instance_ids: N ids in the annotation file.
+        class_names: C names.
+        fingerprint: of the model that made them.
+    """
+
+    vectors: Tensor
+    labels: Tensor
+    instance_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    def bank(self) -> PromptBank:
+        """The bank of all of them: a class's embedding is the mean over its instances (paper 3.3).
+
+        Raises:
+            PromptBankError: a class has no instance; the message names it.
+        """
+        return PromptBank.from_instances(self.vectors, self.labels, self.class_names, self.fingerprint)
+
+    def only(self, instance_ids: Collection[int]) -> "InstanceEmbeddings":
+        """Those of some instances."""
+        kept = [row for row, number in enumerate(self.instance_ids) if number in instance_ids]
+        rows = torch.tensor(kept, dtype=torch.int64)
+        ids = tuple(self.instance_ids[row] for row in kept)
+        return InstanceEmbeddings(
+            self.vectors[rows], self.labels[rows], ids, self.class_names, self.fingerprint
+        )

@@ -1,0 +1,252 @@
+"""Stage `sweep`: the main model again and again, with prompts or targets changed a step at a time."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Never
+
+import numpy as np
+
+from unispector.config import Config, EvaluateConfig, SweepConfig
+from unispector.data.coco import Annotations
+from unispector.data.target_changes import LEVELS, TargetChange, change_annotations, change_image
+from unispector.data.transforms import ImageArray
+from unispector.errors import ConfigError
+from unispector.evaluation.coco_metrics import SetMetrics, evaluate_overlaps
+from unispector.evaluation.ground_truth import GroundTruth
+from unispector.evaluation.results import FIGURES, MAIN_VARIANT, EvaluationReport, figure_of
+from unispector.evaluation.sweeps import SweepReport, SweepRow
+from unispector.inference.detector import UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.files import atomic_write_text, read_image
+from unispector.stages.evaluation_plan import Evaluation, plan
+from unispector.stages.evaluation_tracking import track_sweeps
+from unispector.stages.judging import Trial, advance, judge, load_detector, progress_bar, read_pair
+from unispector.stages.paths import EVALUATION, SWEEPS
+from unispector.stages.prompt_conditions import CLEAN, PromptCondition, changed_prompts, counted_prompts
+from unispector.tracking.run import TrackingStore
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One level of one change, judged.
+
+    Attributes:
+        sweep, level, trial: as of a `SweepRow`.
+        metrics: what was found.
+    """
+
+    sweep: str
+    level: float
+    trial: int
+    metrics: SetMetrics
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """A detector, one draw of prompts and their targets, and how to look at them.
+
+    Attributes:
+        detector: the model.
+        prompts, targets: annotations.
+        images: folder the file names of both are relative to.
+        seed: of all chance.
+        config: the levels.
+        settings: batch size and number of detections.
+    """
+
+    detector: UniSpector
+    prompts: Annotations
+    targets: Annotations
+    images: Path
+    seed: int
+    config: SweepConfig
+    settings: EvaluateConfig
+
+
+def passes(config: SweepConfig) -> int:
+    """How many times a sweep goes through the targets: twice for all prompts, once per changed target."""
+    return 2 + len(LEVELS) * len(config.severities)
+
+
+def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[Measured]:
+    """Judge every change of the prompts; the targets are encoded once for all of them.
+
+    Args:
+        task: what to judge.
+        advance: gets shares of the work that add up to 1.
+
+    Returns:
+        One per level and trial, the prompts as drawn (`CLEAN`) first.
+
+    Raises:
+        DataError: an image is unusable.
+    """
+    conditions = changed_prompts(
+        task.detector, task.prompts, task.images, task.seed, task.config, task.settings.batch_size
+    )
+    return _judged(task, conditions, GroundTruth(task.targets), advance)
+
+
+def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[Measured]:
+    """Judge every number of prompt images; all on the targets that serve as prompts at no number.
+
+    Args:
+        task: what to judge.
+        advance: gets shares of the work that add up to 1.
+
+    Raises:
+        DataError: an image is unusable.
+    """
+    conditions, taken = counted_prompts(
+        task.detector,
+        (task.prompts, task.targets),
+        task.images,
+        task.seed,
+        task.config,
+        task.settings.batch_size,
+    )
+    left = [image.id for image in task.targets.images if image.file_name not in taken]
+    return _judged(task, conditions, GroundTruth(task.targets.keep_images(left)), advance)
+
+
+def sweep_targets(
+    task: SweepTask, bank: PromptBank, kind: TargetChange, severity: int, advance: Callable[[float], object]
+) -> Measured:
+    """Judge one change of the targets.
+
+    Args:
+        task: what to judge.
+        bank: the prompts as drawn.
+        kind, severity: what is done to every target.
+        advance: gets shares of the work that add up to 1.
+
+    Raises:
+        DataError: an image is unusable.
+    """
+    truth = GroundTruth(change_annotations(task.targets, kind, severity))
+    picture = partial(_changed, task.images, kind, severity)
+    (found,) = judge(task.detector, [Trial(bank, truth)], picture, task.settings, advance)
+    return Measured(f"target_{kind}", severity, 0, evaluate_overlaps(truth, found))
+
+
+def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[Measured]:
+    """All sweeps of one draw of prompts; `bar` moves by `passes`.
+
+    Raises:
+        DataError: an image is unusable.
+    """
+    measured = sweep_prompts(task, advance(bar))
+    clean = next(m for m in measured if (m.sweep, m.level) == CLEAN)
+    measured += sweep_counts(task, advance(bar))
+    bank = task.detector.encode_annotations(task.prompts, task.images, "box", task.settings.batch_size)
+    for kind in LEVELS:
+        measured.append(Measured(f"target_{kind}", 0, 0, clean.metrics))
+        for severity in task.config.severities:
+            measured.append(sweep_targets(task, bank, kind, severity, advance(bar)))
+    return measured
+
+
+def sweep_all(config: Config, root: Path, tracking: TrackingStore | None) -> SweepReport:
+    """Sweep the main model of every split seed on the unseen classes of the sets that `sweep` names.
+
+    Writes `reports/sweeps.json` and adds the curves to the MLflow runs of the evaluation.
+
+    Args:
+        config: all parameters.
+        root: the project's folder.
+        tracking: where runs are recorded; None = nowhere.
+
+    Raises:
+        ConfigError: `sweep` names a set or a prompt seed that there is not.
+        CheckpointError: a model is missing or unusable.
+        DataError: the evaluation's record, a file of the splits or an image is unusable.
+    """
+    _check(config)
+    models = EvaluationReport.read(root / EVALUATION).models
+    todo = [
+        evaluation
+        for evaluation in plan(config, root)
+        if evaluation.variant == MAIN_VARIANT
+        and evaluation.subset == "unseen"
+        and evaluation.set_name in config.sweep.sets
+    ]
+    rows: list[SweepRow] = []
+    with progress_bar(len(todo) * len(config.sweep.prompt_seeds) * passes(config.sweep)) as bar:
+        for directory in dict.fromkeys(evaluation.model for evaluation in todo):
+            own = [evaluation for evaluation in todo if evaluation.model == directory]
+            detector = load_detector(directory)
+            for evaluation in own:
+                bar.set_description(f"seed {evaluation.split_seed}, {evaluation.set_name}")
+                rows += _sweep(detector, evaluation, config, bar)
+    report = SweepReport(tuple(rows))
+    atomic_write_text(root / SWEEPS, report.as_json())
+    if tracking is not None:
+        track_sweeps(tracking, config, models, report, [root / SWEEPS], root)
+    return report
+
+
+def _check(config: Config) -> None:
+    if strangers := set(config.sweep.sets) - set(config.data.sets):
+        raise ConfigError(f"sweep.sets: {min(strangers)!r} is not among data.sets {list(config.data.sets)}")
+    if strange := set(config.sweep.prompt_seeds) - set(config.split.prompt_seeds):
+        raise ConfigError(
+            f"sweep.prompt_seeds: {min(strange)} is not among split.prompt_seeds "
+            f"{list(config.split.prompt_seeds)}"
+        )
+
+
+def _sweep(
+    detector: UniSpector, evaluation: Evaluation, config: Config, bar: "tqdm[Never]"
+) -> list[SweepRow]:
+    rows = []
+    for test in evaluation.tests:
+        if test.prompt_seed not in config.sweep.prompt_seeds:
+            continue
+        prompts, targets = read_pair(test.prompt, test.target)
+        task = SweepTask(
+            detector, prompts, targets, evaluation.images, test.prompt_seed, config.sweep, config.evaluate
+        )
+        rows += [
+            SweepRow(
+                sweep=measured.sweep,
+                level=measured.level,
+                trial=measured.trial,
+                variant=evaluation.variant,
+                data_set=evaluation.set_name,
+                subset=evaluation.subset,
+                split_seed=evaluation.split_seed,
+                prompt_seed=test.prompt_seed,
+                figures={figure: figure_of(measured.metrics, figure) for figure in FIGURES},
+                images=measured.metrics.images,
+            )
+            for measured in sweep_pair(task, bar)
+        ]
+    return rows
+
+
+def _judged(
+    task: SweepTask,
+    conditions: Sequence[PromptCondition],
+    truth: GroundTruth,
+    advance: Callable[[float], object],
+) -> list[Measured]:
+    trials = [Trial(condition.bank, truth) for condition in conditions]
+    found = judge(task.detector, trials, task.images.joinpath, task.settings, advance)
+    return [
+        Measured(place.sweep, place.level, place.trial, metrics)
+        for condition, overlaps in zip(conditions, found, strict=True)
+        for metrics in [evaluate_overlaps(truth, overlaps)]
+        for place in condition.places
+    ]
+
+
+def _changed(images: Path, kind: TargetChange, severity: int, name: str) -> ImageArray:
+    """A changed target; its noise depends on its name, the change and the severity only."""
+    rng = np.random.default_rng((zlib.crc32(f"{kind}/{name}".encode()), severity))
+    return change_image(read_image(images / name), kind, severity, rng)
