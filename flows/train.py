@@ -16,6 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import UniSpectorError
+from unispector.stages.timings import timed
 from unispector.stages.train import TrainingJob
 from unispector.stages.train_all import TrainingReport, finish, parallel_slots, plan, train_tracked
 from unispector.training.ray_trainer import cluster
@@ -85,7 +86,8 @@ def main() -> None:
     show_messages()
     signal.signal(signal.SIGINT, stop_at_once)
     try:
-        train_flow()
+        with timed("train"):
+            train_flow()
     except UniSpectorError as error:
         sys.exit(f"error: {error}")
 

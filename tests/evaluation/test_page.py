@@ -110,11 +110,12 @@ def test_a_set_is_named_once_for_its_models(source):
     assert results.count("<td>Untrained</td>") == 3 - 1  # of the two tables whose models have one seed
 
 
-def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row):
-    report = EvaluationReport((new_row("base", "tile", "unseen", (42, 1), 40.0),), (), ())
+def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row, hostile):
+    report = EvaluationReport((new_row("base", hostile, "unseen", (42, 1), 40.0),), (), ())
     page = Page(html_page(report_content(Sources(report, "ui")), {}))
     assert "interval" not in page.values("class")
     assert "40.0" in page.text
+    assert f"Boxes, unseen classes, {hostile}" in page.text
 
 
 def test_marks_of_the_chart_stand_where_their_figures_are(new_row):
@@ -125,6 +126,8 @@ def test_marks_of_the_chart_stand_where_their_figures_are(new_row):
     for part in boxes.split('<text class="tick" x="')[1:]:
         ticks[part[part.index(">") + 1 : part.index("<")]] = float(part[: part.index('"')])
     at = lambda percent: ticks["0"] + (ticks["100"] - ticks["0"]) * percent / 100  # noqa: E731
+    width = float(chart.split('aria-label="Boxes')[0].rsplit('viewBox="0 0 ', 1)[1].split()[0])
+    assert ticks["0"] < ticks["100"] < width
     whisker = boxes[boxes.index('class="whisker"') :]
     x1, x2 = (float(whisker.split(f'{name}="')[1].split('"')[0]) for name in ("x1", "x2"))
     centre = float(boxes.split('cx="')[1].split('"')[0])

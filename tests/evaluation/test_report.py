@@ -140,6 +140,7 @@ def test_false_alarms_are_told_of_sets_with_good_images(evaluation, hostile):
     assert (alarms.mean, alarms.deviation) == pytest.approx((1.0, np.std([0.5, 1.5, 1.0])))
     assert (boxes.mean, masks.mean) == pytest.approx((70, 35))
     assert {name for name, _ in rows} == {"tile"}
+    assert "false alarms, seen classes" not in plain_report(content)["sections"]["alarms"]  # none has any
     assert f"{hostile} has none" in words(content, "alarms")
     assert "score of at least 0.3" in words(content, "alarms")
     assert "at most 0.1 alarms" in words(content, "alarms")

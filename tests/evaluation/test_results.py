@@ -1,20 +1,22 @@
-"""Means and spreads of evaluations, their files, and the pages made of them."""
+"""Means and spreads of evaluations, their files, and the terminal's table."""
 
 import io
 import json
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from unispector.errors import DataError
-from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics
-from unispector.evaluation.page import html_page
-from unispector.evaluation.report import markdown, terminal_table, unfair_seeds
+from unispector.evaluation.alarms import AlarmFigures
+from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
+from unispector.evaluation.intervals import Interval
+from unispector.evaluation.report import terminal_table
+from unispector.evaluation.result_sections import unfair_seeds
 from unispector.evaluation.results import (
     EvaluationReport,
     EvaluationRow,
+    ModelRecord,
     PictureRecord,
     class_scores,
     mean_over_sets,
@@ -22,14 +24,17 @@ from unispector.evaluation.results import (
 
 
 def precision(value):
+    classes = {"crack": ClassAP(value / 2, value, value / 4, 3), "hole": None}
     return AveragePrecision(
-        value / 2, value, value / 4, {"crack": ClassAP(value / 2, value, value / 4, 3), "hole": None}
+        value / 2, value, value / 4, classes, {"small": SizeAP(value, 3), "medium": None, "large": None}
     )
 
 
 def row(variant, data_set, subset, split_seed, prompt_seed, value):
     metrics = SetMetrics(precision(value), precision(value / 2), 5, 3)
-    return EvaluationRow(variant, data_set, subset, split_seed, prompt_seed, metrics)
+    intervals = {"bbox.AP50": Interval(value - 1, value + 2)} if subset == "unseen" else {}
+    alarms = AlarmFigures(8, 0.3, 0.5, 0.1, 0.4, 60.0, 50.0) if data_set == "tile" else None
+    return EvaluationRow(variant, data_set, subset, split_seed, prompt_seed, metrics, intervals, alarms)
 
 
 @pytest.fixture
@@ -42,8 +47,11 @@ def report():
         row("unispector", "tile", "seen", 42, 1, 90.0),
         row("unispector", "steel <b>", "unseen", 42, 1, 10.0),
     ]
-    picture = PictureRecord("pictures/a b-01.jpg", "tile", "unseen", ("crack", "<hole>"), "x/1.png")
-    return EvaluationReport(tuple(rows), (picture,))
+    picture = PictureRecord(
+        "pictures/a b-01.jpg", "miss", "tile", "unseen", ("crack", "<hole>"), "x/1.png", "found nowhere"
+    )
+    model = ModelRecord("unispector", 42, "f" * 64, {"git_commit": "abc"})
+    return EvaluationReport(tuple(rows), (picture,), (model,), prompts_judged=True)
 
 
 def test_mean_and_spread_over_seeds_and_draws(report):
@@ -126,48 +134,3 @@ def test_terminal_table_fits_80_columns_and_cuts_no_number(report):
     for expected in ("50.0 ± 8.2", "90.0", "steel <b>", "Untrained", "mean of the sets", "30.0"):
         assert expected in text
     assert "…" not in text
-
-
-class Page(HTMLParser):
-    """Checks nesting, and collects links and text."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links, self.tags, self.text = [], [], set(), []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def test_page_is_well_formed_and_asks_for_nothing_but_its_pictures(report):
-    page = Page()
-    source = html_page(report, "mlflow ui --backend-store-uri 'sqlite:///a&b.db'")
-    page.feed(source)
-    page.close()
-    assert page.open == []
-    assert set(page.links) == {"pictures/a%20b-01.jpg"}
-    assert not page.tags & {"script", "iframe", "link", "b", "hole"}
-    assert "http" not in source
-    assert "url(" not in source
-    text = " ".join(page.text)
-    for expected in ("50.0 ± 8.2", "steel <b>", "crack, <hole>", "sqlite:///a&b.db", "30.0"):
-        assert expected in text
-
-
-def test_markdown_has_the_same_figures(report):
-    text = markdown(report, "mlflow ui")
-    assert "| tile | UniSpector | 42, 82 | 50.0 ± 8.2 | 25.0 ± 4.1 | 90.0 | 45.0 |" in text
-    assert "](<pictures/a b-01.jpg>)" in text
-    assert r"steel \<b\>" in text
-    assert "    mlflow ui\n" in text

@@ -188,9 +188,13 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
     assert "not a record of sweeps" in refused(path)
 
 
-def test_nothing_and_the_same_twice_are_refused(tmp_path):
+def test_no_sweep_at_all_is_a_record_too(tmp_path):
     path = tmp_path / "sweep.json"
-    path.write_text('{"rows": []}')
-    assert "no evaluations" in refused(path)
+    path.write_text(SweepReport(()).as_json())
+    assert SweepReport.read(path) == SweepReport(())
+
+
+def test_the_same_twice_is_refused(tmp_path):
+    path = tmp_path / "sweep.json"
     path.write_text(SweepReport((row("prompt_blur", 0.0, 1.0), row("prompt_blur", 0.0, 2.0))).as_json())
     assert "twice" in refused(path)

@@ -1,9 +1,8 @@
-"""The evaluate and report stages on real files, with a tiny real model and with one that knows the truth."""
+"""The stage `evaluate` on real files, with tiny real models and with one that knows the truth."""
 
+import dataclasses
 import io
 import json
-import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,259 +10,314 @@ import pytest
 import torch
 from rich.console import Console
 
-from unispector.config import Config, DataConfig, EvaluateConfig, SetConfig, SplitConfig, TrainConfig
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
-from unispector.data.protocol.splits import SplitRules
+from unispector.config import EvaluateConfig
+from unispector.data.coco import Annotations
+from unispector.data.combine import joined
+from unispector.data.defect_free import defect_free_images
+from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import CheckpointError, DataError
-from unispector.evaluation.coco_metrics import evaluate_detections
+from unispector.evaluation.prompt_space import read_records
 from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of
 from unispector.inference.detector import UniSpector
-from unispector.ops.rle import encode_rle
+from unispector.inference.instance_embeddings import InstanceEmbeddings
+from unispector.inference.prompt_bank import PromptBank
 from unispector.stages import evaluate as stage
 from unispector.stages.evaluate import evaluate_all, evaluate_files
+from unispector.stages.paths import EVALUATION, METRICS, MODELS, PICTURES, PROMPT_SPACE, SPLITS
 from unispector.stages.report import report, show
 from unispector.structures import Detections
 from unispector.tracking.run import TrackingStore
 
-NAMES = ("bright", "dark", "half", "black")
-
-
-def make_set(folder, seed, per_class=6):
-    """Noise of many sizes with a square of the class's brightness; the last image shows two classes."""
-    rng = np.random.default_rng(seed)
-    images, instances = [], []
-    for number in range(1, len(NAMES) * per_class + 1):
-        labels = [number % len(NAMES)] if number > 1 else [1, 2]
-        height, width = (int(side) for side in rng.integers(60, 100, 2))
-        pixels = rng.integers(96, 160, (height, width, 3), dtype=np.uint8)
-        for place, label in enumerate(labels):
-            x, y, side = (
-                4 + 28 * place + int(rng.integers(0, 4)),
-                int(rng.integers(2, 30)),
-                int(rng.integers(10, 24)),
-            )
-            pixels[y : y + side, x : x + side] = (255, 60, 128, 0)[label]
-            box = (float(x), float(y), float(side), float(side))
-            instances.append(InstanceRecord(len(instances) + 1, number, label + 1, box, float(side**2), None))
-        folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"{number}.png"), pixels)
-        images.append(ImageRecord(number, f"{number}.png", width, height))
-    classes = tuple(CategoryRecord(number, name, "part") for number, name in enumerate(NAMES, start=1))
-    return Annotations(tuple(images), tuple(instances), classes)
-
 
 @pytest.fixture(scope="module")
-def benchmark(tmp_path_factory):
-    """Raw images, splits and the configuration of one in-domain and one cross-domain set."""
-    root = tmp_path_factory.mktemp("benchmark")
-    sets = [
-        BenchmarkSet(name, f"raw-{name}", domain, make_set(root / "raw" / f"raw-{name}", seed))
-        for seed, (name, domain) in enumerate((("tile", "in"), ("steel", "cross")))
-    ]
-    rules = SplitRules(unseen_fraction=0.25, prompts_per_class=2, tail_images=3, seen_test_fraction=0.5)
-    write_splits(sets, rules, [42], [1, 2], root / "splits")
-    config = Config(
-        data=DataConfig(
-            root=root / "raw",
-            sets={s.name: SetConfig(source="magnetic_tile", path=s.folder, domain=s.domain) for s in sets},
-        ),
-        split=SplitConfig(seeds=(42,), prompt_seeds=(1, 2)),
-        train=TrainConfig(ablation_seeds=(42,)),
-        evaluate=EvaluateConfig(pictures=3, batch_size=4, picture_score=0.0, detections=20),
+def evaluated(benchmark, new_project):
+    """A project after an evaluation of all its models, and what that found."""
+    root = new_project()
+    return root, evaluate_all(benchmark.config, root, None)
+
+
+def changed(config, **settings):
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
+
+
+def pair_of(root, row):
+    """The split's files that a row is about, and the folder of their images."""
+    tree, seeds = SplitTree(root / SPLITS), (row.split_seed, row.prompt_seed)
+    test = (
+        tree.cross_domain("steel", row.prompt_seed)
+        if row.data_set == "steel"
+        else tree.in_domain(row.data_set, row.subset, *seeds)
     )
-    return root, config
-
-
-@pytest.fixture
-def models(tmp_path, tiny_model, other_tiny_model):
-    for variant, model in (("unispector", tiny_model), ("base", other_tiny_model), ("untrained", tiny_model)):
-        shutil.copytree(model, tmp_path / "models" / variant / "seed42")
-    return tmp_path / "models"
+    return test, root / "data/raw" / f"raw-{row.data_set}"
 
 
 class Oracle:
-    """Finds exactly what an annotation file says, under the class names it was prompted with."""
+    """Finds exactly what the sets' whole annotation files say, under the classes it was prompted with.
 
-    def __init__(self, truth):
-        self.provenance = {}
+    Its banks number the classes backwards.
+    """
+
+    fingerprint, provenance = "oracle", {}
+
+    def __init__(self, benchmark):
         self.truth = {
-            root / image.file_name: (annotations, image)
-            for root, annotations in truth
+            benchmark.root / f"data/raw/raw-{name}" / image.file_name: (annotations, image)
+            for name, annotations in benchmark.annotations.items()
             for image in annotations.images
         }
 
+    def encode_instances(self, annotations, root, roi, batch_size):
+        labels = torch.tensor([annotations.class_index[i.category_id] for i in annotations.instances])
+        ids = tuple(instance.id for instance in annotations.instances)
+        vectors = torch.eye(8)[labels + 4 * (root.name == "raw-steel")]
+        return InstanceEmbeddings(vectors, labels, ids, annotations.class_names, self.fingerprint)
+
     def encode_annotations(self, annotations, root, roi, batch_size):
-        return tuple(reversed(annotations.class_names))
+        names = tuple(reversed(annotations.class_names))
+        return PromptBank(torch.eye(len(names)), names, (1,) * len(names), self.fingerprint)
 
-    def stream(self, images, bank, batch_size, limit):
+    def detect(self, images, bank, batch_size, limit):
+        return [self.found(path, bank.class_names) for path in images]
+
+    def stream_banks(self, images, banks, batch_size, limit):
         for path in images:
-            annotations, image = self.truth[path]
-            found = [
-                (bank.index(annotations.class_names[annotations.class_index[i.category_id]]), i.bbox)
-                for i in annotations.instances_of(image.id)
-                if annotations.class_names[annotations.class_index[i.category_id]] in bank
-            ]
-            masks = np.zeros((len(found), image.height, image.width), dtype=bool)
-            for mask, (_, (x, y, w, h)) in zip(masks, found, strict=True):
-                mask[int(y) : int(y + h), int(x) : int(x + w)] = True
-            boxes = torch.tensor([[x, y, x + w, y + h] for _, (x, y, w, h) in found]).reshape(-1, 4)
-            yield Detections(
-                boxes,
-                torch.full((len(found),), 0.9),
-                torch.tensor([label for label, _ in found], dtype=torch.int64),
-                tuple(encode_rle(masks)),
-                bank,
-                (image.height, image.width),
-            )
+            yield tuple(self.found(path, bank.class_names) for bank in banks)
+
+    def found(self, path, names):
+        if path.resolve() not in self.truth:  # a defect-free picture
+            return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), (), names, (1, 1))
+        annotations, image = self.truth[path.resolve()]
+        name_of = {category.id: category.name for category in annotations.categories}
+        shown = [i for i in annotations.instances_of(image.id) if name_of[i.category_id] in names]
+        corners = torch.tensor([i.bbox for i in shown]).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        labels = torch.tensor([names.index(name_of[i.category_id]) for i in shown], dtype=torch.int64)
+        codes = tuple(i.segmentation for i in shown)
+        scores = torch.full((len(shown),), 0.9)
+        return Detections(corners, scores, labels, codes, names, (image.height, image.width))
 
 
-def test_a_model_that_knows_the_truth_gets_100_percent_everywhere(benchmark, models, tmp_path, monkeypatch):
-    root, config = benchmark
-    truth = [
-        (root / "raw" / f"raw-{name}", make_set(tmp_path / name, seed))
-        for seed, name in enumerate(("tile", "steel"))
-    ]
-    monkeypatch.setattr(stage, "_load", lambda directory: Oracle(truth))
-    result = evaluate_all(config, models, root / "splits", tmp_path / "reports", None)
+def test_a_model_that_knows_the_truth_gets_100_percent_everywhere(benchmark, new_project, monkeypatch):
+    monkeypatch.setattr(stage, "load_detector", lambda directory: Oracle(benchmark))
+    root = new_project(["unispector", "base"])
+    result = evaluate_all(benchmark.config, root, None)
     for row in result.rows:
         assert [figure_of(row.metrics, figure) for figure in FIGURES] == pytest.approx([100] * 6)
+        for interval in row.intervals.values():
+            assert (interval.low, interval.high) == pytest.approx((100, 100))
+        if row.data_set == "tile":
+            assert (row.alarms.false_alarms, row.alarms.threshold) == (0, 0)
+            assert (row.alarms.recall_boxes, row.alarms.recall_masks) == (100, 100)
+    assert {picture.kind for picture in result.pictures} == {"sample"}
+    space = read_records(root / PROMPT_SPACE)[0].space
+    assert (space.within_degrees, space.between_degrees) == pytest.approx((0, 90), abs=1e-3)
+
+
+def test_every_model_is_judged_on_every_set_with_every_draw_of_prompts(evaluated, benchmark):
+    root, result = evaluated
+    # The in-domain set's unseen classes, its seen ones, and the cross-domain set, twice each.
+    assert len(result.rows) == 3 * (2 + 2 + 2)
+    assert len({dataclasses.astuple(row)[:5] for row in result.rows}) == len(result.rows)
     assert {(row.data_set, row.subset) for row in result.rows} == {
         ("tile", "unseen"),
         ("tile", "seen"),
         ("steel", "unseen"),
     }
-
-
-def test_all_models_sets_and_prompts_are_evaluated_as_the_detector_sees_them(benchmark, models, tmp_path):
-    root, config = benchmark
-    out = tmp_path / "reports"
-    result = evaluate_all(config, models, root / "splits", out, None)
-    assert len(result.rows) == 3 * (2 + 1) * 2
     assert result.variants == ("unispector", "base", "untrained")
-    row = next(
-        row for row in result.rows if (row.variant, row.data_set, row.prompt_seed) == ("base", "steel", 2)
+    for model in result.models:
+        detector = UniSpector.load(root / MODELS / model.variant / "seed42")
+        assert (model.fingerprint, model.provenance) == (detector.fingerprint, {"made by": "a test"})
+    figures = {v: [row.metrics for row in result.rows if row.variant == v] for v in result.variants}
+    assert figures["untrained"] == figures["unispector"]  # the same weights here
+    assert figures["base"] != figures["unispector"]
+    assert EvaluationReport.read(root / EVALUATION) == result
+    assert set(json.loads((root / METRICS).read_text())) == {"bbox", "segm", *result.variants}
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_row_is_what_files_of_ones_own_give(evaluated, benchmark, number):
+    root, result = evaluated
+    row = result.rows[number]
+    pair, images = pair_of(root, row)
+    alone = evaluate_files(
+        root / MODELS / "unispector/seed42", pair.prompt, pair.target, images, config=benchmark.config.evaluate
     )
-    pair = SplitTree(root / "splits").cross_domain("steel", 2)
-    prompts, targets = Annotations.read(pair.prompt), Annotations.read(pair.target)
-    detector = UniSpector.load(models / "base" / "seed42")
-    images = root / "raw" / "raw-steel"
-    found = detector.detect(
-        [images / image.file_name for image in targets.images],
-        detector.encode_annotations(prompts, images),
-        limit=20,
-    )
-    expected = evaluate_detections(targets, {i.id: d for i, d in zip(targets.images, found, strict=True)})
-    assert row.metrics.as_dict()["bbox"]["AP50"] == pytest.approx(expected.bbox.AP50, abs=1e-6)
-    assert (row.metrics.images, row.metrics.instances) == (len(targets.images), len(targets.instances))
-    by_variant = {v: [r.metrics for r in result.rows if r.variant == v] for v in result.variants}
-    assert by_variant["untrained"] == by_variant["unispector"]  # the same weights here
-
-    assert EvaluationReport.read(out / "evaluation.json") == result
-    assert set(json.loads((out / "metrics.json").read_text())) == {"bbox", "segm", *result.variants}
-    counts = {
-        name: sum(picture.data_set == name for picture in result.pictures) for name in ("tile", "steel")
-    }
-    assert counts == {"tile": 3, "steel": 3}
-    assert {picture.subset for picture in result.pictures if picture.data_set == "tile"} == {"unseen", "seen"}
-    assert sorted(path.name for path in (out / "pictures").iterdir()) == sorted(
-        Path(picture.file).name for picture in result.pictures
-    )
-    assert all(min(cv2.imread(str(out / picture.file)).shape[:2]) > 256 for picture in result.pictures)
+    assert row.metrics == alone
+    assert figure_of(row.metrics, "bbox.AP50") > 1
+    assert row.metrics.images == len(Annotations.read(pair.target).images)
 
 
-def only_unispector(config, models):
-    """The shortest evaluation: one model, one draw of prompts."""
-    shutil.rmtree(models / "untrained")
-    split = config.split.model_copy(update={"prompt_seeds": (1,)})
-    train = config.train.model_copy(update={"ablation_seeds": ()})
-    return config.model_copy(update={"split": split, "train": train})
+def test_intervals_hold_the_figure_they_are_of(evaluated):
+    for row in evaluated[1].rows:
+        assert set(row.intervals) == {"bbox.AP50", "segm.AP50"}
+        for interval in row.intervals.values():
+            assert 0 <= interval.low <= interval.high <= 100
+    wide = [row for row in evaluated[1].rows if row.variant == "unispector"]
+    assert all(row.intervals["bbox.AP50"].low < row.intervals["bbox.AP50"].high for row in wide)
 
 
-def test_the_same_evaluation_twice_gives_the_same_files(benchmark, models, tmp_path):
-    root, config = benchmark[0], only_unispector(benchmark[1], models)
-    for name in ("a", "b"):
-        (tmp_path / name / "pictures").mkdir(parents=True)
-        (tmp_path / name / "pictures" / "stale.jpg").write_text("old")
-        evaluate_all(config, models, root / "splits", tmp_path / name, None)
-    first = {p.relative_to(tmp_path / "a"): p.read_bytes() for p in (tmp_path / "a").rglob("*.*")}
-    second = {p.relative_to(tmp_path / "b"): p.read_bytes() for p in (tmp_path / "b").rglob("*.*")}
-    assert first == second
-    assert Path("pictures/stale.jpg") not in first
+def test_alarms_are_counted_on_defect_free_images(evaluated, benchmark):
+    root, result = evaluated
+    settings = benchmark.config.evaluate
+    good = defect_free_images(root / "data/insa/tile.dropped.csv", settings.good_images, seed=0)
+    assert len(good) == 5  # of the 6 there are
+    detector = UniSpector.load(root / MODELS / "unispector/seed42")
+    for row in result.rows:
+        if row.data_set == "steel":
+            assert row.alarms is None
+        elif row.variant == "unispector":
+            pair, images = pair_of(root, row)
+            bank = detector.encode_annotations(Annotations.read(pair.prompt), images)
+            found = detector.detect([images / name for name in good], bank, 4, settings.detections)
+            scores = np.concatenate([of_image.scores.numpy() for of_image in found])
+            assert row.alarms.good_images == 5
+            assert row.alarms.false_alarms == np.count_nonzero(scores >= 0.5) / 5 > 0
+            # At most one alarm an image, but no stricter than needed.
+            assert np.count_nonzero(scores > row.alarms.threshold + 1e-6) <= 5
+            assert np.count_nonzero(scores > row.alarms.threshold - 1e-6) > 5
+            assert row.alarms.recall_boxes == pytest.approx(
+                recall(detector, bank, pair, images, row.alarms.threshold)
+            )
 
 
-def test_figures_and_pictures_go_to_the_run_that_trained_the_model(benchmark, models, tmp_path):
-    root, config = benchmark[0], only_unispector(benchmark[1], models)
-    store = TrackingStore(tmp_path / "mlflow")
-    with store.run("train", "seed 42", {}) as run:
-        pass
-    name_run(models / "unispector" / "seed42", run.run_id)
-    result = evaluate_all(config, models, root / "splits", tmp_path / "reports", store)
+def recall(detector, bank, pair, images, threshold):
+    """Percent of instances that greedy matching by hand finds with detections above the threshold."""
+    targets = Annotations.read(pair.target)
+    hits = 0
+    for image in targets.images:
+        (found,) = detector.detect([images / image.file_name], bank, limit=20)
+        free = {i.id: i for i in targets.instances_of(image.id)}
+        for box, label, score in zip(found.boxes_xyxy, found.labels, found.scores, strict=True):
+            names = {i: targets.class_names[targets.class_index[t.category_id]] for i, t in free.items()}
+            own = [i for i, name in names.items() if name == found.class_names[label]]
+            overlaps = {i: iou(box.tolist(), free[i].bbox) for i in own}
+            best = max(overlaps, key=overlaps.get, default=None)
+            if score >= threshold and best is not None and overlaps[best] >= 0.5:
+                hits += 1
+                del free[best]
+    return 100 * hits / len(targets.instances)
+
+
+def iou(corners, xywh):
+    x, y, w, h = xywh
+    left, top, right, bottom = corners
+    inner = max(min(right, x + w) - max(left, x), 0) * max(min(bottom, y + h) - max(top, y), 0)
+    return inner / ((right - left) * (bottom - top) + w * h - inner)
+
+
+def test_pictures_are_drawn_of_the_main_model_and_lie_where_the_report_looks(evaluated):
+    root, result = evaluated
+    kinds = [(p.data_set, p.subset, p.kind) for p in result.pictures if p.file.count("defect-free") == 0]
+    assert kinds.count(("tile", "unseen", "sample")) == 2
+    assert kinds.count(("tile", "seen", "sample")) == 1
+    assert kinds.count(("steel", "unseen", "sample")) == 3
+    for where in (("tile", "unseen"), ("tile", "seen"), ("steel", "unseen")):
+        assert kinds.count((*where, "false alarm")) == kinds.count((*where, "miss")) == 1
+    good = [p for p in result.pictures if p.file.count("defect-free")]
+    assert [(p.subset, p.image.partition("/")[0]) for p in good] == [("unseen", "good"), ("seen", "good")]
+    files = sorted(str(path.relative_to(root / "reports")) for path in (root / PICTURES).iterdir())
+    assert files == sorted(picture.file for picture in result.pictures)
+    assert all(cv2.imread(str(root / "reports" / file)) is not None for file in files)
+
+
+def test_the_same_evaluation_twice_gives_the_same_files(short, new_project):
+    reports = []
+    for _ in range(2):
+        root = new_project(["unispector"])
+        (root / PICTURES).mkdir(parents=True)
+        (root / PICTURES / "stale.jpg").write_text("old")
+        evaluate_all(short, root, None)
+        files = [path for path in (root / "reports").rglob("*") if path.is_file()]
+        reports.append({path.relative_to(root): path.read_bytes() for path in files})
+    assert reports[0] == reports[1]
+    assert {EVALUATION, METRICS, PROMPT_SPACE} < reports[0].keys()
+    assert PICTURES / "stale.jpg" not in reports[0]
+
+
+def test_prompt_images_are_targets_too_when_asked_for(short, new_project, tmp_path):
+    root = new_project(["unispector"])
+    config = changed(short, include_prompts=True, resamples=0, good_images=0, pictures=0, failures=0)
+    result = evaluate_all(config, root, None)
+    assert (root / PICTURES).is_dir()
+    assert result.pictures == ()
+    for row in result.rows:
+        pair, images = pair_of(root, row)
+        prompts, targets = Annotations.read(pair.prompt), Annotations.read(pair.target)
+        assert row.metrics.images == len(prompts.images) + len(targets.images)
+        assert row.metrics.instances == len(prompts.instances) + len(targets.instances)
+        joined(targets, prompts).write(tmp_path / "all.json")
+        alone = evaluate_files(
+            root / MODELS / "unispector/seed42", pair.prompt, tmp_path / "all.json", images, config=config.evaluate
+        )
+        assert row.metrics == alone
+        assert (row.intervals, row.alarms) == ({}, None)
+
+
+def test_prompts_are_boxes_or_masks_as_configured(short, new_project):
+    root = new_project(["unispector"])
+    prompt = short.prompt.model_copy(update={"test_roi": "mask"})
+    config = changed(short, resamples=0, good_images=0, pictures=0, failures=0)
+    result = evaluate_all(config.model_copy(update={"prompt": prompt}), root, None)
+    row = next(row for row in result.rows if row.data_set == "steel")
+    pair, images = pair_of(root, row)
+    files = (root / MODELS / "unispector/seed42", pair.prompt, pair.target, images)
+    by_mask, by_box = (evaluate_files(*files, config=config.evaluate, roi=roi) for roi in ("mask", "box"))
+    assert row.metrics == by_mask != by_box
+
+
+def test_figures_go_to_runs_of_the_experiment_evaluation(short, new_project):
+    root = new_project(["unispector"])
+    store = TrackingStore(root / "artifacts/mlflow")
+    result = evaluate_all(changed(short, resamples=0), root, store)
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=store.uri)
-    metrics = client.get_run(run.run_id).data.metrics
-    expected = {
-        f"{summary.subset}/{summary.data_set}/{figure}": spread.mean
-        for summary in result.summaries("unispector")
-        for figure, spread in summary.figures.items()
-    }
-    assert metrics == pytest.approx(expected)
-    assert len(metrics) == 3 * len(FIGURES)
-    assert len(client.list_artifacts(run.run_id, "pictures")) == len(result.pictures)
-    assert [file.path for file in client.list_artifacts(run.run_id, "evaluation")] == ["evaluation/rows.json"]
+    experiments = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
+    runs = client.search_runs([experiments["evaluation"]])
+    assert len(runs) == 2
+    (model,) = (run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    (all_models,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    for row in result.rows:
+        figure = f"{row.subset}/{row.data_set}/bbox_AP50"
+        expected = pytest.approx(row.metrics.bbox.AP50, abs=1e-4)
+        assert model.data.metrics[figure] == expected
+        assert all_models.data.metrics[f"unispector/{figure}"] == expected
+    assert {file.path for file in client.list_artifacts(all_models.info.run_id)} >= {"evaluation.json", "pictures"}
 
 
-def name_run(model, run_id):
-    content = json.loads((model / "config.json").read_text())
-    content["provenance"] = {"mlflow_run_id": run_id}
-    (model / "config.json").write_text(json.dumps(content))
-
-
-def test_a_run_that_is_not_in_the_store_is_warned_of(benchmark, models, tmp_path, caplog):
-    root, config = benchmark[0], only_unispector(benchmark[1], models)
-    name_run(models / "unispector" / "seed42", "f" * 32)
-    evaluate_all(config, models, root / "splits", tmp_path / "reports", TrackingStore(tmp_path / "mlflow"))
-    assert "f" * 32 in caplog.text
-    assert (tmp_path / "reports" / "metrics.json").exists()
-
-
-def test_report_shows_the_evaluation_and_where_things_are(benchmark, models, tmp_path):
-    root, config = benchmark[0], only_unispector(benchmark[1], models)
-    result = evaluate_all(config, models, root / "splits", tmp_path / "reports", None)
-    store = TrackingStore(tmp_path / "mlflow")
-    files = report(tmp_path / "reports", store)
-    assert len(result.pictures) == 6
-    for picture in result.pictures:
-        assert picture.file in files.page.read_text()
-        assert picture.file in files.markdown.read_text()
+def test_report_shows_the_evaluation_and_where_things_are(evaluated):
+    root, result = evaluated
+    store = TrackingStore(root / "artifacts/mlflow")
+    files = report(root / "reports", store)
+    assert all(picture.file in files.markdown.read_text() for picture in result.pictures)
+    assert files.page.read_text().count("data:image/webp;base64,") == len(result.pictures)
     console = Console(width=100, record=True, file=io.StringIO())
-    show(tmp_path / "reports", store, console)
+    show(root / "reports", store, console)
     text = console.export_text()
-    for expected in (str(files.page), store.ui_command(), "UniSpector", "steel"):
+    for expected in (store.ui_command(), "UniSpector", "steel"):
         assert expected in text
 
 
-def test_missing_models_and_splits_are_named_before_any_work(benchmark, models, tmp_path):
-    root, config = benchmark
-    with pytest.raises(DataError, match="run the split stage"):
-        evaluate_all(config, models, tmp_path / "nothing", tmp_path / "reports", None)
-    shutil.rmtree(models / "untrained")
-    shutil.rmtree(models / "base" / "seed42")
+def test_missing_models_and_splits_are_named_before_any_work(benchmark, new_project):
+    root = new_project(["unispector"])
     with pytest.raises(CheckpointError, match=r"base/seed42.*train"):
-        evaluate_all(config, models, root / "splits", tmp_path / "reports", None)
-    assert not (tmp_path / "reports").exists()
+        evaluate_all(benchmark.config, root, None)
+    root = new_project()
+    (root / "data").unlink()
+    with pytest.raises(DataError, match="run the split stage"):
+        evaluate_all(benchmark.config, root, None)
+    assert not (root / "reports").exists()
 
 
-def test_files_of_ones_own_are_judged_without_a_split(benchmark, tiny_model, tmp_path):
-    annotations = make_set(tmp_path / "images", seed=5, per_class=2)
-    prompts, targets = annotations.keep_images([2, 3, 4, 5]), annotations.keep_images([1, 6, 7, 8])
+def test_files_of_ones_own_are_judged_without_a_split(benchmark, sharp_model, tmp_path):
+    annotations, images = benchmark.annotations["steel"], benchmark.root / "data/raw/raw-steel"
+    prompts, targets = annotations.keep_images(range(2, 10)), annotations.keep_images([1, *range(10, 17)])
     prompts.write(tmp_path / "p.json")
     targets.write(tmp_path / "t.json")
-    arguments = (tiny_model, tmp_path / "p.json", tmp_path / "t.json", tmp_path / "images")
+    arguments = (sharp_model, tmp_path / "p.json", tmp_path / "t.json", images)
     metrics = evaluate_files(*arguments)
-    assert (metrics.images, metrics.instances) == (4, len(targets.instances))
-    assert metrics == evaluate_files(*arguments, config=EvaluateConfig(batch_size=8))
+    assert (metrics.images, metrics.instances) == (8, len(targets.instances))
+    assert metrics == evaluate_files(*arguments, config=EvaluateConfig(batch_size=3))
     prompts.keep_categories([1, 2, 3]).write(tmp_path / "p.json")
     with pytest.raises(DataError, match=r"p\.json.*'black'"):
         evaluate_files(*arguments)

@@ -119,12 +119,16 @@ def test_results_are_recorded_once_and_brought_up_to_date(store, client):
     assert history(client, run, "sweep/tile/AP50")[-1] == (1, 45)
 
 
-def test_any_number_of_results_is_recorded_but_nothing_that_is_no_number(store, client):
+def test_any_amount_is_recorded_but_no_result_that_is_no_number(store, client):
     many = {f"m{number}": {0: float(number)} for number in range(2345)}
     with store.run("evaluation", "x", {}) as run:
+        run.params(dict.fromkeys(many, 1))
+        run.tags(dict.fromkeys(many, "1"))
         run.results({**many, "nan": {0: float("nan"), 1: 2.0}, "inf": {0: float("inf")}})
-    metrics = client.get_run(run.run_id).data.metrics
-    assert metrics == {"nan": 2.0, **{name: curve[0] for name, curve in many.items()}}
+    data = client.get_run(run.run_id).data
+    assert data.metrics == {"nan": 2.0, **{name: curve[0] for name, curve in many.items()}}
+    assert set(data.params) == set(many)
+    assert set(data.tags) > set(many)
 
 
 def test_a_table_takes_the_place_of_the_one_before(store, client):

@@ -18,66 +18,80 @@ SetName = Annotated[str, typer.Argument(help="A key of data.sets in params.yaml.
 def stage_generate() -> None:
     """Make the embedded data, insa-mini."""
     from unispector.stages.generate import generate
+    from unispector.stages.timings import timed
 
-    report = generate(params())
-    typer.echo(f"insa-mini: {sum(report.images.values())} images, {report.image_bytes / 1e6:.1f} MB")
+    with timed("generate"):
+        report = generate(params())
+        typer.echo(f"insa-mini: {sum(report.images.values())} images, {report.image_bytes / 1e6:.1f} MB")
 
 
 @stage_app.command("convert")
 def stage_convert(name: SetName) -> None:
     """Turn a raw set into an InsA file."""
     from unispector.stages.convert import convert as run
+    from unispector.stages.timings import timed
 
-    typer.echo(told(run(params(), name)))
+    with timed(f"convert@{name}"):
+        typer.echo(told(run(params(), name)))
 
 
 @stage_app.command("survey")
 def stage_survey(name: SetName) -> None:
     """Open every image of a set once: size, colours, hash, masks."""
     from unispector.stages.survey import survey
+    from unispector.stages.timings import timed
 
-    survey(params(), name)
-    typer.echo(f"{name}: surveyed")
+    with timed(f"survey@{name}"):
+        survey(params(), name)
+        typer.echo(f"{name}: surveyed")
 
 
 @stage_app.command("validate")
 def stage_validate() -> None:
     """Check all InsA files; stops the pipeline when an expectation fails."""
+    from unispector.stages.timings import timed
     from unispector.stages.validate import validate
 
-    for report in validate(params()):
-        typer.echo(report.summary())
+    with timed("validate"):
+        for report in validate(params()):
+            typer.echo(report.summary())
 
 
 @stage_app.command("statistics")
 def stage_statistics() -> None:
     """Colours, sizes and prompt-to-target ratios of all sets."""
     from unispector.stages.statistics import statistics
+    from unispector.stages.timings import timed
 
-    statistics(params())
-    typer.echo(f"statistics: {REPORTS / 'statistics.md'}")
+    with timed("statistics"):
+        statistics(params())
+        typer.echo(f"statistics: {REPORTS / 'statistics.md'}")
 
 
 @stage_app.command("split")
 def stage_split() -> None:
     """Choose seen and unseen classes, prompts and targets."""
     from unispector.stages.split import split
+    from unispector.stages.timings import timed
 
-    for part in split(params()).sets:
-        seed = "" if part.split_seed is None else f", split seed {part.split_seed}"
-        typer.echo(
-            f"{part.name}{seed}: {len(part.seen)} seen and {len(part.unseen)} unseen classes, "
-            f"{part.training_images} training images"
-        )
+    with timed("split"):
+        for part in split(params()).sets:
+            seed = "" if part.split_seed is None else f", split seed {part.split_seed}"
+            typer.echo(
+                f"{part.name}{seed}: {len(part.seen)} seen and {len(part.unseen)} unseen classes, "
+                f"{part.training_images} training images"
+            )
 
 
 @stage_app.command("fingerprint")
 def stage_fingerprint() -> None:
     """Hash what training reads."""
     from unispector.stages.fingerprint import fingerprint
+    from unispector.stages.timings import timed
 
-    for seed, digest in fingerprint(params()).items():
-        typer.echo(f"split seed {seed}: {digest[:12]}")
+    with timed("fingerprint"):
+        for seed, digest in fingerprint(params()).items():
+            typer.echo(f"split seed {seed}: {digest[:12]}")
 
 
 @stage_app.command("evaluate")
@@ -85,10 +99,12 @@ def stage_evaluate() -> None:
     """Judge every trained model on every set."""
     from unispector.stages.evaluate import evaluate_all
     from unispector.stages.paths import TRACKING
+    from unispector.stages.timings import timed
     from unispector.tracking.run import TrackingStore
 
-    report = evaluate_all(params(), Path(), TrackingStore(TRACKING))
-    typer.echo(f"{len(report.rows)} evaluations: {REPORTS / 'metrics.json'}")
+    with timed("evaluate"):
+        report = evaluate_all(params(), Path(), TrackingStore(TRACKING))
+        typer.echo(f"{len(report.rows)} evaluations: {REPORTS / 'metrics.json'}")
 
 
 @stage_app.command("sweep")
@@ -96,13 +112,18 @@ def stage_sweep() -> None:
     """Measure the main model with changed prompts and changed targets."""
     from unispector.stages.paths import SWEEPS, TRACKING
     from unispector.stages.sweep import sweep_all
+    from unispector.stages.timings import timed
     from unispector.tracking.run import TrackingStore
 
-    report = sweep_all(params(), Path(), TrackingStore(TRACKING))
-    typer.echo(f"{len(report.rows)} evaluations: {SWEEPS}")
+    with timed("sweep"):
+        report = sweep_all(params(), Path(), TrackingStore(TRACKING))
+        typer.echo(f"{len(report.rows)} evaluations: {SWEEPS}")
 
 
 @stage_app.command("report")
 def stage_report() -> None:
     """Write the evaluation as a page to read."""
-    typer.echo(write_report())
+    from unispector.stages.timings import timed
+
+    with timed("report"):
+        typer.echo(write_report())

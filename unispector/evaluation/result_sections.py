@@ -106,8 +106,8 @@ def results_section(report: EvaluationReport) -> Section:
     """AP50 of seen and unseen classes, with everything else about them folded."""
     has_intervals = any(row.intervals for row in report.rows)
     intervals = (
-        " In small print: the 95 % interval of one evaluation under other draws of its test images "
-        "(bootstrap), averaged over the evaluations; in the last rows, that of the mean."
+        " The range with it is the 95 % interval of one evaluation under other draws of its test images "
+        "(bootstrap), averaged over the evaluations; in the last rows it is that of the mean."
         if has_intervals
         else ""
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -132,11 +132,13 @@ class EvaluationReport:
         rows: one per model, set, subset and prompt seed.
         pictures: those drawn, of the main variant.
         models: those judged.
+        prompts_judged: prompt images were targets too, which the protocol does not allow.
     """
 
     rows: tuple[EvaluationRow, ...]
     pictures: tuple[PictureRecord, ...]
     models: tuple[ModelRecord, ...]
+    prompts_judged: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -150,13 +152,14 @@ class EvaluationReport:
             rows = tuple(_row(row) for row in content["rows"])
             pictures = tuple(_picture(picture) for picture in content["pictures"])
             models = tuple(ModelRecord(**model) for model in content["models"])
+            prompts_judged = bool(content["prompts_judged"])
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage evaluate") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a record of evaluations; run the evaluate stage again") from error
         if not rows:
             raise DataError(f"{path}: no evaluations in it; run the evaluate stage again")
-        return cls(rows, pictures, models)
+        return cls(rows, pictures, models, prompts_judged)
 
     def evaluation_json(self) -> str:
         """Every row, picture and model, as JSON text."""
@@ -164,6 +167,7 @@ class EvaluationReport:
             "rows": [_row_as_dict(row) for row in self.rows],
             "pictures": [vars(picture) for picture in self.pictures],
             "models": [vars(model) for model in self.models],
+            "prompts_judged": self.prompts_judged,
         }
         return json.dumps(content, indent=1) + "\n"
 
@@ -213,7 +217,7 @@ class EvaluationReport:
         seeds = [{row.split_seed for row in self.rows if row.variant == variant} for variant in self.variants]
         shared = set.intersection(*seeds)
         rows = tuple(row for row in self.rows if row.split_seed in shared)
-        return type(self)(rows, self.pictures, self.models)
+        return replace(self, rows=rows)
 
 
 def figure_of(metrics: SetMetrics, figure: str) -> float:

@@ -104,7 +104,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Everything the sweeps found: one row per evaluation."""
+    """Everything the sweeps found: one row per evaluation; none where no set is swept."""
 
     rows: tuple[SweepRow, ...]
 
@@ -124,8 +124,6 @@ class SweepReport:
             raise DataError(f"{path}: cannot be read ({error.strerror}); {again}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a record of sweeps; {again}") from error
-        if not rows:
-            raise DataError(f"{path}: no evaluations in it; {again}")
         if len(distinct) < len(rows):
             raise DataError(f"{path}: an evaluation is in it twice; {again}")
         return cls(rows)

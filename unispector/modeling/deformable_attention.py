@@ -32,19 +32,15 @@ def deformable_sample(
     sizes = torch.tensor(level_hw, device=values.device)
     height, width = (sizes[:, i].view(1, 1, 1, -1, 1) for i in (0, 1))
     starts = (sizes.prod(1).cumsum(0) - sizes.prod(1)).view(1, 1, 1, -1, 1)
-    x = locations[..., 0] * width - 0.5
-    y = locations[..., 1] * height - 0.5
-    left, top = x.detach().floor(), y.detach().floor()
-    right_share, bottom_share = x - left, y - top
-    table = torch.arange(batch * heads, device=values.device).view(batch, 1, heads, 1, 1) * tokens
+    table = torch.arange(batch * heads, device=values.device).view(batch, 1, heads, 1, 1) * tokens + starts
+    columns, x_shares = _neighbours(locations[..., 0] * width - 0.5, width)
+    rows, y_shares = _neighbours(locations[..., 1] * height - 0.5, height)
     indices, shares = [], []
-    for dy, y_share in ((0, 1 - bottom_share), (1, bottom_share)):
-        for dx, x_share in ((0, 1 - right_share), (1, right_share)):
-            column, row = left.long() + dx, top.long() + dy
-            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            cell = row.clamp(min=0).minimum(height - 1) * width + column.clamp(min=0).minimum(width - 1)
-            indices.append(table + starts + cell)
-            shares.append(weights * x_share * y_share * inside)
+    for row, y_share in zip(rows, y_shares, strict=True):
+        line = table + row * width
+        for column, x_share in zip(columns, x_shares, strict=True):
+            indices.append(line + column)
+            shares.append(weights * x_share * y_share)
     bags = batch * queries * heads
     sampled = F.embedding_bag(
         torch.stack(indices, dim=-1).reshape(bags, -1),
@@ -53,6 +49,16 @@ def deformable_sample(
         mode="sum",
     )
     return sampled.view(batch, queries, heads * depth)
+
+
+def _neighbours(place: Tensor, cells: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two cells around a place along one axis, and their shares of it; a cell off the map has none."""
+    first = place.detach().floor()
+    share = place - first
+    inside = (first >= 0) & (first < cells), (first >= -1) & (first < cells - 1)
+    first = first.long()
+    indices = tuple(cell.clamp(min=0).minimum(cells - 1) for cell in (first, first + 1))
+    return (indices[0], indices[1]), ((1 - share) * inside[0], share * inside[1])
 
 
 class DeformableAttention(nn.Module):

@@ -7,6 +7,7 @@ are gone through. For defects, which are small, this is tens of times faster tha
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -72,6 +73,7 @@ def masks_from_logits(
     return MaskRuns(boxes, areas, quality, hw, codes.tobytes().decode("ascii"), ends)
 
 
+@lru_cache(maxsize=64)
 def _places(pixels: int, cells: int, covered: float) -> tuple[IntArray, FloatArray]:
     """For each pixel along a side: the cell before its centre, and the share of the cell after it."""
     centre = ((np.arange(pixels) + 0.5) * (covered / pixels) - 0.5).clip(0, cells - 1)
@@ -140,29 +142,30 @@ def _runs(cells, first, row_share, column, column_share, runs, box):  # type: ig
     height, width = len(row_share), len(column)
     wanted, top, bottom = _positive(cells)
     line = np.empty(cells.shape[0], np.float32)
-    count, end = 0, 0  # runs so far, and the position after the last foreground one
+    place = np.zeros(2, np.int64)  # runs so far, and the position after the last foreground one
     for x in range(width):
         left = column[x]
         right = min(left + 1, cells.shape[1] - 1)
         if wanted[left] or wanted[right]:
             for j in range(top, min(bottom + 2, cells.shape[0])):
                 line[j] = cells[j, left] + (cells[j, right] - cells[j, left]) * column_share[x]
-            before = count
-            count, end = _column_runs(line, top, bottom, first, row_share, x * height, runs, count, end, box)
-            if end > x * height:
-                box[0] = min(box[0], x) if before > 0 else x
+            begun = place[0] > 0
+            _column_runs(line[top:], bottom - top, first[top:], row_share, x * height, runs, place, box)
+            if place[1] > x * height:
+                box[0] = box[0] if begun else x
                 box[2] = x + 1
-    if end < width * height:
+    count = place[0]
+    if place[1] < width * height:
         count += 1
         if count <= len(runs):
-            runs[count - 1] = width * height - end
+            runs[count - 1] = width * height - place[1]
     return count
 
 
 @_compiled
-def _column_runs(line, top, bottom, first, row_share, offset, runs, count, end, box):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Append one column's runs; its pixels begin at position `offset`."""
-    for j in range(top, bottom + 1):
+def _column_runs(line, last, first, row_share, offset, runs, place, box):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Append the runs of one column up to cell row `last`; its pixels begin at position `offset`."""
+    for j in range(last + 1):
         a, b = line[j], line[min(j + 1, len(line) - 1)]
         if a <= 0 and b <= 0:
             continue
@@ -177,11 +180,10 @@ def _column_runs(line, top, bottom, first, row_share, offset, runs, count, end, 
             if y == begin:
                 y += 1
                 continue
-            box[1] = begin if count == 0 else min(box[1], begin)
+            box[1] = begin if place[0] == 0 else min(box[1], begin)
             box[3] = max(box[3], y)
-            count = _extended(runs, count, offset + begin - end, y - begin)
-            end = offset + y
-    return count, end
+            place[0] = _extended(runs, place[0], offset + begin - place[1], y - begin)
+            place[1] = offset + y
 
 
 @_compiled

@@ -113,7 +113,8 @@ def evaluate_all(config: Config, root: Path, tracking: TrackingStore | None) -> 
                     out = (root / PICTURES).parent
                     pictures += draw_gallery(gallery, samples[evaluation], config.evaluate, out)
             spaces.append(measure_prompt_space(detector, own, config))
-    report = EvaluationReport(tuple(rows), tuple(pictures), tuple(models))
+    included = config.evaluate.include_prompts
+    report = EvaluationReport(tuple(rows), tuple(pictures), tuple(models), included)
     atomic_write_text(root / EVALUATION, report.evaluation_json())
     atomic_write_text(root / PROMPT_SPACE, records_json(spaces))
     atomic_write_text(root / METRICS, report.metrics_json())

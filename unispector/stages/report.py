@@ -2,7 +2,7 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -40,6 +40,7 @@ from unispector.stages.paths import (
     SPLITS,
     STATISTICS,
     STATISTICS_FIGURE,
+    SWEEPS,
     annotation_file,
     check_report,
 )
@@ -57,6 +58,10 @@ CHARTS = "robustness"
 SCORED_ON_PROMPTS = (
     "Scored on prompts: the official files have no targets, so the models are judged on the very images they "
     "were prompted with. The figures are higher than on other images."
+)
+PROMPTS_JUDGED = (
+    "Prompt images are targets too (evaluate.include_prompts), against the protocol: the figures are higher "
+    "than on other images."
 )
 _PICTURE_QUALITY = 78  # WebP; the drawn lines stay crisp at a quarter of the JPEG's size
 
@@ -86,16 +91,17 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     evaluation = EvaluationReport.read(reports / "evaluation.json")
     root = reports.parent
     record = _read_data(root) if (root / STATISTICS).is_file() else None
-    sweeps, spaces = reports / "sweep.json", reports / "prompt_space.json"
+    spaces = reports / "prompt_space.json"
+    sweeps = SweepReport.read(root / SWEEPS) if (root / SWEEPS).is_file() else SweepReport(())
     content = report_content(
         Sources(
             evaluation=evaluation,
             ui_command=tracking.ui_command(),
-            robustness=_robustness(SweepReport.read(sweeps), reports) if sweeps.is_file() else None,
+            robustness=_robustness(sweeps, reports),
             prompt_space=prompt_space_part(read_records(spaces)) if spaces.is_file() else None,
             data=data_part(record) if record else None,
             timings=read_timings(root),
-            warnings=(SCORED_ON_PROMPTS,) if record and record.splits.scored_on_prompts else (),
+            warnings=tuple(_warnings(evaluation, record)),
         )
     )
     files = ReportFiles(reports / "index.html", reports / "report.md", reports / "report.json")
@@ -106,13 +112,20 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     return files
 
 
-def _robustness(sweeps: SweepReport, reports: Path) -> PreparedSection:
-    """The part on the sweeps, and the charts of its Markdown."""
+def _warnings(evaluation: EvaluationReport, record: DataRecord | None) -> Iterator[str]:
+    if evaluation.prompts_judged:
+        yield PROMPTS_JUDGED
+    if record and record.splits.scored_on_prompts:
+        yield SCORED_ON_PROMPTS
+
+
+def _robustness(sweeps: SweepReport, reports: Path) -> PreparedSection | None:
+    """The part on the sweeps, and the charts of its Markdown; nothing but an empty folder without any."""
     with replaced_folder(reports / CHARTS) as folder:
         for name, drawing in chart_pngs(sweeps).items():
             atomic_write_bytes(folder / f"{name}.png", drawing)
         paths = {path.stem: f"{CHARTS}/{path.name}" for path in folder.iterdir()}
-    return robustness_part(sweeps, paths)
+    return robustness_part(sweeps, paths) if sweeps.rows else None
 
 
 def _images(pictures: Iterable[PictureRecord], reports: Path) -> dict[str, str]:

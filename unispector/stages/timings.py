@@ -24,7 +24,6 @@ STAGES = (
     "train",
     "evaluate",
     "sweep",
-    "prompt_space",
     "report",
 )
 """Stages in the order of the pipeline."""

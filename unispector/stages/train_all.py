@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "training"
 
-_CODE = ("config.py", "structures.py", "data", "losses", "modeling", "ops", "training")
+_CODE = ("config", "structures.py", "data", "losses", "modeling", "ops", "training")
 _SECONDS_BETWEEN_LINES = 15.0
 
 

@@ -27,7 +27,6 @@ MODEL_TAG = "model_directory"
 
 _PARENT_TAG, _TABLES_TAG = "mlflow.parentRunId", "mlflow.loggedArtifacts"
 _PARAM_LENGTH = 6000
-_PARAMS_AT_ONCE, _TAGS_AT_ONCE, _METRICS_AT_ONCE = 100, 100, 1000
 _opening = threading.Lock()
 
 
@@ -59,8 +58,7 @@ class TrackedRun:
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
-        for start in range(0, len(params), _PARAMS_AT_ONCE):
-            self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_AT_ONCE])
+        self._client.log_batch(self.run_id, params=params)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record numbers at a step; trouble with the store is warned of once and never stops training.
@@ -107,9 +105,9 @@ class TrackedRun:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
+        # The client keeps to the limits of a batch itself.
         metrics = [Metric(key, value, now, step) for key, step, value in entries]
-        for start in range(0, len(metrics), _METRICS_AT_ONCE):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
+        self._client.log_batch(self.run_id, metrics=metrics)
 
     def _is_new(self, key: str, step: int) -> bool:
         if not self._reopened:
@@ -126,9 +124,7 @@ class TrackedRun:
         """Set tags; an existing one is replaced."""
         from mlflow.entities import RunTag
 
-        tags = [RunTag(key, value) for key, value in values.items()]
-        for start in range(0, len(tags), _TAGS_AT_ONCE):
-            self._client.log_batch(self.run_id, tags=tags[start : start + _TAGS_AT_ONCE])
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or all of a directory, into the run's artifacts.

@@ -1,0 +1,39 @@
+"""Every knob, as frozen typed sections that mirror `params.yaml`; `load_config` is the only edge.
+
+Unknown keys and values out of range are refused with one line that names the file and the field.
+Inner code receives the section it needs and never reads YAML.
+"""
+
+from unispector.config.data import DataConfig, MiniConfig, SetConfig, SplitConfig
+from unispector.config.evaluation import EvaluateConfig, SweepConfig
+from unispector.config.model import (
+    BackboneConfig,
+    DenoisingConfig,
+    ModelConfig,
+    QuerySelectionConfig,
+    SpectralConfig,
+)
+from unispector.config.params import Config, load_config
+from unispector.config.section import Section
+from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "BackboneConfig",
+    "Config",
+    "DataConfig",
+    "DenoisingConfig",
+    "EvaluateConfig",
+    "LossConfig",
+    "MiniConfig",
+    "ModelConfig",
+    "PromptConfig",
+    "QuerySelectionConfig",
+    "Section",
+    "SetConfig",
+    "SpectralConfig",
+    "SplitConfig",
+    "SweepConfig",
+    "TrainConfig",
+    "load_config",
+]

@@ -1,0 +1,129 @@
+"""Parameters of the detector."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from unispector.config.section import Section
+
+
+class BackboneConfig(Section):
+    """The image backbone.
+
+    Attributes:
+        name: any timm model that supports `features_only` with strides 4, 8, 16 and 32.
+        weights: `packaged` = ImageNet weights of the installed package (EfficientNet-Lite0 only),
+            `none` = random, else the path of a safetensors file.
+        frozen: keep the weights as they are (batch norms use their stored statistics).
+        drop_path: stochastic depth rate while training.
+    """
+
+    name: str = "tf_efficientnet_lite0"
+    weights: str = "packaged"
+    frozen: bool = True
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+
+
+class SpectralConfig(Section):
+    """The spectral branch of SSPE (paper appendix 2, Algorithm 1).
+
+    Attributes:
+        enabled: off = spatial prompt only (ablation).
+        bins: number of radial frequency bins J.
+        empty: a bin no coefficient falls into is `zero` (literal) or `interp`olated.
+        log: compress the bins by log before the encoder.
+        min_side: a smaller crop is grown to this many pixels.
+    """
+
+    enabled: bool = True
+    bins: int = Field(default=256, ge=2)
+    empty: Literal["zero", "interp"] = "interp"
+    log: bool = True
+    min_side: int = Field(default=16, ge=1)
+
+
+class QuerySelectionConfig(Section):
+    """Prompt-guided query selection (PQS).
+
+    Attributes:
+        enabled: off = learned queries (ablation, DINOv).
+        temperature: Gumbel-Softmax temperature tau.
+        noise: factor on the Gumbel noise while training.
+        scale: factor on the cosine before the softmax.
+    """
+
+    enabled: bool = True
+    temperature: float = Field(default=1.0, gt=0)
+    noise: float = Field(default=0.2, ge=0)
+    scale: float = Field(default=10.0, gt=0)
+
+
+class DenoisingConfig(Section):
+    """Denoising queries (MaskDINO): `queries` per image at most, boxes jittered by `box_noise`."""
+
+    queries: int = Field(default=100, ge=0)
+    box_noise: float = Field(default=0.4, ge=0, le=1)
+
+
+class ModelConfig(Section):
+    """Sizes and switches of the detector; all the ablation's rows are settings of this section.
+
+    Attributes:
+        image_size: side S of the square network input in pixels; aspect ratio is not kept.
+        width: channels of tokens, queries and prompts.
+        heads: attention heads; divides `width`.
+        points: sampling points per head and level of deformable attention.
+        encoder_layers, decoder_layers: deformable encoder and decoder layers.
+        feedforward: hidden width of the feed-forward blocks.
+        queries: object queries N_q.
+        prompt_visible: object queries attend to the prompts in the decoder.
+        visual_aligner: MLP that aligns the spatial prompt to vision tokens.
+        class_bias: learned bias on class logits (training from scratch).
+        boxes: a detection's box is tight around its `mask`, as the boxes of data with masks are, or the
+            box `head`'s (the paper).
+        confine_masks: a detection's mask ends at its box, grown by a fifth; after short training a
+            mask still has stray parts elsewhere (the paper does not confine).
+        nms_iou: of two detections of a class whose boxes overlap more, the better one is kept; after
+            short training the decoder still finds things twice (1 = keep both, as the paper does).
+    """
+
+    image_size: int = Field(default=256, ge=64)
+    width: int = Field(default=128, ge=32)
+    heads: int = Field(default=8, ge=1)
+    points: int = Field(default=4, ge=1)
+    encoder_layers: int = Field(default=2, ge=1)
+    decoder_layers: int = Field(default=3, ge=1)
+    feedforward: int = Field(default=512, ge=1)
+    queries: int = Field(default=60, ge=1)
+    prompt_visible: bool = True
+    visual_aligner: bool = True
+    class_bias: bool = True
+    boxes: Literal["mask", "head"] = "mask"
+    confine_masks: bool = True
+    nms_iou: float = Field(default=0.7, gt=0, le=1)
+    backbone: BackboneConfig = BackboneConfig()
+    spectral: SpectralConfig = SpectralConfig()
+    query_selection: QuerySelectionConfig = QuerySelectionConfig()
+    denoising: DenoisingConfig = DenoisingConfig()
+
+    @property
+    def padded_size(self) -> int:
+        """Side P of the frame the network works in: `image_size` padded to a multiple of 32."""
+        return -(-self.image_size // 32) * 32
+
+    @model_validator(mode="after")
+    def _check_width(self) -> "ModelConfig":
+        if self.width % self.heads or self.width % 32:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads} and of 32")
+        return self
+
+    def without_contributions(self) -> "ModelConfig":
+        """The DINOv-style base: no spectral branch, aligner, PQS, nor prompts visible to queries."""
+        return self.model_copy(
+            update={
+                "spectral": self.spectral.model_copy(update={"enabled": False}),
+                "query_selection": self.query_selection.model_copy(update={"enabled": False}),
+                "visual_aligner": False,
+                "prompt_visible": False,
+            }
+        )
