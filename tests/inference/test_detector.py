@@ -1,5 +1,6 @@
 """The user's three calls: load, encode, detect."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,148 @@ def test_a_stream_refuses_another_models_bank_before_the_first_picture(
 ) -> None:
     with pytest.raises(PromptBankError):
         UniSpector.load(other_tiny_model).stream(iter([]), bank)
+
+
+def encoded_images(detector: UniSpector, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the number of pictures whenever the network encodes some."""
+    counts: list[int] = []
+    encode = detector._model.encode_images
+    monkeypatch.setattr(
+        detector._model, "encode_images", lambda images: counts.append(len(images)) or encode(images)
+    )
+    return counts
+
+
+@pytest.fixture(scope="module")
+def banks(detector: UniSpector, pictures: list[np.ndarray]) -> list[PromptBank]:
+    """Five draws of prompts for the same two classes."""
+    return [
+        detector.encode(
+            [
+                Prompt(pictures[number], boxes_xywh=[(3, 3, 20, 20)], label="crack"),
+                Prompt(pictures[(number + 1) % 5], boxes_xywh=[(8, 6, 15, 12)], label="hole"),
+            ]
+        )
+        for number in range(5)
+    ]
+
+
+@pytest.mark.parametrize("limit", [300, 6])
+def test_many_banks_detect_what_each_does_alone_and_pictures_are_encoded_once(
+    detector: UniSpector,
+    pictures: list[np.ndarray],
+    banks: list[PromptBank],
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+) -> None:
+    alone = [detector.detect(pictures, bank, batch_size=2, limit=limit) for bank in banks]
+    counts = encoded_images(detector, monkeypatch)
+    together = list(detector.stream_banks(iter(pictures), banks, batch_size=2, limit=limit))
+    assert counts == [2, 2, 1]
+    assert len(together) == len(pictures)
+    for picture, of_picture in enumerate(together):
+        assert len(of_picture) == len(banks)
+        for bank, found in enumerate(of_picture):
+            assert_same(found, alone[bank][picture])
+            torch.testing.assert_close(found.scores, alone[bank][picture].scores, atol=1e-7, rtol=1e-5)
+            assert found.masks_rle == alone[bank][picture].masks_rle
+            assert (found.class_names, found.image_hw) == (("crack", "hole"), SIZES[picture])
+    scores = [[found.scores[0].item() for found in of_picture] for of_picture in together]
+    assert min(abs(first - other) for first, *others in scores for other in others) > 1e-5
+
+
+def test_how_many_banks_are_decoded_at_once_changes_nothing(
+    detector: UniSpector, pictures: list[np.ndarray], banks: list[PromptBank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(detector.stream_banks(pictures, banks, batch_size=2))
+    decoded: list[int] = []
+    detect = detector._model.detect
+    monkeypatch.setattr(
+        detector._model,
+        "detect",
+        lambda features, prompts: decoded.append(len(prompts)) or detect(features, prompts),
+    )
+    cells = 10 * 24 * 24  # mask logits of a picture under one bank
+    for room, parts in ((5 * cells, [2, 2, 1, 2, 2, 1, 5]), (1, [1] * 15), (100 * cells, [5, 5, 5])):
+        monkeypatch.setattr("unispector.inference.detector.LOGITS_AT_ONCE", room)
+        decoded.clear()
+        for left, right in zip(whole, detector.stream_banks(pictures, banks, batch_size=2), strict=True):
+            for one, other in zip(left, right, strict=True):
+                assert_same(one, other)
+                assert one.masks_rle == other.masks_rle
+        assert decoded == parts
+
+
+def test_banks_of_other_classes_are_refused_before_the_first_picture(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
+) -> None:
+    renamed = PromptBank(bank.embeddings, ("hole", "crack"), bank.counts, bank.fingerprint)
+    with pytest.raises(PromptBankError, match=r"\(hole, crack and crack, hole\)"):
+        detector.stream_banks(iter([]), [bank, renamed])
+    other = PromptBank(bank.embeddings, bank.class_names, bank.counts, "0" * 64)
+    with pytest.raises(PromptBankError, match="build the bank again"):
+        detector.stream_banks(iter([]), [bank, other])
+
+
+def test_an_image_is_encoded_once_for_all_its_instances_and_any_of_them_make_a_bank(
+    detector: UniSpector, annotations: tuple[Annotations, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, root = annotations
+    counts = encoded_images(detector, monkeypatch)
+    everything = detector.encode_instances(given, root, batch_size=2)
+    assert counts == [2, 1]
+    assert everything.instance_ids == (1, 2, 3, 4)
+    assert everything.labels.tolist() == [0, 0, 1, 0]
+    assert everything.fingerprint == detector.fingerprint
+    for ids in ((1, 3), (2, 3), (1, 2, 3), (3, 4)):
+        kept = tuple(instance for instance in given.instances if instance.id in ids)
+        alone = detector.encode_annotations(replace(given, instances=kept), root)
+        some = everything.only(ids).bank()
+        assert (some.class_names, some.counts) == (alone.class_names, alone.counts)
+        torch.testing.assert_close(some.embeddings, alone.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_crowds_are_no_prompts_and_leave_no_gap(
+    detector: UniSpector, annotations: tuple[Annotations, Path]
+) -> None:
+    given, root = annotations
+    crowd = tuple(replace(instance, iscrowd=int(instance.id == 2)) for instance in given.instances)
+    without = detector.encode_instances(replace(given, instances=crowd), root)
+    everything = detector.encode_instances(given, root)
+    assert without.instance_ids == (1, 3, 4)
+    torch.testing.assert_close(without.vectors, everything.vectors[[0, 2, 3]], atol=1e-5, rtol=1e-4)
+
+
+def test_instances_follow_the_images_whatever_the_order_of_the_file(
+    detector: UniSpector, annotations: tuple[Annotations, Path]
+) -> None:
+    given, root = annotations
+    backwards = Annotations(given.images[::-1], given.instances[::-1], given.categories)
+    found = detector.encode_instances(backwards, root)
+    assert found.instance_ids == (4, 3, 2, 1)
+    everything = detector.encode_instances(given, root)
+    torch.testing.assert_close(found.vectors, everything.vectors.flip(0), atol=1e-5, rtol=1e-4)
+
+
+def test_pictures_are_changed_before_they_are_looked_at(
+    detector: UniSpector, annotations: tuple[Annotations, Path], tmp_path: Path
+) -> None:
+    given, root = annotations
+    seen: list[tuple[int, int]] = []
+
+    def negative(pixels: np.ndarray) -> np.ndarray:
+        seen.append(pixels.shape[:2])
+        return 255 - pixels
+
+    for image in given.images:
+        with Image.open(root / image.file_name) as picture:
+            Image.fromarray(255 - np.asarray(picture)).save(tmp_path / image.file_name)
+    for roi in ("box", "mask"):
+        changed = detector.encode_instances(given, root, roi, change=negative)
+        on_disk = detector.encode_instances(given, tmp_path, roi)
+        assert torch.equal(changed.vectors, on_disk.vectors)
+    assert seen == 2 * [(image.height, image.width) for image in given.images]
+    assert (changed.vectors - detector.encode_instances(given, root, "mask").vectors).abs().max() > 1e-4
 
 
 def test_an_unreadable_target_is_named(detector: UniSpector, bank: PromptBank, tmp_path: Path) -> None:

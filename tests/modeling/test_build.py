@@ -75,6 +75,6 @@ def test_swin_detects(small_model: Callable[..., torch.nn.Module]):
     model = small_model(backbone=backbone)
     with torch.no_grad():
         features = model.encode_images(torch.randint(0, 256, (1, 3, 72, 72), dtype=torch.uint8))
-        output = model.detect(features, torch.randn(2, model.width))
+        output = model.detect(features, torch.randn(1, 2, model.width))
     assert output.layers[-1].logits.shape == (1, 10, 2)
     assert output.layers[-1].masks.isfinite().all()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from unispector.modeling import postprocess as module
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.structures import Detections, LayerPrediction, ModelOutput, QuerySelection
 
@@ -137,17 +136,14 @@ def run(prediction: ModelOutput, limit: int = 300, rules: Rules = PAPER) -> list
     )
 
 
-def test_score_is_probability_times_mean_mask_probability():
+def test_score_is_probability_times_mean_probability_of_the_masks_cells():
     prediction = random_output()
     last = prediction.layers[-1]
     for image, result in enumerate(run(prediction)):
         expected = []
         for query, label in itertools.product(range(6), range(3)):
-            full = torch.nn.functional.interpolate(
-                last.masks[image, query][None, None], result.image_hw, mode="bilinear", align_corners=False
-            )
-            inside = full[full > 0]
-            quality = inside.sigmoid().mean().item()
+            cells = last.masks[image, query]
+            quality = cells[cells > 0].sigmoid().mean().item()
             expected.append((last.logits[image, query, label].sigmoid().item() * quality, label, query))
         expected.sort(reverse=True)
         assert result.scores.tolist() == pytest.approx([score for score, _, _ in expected], abs=1e-5)
@@ -157,6 +153,56 @@ def test_score_is_probability_times_mean_mask_probability():
                 last.masks[image, query][None, None], result.image_hw, mode="bilinear", align_corners=False
             )
             assert np.array_equal(mask, (full[0, 0] > 0).numpy())
+
+
+def full_size(logits: Tensor, hw: tuple[int, int]) -> np.ndarray:
+    """Where a mask's logits [h, w] are above 0 at an image's pixels."""
+    full = torch.nn.functional.interpolate(logits[None, None], hw, mode="bilinear", align_corners=False)
+    return (full[0, 0] > 0).numpy()
+
+
+def test_a_confined_mask_and_its_score_are_those_of_the_cells_around_its_box():
+    """A cell counts if its centre lies in the box, grown by a fifth and by a cell on each side."""
+    prediction = random_output()
+    last = prediction.layers[-1]
+    centres = (torch.arange(16) + 0.5) / 16
+    for image, result in enumerate(run(prediction, rules=replace(PAPER, confine_masks=True))):
+        expected = []
+        for query in range(6):
+            cx, cy, w, h = last.boxes[image, query].tolist()
+            rows = (centres - cy).abs() < h * 0.6 + 1 / 16
+            columns = (centres - cx).abs() < w * 0.6 + 1 / 16
+            cells = last.masks[image, query].masked_fill(~(rows[:, None] & columns), -10)
+            quality = cells[cells > 0].sigmoid().mean().item()
+            mask = full_size(cells, result.image_hw)
+            probabilities = last.logits[image, query].sigmoid().tolist()
+            expected += [(probability * quality, mask) for probability in probabilities]
+        expected.sort(key=lambda pair: -pair[0])
+        assert result.scores.tolist() == pytest.approx([score for score, _ in expected], abs=1e-5)
+        for found, (_, mask) in zip(masks_of(result), expected, strict=True):
+            assert np.array_equal(found, mask)
+
+
+def test_the_padded_band_counts_for_nothing():
+    """The image covers 18 of 24 cells a side; what the masks say beyond is cut off."""
+    prediction = random_output(images=1)
+    last = prediction.layers[-1]
+    cells = torch.nn.functional.pad(last.masks[:, :, :, :], (0, 8, 0, 8), value=-3.0)
+    beyond = cells.clone()
+    beyond[..., 20:, :] = beyond[..., :, 20:] = 9.0
+    found = [
+        postprocess(
+            output(last.logits, last.boxes, masks),
+            [(36, 54)],
+            class_names=("a", "b", "c"),
+            image_size=72,
+            padded_size=96,
+            rules=PAPER,
+        )[0]
+        for masks in (cells, beyond)
+    ]
+    assert torch.equal(found[0].scores, found[1].scores)
+    assert found[0].masks_rle == found[1].masks_rle
 
 
 def test_the_limit_keeps_the_most_probable_pairs():
@@ -180,13 +226,46 @@ def test_an_empty_mask_is_no_detection():
     assert nothing.boxes_xyxy.shape == (0, 4)
 
 
-def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
-    prediction = random_output()
-    whole = run(prediction)
-    monkeypatch.setattr(module, "CHUNK_PIXELS", 2 * 64 * 64)
-    for a, b in zip(whole, run(prediction), strict=True):
-        assert torch.equal(a.scores, b.scores)
-        assert a.masks_rle == b.masks_rle
+def test_a_mask_that_falls_between_the_pixels_is_no_detection():
+    prediction = random_output(images=1)
+    prediction.layers[-1].masks[:] = -5
+    prediction.layers[-1].masks[0, 2, 4, 4] = 1.0  # a pixel of 8 x 8 sees it and three cells around alike
+    (nothing,) = postprocess(
+        prediction,
+        [(8, 8)],
+        class_names=("a", "b", "c"),
+        image_size=64,
+        padded_size=64,
+        rules=PAPER,
+    )
+    assert len(nothing) == 0
+
+
+def test_without_confinement_a_mask_does_not_depend_on_its_box():
+    prediction = random_output(images=1)
+    last = prediction.layers[-1]
+    boxes = last.boxes.clone()
+    boxes[:, :, 2:] = torch.tensor([0.0, 0.3])  # as narrow as a sigmoid gets
+    (expected,), (found,) = run(prediction), run(output(last.logits, boxes, last.masks))
+    assert found.masks_rle == expected.masks_rle
+    assert torch.equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("image_size", [66, 70, 94])
+def test_a_cell_the_image_covers_in_part_counts(image_size: int):
+    """66 pixels are 16.5 cells: a mask in the last one alone is at the image's edge."""
+    masks = torch.full((1, 1, 24, 24), -1.0)
+    masks[0, 0, 3:6, image_size // 4] = 8.0
+    (found,) = postprocess(
+        output(torch.ones(1, 1, 1), torch.full((1, 1, 4), 0.5), masks),
+        [(4 * image_size, 4 * image_size)],
+        class_names=("a",),
+        image_size=image_size,
+        padded_size=96,
+        rules=PAPER,
+    )
+    assert len(found) == 1
+    assert masks_of(found)[0, 16 * 4, -1]
 
 
 def test_of_two_overlapping_detections_of_a_class_the_better_stays():

@@ -47,7 +47,7 @@ def test_a_batch_is_its_images_one_by_one(either: UniSpectorModel, draw_regions:
     features = either.encode_images(batch)
     embeddings = either.encode_prompts(features, regions)
     classes = torch.randn(4, either.width)
-    output = either.detect(features, classes)
+    output = either.detect(features, classes[None])
     for image in range(3):
         alone = either.encode_images(batch[image : image + 1])
         assert alone.level_hw == features.level_hw
@@ -61,7 +61,7 @@ def test_a_batch_is_its_images_one_by_one(either: UniSpectorModel, draw_regions:
             regions.spectra[mine],
         )
         close(either.encode_prompts(alone, own), embeddings[mine])
-        single = either.detect(alone, classes).layers[-1]
+        single = either.detect(alone, classes[None]).layers[-1]
         for name in ("logits", "boxes", "masks"):
             close(getattr(single, name)[0], getattr(output.layers[-1], name)[image])
 
@@ -72,7 +72,7 @@ def test_other_images_of_a_batch_do_not_matter(either: UniSpectorModel):
     other = batch.clone()
     other[1] = 255 - other[1]
     classes = torch.randn(2, either.width)
-    first, second = (either.detect(either.encode_images(b), classes).layers[-1] for b in (batch, other))
+    first, second = (either.detect(either.encode_images(b), classes[None]).layers[-1] for b in (batch, other))
     assert torch.equal(first.logits[0], second.logits[0])
     assert torch.equal(first.masks[0], second.masks[0])
     assert not torch.equal(first.masks[1], second.masks[1])
@@ -80,7 +80,7 @@ def test_other_images_of_a_batch_do_not_matter(either: UniSpectorModel):
 
 @torch.no_grad()
 def test_shapes_and_layers(either: UniSpectorModel):
-    output = either.detect(either.encode_images(images(2)), torch.randn(5, either.width))
+    output = either.detect(either.encode_images(images(2)), torch.randn(1, 5, either.width))
     (last,) = output.layers
     assert last.logits.shape == (2, 10, 5)
     assert last.boxes.shape == (2, 10, 4)
@@ -89,10 +89,48 @@ def test_shapes_and_layers(either: UniSpectorModel):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("count", [1, 4])
+def test_sets_of_prompts_together_are_each_set_alone(either: UniSpectorModel, count: int):
+    features, sets = either.encode_images(images()), torch.randn(count, 5, either.width)
+    output = either.detect(features, sets)
+    together = output.layers[-1]
+    assert together.logits.shape == (3 * count, 10, 5)
+    for number in range(count):
+        alone = either.detect(features, sets[number : number + 1]).layers[-1]
+        for image in range(3):
+            for name in ("logits", "boxes", "masks"):
+                # The rows of an image follow one another.
+                found = getattr(together, name)[image * count + number]
+                close(found, getattr(alone, name)[image])
+    rows = together.logits.flatten(1)
+    assert torch.pdist(rows).min() > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pqs", [True, False])
+def test_queries_are_chosen_for_each_image_and_set_of_prompts(
+    small_model: MakeModel, small_config: ModelConfig, pqs: bool
+):
+    model = small_model(small_config if pqs else small_config.without_contributions())
+    features, sets = model.encode_images(images(2)), torch.randn(3, 4, model.width)
+    selection = model.detect(features, sets).selection
+    assert selection.content.shape == (6, 10, model.width)
+    if not pqs:
+        assert (selection.content == selection.content[0]).all()
+        return
+    assert len({tuple(row) for row in selection.indices.tolist()}) == 6
+    for image in range(2):
+        for number in range(3):
+            alone = model.detect(one(features, image), sets[number : number + 1]).selection
+            assert torch.equal(selection.indices[image * 3 + number], alone.indices[0])
+            close(selection.content[image * 3 + number], alone.content[0])
+
+
+@torch.no_grad()
 def test_a_class_list_in_another_order(either: UniSpectorModel):
     features, classes = either.encode_images(images(2)), torch.randn(4, either.width)
     order = [3, 0, 2, 1]
-    first, second = (either.detect(features, c).layers[-1] for c in (classes, classes[order]))
+    first, second = (either.detect(features, c[None]).layers[-1] for c in (classes, classes[order]))
     close(first.logits[..., order], second.logits)
     close(first.boxes, second.boxes)
     close(first.masks, second.masks)
@@ -105,7 +143,7 @@ def test_classes_are_independent_unless_queries_see_prompts(
 ):
     model = small_model(small_config.without_contributions(), prompt_visible=prompt_visible)
     features, classes = model.encode_images(images(2)), torch.randn(3, model.width)
-    joint, fewer = (model.detect(features, c).layers[-1] for c in (classes, classes[[0, 2]]))
+    joint, fewer = (model.detect(features, c[None]).layers[-1] for c in (classes, classes[[0, 2]]))
     same = torch.allclose(joint.logits[..., [0, 2]], fewer.logits, atol=2e-4, rtol=1e-3)
     assert same != prompt_visible
     assert torch.allclose(joint.masks, fewer.masks, atol=2e-4, rtol=1e-3) != prompt_visible
@@ -116,7 +154,7 @@ def test_a_class_changes_the_prompts_token_of_no_other(small_model: MakeModel):
     """With PQS, too: same queries by a doubled prompt, which can change neither choice nor scores."""
     model = small_model(prompt_visible=False)
     features, classes = model.encode_images(images(2)), torch.randn(2, model.width)
-    single, doubled = (model.detect(features, c).layers[-1] for c in (classes, classes[[0, 1, 1]]))
+    single, doubled = (model.detect(features, c[None]).layers[-1] for c in (classes, classes[[0, 1, 1]]))
     close(single.logits, doubled.logits[..., :2])
     close(doubled.logits[..., 1], doubled.logits[..., 2])
 
@@ -127,7 +165,7 @@ def test_queries_stay_off_the_padded_band(small_model: MakeModel):
     centres = token_centres(LEVELS, torch.device("cpu"))
     for training in (False, True):
         model.query_selection.train(training)
-        selection = model.detect(model.encode_images(images(2)), torch.randn(2, model.width)).selection
+        selection = model.detect(model.encode_images(images(2)), torch.randn(1, 2, model.width)).selection
         assert (centres[selection.indices] < 0.75).all()
 
 
@@ -182,7 +220,7 @@ def test_training_and_detection_agree(small_model: MakeModel, draw_regions: Regi
     trained = model(batch, regions, mixing, targets).output.layers[-1]
     features = model.encode_images(batch)
     classes = mixing[0] @ model.encode_prompts(features, regions)
-    detected = model.detect(features, classes).layers[-1]
+    detected = model.detect(features, classes[None]).layers[-1]
     close(trained.logits, detected.logits)
     close(trained.boxes, detected.boxes)
     close(trained.masks, detected.masks)

@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from unispector.config import Config, DataConfig, EvaluateConfig, SetConfig, SplitConfig, TrainConfig
+from unispector.config import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    SetConfig,
+    SplitConfig,
+    TrainConfig,
+)
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.sources.rows import DEFECT_FREE
 from unispector.inference.detector import UniSpector
-from unispector.modeling.saved_model import load_model, save_model
+from unispector.modeling.build import build_model
+from unispector.modeling.saved_model import save_model
 from unispector.stages.paths import MODELS, SPLITS, dropped_file
 
 NAMES = ("bright", "dark", "half", "black")
@@ -31,15 +41,40 @@ class Benchmark:
     annotations: dict[str, Annotations]
 
 
-@pytest.fixture(scope="session")
-def sharp_model(tiny_model, tmp_path_factory):
-    """`tiny_model`, with scores that lie far apart: rounding cannot change their order."""
-    saved = load_model(tiny_model)
+def make_model(directory, seed):
+    """A saved detector of the smallest kind with random weights."""
+    model = ModelConfig(
+        image_size=80,
+        width=32,
+        heads=4,
+        encoder_layers=1,
+        decoder_layers=1,
+        feedforward=32,
+        queries=10,
+        backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_model(model)
+        for parameter in network.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
-        saved.model.heads.classes.mul_(5)
-    directory = tmp_path_factory.mktemp("sharp_model")
-    save_model(directory, saved.model, saved.config, saved.provenance)
+        network.heads.classes.mul_(3)  # else all scores are nearly alike
+    save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
     return directory
+
+
+@pytest.fixture(scope="session")
+def sharp_model(tmp_path_factory):
+    """A model whose scores lie so far apart that rounding cannot change their order."""
+    return make_model(tmp_path_factory.mktemp("sharp_model"), seed=3)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory):
+    """Like `sharp_model`, with other weights."""
+    return make_model(tmp_path_factory.mktemp("other_model"), seed=1)
 
 
 def make_pictures(folder, seed, count):
@@ -68,12 +103,11 @@ def of_squares(images, squares):
     return Annotations(tuple(images), tuple(instances), classes)
 
 
-def as_found(detector, squares, folder):
+def as_found(detector, bank, squares, folder):
     """What the model itself finds of an image's class: its second and its fourth detection.
 
     Image 1 has the best detection of another class besides.
     """
-    bank = detector.encode_annotations(squares, folder)
     found = detector.detect([folder / image.file_name for image in squares.images], bank)
     instances = []
     for image, detections in zip(squares.images, found, strict=True):
@@ -109,7 +143,9 @@ def benchmark(sharp_model, tmp_path_factory):
     sets = []
     for seed, (name, domain) in enumerate((("tile", "in"), ("steel", "cross"))):
         folder = root / "data" / "raw" / f"raw-{name}"
-        annotations = as_found(detector, of_squares(*make_pictures(folder, seed, 24)), folder)
+        squares = of_squares(*make_pictures(folder, seed, 24))
+        bank = detector.encode_annotations(squares, folder)
+        annotations = as_found(detector, bank, squares, folder)
         sets.append(BenchmarkSet(name, f"raw-{name}", domain, annotations))
     good, _ = make_pictures(root / "data" / "raw" / "raw-tile" / "good", 9, GOOD)
     write_dropped(root, "tile", [f"good/{image.file_name}" for image in good])
@@ -130,15 +166,15 @@ def benchmark(sharp_model, tmp_path_factory):
             detections=20,
             resamples=20,
             good_images=5,
-            alarm_score=0.5,
-            alarm_rate=1.0,
+            alarm_score=0.3,
+            alarm_rate=5.0,
         ),
     )
     return Benchmark(root, config, {s.name: s.annotations for s in sets})
 
 
 @pytest.fixture(scope="session")
-def new_project(benchmark, sharp_model, other_tiny_model, tmp_path_factory):
+def new_project(benchmark, sharp_model, other_model, tmp_path_factory):
     """`new_project()` -> the folder of a project of its own with the benchmark's data and models."""
 
     def make(variants=("unispector", "base", "untrained")):
@@ -146,7 +182,7 @@ def new_project(benchmark, sharp_model, other_tiny_model, tmp_path_factory):
         (root / "data").symlink_to(benchmark.root / "data")
         for variant in variants:
             (root / MODELS / variant).mkdir(parents=True)
-            model = other_tiny_model if variant == "base" else sharp_model
+            model = other_model if variant == "base" else sharp_model
             (root / MODELS / variant / "seed42").symlink_to(model)
         return root
 
@@ -164,3 +200,13 @@ def short(benchmark):
 @pytest.fixture(scope="session")
 def detector(sharp_model):
     return UniSpector.load(sharp_model)
+
+
+@pytest.fixture(scope="session")
+def truth_for(benchmark, detector):
+    """`truth_for(set, bank)` -> annotations of all images of a set that a model finds with this bank."""
+
+    def make(name, bank):
+        return as_found(detector, bank, benchmark.annotations[name], benchmark.root / f"data/raw/raw-{name}")
+
+    return make

@@ -230,7 +230,7 @@ def box_ap50(model: UniSpectorModel, batch: Batch) -> float:
     embeddings = model.encode_prompts(features, batch.prompts)
     prompts = torch.stack([embeddings[batch.prompts.labels == label].mean(0) for label in (0, 1)])
     detections = postprocess(
-        model.detect(features, prompts),
+        model.detect(features, prompts[None]),
         batch.original_hw,
         class_names=("rectangle", "ellipse"),
         image_size=model.image_size,

@@ -44,6 +44,16 @@ EVALUATE_HELP = """Measure AP of boxes and masks on annotated pictures of your o
 Both files are COCO and name the same categories; no picture should be in both. AP is in percent, by
 class and in all. `unispector report --show` prints the figures of `make repro`."""
 
+SWEEP_HELP = """Measure how robust a model is on annotated pictures of your own.
+
+\b
+  unispector sweep --prompts prompts.json --targets targets.json --images photos \\
+    --model MODEL --out robustness
+
+Prompts are blurred, boxed inexactly, made fewer or more, and given as masks; targets are blurred, made
+noisy, compressed, darkened, flattened, turned and shrunk. Writes OUT/index.html with the curves and
+OUT/sweep.json. It takes about as long as fifty evaluations."""
+
 prompts_app = group("Make prompt banks.")
 
 
@@ -173,3 +183,20 @@ def evaluate(
     metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
     atomic_write_text(out, json.dumps(metrics.as_dict(), indent=1) + "\n")
     typer.echo(f"AP50 boxes {metrics.bbox.AP50:.1f}, masks {metrics.segm.AP50:.1f}: {out}")
+
+
+def sweep(
+    prompts: Annotated[
+        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
+    ],
+    targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
+    images: Images,
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder to write index.html and sweep.json to.")],
+) -> None:
+    """Measure how robust a model is."""
+    from unispector.stages.model_reference import find_model
+    from unispector.stages.sweep_files import sweep_files
+
+    report = sweep_files(find_model(model), prompts, targets, images, out)
+    typer.echo(f"{len(report.rows)} evaluations: {out / 'index.html'}")

@@ -7,7 +7,15 @@ from pathlib import Path
 import typer
 
 from unispector.cli.data import CONVERT_HELP, convert, data_app
-from unispector.cli.detector import DETECT_HELP, EVALUATE_HELP, detect, evaluate, prompts_app
+from unispector.cli.detector import (
+    DETECT_HELP,
+    EVALUATE_HELP,
+    SWEEP_HELP,
+    detect,
+    evaluate,
+    prompts_app,
+    sweep,
+)
 from unispector.cli.groups import group
 from unispector.cli.reports import report
 from unispector.cli.stages import stage_app
@@ -29,6 +37,7 @@ MODEL is a model's folder (`make repro` leaves them in artifacts/models/) or an 
 app = group(_HELP)
 app.command(help=DETECT_HELP)(detect)
 app.command(help=EVALUATE_HELP)(evaluate)
+app.command(help=SWEEP_HELP)(sweep)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(report)
 app.add_typer(prompts_app, name="prompts")

@@ -33,6 +33,7 @@ from unispector.ops.files import (
     read_image,
     replaced_folder,
 )
+from unispector.stages.evaluation_tracking import track_report
 from unispector.stages.paths import (
     DATA_DOCS,
     SPLIT_CHECKS,
@@ -79,11 +80,12 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     """Write `index.html`, `report.md` and `report.json` from what the stages before left.
 
     The page needs no other file. The Markdown links `pictures/` and, where there are sweeps, the charts
-    written to `robustness/`. Parts whose stage has not run (statistics, sweep) are left out.
+    written to `robustness/`. Parts whose stage has not run (statistics, sweep) are left out. The page is
+    kept with the evaluation's MLflow run, too.
 
     Args:
         reports: the project's folder `reports`, which the evaluate stage wrote to.
-        tracking: the experiment store the pages point to.
+        tracking: the experiment store the pages point to, with the runs of the evaluation.
 
     Raises:
         DataError: `evaluation.json`, a picture it names or a file of another stage is absent or damaged.
@@ -109,6 +111,7 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     atomic_write_json(files.numbers, plain_report(content))
     atomic_write_text(files.markdown, markdown(content))
     atomic_write_text(files.page, page)
+    track_report(tracking, evaluation.models, files.page)
     return files
 
 

@@ -69,6 +69,16 @@ class SweepTask:
     settings: EvaluateConfig
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Whose figures they are, as of a `SweepRow`."""
+
+    variant: str
+    data_set: str
+    split_seed: int
+    prompt_seed: int
+
+
 def passes(config: SweepConfig) -> int:
     """How many times a sweep goes through the targets: twice for all prompts, once per changed target."""
     return 2 + len(LEVELS) * len(config.severities)
@@ -212,22 +222,25 @@ def _sweep(
         task = SweepTask(
             detector, prompts, targets, evaluation.images, test.prompt_seed, config.sweep, config.evaluate
         )
-        rows += [
-            SweepRow(
-                sweep=measured.sweep,
-                level=measured.level,
-                trial=measured.trial,
-                variant=evaluation.variant,
-                data_set=evaluation.set_name,
-                subset=evaluation.subset,
-                split_seed=evaluation.split_seed,
-                prompt_seed=test.prompt_seed,
-                figures={figure: figure_of(measured.metrics, figure) for figure in FIGURES},
-                images=measured.metrics.images,
-            )
-            for measured in sweep_pair(task, bar)
-        ]
+        identity = Identity(MAIN_VARIANT, evaluation.set_name, evaluation.split_seed, test.prompt_seed)
+        rows += [sweep_row(measured, identity) for measured in sweep_pair(task, bar)]
     return rows
+
+
+def sweep_row(measured: Measured, identity: Identity) -> SweepRow:
+    """What was measured as a row of the report; all sweeps are of unseen classes."""
+    return SweepRow(
+        sweep=measured.sweep,
+        level=measured.level,
+        trial=measured.trial,
+        variant=identity.variant,
+        data_set=identity.data_set,
+        subset="unseen",
+        split_seed=identity.split_seed,
+        prompt_seed=identity.prompt_seed,
+        figures={figure: figure_of(measured.metrics, figure) for figure in FIGURES},
+        images=measured.metrics.images,
+    )
 
 
 def _judged(

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import ConfigError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.stages.fingerprint import read_fingerprints
+from unispector.stages.lineage import git_state
 from unispector.stages.paths import CHECKPOINTS, MODELS, SPLITS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
 from unispector.stages.train import TrainingJob, Variant, initial_model, save_job, train
 from unispector.tracking.run import JOB_TAG, TrackedRun, TrackingStore, flat
@@ -204,7 +204,7 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
         provenance={
             "data_sha256": fingerprint,
             "train_file_sha256": hashlib.sha256(train_file.read_bytes()).hexdigest(),
-            "git_commit": _git_commit(root),
+            **{f"git_{key}": value for key, value in git_state(root).items()},
         },
     )
 
@@ -216,13 +216,3 @@ def _code_hash() -> str:
     return sha256_of_tree(
         file for part in parts for file in ([part] if part.is_file() else part.rglob("*.py"))
     )
-
-
-def _git_commit(root: Path) -> str:
-    """The commit of the working tree, `-dirty` when it has changes; `unknown` outside of git."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()
