@@ -16,6 +16,10 @@ from unispector.data.combine import joined
 from unispector.data.defect_free import defect_free_images
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import CheckpointError, DataError
+from unispector.evaluation.failures import worst_false_alarms, worst_misses
+from unispector.evaluation.ground_truth import GroundTruth
+from unispector.evaluation.intervals import bootstrap_interval
+from unispector.evaluation.matching import match
 from unispector.evaluation.prompt_space import read_records
 from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of
 from unispector.inference.detector import UniSpector
@@ -23,6 +27,7 @@ from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.prompt_bank import PromptBank
 from unispector.stages import evaluate as stage
 from unispector.stages.evaluate import evaluate_all, evaluate_files
+from unispector.stages.evaluation_pictures import choose_samples
 from unispector.stages.paths import EVALUATION, METRICS, MODELS, PICTURES, PROMPT_SPACE, SPLITS
 from unispector.stages.report import report, show
 from unispector.structures import Detections
@@ -152,13 +157,32 @@ def test_a_row_is_what_files_of_ones_own_give(evaluated, benchmark, number):
     assert row.metrics.images == len(Annotations.read(pair.target).images)
 
 
-def test_intervals_hold_the_figure_they_are_of(evaluated):
-    for row in evaluated[1].rows:
+def matches_of(root, row, settings):
+    """Box and mask matches of the main model, detected anew, and the targets."""
+    detector = UniSpector.load(root / MODELS / "unispector/seed42")
+    pair, images = pair_of(root, row)
+    bank = detector.encode_annotations(Annotations.read(pair.prompt), images)
+    truth = GroundTruth(Annotations.read(pair.target))
+    files = [images / image.file_name for image in truth.annotations.images]
+    found = detector.detect(files, bank, limit=settings.detections)
+    overlaps = {
+        image: truth.overlaps(image, detections)
+        for image, detections in zip(truth.image_ids, found, strict=True)
+    }
+    return match(truth, overlaps, "bbox"), match(truth, overlaps, "segm"), truth.annotations
+
+
+def test_intervals_are_those_of_the_rows_own_boxes_and_masks(evaluated, benchmark):
+    root, result = evaluated
+    for row in result.rows[:6]:
+        boxes, masks, _ = matches_of(root, row, benchmark.config.evaluate)
+        for figure, matches in (("bbox.AP50", boxes), ("segm.AP50", masks)):
+            expected = bootstrap_interval(matches, benchmark.config.evaluate.resamples, seed=0)
+            found = row.intervals[figure]
+            assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+            assert 0 <= found.low < found.high <= 100
         assert set(row.intervals) == {"bbox.AP50", "segm.AP50"}
-        for interval in row.intervals.values():
-            assert 0 <= interval.low <= interval.high <= 100
-    wide = [row for row in evaluated[1].rows if row.variant == "unispector"]
-    assert all(row.intervals["bbox.AP50"].low < row.intervals["bbox.AP50"].high for row in wide)
+    assert any(row.intervals["bbox.AP50"] != row.intervals["segm.AP50"] for row in result.rows[:6])
 
 
 def test_alarms_are_counted_on_defect_free_images(evaluated, benchmark):
@@ -177,6 +201,10 @@ def test_alarms_are_counted_on_defect_free_images(evaluated, benchmark):
             found = detector.detect([images / name for name in good], bank, 4, settings.detections)
             scores = np.concatenate([of_image.scores.numpy() for of_image in found])
             assert row.alarms.good_images == 5
+            if row.prompt_seed == 1:
+                worst = good[int(np.argmax([of_image.scores.max() for of_image in found]))]
+                where = f"pictures/tile-{row.subset}-defect-free-01.jpg"
+                assert [p.image for p in result.pictures if p.file == where] == [worst]
             assert row.alarms.false_alarms == np.count_nonzero(scores >= settings.alarm_score) / 5 > 0
             # No more alarms than allowed, and no stricter than needed.
             assert np.count_nonzero(scores > row.alarms.threshold + 1e-6) <= 5 * settings.alarm_rate
@@ -224,6 +252,23 @@ def test_pictures_are_drawn_of_the_main_model_and_lie_where_the_report_looks(eva
     files = sorted(str(path.relative_to(root / "reports")) for path in (root / PICTURES).iterdir())
     assert files == sorted(picture.file for picture in result.pictures)
     assert all(cv2.imread(str(root / "reports" / file)) is not None for file in files)
+
+
+def test_pictures_are_of_the_first_draw_of_prompts(evaluated, benchmark):
+    root, result = evaluated
+    settings = benchmark.config.evaluate
+    of = {row.prompt_seed: row for row in result.rows[:6] if row.data_set == "steel"}
+    images = {
+        kind: [p.image for p in result.pictures if (p.data_set, p.kind) == ("steel", kind)]
+        for kind in ("sample", "miss", "false alarm")
+    }
+    boxes, _, targets = matches_of(root, of[1], settings)
+    name_of = {image.id: image.file_name for image in targets.images}
+    samples = choose_samples(targets, 1, settings.pictures)
+    assert images["sample"] == [image.file_name for image, _ in samples]
+    (miss,) = worst_misses(boxes, 1, settings.picture_score)
+    (alarm,) = worst_false_alarms(boxes, 1, settings.picture_score)
+    assert (images["miss"], images["false alarm"]) == ([name_of[miss.image_id]], [name_of[alarm.image_id]])
 
 
 def test_the_same_evaluation_twice_gives_the_same_files(short, new_project):

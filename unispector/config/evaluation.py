@@ -19,7 +19,8 @@ class EvaluateConfig(Section):
         alarm_rate: false alarms per defect-free image at which recall is told.
         resamples: bootstrap resamples of the images behind a confidence interval; 0 = no intervals.
         pictures: pictures drawn per data set (prompt, ground truth, prediction side by side).
-        failures: pictures of the worst false alarms, and as many of misses, drawn per data set.
+        failures: pictures of the worst false alarms, and as many of misses, drawn per data set, of
+            unseen classes only.
         picture_score: lowest score of a detection that is drawn.
     """
 

@@ -60,7 +60,7 @@ def alarm_figures(
     return AlarmFigures(
         good_images=len(good_scores),
         score=score,
-        false_alarms=np.count_nonzero(alarms >= score) / len(good_scores),
+        false_alarms=float(np.count_nonzero(alarms >= score) / len(good_scores)),
         rate=rate,
         threshold=threshold,
         recall_boxes=_recall(boxes, threshold),

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unispector.ops.boxes import cxcywh_to_xyxy
-from unispector.ops.mask_runs import masks_from_logits
+from unispector.ops.mask_runs import FloatArray, IntArray, masks_from_logits
 from unispector.structures import Detections, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
@@ -58,38 +59,43 @@ def postprocess(
         B detections, best first; a detection whose mask is empty is dropped.
     """
     prediction = output.layers[-1]
+    probabilities = prediction.logits.float().sigmoid().flatten(1)
     items = zip(
-        prediction.logits.float().sigmoid().cpu(),
+        probabilities.cpu(),
+        probabilities.argsort(dim=1, descending=True, stable=True)[:, :limit].cpu(),
         prediction.boxes.float().cpu(),
         prediction.masks.float().cpu(),
         original_hw,
         strict=True,
     )
     frame = (image_size, padded_size)
-    return [_detections(*item, class_names, frame, rules, limit) for item in items]
+    return [
+        _detections(row[order], order, boxes, masks, hw, class_names, frame, rules)
+        for row, order, boxes, masks, hw in items
+    ]
 
 
 def _detections(
     probabilities: Tensor,
+    order: Tensor,
     boxes: Tensor,
     masks: Tensor,
     hw: tuple[int, int],
     class_names: tuple[str, ...],
     frame: tuple[int, int],
     rules: Rules,
-    limit: int,
 ) -> Detections:
-    """One image's detections from its [Q, C] probabilities, [Q, 4] boxes and [Q, h, w] mask logits."""
-    best = probabilities.flatten()
-    order = best.argsort(descending=True, stable=True)[:limit]
-    query, label = order // probabilities.shape[1], order % probabilities.shape[1]
-    used, position = query.unique(return_inverse=True)
+    """One image's detections from the probabilities of its best pairs `order`, most probable first."""
+    query, label = order.numpy() // len(class_names), order % len(class_names)
+    used, position = np.unique(query, return_inverse=True)
     cells = masks.shape[-1]
-    windows = _windows(boxes[used], cells, GROWTH if rules.confine_masks else torch.inf)
-    runs = masks_from_logits(masks[used].numpy(), windows.numpy(), cells * frame[0] / frame[1], hw)
-    scores = best[order] * torch.from_numpy(runs.quality * (runs.areas > 0))[position]
+    windows = np.tile([0, 0, cells, cells], (len(used), 1))
+    if rules.confine_masks:
+        windows = _windows(boxes.numpy()[used], cells)
+    runs = masks_from_logits(masks.numpy()[used], windows, cells * frame[0] / frame[1], hw)
+    scores = probabilities * torch.from_numpy((runs.quality * (runs.areas > 0))[position])
     if rules.tight_boxes:
-        corners = torch.from_numpy(runs.boxes_xyxy)[position]
+        corners = torch.from_numpy(runs.boxes_xyxy[position])
     else:
         corners = _in_pixels(boxes[query], hw, frame[1] / frame[0])
     ranking = _ranking(scores, corners, label, rules.nms_iou)
@@ -97,7 +103,7 @@ def _detections(
         boxes_xyxy=corners[ranking],
         scores=scores[ranking],
         labels=label[ranking],
-        masks_rle=tuple(runs.rle(i) for i in position[ranking].tolist()),
+        masks_rle=tuple(runs.rle(i) for i in position[ranking.numpy()].tolist()),
         class_names=class_names,
         image_hw=hw,
     )
@@ -121,11 +127,10 @@ def _in_pixels(boxes: Tensor, hw: tuple[int, int], stretch: float) -> Tensor:
     return corners.minimum(limits).flatten(1)
 
 
-def _windows(boxes: Tensor, cells: int, growth: float) -> Tensor:
-    """Cells whose centre lies in a box [n, 4] grown by a factor and a cell: top, left, bottom, right."""
-    half = boxes[:, 2:] * (growth / 2) + 1 / cells
-    low, high = ((boxes[:, :2] + offset) * cells for offset in (-half, half))
+def _windows(boxes: FloatArray, cells: int) -> IntArray:
+    """Cells whose centre lies in a box [n, 4] grown by a fifth and a cell: top, left, bottom, right."""
+    half = boxes[:, 2:] * (GROWTH / 2) + 1 / cells
+    low, high = (boxes[:, :2] - half) * cells, (boxes[:, :2] + half) * cells
     # A cell's centre is half a cell in; a centre on the edge itself is outside.
-    first, last = (low - 0.5).floor() + 1, (high - 0.5).ceil()
-    corners = torch.stack((first[:, 1], first[:, 0], last[:, 1], last[:, 0]), dim=1)
-    return corners.nan_to_num().clamp(0, cells).long()
+    corners = np.concatenate((np.floor(low - 0.5) + 1, np.ceil(high - 0.5)), axis=1)
+    return corners[:, [1, 0, 3, 2]].clip(0, cells).astype(np.int64)

@@ -6,6 +6,7 @@ where both are positive, or neither is, no pixel needs a look; and only columns 
 are gone through. For defects, which are small, this is tens of times faster than resizing the logits.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,7 +35,7 @@ class MaskRuns:
         quality: [n] float32 in [0, 1], mean probability of a mask's positive logits; 0 without any.
         hw: height and width of the image in pixels.
         codes: the masks' compressed runs, one after the other.
-        ends: [n] where each one ends in `codes`.
+        ends: where each of the n ends in `codes`.
     """
 
     boxes_xyxy: FloatArray
@@ -42,7 +43,7 @@ class MaskRuns:
     quality: FloatArray
     hw: tuple[int, int]
     codes: str
-    ends: IntArray
+    ends: list[int]
 
     def rle(self, index: int) -> Rle:
         """COCO run-length code of one mask."""
@@ -69,8 +70,9 @@ def masks_from_logits(
     rows = _places(hw[0], logits.shape[1], cells_per_side)
     columns = _places(hw[1], logits.shape[2], cells_per_side)
     cells = np.ascontiguousarray(logits)
-    codes, ends, boxes, areas, quality = _encode(cells, windows, int(cells_per_side), *rows, *columns)
-    return MaskRuns(boxes, areas, quality, hw, codes.tobytes().decode("ascii"), ends)
+    covered = math.ceil(cells_per_side)
+    codes, ends, boxes, areas, quality = _encode(cells, windows, covered, *rows, *columns)
+    return MaskRuns(boxes, areas, quality, hw, codes.tobytes().decode("ascii"), ends.tolist())
 
 
 @lru_cache(maxsize=64)

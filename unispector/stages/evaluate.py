@@ -111,7 +111,8 @@ def evaluate_all(config: Config, root: Path, tracking: TrackingStore | None) -> 
                 if evaluation in samples:
                     gallery = outcomes[0].gallery
                     out = (root / PICTURES).parent
-                    pictures += draw_gallery(gallery, samples[evaluation], config.evaluate, out)
+                    failures = config.evaluate.failures if evaluation.subset == "unseen" else 0
+                    pictures += draw_gallery(gallery, samples[evaluation], failures, config.evaluate, out)
             spaces.append(measure_prompt_space(detector, own, config))
     included = config.evaluate.include_prompts
     report = EvaluationReport(tuple(rows), tuple(pictures), tuple(models), included)

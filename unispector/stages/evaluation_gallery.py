@@ -56,7 +56,9 @@ class Gallery:
     good_scores: tuple[npt.NDArray[np.float32], ...]
 
 
-def draw_gallery(gallery: Gallery, samples: int, config: EvaluateConfig, out: Path) -> list[PictureRecord]:
+def draw_gallery(
+    gallery: Gallery, samples: int, failures: int, config: EvaluateConfig, out: Path
+) -> list[PictureRecord]:
     """Draw samples by lot, the worst false alarms and misses, and the worst defect-free images.
 
     Detections were not kept while judging; the few images that are drawn are looked at once more.
@@ -64,25 +66,26 @@ def draw_gallery(gallery: Gallery, samples: int, config: EvaluateConfig, out: Pa
     Args:
         gallery: what to draw of.
         samples: pictures by lot, at most.
-        config: how many failures, and the lowest score that is drawn.
+        failures: false alarms, misses and defect-free images, at most as many of each.
+        config: the lowest score that is drawn.
         out: folder of the reports; the files are written to `pictures/` in it.
     """
-    score, count = config.picture_score, config.failures
+    score = config.picture_score
     chosen = choose_samples(gallery.targets, gallery.test.prompt_seed, samples)
-    failures: tuple[FalseAlarm | Miss, ...] = (
-        *worst_false_alarms(gallery.boxes, count, score),
-        *worst_misses(gallery.boxes, count, score),
+    worst: tuple[FalseAlarm | Miss, ...] = (
+        *worst_false_alarms(gallery.boxes, failures, score),
+        *worst_misses(gallery.boxes, failures, score),
     )
-    wanted = {image.id for image, _ in chosen} | {failure.image_id for failure in failures}
+    wanted = {image.id for image, _ in chosen} | {failure.image_id for failure in worst}
     records = [image for image in gallery.targets.images if image.id in wanted]
     found = _detect(gallery, [image.file_name for image in records], config)
     detections = dict(zip((image.id for image in records), found, strict=True))
     shown = Shown(gallery.prompts, gallery.targets, detections, gallery.images)
-    good = [gallery.good[i] for i in worst_good_images(gallery.good_scores, count, score)]
+    good = [gallery.good[i] for i in worst_good_images(gallery.good_scores, failures, score)]
     on_good = dict(zip(good, _detect(gallery, good, config), strict=True))
     return [
         *draw_samples(shown, gallery.test, chosen, score, out),
-        *draw_failures(shown, gallery.test, failures, score, out),
+        *draw_failures(shown, gallery.test, worst, score, out),
         *draw_good_alarms(shown, gallery.test, on_good, score, out),
     ]
 

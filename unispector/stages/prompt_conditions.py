@@ -1,7 +1,7 @@
 """The prompt banks of a robustness sweep: blurred, inexactly boxed, masked, fewer or more prompts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -41,7 +41,7 @@ def changed_prompts(
 ) -> list[PromptCondition]:
     """All changes of given prompts (paper section 4.1); the prompts as drawn come first.
 
-    Sharp images are encoded once for all boxes on them.
+    Sharp images are encoded once for all boxes and masks on them.
 
     Args:
         detector: the model.
@@ -56,22 +56,27 @@ def changed_prompts(
     """
     levels = list(product(config.box_iou, range(config.box_trials)))
     shifted = [with_shifted_boxes(prompts, iou, seed, trial) for iou, trial in levels]
-    together, ids = overlaid([prompts, *shifted])
-    boxes = detector.encode_instances(together, images, "box", batch_size)
-    clean, *others = [boxes.only(own).bank() for own in ids]
+    together, ids = overlaid([_without_masks(prompts), prompts, *shifted])
+    # Prompted by its mask, an instance that has none is prompted by its filled box.
+    instances = detector.encode_instances(together, images, "mask", batch_size)
+    clean, masks, *others = [instances.only(own).bank() for own in ids]
     places = (Place(*CLEAN), Place("prompt_box_iou", 1.0), Place("prompt_blur", 0.0))
     conditions = [PromptCondition(clean, places)]
     conditions += [
         PromptCondition(bank, (Place("prompt_box_iou", iou, trial),))
         for (iou, trial), bank in zip(levels, others, strict=True)
     ]
-    masks = detector.encode_annotations(prompts, images, "mask", batch_size)
     conditions.append(PromptCondition(masks, (Place("prompt_kind", 1.0),)))
     for sigma in filter(None, config.blur):
         change = partial(blurred, sigma=sigma)
         bank = detector.encode_instances(prompts, images, "box", batch_size, change).bank()
         conditions.append(PromptCondition(bank, (Place("prompt_blur", sigma),)))
     return conditions
+
+
+def _without_masks(annotations: Annotations) -> Annotations:
+    instances = tuple(replace(instance, segmentation=None) for instance in annotations.instances)
+    return replace(annotations, instances=instances)
 
 
 def counted_prompts(

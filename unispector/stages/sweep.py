@@ -165,7 +165,7 @@ def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[Measured]:
 def sweep_all(config: Config, root: Path, tracking: TrackingStore | None) -> SweepReport:
     """Sweep the main model of every split seed on the unseen classes of the sets that `sweep` names.
 
-    Writes `reports/sweeps.json` and adds the curves to the MLflow runs of the evaluation.
+    Writes `reports/sweep.json` and adds the curves to the MLflow runs of the evaluation.
 
     Args:
         config: all parameters.

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from unispector.config import EvaluateConfig, SweepConfig
-from unispector.evaluation.content import Content
+from unispector.evaluation.content import Content, PreparedSection
 from unispector.evaluation.page import html_page
-from unispector.evaluation.prepared import robustness_part
 from unispector.evaluation.results import MAIN_VARIANT
+from unispector.evaluation.sweep_section import html_section
 from unispector.evaluation.sweeps import SweepReport
 from unispector.ops.files import atomic_write_text
 from unispector.stages.judging import load_detector, progress_bar, read_pair
@@ -51,7 +51,7 @@ def sweep_files(
         facts=(f"model {detector.fingerprint[:12]}", f"{len(targets.images)} targets"),
         warnings=(),
         cards=(),
-        sections=(robustness_part(report, {}),),
+        sections=(PreparedSection("robustness", "Robustness", html_section(report), "", None),),
     )
     atomic_write_text(out / "sweep.json", report.as_json())
     atomic_write_text(out / "index.html", html_page(content, {}))
