@@ -204,7 +204,8 @@ def test_alarms_are_counted_on_defect_free_images(evaluated, benchmark):
             if row.prompt_seed == 1:
                 worst = good[int(np.argmax([of_image.scores.max() for of_image in found]))]
                 where = f"pictures/tile-{row.subset}-defect-free-01.jpg"
-                assert [p.image for p in result.pictures if p.file == where] == [worst]
+                drawn = [worst] if row.subset == "unseen" else []
+                assert [p.image for p in result.pictures if p.file == where] == drawn
             assert row.alarms.false_alarms == np.count_nonzero(scores >= settings.alarm_score) / 5 > 0
             # No more alarms than allowed, and no stricter than needed.
             assert np.count_nonzero(scores > row.alarms.threshold + 1e-6) <= 5 * settings.alarm_rate
@@ -245,10 +246,10 @@ def test_pictures_are_drawn_of_the_main_model_and_lie_where_the_report_looks(eva
     assert kinds.count(("tile", "unseen", "sample")) == 2
     assert kinds.count(("tile", "seen", "sample")) == 1
     assert kinds.count(("steel", "unseen", "sample")) == 3
-    for where in (("tile", "unseen"), ("tile", "seen"), ("steel", "unseen")):
-        assert kinds.count((*where, "false alarm")) == kinds.count((*where, "miss")) == 1
+    for where, count in ((("tile", "unseen"), 1), (("tile", "seen"), 0), (("steel", "unseen"), 1)):
+        assert kinds.count((*where, "false alarm")) == kinds.count((*where, "miss")) == count
     good = [p for p in result.pictures if p.file.count("defect-free")]
-    assert [(p.subset, p.image.partition("/")[0]) for p in good] == [("unseen", "good"), ("seen", "good")]
+    assert [(p.subset, p.image.partition("/")[0]) for p in good] == [("unseen", "good")]
     files = sorted(str(path.relative_to(root / "reports")) for path in (root / PICTURES).iterdir())
     assert files == sorted(picture.file for picture in result.pictures)
     assert all(cv2.imread(str(root / "reports" / file)) is not None for file in files)
