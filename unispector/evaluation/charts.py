@@ -70,7 +70,7 @@ class LineChart:
         handles += [_draw_published(axes, line, place) for place, line in enumerate(published)]
         levels = sorted({level for line in self.lines for level in line.x})
         axes.set_xticks(levels, [f"{level:g}" for level in levels])
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax or 1)
         axes.grid(visible=True, axis="y", color=INK, alpha=0.25, linewidth=0.8)
         axes.set_xlabel(self.x_label)
         axes.set_ylabel("AP50, %")
