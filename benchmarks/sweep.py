@@ -3,10 +3,10 @@
     python benchmarks/sweep.py --set mini-MVTec --rounds 3
 
 Runs in a project after `make repro`, on the main model's unseen classes of one set. The sweep is the
-paper's: seven blur levels and nine box overlaps with ten trials each. Every round runs one evaluation,
-the sweep, and, in the first round, every condition on its own as an evaluation from the files; printed
-are the ratios of wall time with their range over the rounds, and the largest difference between any
-figure of the sweep and of the repetition.
+paper's: seven blur levels and nine box overlaps with ten trials each. Every round runs one evaluation
+and the sweep; at the end every condition runs on its own, as an evaluation from the files. Printed are
+the ratios of wall time with their range over the rounds, and the largest difference between any figure
+of the sweep and of the repetition.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.data.combine import joined, overlaid
+from unispector.data.combine import joined, overlaid, with_prompts
 from unispector.errors import DataError
 
 NAMES = ("crack", "dent", "hole")
@@ -112,3 +112,14 @@ def test_the_ids_of_variants_need_not_be_alike():
     second = replace(first, instances=tuple(replace(i, id=n) for n in (1, 2) for i in first.instances))
     _, ids = overlaid([first, second, first])
     assert ids == (frozenset({1}), frozenset({2, 3}), frozenset({4}))
+
+
+def test_prompts_that_are_targets_already_are_not_added_again():
+    boxes = [InstanceRecord(n, n, 1, (1.0, 1.0, 5.0, 6.0), 30.0, None) for n in (1, 2, 3)]
+    images = [ImageRecord(n, f"{n}.png", 40, 50) for n in (1, 2, 3)]
+    whole = Annotations(tuple(images), tuple(boxes), (CategoryRecord(1, "crack", ""),))
+    targets = whole.keep_images([1, 2])
+    assert with_prompts(targets, whole.keep_images([2])) == targets
+    both = with_prompts(targets, whole.keep_images([2, 3]))
+    assert [image.file_name for image in both.images] == ["1.png", "2.png", "3.png"]
+    assert len(both.instances) == 3

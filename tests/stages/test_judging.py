@@ -7,10 +7,19 @@ import pytest
 
 from unispector.config import EvaluateConfig
 from unispector.data.coco import Annotations
-from unispector.errors import CheckpointError, DataError, PromptBankError
+from unispector.errors import CheckpointError, DataError
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.ops.files import read_image
-from unispector.stages.judging import Trial, advance, judge, load_detector, progress_bar, read_pair
+from unispector.stages.judging import (
+    Trial,
+    advance,
+    judge,
+    load_detector,
+    progress_bar,
+    read_pair,
+    scores_on,
+    warn_of_shared,
+)
 
 SETTINGS = EvaluateConfig(batch_size=4, detections=15)
 
@@ -70,12 +79,37 @@ def test_trials_together_are_plain_detection_and_each_picture_is_read_once(detec
     assert max(overlap.box_iou.max(initial=0) for overlap in together[0].values()) > 0.9
 
 
-def test_trials_of_other_classes_are_refused(detector, steel, trials):
+def test_trials_of_other_classes_are_judged_in_a_pass_of_their_own(detector, steel, trials):
     annotations, folder = steel
     fewer = annotations.keep_categories([1, 2])
-    odd = Trial(detector.encode_annotations(fewer, folder), GroundTruth(fewer))
-    with pytest.raises(PromptBankError, match="cannot be tried in one pass"):
-        judge(detector, [trials[0], odd], folder.joinpath, SETTINGS, float)
+    odd = Trial(detector.encode_annotations(fewer, folder), GroundTruth(fewer.keep_images(range(9, 17))))
+    shares = []
+    mixed = judge(detector, [trials[0], odd, trials[1]], folder.joinpath, SETTINGS, shares.append)
+    assert sum(shares) == pytest.approx(1)
+    for trial, kept in zip([trials[0], odd, trials[1]], mixed, strict=True):
+        (alone,) = judge(detector, [trial], folder.joinpath, SETTINGS, float)
+        assert kept.keys() == alone.keys()
+        for image_id, overlap in kept.items():
+            np.testing.assert_allclose(overlap.scores, alone[image_id].scores, atol=1e-5)
+
+
+def test_scores_are_those_of_plain_detection(detector, steel, trials):
+    annotations, folder = steel
+    few = detector.encode_annotations(annotations.keep_categories([1, 2]), folder)
+    files = [folder / image.file_name for image in annotations.images[:5]]
+    banks = [trials[0].bank, few, trials[1].bank]
+    for bank, scores in zip(banks, scores_on(detector, banks, files, SETTINGS), strict=True):
+        plain = detector.detect(files, bank, SETTINGS.batch_size, SETTINGS.detections)
+        for of_image, found in zip(scores, plain, strict=True):
+            np.testing.assert_allclose(of_image, found.scores.numpy(), atol=1e-5)
+
+
+def test_pictures_that_are_prompts_and_targets_are_told(steel, caplog):
+    annotations = steel[0]
+    warn_of_shared(annotations.keep_images([1, 2]), annotations.keep_images([3, 4]))
+    assert caplog.text == ""
+    warn_of_shared(annotations.keep_images([1, 2]), annotations.keep_images([2, 3, 4]))
+    assert "1 of 3 targets are prompts too" in caplog.text
 
 
 def test_an_unreadable_target_is_named(detector, trials, tmp_path):

@@ -15,6 +15,7 @@ from unispector.errors import ConfigError, DataError
 from unispector.evaluation.results import FIGURES, figure_of
 from unispector.evaluation.sweeps import SWEEPS as KINDS
 from unispector.evaluation.sweeps import SweepReport
+from unispector.stages import sweep
 from unispector.stages.evaluate import evaluate_all, evaluate_files
 from unispector.stages.judging import progress_bar
 from unispector.stages.paths import SWEEPS
@@ -146,6 +147,21 @@ def test_changed_targets_are_changed_files(task, naive, folder_with, of_prompts,
     assert (measured.sweep, measured.level, measured.trial) == (f"target_{kind}", SEVERITY, 0)
     assert measured.metrics == expected != of_prompts["prompt_kind", 0.0, 0]
     assert sum(shares) == pytest.approx(1)
+
+
+def test_a_sweep_too_large_for_one_pass_takes_several(task, of_prompts, monkeypatch):
+    monkeypatch.setattr(sweep, "KEPT_AT_ONCE", 2 * len(task.targets.images))
+    shares = []
+    again = {(m.sweep, m.level, m.trial): m.metrics for m in sweep_prompts(task, shares.append)}
+    assert again == of_prompts
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_numbers_no_class_reaches_leave_nothing_to_judge(task):
+    config = dataclasses.replace(task, config=SweepConfig(counts=(1000,)))
+    shares = []
+    assert sweep_counts(config, shares.append) == []
+    assert sum(shares) == 1
 
 
 def test_the_bar_moves_by_the_passes_there_are(task):

@@ -39,6 +39,17 @@ def joined(first: Annotations, second: Annotations) -> Annotations:
     return Annotations(tuple(images), tuple(instances), first.categories)
 
 
+def with_prompts(targets: Annotations, prompts: Annotations) -> Annotations:
+    """The targets and those prompt images that are not among them.
+
+    Raises:
+        DataError: the categories differ.
+    """
+    known = {image.file_name for image in targets.images}
+    missing = [image.id for image in prompts.images if image.file_name not in known]
+    return joined(targets, prompts.keep_images(missing)) if missing else targets
+
+
 def overlaid(variants: Sequence[Annotations]) -> tuple[Annotations, tuple[frozenset[int], ...]]:
     """Several versions of the instances of the same images, as one file.
 

@@ -123,7 +123,7 @@ class PromptPool:
     """Prompt images to choose the first k of, class by class.
 
     Attributes:
-        order: class name -> ids of images in `annotations`, those to be used first at the front.
+        order: class name -> ids of images in `annotations`, those of the prompt file at the front.
         annotations: all of these images with all their instances of the prompt file's classes. Where an
             image is in two classes' orders, it prompts each with the instances of that class.
         taken: file names of the images that were targets; none may be looked at, whatever k is.

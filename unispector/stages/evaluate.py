@@ -7,27 +7,31 @@ from pathlib import Path
 from typing import Literal
 
 from unispector.config import Config, EvaluateConfig
-from unispector.data.combine import joined
+from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_images
-from unispector.data.protocol.split_tree import TestPair
-from unispector.evaluation.alarms import alarm_figures
-from unispector.evaluation.coco_metrics import Kind, SetMetrics, evaluate_overlaps
+from unispector.evaluation.coco_metrics import SetMetrics, evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
-from unispector.evaluation.intervals import bootstrap_interval
-from unispector.evaluation.matching import Matches, match
 from unispector.evaluation.prompt_space import PromptSpaceRecord, records_json
 from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord, PictureRecord
 from unispector.inference.detector import UniSpector
 from unispector.ops.files import atomic_write_text
 from unispector.stages.evaluation_gallery import Gallery, draw_gallery
 from unispector.stages.evaluation_plan import Evaluation, main_evaluations, plan
+from unispector.stages.evaluation_row import evaluation_row
 from unispector.stages.evaluation_tracking import track_evaluation
-from unispector.stages.judging import Trial, advance, judge, load_detector, progress_bar, read_pair
+from unispector.stages.judging import (
+    Trial,
+    advance,
+    judge,
+    load_detector,
+    progress_bar,
+    read_pair,
+    scores_on,
+    warn_of_shared,
+)
 from unispector.stages.paths import EVALUATION, METRICS, PICTURES, PROMPT_SPACE
 from unispector.stages.prompt_spaces import measure_prompt_space
 from unispector.tracking.run import TrackingStore
-
-KINDS: tuple[Kind, Kind] = ("bbox", "segm")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def evaluate_files(
     """
     detector, settings = load_detector(model_dir), config or EvaluateConfig()
     prompts, targets = read_pair(prompts_json, targets_json)
+    warn_of_shared(prompts, targets)
     truth = GroundTruth(targets)
     bank = detector.encode_annotations(prompts, images_root, roi, settings.batch_size)
     with progress_bar(1) as bar:
@@ -142,7 +147,7 @@ def _evaluate(
     settings = config.evaluate
     pairs = [read_pair(test.prompt, test.target) for test in todo.tests]
     if settings.include_prompts:
-        pairs = [(prompts, joined(targets, prompts)) for prompts, targets in pairs]
+        pairs = [(prompts, with_prompts(targets, prompts)) for prompts, targets in pairs]
     roi = config.prompt.test_roi
     banks = [
         detector.encode_annotations(prompts, todo.images, roi, settings.batch_size) for prompts, _ in pairs
@@ -150,46 +155,13 @@ def _evaluate(
     trials = [Trial(bank, GroundTruth(targets)) for bank, (_, targets) in zip(banks, pairs, strict=True)]
     found = judge(detector, trials, todo.images.joinpath, settings, lambda share: moved(share * len(trials)))
     good = defect_free_images(todo.dropped, settings.good_images, seed=0)
-    on_good = detector.stream_banks(
-        [todo.images / name for name in good], banks, settings.batch_size, settings.detections
-    )
-    scores = [tuple(of_bank.scores.numpy() for of_bank in of_image) for of_image in on_good]
+    scores = scores_on(detector, banks, [todo.images / name for name in good], settings)
     outcomes = []
     for number, (test, (prompts, targets)) in enumerate(zip(todo.tests, pairs, strict=True)):
-        boxes, masks = (match(trials[number].truth, found[number], kind) for kind in KINDS)
-        good_scores = tuple(of_image[number] for of_image in scores)
+        good_scores = scores[number]
+        row, boxes = evaluation_row(todo, test, trials[number].truth, found[number], good_scores, settings)
         gallery = Gallery(
             detector, banks[number], test, todo.images, prompts, targets, boxes, good, good_scores
         )
-        metrics = evaluate_overlaps(trials[number].truth, found[number])
-        outcomes.append(_Outcome(_row(todo, test, metrics, gallery, masks, settings), gallery))
+        outcomes.append(_Outcome(row, gallery))
     return outcomes
-
-
-def _row(
-    todo: Evaluation,
-    test: TestPair,
-    metrics: SetMetrics,
-    gallery: Gallery,
-    masks: Matches,
-    config: EvaluateConfig,
-) -> EvaluationRow:
-    boxes, alarms = gallery.boxes, None
-    if gallery.good:
-        alarms = alarm_figures(gallery.good_scores, boxes, masks, config.alarm_score, config.alarm_rate)
-    intervals = {}
-    if config.resamples:
-        intervals = {
-            "bbox.AP50": bootstrap_interval(boxes, config.resamples, seed=0),
-            "segm.AP50": bootstrap_interval(masks, config.resamples, seed=0),
-        }
-    return EvaluationRow(
-        variant=todo.variant,
-        data_set=todo.set_name,
-        subset=todo.subset,
-        split_seed=todo.split_seed,
-        prompt_seed=test.prompt_seed,
-        metrics=metrics,
-        intervals=intervals,
-        alarms=alarms,
-    )

@@ -52,6 +52,22 @@ def plan(config: Config, root: Path) -> tuple[Evaluation, ...]:
         CheckpointError: a model is missing.
         DataError: a file of the splits is missing.
     """
+    return evaluations_of(config, root, _models(config, root / MODELS))
+
+
+def evaluations_of(
+    config: Config, root: Path, models: Sequence[tuple[str, int, Path]]
+) -> tuple[Evaluation, ...]:
+    """The protocol's evaluations of given models.
+
+    Args:
+        config: all parameters.
+        root: the project's folder.
+        models: variant, split seed and directory of each.
+
+    Raises:
+        DataError: a file of the splits is missing.
+    """
     splits = SplitTree(root / SPLITS)
     return tuple(
         Evaluation(
@@ -62,7 +78,7 @@ def plan(config: Config, root: Path) -> tuple[Evaluation, ...]:
             root / config.data.root / data_set.path,
             root / dropped_file(name),
         )
-        for variant, split_seed, model in _models(config, root / MODELS)
+        for variant, split_seed, model in models
         for name, data_set in config.data.sets.items()
         for tests in _tests(splits, name, data_set, split_seed, config.split.prompt_seeds)
     )

@@ -1,11 +1,15 @@
 """A detector judged on targets under many sets of prompts at once; every target is encoded once."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
+
+import numpy as np
+import numpy.typing as npt
 
 from unispector.config import EvaluateConfig
 from unispector.data.coco import Annotations
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tqdm import tqdm
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def judge(
 
     Args:
         detector: the model.
-        trials: of the same classes; a target file that several have is read and encoded once.
+        trials: a target that several of the same classes have is read and encoded once.
         picture: the picture of a target, by its file name.
         config: batch size and number of detections.
         advance: gets shares of the work that add up to 1.
@@ -60,21 +67,49 @@ def judge(
 
     Raises:
         DataError: a picture is unusable.
-        PromptBankError: a bank is another model's, or the classes differ.
+        PromptBankError: a bank is another model's.
     """
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for number, trial in enumerate(trials):
-        for image in trial.truth.annotations.images:
-            wanted.setdefault(image.file_name, []).append((number, image.id))
     kept: list[dict[int, Overlaps]] = [{} for _ in trials]
-    stream = detector.stream_banks(
-        map(picture, wanted), [trial.bank for trial in trials], config.batch_size, config.detections
-    )
-    for places, found in zip(wanted.values(), stream, strict=True):
-        for number, image_id in places:
-            kept[number][image_id] = trials[number].truth.overlaps(image_id, found[number])
-        advance(1 / len(wanted))
+    for numbers in _same_classes([trial.bank for trial in trials]):
+        wanted: dict[str, list[tuple[int, int]]] = {}
+        for place, number in enumerate(numbers):
+            for image in trials[number].truth.annotations.images:
+                wanted.setdefault(image.file_name, []).append((place, image.id))
+        banks = [trials[number].bank for number in numbers]
+        stream = detector.stream_banks(map(picture, wanted), banks, config.batch_size, config.detections)
+        share = len(numbers) / len(trials) / len(wanted)
+        for places, found in zip(wanted.values(), stream, strict=True):
+            for place, image_id in places:
+                number = numbers[place]
+                kept[number][image_id] = trials[number].truth.overlaps(image_id, found[place])
+            advance(share)
     return kept
+
+
+def scores_on(
+    detector: UniSpector, banks: Sequence[PromptBank], files: Sequence[Path], config: EvaluateConfig
+) -> list[tuple[npt.NDArray[np.float32], ...]]:
+    """Of each bank, the scores of all its detections on each picture.
+
+    Raises:
+        DataError: a picture is unusable.
+        PromptBankError: a bank is another model's.
+    """
+    scores: list[tuple[npt.NDArray[np.float32], ...]] = [() for _ in banks]
+    for numbers in _same_classes(banks):
+        same = [banks[number] for number in numbers]
+        for found in detector.stream_banks(files, same, config.batch_size, config.detections):
+            for number, of_bank in zip(numbers, found, strict=True):
+                scores[number] += (of_bank.scores.numpy(),)
+    return scores
+
+
+def _same_classes(banks: Sequence[PromptBank]) -> list[list[int]]:
+    """Positions of the banks that can be tried together: official draws may differ in their classes."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, bank in enumerate(banks):
+        groups.setdefault(bank.class_names, []).append(number)
+    return list(groups.values())
 
 
 def read_pair(prompt: Path, target: Path) -> tuple[Annotations, Annotations]:
@@ -91,6 +126,17 @@ def read_pair(prompt: Path, target: Path) -> tuple[Annotations, Annotations]:
             "add one, or take the class out of the targets"
         )
     return prompts, targets
+
+
+def warn_of_shared(prompts: Annotations, targets: Annotations) -> None:
+    """Say so where pictures are prompts and targets: what is found on them flatters the model."""
+    names = {image.file_name for image in prompts.images}
+    if shared := sum(image.file_name in names for image in targets.images):
+        logger.warning(
+            "%d of %d targets are prompts too: the figures are higher than on other pictures",
+            shared,
+            len(targets.images),
+        )
 
 
 @contextmanager

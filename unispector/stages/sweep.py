@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+KEPT_AT_ONCE = 100_000
+"""Targets times conditions whose detections are kept at a time, 1 to 20 KB each; more take another pass."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """One level of one change, judged.
@@ -121,7 +125,8 @@ def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[Me
         task.config,
         task.settings.batch_size,
     )
-    left = [image.id for image in task.targets.images if image.file_name not in taken]
+    used = taken | {image.file_name for image in task.prompts.images}
+    left = [image.id for image in task.targets.images if image.file_name not in used]
     return _judged(task, conditions, GroundTruth(task.targets.keep_images(left)), advance)
 
 
@@ -249,14 +254,24 @@ def _judged(
     truth: GroundTruth,
     advance: Callable[[float], object],
 ) -> list[Measured]:
-    trials = [Trial(condition.bank, truth) for condition in conditions]
-    found = judge(task.detector, trials, task.images.joinpath, task.settings, advance)
-    return [
-        Measured(place.sweep, place.level, place.trial, metrics)
-        for condition, overlaps in zip(conditions, found, strict=True)
-        for metrics in [evaluate_overlaps(truth, overlaps)]
-        for place in condition.places
-    ]
+    measured: list[Measured] = []
+    at_once = max(KEPT_AT_ONCE // len(truth.annotations.images), 1)
+    for start in range(0, len(conditions), at_once):
+        part = conditions[start : start + at_once]
+        trials = [Trial(condition.bank, truth) for condition in part]
+        share = len(part) / len(conditions)
+        moved = partial(_share_of, advance, share)
+        found = judge(task.detector, trials, task.images.joinpath, task.settings, moved)
+        for condition, overlaps in zip(part, found, strict=True):
+            metrics = evaluate_overlaps(truth, overlaps)
+            measured += [Measured(p.sweep, p.level, p.trial, metrics) for p in condition.places]
+    if not conditions:
+        advance(1)
+    return measured
+
+
+def _share_of(advance: Callable[[float], object], share: float, done: float) -> None:
+    advance(share * done)
 
 
 def _changed(images: Path, kind: TargetChange, severity: int, name: str) -> ImageArray:

@@ -9,7 +9,7 @@ from unispector.evaluation.results import MAIN_VARIANT
 from unispector.evaluation.sweep_section import html_section
 from unispector.evaluation.sweeps import SweepReport
 from unispector.ops.files import atomic_write_text
-from unispector.stages.judging import load_detector, progress_bar, read_pair
+from unispector.stages.judging import load_detector, progress_bar, read_pair, warn_of_shared
 from unispector.stages.sweep import Identity, SweepTask, passes, sweep_pair, sweep_row
 
 SEED = 42
@@ -40,6 +40,7 @@ def sweep_files(
     """
     detector, levels = load_detector(model_dir), config or SweepConfig()
     prompts, targets = read_pair(prompts_json, targets_json)
+    warn_of_shared(prompts, targets)
     task = SweepTask(detector, prompts, targets, images_root, SEED, levels, EvaluateConfig())
     identity = Identity(MAIN_VARIANT, targets_json.stem, SEED, SEED)
     with progress_bar(passes(levels)) as bar:
