@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from unispector.cli.benchmark import BENCHMARK_HELP, benchmark
 from unispector.cli.data import CONVERT_HELP, convert, data_app
 from unispector.cli.detector import (
     DETECT_HELP,
@@ -38,6 +39,7 @@ app = group(_HELP)
 app.command(help=DETECT_HELP)(detect)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=SWEEP_HELP)(sweep)
+app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(report)
 app.add_typer(prompts_app, name="prompts")

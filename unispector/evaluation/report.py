@@ -53,8 +53,8 @@ HOW_MEASURED = (
     "Of one class in one image the 100 detections with the highest scores count. Equal scores are ranked by "
     "class name, box and mask, so that the order they come in never matters. What overlaps a region marked "
     "as a crowd is neither right nor wrong.",
-    "Prompts and targets are apart: no prompt image is a target, unless asked for or where official files are "
-    "without targets and scored on their prompts; the report then says so at its top.",
+    "Prompts and targets are apart: no prompt image is a target, unless asked for, or where official files "
+    "without targets are scored on their prompts; the report then says so at its top.",
     "Unseen classes took no part in training. All classes of a set that is only tested on (cross-domain) are "
     "unseen.",
     "Figures are the mean and, after ±, the standard deviation (population) over the trained models (split "

@@ -1,8 +1,9 @@
 """`UniSpector`: load a model once, encode prompts once, detect on any number of pictures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -20,7 +21,7 @@ from unispector.inference.marking import Geometry, Picture, Prompt, mark, read_p
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SavedModel, load_model
-from unispector.structures import Detections, ImageFeatures, ModelOutput, Sample
+from unispector.structures import Detections, ImageFeatures, Sample
 
 __all__ = ["Picture", "Prompt", "UniSpector"]
 
@@ -233,20 +234,17 @@ class UniSpector:
         limit: int,
     ) -> Iterator[tuple[Detections, ...]]:
         prompts = prompts.to(self.device)
-        with ThreadPoolExecutor(max_workers=1) as background:
+        # Many small decodings side by side, a thread each, take less than one by one with all threads.
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool:
             for chunk in _chunks(images, batch_size):
                 pictures = [read_picture(image) for image in chunk]
                 sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
                 features = self._encode_pictures(pictures)
-                found: list[list[Detections]] = [[] for _ in pictures]
-                pending: list[Future[list[list[Detections]]]] = []
-                # While one part is decoded, the last one becomes detections; no third waits in memory.
-                for part in prompts.split(self._banks_at_once(features)):
-                    output = self._decode(features, part)
-                    _extend(found, pending)
-                    pending.append(background.submit(self._finish, output, class_names, sizes, limit))
-                _extend(found, pending)
-                yield from map(tuple, found)
+                parts = prompts.split(self._banks_at_once(features))
+                finish = partial(self._detect_features, features, class_names, sizes, limit)
+                found = map(finish, parts) if len(parts) == 1 else pool.map(finish, parts)
+                for of_parts in zip(*found, strict=True):
+                    yield tuple(chain.from_iterable(of_parts))
 
     def _banks_at_once(self, features: ImageFeatures) -> int:
         """How many banks are decoded together, so that their mask logits stay within memory."""
@@ -261,20 +259,18 @@ class UniSpector:
         return self._model.encode_images(images)
 
     @torch.inference_mode()
-    def _decode(self, features: ImageFeatures, prompts: Tensor) -> ModelOutput:
-        return self._model.detect(features, prompts)
-
-    def _finish(
+    def _detect_features(
         self,
-        output: ModelOutput,
+        features: ImageFeatures,
         class_names: tuple[str, ...],
         sizes: Sequence[tuple[int, int]],
         limit: int,
+        prompts: Tensor,
     ) -> list[list[Detections]]:
-        """Detections of each picture under each of the K banks that were decoded together."""
-        banks = len(output.layers[-1].logits) // len(sizes)
+        """Of each picture, the detections with each of K sets of prompts [K, C, D]."""
+        banks = len(prompts)
         detections = postprocess(
-            output,
+            self._model.detect(features, prompts),
             [hw for hw in sizes for _ in range(banks)],
             class_names=class_names,
             image_size=self._geometry.image_size,
@@ -285,12 +281,8 @@ class UniSpector:
         return [detections[start : start + banks] for start in range(0, len(detections), banks)]
 
 
-def _extend(found: list[list[Detections]], pending: list["Future[list[list[Detections]]]"]) -> None:
-    """Wait for the pending part, if any, and add it picture by picture."""
-    for future in pending:
-        for of_picture, more in zip(found, future.result(), strict=True):
-            of_picture.extend(more)
-    pending.clear()
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def _prompts_of(banks: Sequence[PromptBank]) -> Tensor:
