@@ -73,11 +73,11 @@ def test_stages_refuse_what_is_missing(project: Path) -> None:
 
 
 def test_the_page_tells_of_the_data_once_there_are_statistics(project: Path) -> None:
-    empty = AveragePrecision(0.0, 0.0, 0.0, {})
-    row = EvaluationRow("unispector", "tiles", "unseen", 42, 42, SetMetrics(empty, empty, 1, 1))
+    empty = AveragePrecision(0.0, 0.0, 0.0, {}, {"small": None, "medium": None, "large": None})
+    row = EvaluationRow("unispector", "tiles", "unseen", 42, 42, SetMetrics(empty, empty, 1, 1), {}, None)
     reports, store = project / "reports", TrackingStore(project / "mlflow")
-    atomic_write_text(reports / "evaluation.json", EvaluationReport((row,), ()).evaluation_json())
-    assert "<h2>Data</h2>" not in report(reports, store).page.read_text()
+    atomic_write_text(reports / "evaluation.json", EvaluationReport((row,), (), ()).evaluation_json())
+    assert "Read, kept and dropped" not in report(reports, store).page.read_text()
 
     member = BenchmarkSet("tiles", "tiles", "in", Annotations.read(project / annotation_file("tiles")))
     write_splits([member], SplitRules(0.25, 5, 10, 0.2), (42,), (42,), project / SPLITS)
@@ -91,7 +91,7 @@ def test_the_page_tells_of_the_data_once_there_are_statistics(project: Path) -> 
     )
     CheckReport("splits", True, ()).write(project / SPLIT_CHECKS)
     page = report(reports, store).page.read_text()
-    for expected in ("<h2>Data</h2>", "data:image/png;base64,", "tiles: 1 rules, all hold"):
+    for expected in ("Read, kept and dropped", "data:image/png;base64,", "tiles: 1 rules, all hold"):
         assert expected in page
     assert 'href="data_docs/index.html"' in page
 
