@@ -27,8 +27,8 @@ __all__ = ["Picture", "Prompt", "UniSpector"]
 
 Item = TypeVar("Item")
 
-LOGITS_AT_ONCE = 2**23
-"""Mask logits that are held at a time while many prompt banks are tried, per thread (32 MiB)."""
+LOGITS_AT_ONCE = 2**24
+"""Mask logits that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
 
 
 class UniSpector:
