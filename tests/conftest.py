@@ -1,6 +1,7 @@
 """What all tests share: a quiet environment, and one Prefect server for the session."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unispector.data.protocol.split_tree import SplitTree
 from unispector.environment import work_offline
 from unispector.stages.fingerprint import fingerprint
 from unispector.stages.paths import SPLITS
+from unispector.tracking.run import TrackingStore
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +34,20 @@ settings.load_profile("no-deadline")
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty experiment store, to be copied; making its database takes seconds."""
+    root = tmp_path_factory.mktemp("store")
+    TrackingStore(root)._client()
+    return root
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path) -> TrackingStore:
+    shutil.copytree(template, tmp_path / "mlflow")
+    return TrackingStore(tmp_path / "mlflow")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from torchvision.ops import box_iou, generalized_box_iou
 from unispector.ops.boxes import (
     cxcywh_to_xyxy,
     inverse_sigmoid,
-    masks_to_boxes,
     paired_giou,
     pairwise_giou,
     pairwise_iou,
@@ -62,14 +61,3 @@ def test_inverse_sigmoid_is_bounded():
     limit = math.log(1e5)
     bounded = inverse_sigmoid(torch.tensor([-3.0, 0.0, 1.0, 4.0]))
     torch.testing.assert_close(bounded, torch.tensor([-limit, -limit, limit, limit]), atol=1e-3, rtol=0)
-
-
-def test_boxes_around_masks():
-    masks = torch.zeros(4, 5, 7, dtype=torch.bool)
-    masks[1, 1:4, 2:3] = True
-    masks[2] = True
-    masks[3, 0, 6] = masks[3, 4, 1] = True
-    tight = masks_to_boxes(masks)
-    assert tight.dtype == torch.float32
-    assert tight.tolist() == [[0, 0, 0, 0], [2, 1, 3, 4], [0, 0, 7, 5], [1, 0, 7, 5]]
-    assert masks_to_boxes(masks[:0]).shape == (0, 4)

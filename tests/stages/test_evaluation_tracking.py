@@ -24,20 +24,6 @@ LOCK = (
 )
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """An empty store; making its database takes seconds."""
-    root = tmp_path_factory.mktemp("store")
-    TrackingStore(root)._client()
-    return root
-
-
-@pytest.fixture
-def store(template, tmp_path):
-    shutil.copytree(template, tmp_path / "mlflow")
-    return TrackingStore(tmp_path / "mlflow")
-
-
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / "project").mkdir()

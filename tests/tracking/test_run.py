@@ -16,20 +16,6 @@ from unispector.errors import CheckpointError, DataError
 from unispector.tracking.run import TrackingStore, flat, metric_part
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """An empty store; making its database takes seconds."""
-    root = tmp_path_factory.mktemp("store")
-    TrackingStore(root)._client()
-    return root
-
-
-@pytest.fixture
-def store(template, tmp_path):
-    shutil.copytree(template, tmp_path / "mlflow")
-    return TrackingStore(tmp_path / "mlflow")
-
-
 @pytest.fixture
 def client(store):
     from mlflow import MlflowClient

@@ -48,15 +48,3 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Logit of x in [0, 1], finite at both ends (at most ±11.5 with the default eps)."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
-
-
-def masks_to_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes around masks [n, h, w] bool: [n, 4] float32 xyxy pixels, zeros for an empty mask."""
-    ends = []
-    for occupied in (masks.any(1), masks.any(2)):
-        length = occupied.shape[1]
-        first = occupied.int().argmax(1)
-        last = length - occupied.flip(1).int().argmax(1)
-        ends.append((first, last * occupied.any(1)))
-    (x1, x2), (y1, y2) = ends
-    return torch.stack((x1, y1, x2, y2), dim=1).float()

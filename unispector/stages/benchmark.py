@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from unispector.config import Config
 from unispector.data.coco import Annotations, ImageRecord
-from unispector.data.combine import joined
+from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_images
 from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import ConfigError, DataError
@@ -151,7 +151,7 @@ def _row(
     settings = config.evaluate
     prompts, targets = read_pair(test.prompt, test.target)
     if settings.include_prompts:
-        targets = joined(targets, prompts)
+        targets = with_prompts(targets, prompts)
     truth, wanted = GroundTruth(targets), targets.images
     good = defect_free_images(todo.dropped, settings.good_images, seed=0)
     paths = [todo.images / file for file in (*(image.file_name for image in wanted), *good)]
