@@ -6,6 +6,7 @@ P padded side (S rounded up to a multiple of 32).
 Boxes are normalised `cxcywh` in the padded frame unless a name says otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -110,6 +111,19 @@ class Batch(Movable):
 
 
 @dataclass(frozen=True)
+class PriorFeatures(Movable):
+    """What the similarity prior knows of B images; independent of prompts.
+
+    Attributes:
+        levels: unit vectors of strides 4, 8 and 16: [B, D_l, P / stride, P / stride].
+        detail: [B, 1, P/2, P/2] local contrast of the grey image.
+    """
+
+    levels: tuple[Tensor, ...]
+    detail: Tensor
+
+
+@dataclass(frozen=True)
 class ImageFeatures(Movable):
     """What the image encoder knows of B images; independent of prompts, so it can be reused.
 
@@ -117,11 +131,118 @@ class ImageFeatures(Movable):
         memory: [B, T, D] tokens, levels concatenated coarse to fine (strides 64, 32, 16, 8).
         level_hw: (height, width) of the four levels in that order.
         mask_features: [B, D, P/4, P/4].
+        prior: what the similarity prior compares prompts with; None without it.
     """
 
     memory: Tensor
     level_hw: tuple[tuple[int, int], ...]
     mask_features: Tensor
+    prior: PriorFeatures | None = None
+
+
+@dataclass(frozen=True)
+class PromptMemory(Movable):
+    """Frozen features in and around N marked regions.
+
+    Attributes:
+        inside: unit vectors of strides 4, 8 and 16: [N, m_l, D_l].
+        outside: the same of the regions' surroundings: [N, n_l, D_l]; zeros where there are none.
+    """
+
+    inside: tuple[Tensor, ...]
+    outside: tuple[Tensor, ...]
+
+    @property
+    def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """(inside, outside) of every level."""
+        return tuple(zip(self.inside, self.outside, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.inside[0])
+
+    def float(self) -> Self:
+        """Copy in float32."""
+        return type(self)(tuple(t.float() for t in self.inside), tuple(t.float() for t in self.outside))
+
+    def rows(self, index: Tensor) -> Self:
+        """Some of the regions, by number [n] int64."""
+        return type(self)(tuple(t[index] for t in self.inside), tuple(t[index] for t in self.outside))
+
+    @classmethod
+    def joined(cls, parts: Sequence["PromptMemory"]) -> Self:
+        """The regions of all parts (one at least), in their order."""
+        inside, outside = zip(*((part.inside, part.outside) for part in parts), strict=True)
+        return cls(
+            tuple(torch.cat(level) for level in zip(*inside, strict=True)),
+            tuple(torch.cat(level) for level in zip(*outside, strict=True)),
+        )
+
+
+@dataclass(frozen=True)
+class EncodedPrompts(Movable):
+    """N encoded prompt regions.
+
+    Attributes:
+        embeddings: [N, D] of SSPE.
+        memory: what the similarity prior keeps of them; None without it.
+    """
+
+    embeddings: Tensor
+    memory: PromptMemory | None
+
+    def rows(self, index: Tensor) -> Self:
+        """Some of the regions, by number [n] int64."""
+        memory = self.memory.rows(index) if self.memory is not None else None
+        return type(self)(self.embeddings[index], memory)
+
+
+@dataclass(frozen=True)
+class PriorPrompts(Movable):
+    """R alternative sets of prompts of C classes, as the similarity prior sees them.
+
+    Attributes:
+        memory: of N regions.
+        members: [R, C, N] bool, which regions show class c in set r; each class has one at least.
+        typical: [R, C, 3, 2] what marked and other cells score, see `SimilarityPrior.calibrate`.
+    """
+
+    memory: PromptMemory
+    members: Tensor
+    typical: Tensor
+
+
+@dataclass(frozen=True)
+class ClassPrompts(Movable):
+    """R alternative sets of prompts of C classes.
+
+    Attributes:
+        embeddings: [R, C, D] mean embedding of each class.
+        prior: the same for the similarity prior; None without it.
+    """
+
+    embeddings: Tensor
+    prior: PriorPrompts | None
+
+    def repeat(self, times: int) -> "ClassPrompts":
+        """All sets `times` times, one after the other."""
+        prior = self.prior
+        if prior is not None:
+            members, typical = prior.members.repeat(times, 1, 1), prior.typical.repeat(times, 1, 1, 1)
+            prior = PriorPrompts(prior.memory, members, typical)
+        return ClassPrompts(self.embeddings.repeat(times, 1, 1), prior)
+
+
+@dataclass(frozen=True)
+class PriorMaps(Movable):
+    """What the similarity prior sees of C classes in R images.
+
+    Attributes:
+        logits: [R, C, P/2, P/2] that a pixel shows the class.
+        presence: [R, C] logits that the image shows the class anywhere.
+    """
+
+    logits: Tensor
+    presence: Tensor
 
 
 @dataclass(frozen=True)
@@ -165,11 +286,13 @@ class ModelOutput(Movable):
         layers: predictions per decoder layer (only the last one outside of training).
         denoising: the denoising queries' predictions per layer; empty when there are none.
         selection: the queries the decoder started from.
+        prior: class masks of the similarity prior; None without it.
     """
 
     layers: tuple[LayerPrediction, ...]
     denoising: tuple[LayerPrediction, ...]
     selection: QuerySelection
+    prior: PriorMaps | None = None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_the_flow_trains_every_model(tiny_project, monkeypatch, prefect_server):
         if job.variant != "untrained":
             assert saved.provenance["mlflow_run_id"] == report.run_id
             assert store.model_directory(report.run_id).samefile(job.model_directory)
-            history = store._client().get_metric_history(report.run_id, "total")
+            history = store._client().get_metric_history(report.run_id, "loss/total")
             assert [point.step for point in history] == [1, 2, 3, 4]
             assert history[-1].value == pytest.approx(report.loss)
             curve = (tiny_project / TRAINING_CURVES / f"{job.name}.csv").read_text().splitlines()

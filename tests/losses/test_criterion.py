@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor
 from torch.nn import functional
 
-from unispector.losses.criterion import Criterion, LossBreakdown, LossWeights, denoising_pairs
+from unispector.losses.criterion import BASE_TERMS, Criterion, LossBreakdown, LossWeights, denoising_pairs
 from unispector.losses.instances import Instances
 from unispector.losses.relevance import relevance_targets
 from unispector.losses.terms import quality_focal_loss
@@ -18,7 +17,8 @@ from unispector.structures import LayerPrediction, ModelOutput, QuerySelection, 
 Batch = Callable[..., tuple[ModelOutput, list[Targets]]]
 WEIGHTS = LossWeights(4, 5, 2, 5, 5, 1, 1)
 LEVELS = ((1, 1), (2, 2), (4, 4), (8, 8))
-NAMES = {"classification", "box", "giou", "mask", "dice", "denoising", "contrastive", "relevance"}
+GROUPS = {group: {f"loss_{group}/{name}" for name in BASE_TERMS} for group in ("first", "last", "denoising")}
+ONCE = {"loss/denoising", "loss/contrastive", "loss/relevance"}
 
 
 def criterion(weights: LossWeights = WEIGHTS, points: int = 64) -> Criterion:
@@ -49,7 +49,8 @@ def leaves(output: ModelOutput) -> list[Tensor]:
 def test_every_term_and_gradient_is_finite(batch: Batch, counts: tuple[int, ...]):
     output, targets = batch(counts)
     loss = judge(output, targets)
-    assert set(loss.terms) == NAMES
+    groups = GROUPS.values() if any(counts) else (GROUPS["first"], GROUPS["last"])
+    assert set(loss.terms) == ONCE.union(*groups)
     loss.total.backward()
     assert loss.total.isfinite()
     for term in loss.terms.values():
@@ -65,7 +66,11 @@ def test_without_instances_only_class_scores_and_relevance_are_pushed_down(batch
     output, targets = batch((0, 0))
     loss = judge(output, targets)
     loss.total.backward()
-    assert {name for name, term in loss.terms.items() if term > 0} == {"classification", "relevance"}
+    assert {name for name, term in loss.terms.items() if term > 0} == {
+        "loss_first/classification",
+        "loss_last/classification",
+        "loss/relevance",
+    }
     for layer in output.layers:
         assert layer.logits.grad is not None
         assert (layer.logits.grad > 0).all()
@@ -102,17 +107,19 @@ def test_perfect_queries_cost_almost_nothing(batch: Batch):
                 fill(layer, image, 3 - instance, target, instance)
     terms = judge(replace(output, layers=layers), targets).terms
     for name in ("classification", "box", "giou"):
-        assert terms[name] < 1e-4
-    assert terms["dice"] < 0.2  # points crowd at the border, where bilinear masks differ in resolution
+        assert terms[f"loss_first/{name}"] < 1e-4
+        assert terms[f"loss_last/{name}"] < 1e-4
+    # Points crowd at the border, where bilinear masks differ in resolution.
+    assert terms["loss_last/dice"] < 0.2
     layers[-1].boxes[0, 3] += 0.1
-    assert judge(replace(output, layers=layers), targets).terms["box"].item() == pytest.approx(
+    assert judge(replace(output, layers=layers), targets).terms["loss_last/box"].item() == pytest.approx(
         0.4 / 5, abs=1e-4
     )
 
 
 def test_denoising_slots_belong_to_the_instances_of_their_group(batch: Batch):
     _, targets = batch((2, 0, 3))
-    pairs = denoising_pairs(Instances.of(targets), slots=7)  # two groups of three, one slot left over
+    pairs = denoising_pairs(Instances.of(targets), slots=7, most=3)  # two groups of three, one slot left over
     expected = []
     for image, group, position in ((b, g, t) for b in range(3) for g in range(2) for t in range(3)):
         if position < len(targets[image]):
@@ -125,7 +132,7 @@ def test_denoising_slots_belong_to_the_instances_of_their_group(batch: Batch):
 def test_too_few_denoising_slots_are_refused(batch: Batch):
     _, targets = batch((4,))
     with pytest.raises(ValueError, match="3 denoising slots per image cannot hold the 4"):
-        denoising_pairs(Instances.of(targets), slots=3)
+        denoising_pairs(Instances.of(targets), slots=3, most=4)
 
 
 def test_perfect_denoising_costs_almost_nothing_whatever_the_padding_says(batch: Batch):
@@ -141,12 +148,12 @@ def test_perfect_denoising_costs_almost_nothing_whatever_the_padding_says(batch:
                     fill(layer, image, group * 3 + instance, target, instance)
     cost = LossWeights(4, 5, 2, 0, 0, 0, 0)
     perfect = replace(output, denoising=layers)
-    assert judge(perfect, targets, cost).terms["denoising"] < 1e-3
+    assert judge(perfect, targets, cost).terms["loss/denoising"] < 1e-3
     layers[0].boxes[1, 4, 0] += 0.25  # first layer, image 1, group 1, instance 1
-    off = judge(perfect, targets, LossWeights(0, 5, 0, 0, 0, 0, 0)).terms["denoising"]
+    off = judge(perfect, targets, LossWeights(0, 5, 0, 0, 0, 0, 0)).terms["loss/denoising"]
     assert off.item() == pytest.approx(5 * 0.25 / (4 * 2), abs=1e-5)
     layers[0].logits[1, 4] = -20  # a missed class in one of 8 slots; the focal loss at -20 is 0.25 * 20
-    off = judge(perfect, targets, LossWeights(4, 0, 0, 0, 0, 0, 0)).terms["denoising"]
+    off = judge(perfect, targets, LossWeights(4, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
     assert off.item() == pytest.approx(4 * 0.25 * 20 / 8, rel=1e-3)
 
 
@@ -167,9 +174,10 @@ def test_mask_terms_of_denoising_are_those_of_the_same_matched_queries(batch: Ba
             )
             .terms[key]
             .item()
-            for key in (name, "denoising")
+            for key in (f"loss_last/{name}", f"loss_denoising/{name}", "loss/denoising")
         ]
         assert gathered[0] == pytest.approx(gathered[1], rel=0.02)
+        assert gathered[1] == pytest.approx(gathered[2], rel=1e-4)
         assert gathered[0] > 0.1
 
 
@@ -184,19 +192,52 @@ def test_mask_terms_approach_the_integral_over_the_mask(batch: Batch):
     truth, logit = targets[0].masks[0].float(), torch.tensor(0.7)
     entropy = functional.binary_cross_entropy_with_logits(logit.expand_as(truth), truth)
     p, share = logit.sigmoid(), truth.mean()
-    assert found["mask"].item() == pytest.approx(entropy.item(), rel=0.05)
-    assert found["dice"].item() == pytest.approx((1 - 2 * p * share / (p + share)).item(), rel=0.05)
+    assert found["loss_last/mask"].item() == pytest.approx(entropy.item(), rel=0.05)
+    assert found["loss_last/dice"].item() == pytest.approx((1 - 2 * p * share / (p + share)).item(), rel=0.05)
 
 
-def test_total_is_the_weighted_sum(batch: Batch):
-    output, targets = batch((3, 2), layers=1)
+@pytest.mark.parametrize("layers", [1, 2, 3, 5])
+def test_total_is_the_weighted_sum(batch: Batch, layers: int):
+    output, targets = batch((3, 2), layers=layers)
     weights = LossWeights(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5)
     loss = judge(output, targets, weights)
     terms = loss.terms
-    expected = terms["denoising"] + sum(
-        getattr(weights, name) * terms[name] for name in NAMES - {"denoising"}
+    times = {"last": 1, "first": min(layers - 1, 1), "middle": max(layers - 2, 0)}
+
+    def weighted(group: str) -> Tensor:
+        parts = [getattr(weights, name) * terms[f"loss_{group}/{name}"] for name in BASE_TERMS]
+        return torch.stack(parts).sum()
+
+    assert {name.split("/")[0] for name in terms} == {
+        "loss",
+        "loss_denoising",
+        *(f"loss_{group}" for group in times if times[group]),
+    }
+    torch.testing.assert_close(terms["loss/denoising"], layers * weighted("denoising"))
+    expected = (
+        terms["loss/denoising"]
+        + weights.contrastive * terms["loss/contrastive"]
+        + weights.relevance * terms["loss/relevance"]
+        + torch.stack([n * weighted(group) for group, n in times.items() if n]).sum()
     )
     torch.testing.assert_close(loss.total.detach(), expected)
+
+
+def test_groups_are_of_their_layers(batch: Batch):
+    output, targets = batch((3, 2), layers=4)
+    weights = LossWeights(4, 5, 2, 0, 0, 0, 0)  # masks are judged at other points in every layer
+    single = [
+        judge(replace(output, layers=(layer,), denoising=(noisy,)), targets, weights).terms
+        for layer, noisy in zip(output.layers, output.denoising, strict=True)
+    ]
+    terms = judge(output, targets, weights).terms
+    for name in ("classification", "box", "giou"):
+        one, two, three, four = (alone[f"loss_last/{name}"] for alone in single)
+        assert terms[f"loss_first/{name}"] == one
+        assert terms[f"loss_last/{name}"] == four
+        torch.testing.assert_close(terms[f"loss_middle/{name}"], (two + three) / 2)
+        noisy = torch.stack([alone[f"loss_denoising/{name}"] for alone in single])
+        torch.testing.assert_close(terms[f"loss_denoising/{name}"], noisy.mean())
 
 
 def test_all_layers_weigh_the_same(batch: Batch):
@@ -208,9 +249,9 @@ def test_all_layers_weigh_the_same(batch: Batch):
     ]
     both = judge(output, targets, weights)
     torch.testing.assert_close(both.total, parts[0].total + parts[1].total)
-    assert both.terms["box"] == parts[1].terms["box"]
+    assert both.terms["loss_last/box"] == parts[1].terms["loss_last/box"]
     torch.testing.assert_close(
-        both.terms["denoising"], parts[0].terms["denoising"] + parts[1].terms["denoising"]
+        both.terms["loss/denoising"], parts[0].terms["loss/denoising"] + parts[1].terms["loss/denoising"]
     )
 
 
@@ -248,7 +289,8 @@ def test_the_order_of_instances_does_not_matter(batch: Batch):
     rows = orders[0] + [4 + place for place in orders[1]]
     second = judge(*permuted(output, targets, orders), embeddings=embeddings[rows])
     torch.testing.assert_close(first.total, second.total)
-    for name in NAMES:
+    assert first.terms.keys() == second.terms.keys()
+    for name in first.terms:
         torch.testing.assert_close(first.terms[name], second.terms[name])
 
 
@@ -258,7 +300,7 @@ def test_relevance_is_its_focal_loss_per_positive_token(batch: Batch):
     logits = output.selection.relevance
     assert logits is not None
     expected = quality_focal_loss(logits, wanted, float((wanted == 1).sum()))
-    torch.testing.assert_close(judge(output, targets).terms["relevance"], expected.detach())
+    torch.testing.assert_close(judge(output, targets).terms["loss/relevance"], expected.detach())
 
 
 def test_switched_off_terms_leave_no_trace(batch: Batch):
@@ -268,14 +310,15 @@ def test_switched_off_terms_leave_no_trace(batch: Batch):
     loss.total.backward()
     assert embeddings.grad is None
     assert output.selection.relevance is not None
-    assert output.selection.relevance.grad is None
-    assert loss.terms["contrastive"] == loss.terms["relevance"] == 0
+    assert output.selection.relevance.grad is not None  # for data-parallel training
+    assert not output.selection.relevance.grad.any()
+    assert loss.terms["loss/contrastive"] == loss.terms["loss/relevance"] == 0
 
 
 def test_learned_queries_have_no_relevance(batch: Batch):
     output, targets = batch((3, 2))
     learned = QuerySelection(output.selection.content, output.selection.reference, None, None)
-    assert judge(replace(output, selection=learned), targets).terms["relevance"] == 0
+    assert judge(replace(output, selection=learned), targets).terms["loss/relevance"] == 0
 
 
 def test_autocast_changes_nothing(batch: Batch):
@@ -303,40 +346,3 @@ def test_without_a_generator_the_value_is_repeatable(batch: Batch):
     output, targets = batch((3, 2))
     arguments = (output, targets, torch.zeros(0, 8), torch.zeros(0, dtype=torch.int64), LEVELS)
     assert torch.equal(criterion()(*arguments).total, criterion()(*arguments).total)
-
-
-def of_images(output: ModelOutput, images: slice) -> ModelOutput:
-    def part(layer: LayerPrediction) -> LayerPrediction:
-        return LayerPrediction(layer.logits[images], layer.boxes[images], layer.masks[images])
-
-    selection = output.selection
-    assert selection.relevance is not None
-    return ModelOutput(
-        layers=tuple(part(layer) for layer in output.layers),
-        denoising=tuple(part(layer) for layer in output.denoising),
-        selection=QuerySelection(
-            selection.content[images], selection.reference[images], selection.relevance[images], None
-        ),
-    )
-
-
-def one_rank(rank: int, folder: Path, output: ModelOutput, targets: list[Targets]) -> None:
-    """Judge half of the images as one of two processes."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    images = slice(0, 2) if rank == 0 else slice(2, 4)
-    loss = judge(of_images(output, images), targets[images], replace(WEIGHTS, contrastive=0))
-    torch.save(loss.total, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_average_to_the_loss_of_one(batch: Batch, tmp_path: Path):
-    # Unequal numbers of instances per process; the largest per image is the same, so that groups agree.
-    with torch.no_grad():
-        output, targets = batch((3, 2, 0, 3))
-        output = of_images(output, slice(None))  # views made here have no graph, so they may be sent
-        alone = judge(output, targets, replace(WEIGHTS, contrastive=0)).total
-    multiprocessing.spawn(one_rank, args=(tmp_path, output, targets), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    torch.testing.assert_close((ranks[0] + ranks[1]) / 2, alone)

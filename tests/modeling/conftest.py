@@ -9,7 +9,7 @@ import torch
 from unispector.config import BackboneConfig, DenoisingConfig, ModelConfig, SpectralConfig
 from unispector.modeling.build import build_model
 from unispector.modeling.unispector import UniSpectorModel
-from unispector.structures import ImageFeatures, VisualPrompts
+from unispector.structures import ClassPrompts, ImageFeatures, VisualPrompts
 
 SIDE, PADDED, WIDTH, BINS = 72, 96, 32, 16
 LEVELS = ((2, 2), (3, 3), (6, 6), (12, 12))
@@ -77,5 +77,26 @@ def draw_regions() -> Callable[..., VisualPrompts]:
         return VisualPrompts(
             masks, torch.tensor(image_index, dtype=torch.long), torch.zeros(count).long(), spectra
         )
+
+    return draw
+
+
+@pytest.fixture
+def draw_prompts(draw_regions: Callable[..., VisualPrompts]) -> Callable[..., ClassPrompts]:
+    """`draw_prompts(model, classes, sets=1)` -> random embeddings, and regions for the similarity prior.
+
+    Of the regions, two more than classes, every second one is shared by several classes or sets.
+    """
+
+    @torch.no_grad()
+    def draw(model: UniSpectorModel, classes: int, sets: int = 1, seed: int = 0) -> ClassPrompts:
+        generator = torch.Generator().manual_seed(seed)
+        pictures = torch.randint(0, 256, (2, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+        regions = draw_regions([number % 2 for number in range(classes + 2)], seed)
+        memory = model.encode_prompts(model.encode_images(pictures), regions).memory
+        members = torch.rand(sets, classes, classes + 2, generator=generator) < 0.4
+        members |= torch.eye(classes, classes + 2, dtype=torch.bool)
+        embeddings = torch.randn(sets, classes, model.width, generator=generator)
+        return model.class_prompts(embeddings, memory, members)
 
     return draw

@@ -11,11 +11,19 @@ from unispector.config import ModelConfig
 from unispector.modeling.pixel_decoder import token_centres
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.boxes import xyxy_to_cxcywh
-from unispector.structures import ImageFeatures, Targets, VisualPrompts
+from unispector.structures import (
+    ClassPrompts,
+    ImageFeatures,
+    PriorFeatures,
+    PriorPrompts,
+    Targets,
+    VisualPrompts,
+)
 
 LEVELS = ((2, 2), (3, 3), (6, 6), (12, 12))
 MakeModel = Callable[..., UniSpectorModel]
 Regions = Callable[..., VisualPrompts]
+Prompts = Callable[..., ClassPrompts]
 
 
 def images(count: int = 3) -> Tensor:
@@ -27,8 +35,25 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def one(features: ImageFeatures, image: int) -> ImageFeatures:
-    index = slice(image, image + 1)
-    return replace(features, memory=features.memory[index], mask_features=features.mask_features[index])
+    index, prior = slice(image, image + 1), features.prior
+    return replace(
+        features,
+        memory=features.memory[index],
+        mask_features=features.mask_features[index],
+        prior=prior and PriorFeatures(tuple(level[index] for level in prior.levels), prior.detail[index]),
+    )
+
+
+def some(prompts: ClassPrompts, sets: slice | list[int], classes: slice | list[int]) -> ClassPrompts:
+    """Some of the sets and, in a given order, of the classes."""
+    prior = prompts.prior
+    if prior is not None:
+        members, typical = prior.members[sets][:, classes], prior.typical[sets][:, classes]
+        prior = PriorPrompts(prior.memory, members, typical)
+    return ClassPrompts(prompts.embeddings[sets][:, classes], prior)
+
+
+EVERY = slice(None)
 
 
 @pytest.fixture(params=["unispector", "base"])
@@ -41,13 +66,15 @@ def either(
 
 
 @torch.no_grad()
-def test_a_batch_is_its_images_one_by_one(either: UniSpectorModel, draw_regions: Regions):
+def test_a_batch_is_its_images_one_by_one(
+    either: UniSpectorModel, draw_regions: Regions, draw_prompts: Prompts
+):
     batch = images()
     regions = draw_regions([0, 0, 2])
     features = either.encode_images(batch)
-    embeddings = either.encode_prompts(features, regions)
-    classes = torch.randn(4, either.width)
-    output = either.detect(features, classes[None])
+    encoded = either.encode_prompts(features, regions)
+    classes = draw_prompts(either, 4)
+    output = either.detect(features, classes)
     for image in range(3):
         alone = either.encode_images(batch[image : image + 1])
         assert alone.level_hw == features.level_hw
@@ -60,48 +87,67 @@ def test_a_batch_is_its_images_one_by_one(either: UniSpectorModel, draw_regions:
             regions.labels[mine],
             regions.spectra[mine],
         )
-        close(either.encode_prompts(alone, own), embeddings[mine])
-        single = either.detect(alone, classes[None]).layers[-1]
+        again = either.encode_prompts(alone, own)
+        close(again.embeddings, encoded.embeddings[mine])
+        single = either.detect(alone, classes)
         for name in ("logits", "boxes", "masks"):
-            close(getattr(single, name)[0], getattr(output.layers[-1], name)[image])
+            close(getattr(single.layers[-1], name)[0], getattr(output.layers[-1], name)[image])
+        if either.prior is not None:
+            for kind in ("inside", "outside"):
+                for one_level, level in zip(
+                    getattr(again.memory, kind), getattr(encoded.memory, kind), strict=True
+                ):
+                    close(one_level, level[mine])
+            close(single.prior.logits[0], output.prior.logits[image])
+            close(single.prior.presence[0], output.prior.presence[image])
 
 
 @torch.no_grad()
-def test_other_images_of_a_batch_do_not_matter(either: UniSpectorModel):
+def test_other_images_of_a_batch_do_not_matter(either: UniSpectorModel, draw_prompts: Prompts):
     batch = images(2)
     other = batch.clone()
     other[1] = 255 - other[1]
-    classes = torch.randn(2, either.width)
-    first, second = (either.detect(either.encode_images(b), classes[None]).layers[-1] for b in (batch, other))
+    classes = draw_prompts(either, 2)
+    first, second = (either.detect(either.encode_images(b), classes).layers[-1] for b in (batch, other))
     assert torch.equal(first.logits[0], second.logits[0])
     assert torch.equal(first.masks[0], second.masks[0])
     assert not torch.equal(first.masks[1], second.masks[1])
 
 
 @torch.no_grad()
-def test_shapes_and_layers(either: UniSpectorModel):
-    output = either.detect(either.encode_images(images(2)), torch.randn(1, 5, either.width))
+def test_shapes_and_layers(either: UniSpectorModel, draw_prompts: Prompts):
+    output = either.detect(either.encode_images(images(2)), draw_prompts(either, 5))
     (last,) = output.layers
     assert last.logits.shape == (2, 10, 5)
     assert last.boxes.shape == (2, 10, 4)
     assert last.masks.shape == (2, 10, 24, 24)
     assert output.denoising == ()
+    assert (output.prior is None) == (either.prior is None)
+    if output.prior is not None:
+        assert output.prior.logits.shape == (2, 5, 48, 48)
+        assert output.prior.presence.shape == (2, 5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("count", [1, 4])
-def test_sets_of_prompts_together_are_each_set_alone(either: UniSpectorModel, count: int):
-    features, sets = either.encode_images(images()), torch.randn(count, 5, either.width)
+def test_sets_of_prompts_together_are_each_set_alone(
+    either: UniSpectorModel, draw_prompts: Prompts, count: int
+):
+    features, sets = either.encode_images(images()), draw_prompts(either, 5, count)
     output = either.detect(features, sets)
     together = output.layers[-1]
     assert together.logits.shape == (3 * count, 10, 5)
     for number in range(count):
-        alone = either.detect(features, sets[number : number + 1]).layers[-1]
+        single = either.detect(features, some(sets, [number], EVERY))
+        alone = single.layers[-1]
         for image in range(3):
+            # The rows of an image follow one another.
+            row = image * count + number
             for name in ("logits", "boxes", "masks"):
-                # The rows of an image follow one another.
-                found = getattr(together, name)[image * count + number]
-                close(found, getattr(alone, name)[image])
+                close(getattr(together, name)[row], getattr(alone, name)[image])
+            if output.prior is not None:
+                close(output.prior.logits[row], single.prior.logits[image])
+                close(output.prior.presence[row], single.prior.presence[image])
     rows = together.logits.flatten(1)
     assert torch.pdist(rows).min() > 1e-2
 
@@ -109,10 +155,10 @@ def test_sets_of_prompts_together_are_each_set_alone(either: UniSpectorModel, co
 @torch.no_grad()
 @pytest.mark.parametrize("pqs", [True, False])
 def test_queries_are_chosen_for_each_image_and_set_of_prompts(
-    small_model: MakeModel, small_config: ModelConfig, pqs: bool
+    small_model: MakeModel, small_config: ModelConfig, draw_prompts: Prompts, pqs: bool
 ):
     model = small_model(small_config if pqs else small_config.without_contributions())
-    features, sets = model.encode_images(images(2)), torch.randn(3, 4, model.width)
+    features, sets = model.encode_images(images(2)), draw_prompts(model, 4, 3)
     selection = model.detect(features, sets).selection
     assert selection.content.shape == (6, 10, model.width)
     if not pqs:
@@ -121,16 +167,16 @@ def test_queries_are_chosen_for_each_image_and_set_of_prompts(
     assert len({tuple(row) for row in selection.indices.tolist()}) == 6
     for image in range(2):
         for number in range(3):
-            alone = model.detect(one(features, image), sets[number : number + 1]).selection
+            alone = model.detect(one(features, image), some(sets, [number], EVERY)).selection
             assert torch.equal(selection.indices[image * 3 + number], alone.indices[0])
             close(selection.content[image * 3 + number], alone.content[0])
 
 
 @torch.no_grad()
-def test_a_class_list_in_another_order(either: UniSpectorModel):
-    features, classes = either.encode_images(images(2)), torch.randn(4, either.width)
+def test_a_class_list_in_another_order(either: UniSpectorModel, draw_prompts: Prompts):
+    features, classes = either.encode_images(images(2)), draw_prompts(either, 4)
     order = [3, 0, 2, 1]
-    first, second = (either.detect(features, c[None]).layers[-1] for c in (classes, classes[order]))
+    first, second = (either.detect(features, c).layers[-1] for c in (classes, some(classes, EVERY, order)))
     close(first.logits[..., order], second.logits)
     close(first.boxes, second.boxes)
     close(first.masks, second.masks)
@@ -139,33 +185,34 @@ def test_a_class_list_in_another_order(either: UniSpectorModel):
 @torch.no_grad()
 @pytest.mark.parametrize("prompt_visible", [False, True])
 def test_classes_are_independent_unless_queries_see_prompts(
-    prompt_visible: bool, small_model: MakeModel, small_config: ModelConfig
+    prompt_visible: bool, small_model: MakeModel, small_config: ModelConfig, draw_prompts: Prompts
 ):
     model = small_model(small_config.without_contributions(), prompt_visible=prompt_visible)
-    features, classes = model.encode_images(images(2)), torch.randn(3, model.width)
-    joint, fewer = (model.detect(features, c[None]).layers[-1] for c in (classes, classes[[0, 2]]))
+    features, classes = model.encode_images(images(2)), draw_prompts(model, 3)
+    joint, fewer = (model.detect(features, c).layers[-1] for c in (classes, some(classes, EVERY, [0, 2])))
     same = torch.allclose(joint.logits[..., [0, 2]], fewer.logits, atol=2e-4, rtol=1e-3)
     assert same != prompt_visible
     assert torch.allclose(joint.masks, fewer.masks, atol=2e-4, rtol=1e-3) != prompt_visible
 
 
 @torch.no_grad()
-def test_a_class_changes_the_prompts_token_of_no_other(small_model: MakeModel):
+def test_a_class_changes_the_prompts_token_of_no_other(small_model: MakeModel, draw_prompts: Prompts):
     """With PQS, too: same queries by a doubled prompt, which can change neither choice nor scores."""
     model = small_model(prompt_visible=False)
-    features, classes = model.encode_images(images(2)), torch.randn(2, model.width)
-    single, doubled = (model.detect(features, c[None]).layers[-1] for c in (classes, classes[[0, 1, 1]]))
+    features, classes = model.encode_images(images(2)), draw_prompts(model, 2)
+    twice = some(classes, EVERY, [0, 1, 1])
+    single, doubled = (model.detect(features, c).layers[-1] for c in (classes, twice))
     close(single.logits, doubled.logits[..., :2])
     close(doubled.logits[..., 1], doubled.logits[..., 2])
 
 
 @torch.no_grad()
-def test_queries_stay_off_the_padded_band(small_model: MakeModel):
+def test_queries_stay_off_the_padded_band(small_model: MakeModel, draw_prompts: Prompts):
     model = small_model()
     centres = token_centres(LEVELS, torch.device("cpu"))
     for training in (False, True):
         model.query_selection.train(training)
-        selection = model.detect(model.encode_images(images(2)), torch.randn(1, 2, model.width)).selection
+        selection = model.detect(model.encode_images(images(2)), draw_prompts(model, 2)).selection
         assert (centres[selection.indices] < 0.75).all()
 
 
@@ -219,8 +266,10 @@ def test_training_and_detection_agree(small_model: MakeModel, draw_regions: Regi
     batch = images()
     trained = model(batch, regions, mixing, targets).output.layers[-1]
     features = model.encode_images(batch)
-    classes = mixing[0] @ model.encode_prompts(features, regions)
-    detected = model.detect(features, classes[None]).layers[-1]
+    encoded = model.encode_prompts(features, regions)
+    classes = (mixing[0] @ encoded.embeddings)[None]
+    prompts = model.class_prompts(classes, encoded.memory, mixing[:1] > 0)
+    detected = model.detect(features, prompts).layers[-1]
     close(trained.logits, detected.logits)
     close(trained.boxes, detected.boxes)
     close(trained.masks, detected.masks)

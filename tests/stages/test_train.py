@@ -43,14 +43,14 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(job, tmp_path)
         job, model_directory=tmp_path / "straight", work_directory=tmp_path / "straight-checkpoints"
     )
     reports = []
-    train(straight, "", WorkerGroup(), lambda step, metrics: reports.append((step, metrics["total"])))
+    train(straight, "", WorkerGroup(), lambda step, metrics: reports.append((step, metrics["loss/total"])))
     assert [step for step, _ in reports] == [1, 2, 3, 4]
 
     with pytest.raises(Interrupted):
         train(job, "", WorkerGroup(), interrupt_at(3))
     assert not job.model_directory.exists()
     resumed = []
-    train(job, "", WorkerGroup(), lambda step, metrics: resumed.append((step, metrics["total"])))
+    train(job, "", WorkerGroup(), lambda step, metrics: resumed.append((step, metrics["loss/total"])))
     assert resumed == reports[2:]
     assert equal(weights(job), weights(straight))
     assert not equal(weights(job), initial_model(job).state_dict())

@@ -63,7 +63,7 @@ def draw_batch() -> Callable[..., Batch]:
     return draw
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., UniSpectorModel]:
     """`make_model(variant="unispector" | "base", field=value ...)` -> model in training mode."""
 
@@ -87,6 +87,6 @@ def make_model() -> Callable[..., UniSpectorModel]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def criterion() -> Criterion:
-    return Criterion(LossWeights(4, 5, 2, 5, 5, 1, 1), scale=30, margin=0.5, points=64)
+    return Criterion(LossWeights(4, 5, 2, 5, 5, 1, 1, 1), scale=30, margin=0.5, points=64)

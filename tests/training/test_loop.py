@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.structures import Batch
 from unispector.training.checkpoint import Checkpointer
 from unispector.training.loop import Callbacks, Recipe, fit
+from unispector.training.monitor import SeenPrompts
 from unispector.training.optim import build_optimiser, linear_schedule
 from unispector.training.prompts import draw_prompts, to_columns
 
@@ -28,7 +30,8 @@ DrawBatch = Callable[..., Batch]
 RECIPE = Recipe(
     steps=5, seed=7, max_examples=4, cross_image=0.5, clip_norm=0.1, bf16=False, log_every=1, save_every=2
 )
-SILENT = Callbacks(report=lambda step, figures: None, save=lambda step: None)
+SILENT = Callbacks(report=lambda step, figures: None, save=lambda step: None, look=lambda step, prompts: None)
+TIMED = ("speed/", "memory/")  # what a repeated training tells otherwise
 
 
 def stream(draw_batch: DrawBatch, start: int = 0) -> Iterator[Batch]:
@@ -51,8 +54,8 @@ def run(
     start = checkpointer.restore(model, optimiser) if checkpointer else 0
     schedule = linear_schedule(optimiser, steps=recipe.steps, warmup=2, start=start)
     if checkpointer:
-        report, save, keep = callbacks.report, callbacks.save, checkpointer.save
-        callbacks = Callbacks(report, lambda step: (keep(step, model, optimiser), save(step))[1])
+        save, keep = callbacks.save, checkpointer.save
+        callbacks = replace(callbacks, save=lambda step: (keep(step, model, optimiser), save(step))[1])
     fit(model, criterion, batches, optimiser, schedule, recipe, callbacks, start=start)
 
 
@@ -84,19 +87,89 @@ def test_every_parameter_gets_a_gradient(
         assert fresh or parameter.grad.any(), name
 
 
-def test_reports_and_saves(make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion):
+LAYER = {"classification", "box", "giou", "mask", "dice"}
+SPEED = {"speed/images_per_second", "speed/seconds_per_step", "speed/data_share", "memory/peak_mib"}
+FIGURES = {
+    *(f"loss_{group}/{term}" for group in ("first", "last", "denoising") for term in LAYER),
+    *(f"loss/{term}" for term in ("total", "denoising", "contrastive", "relevance")),
+    *("gradient/norm", "rate/learning", "rate/backbone", "prompt/angle_within", "prompt/angle_between"),
+}
+QUERIES = {"query/coverage", "query/levels"}
+
+
+@pytest.mark.parametrize(("variant", "queries"), [("unispector", QUERIES), ("base", set())])
+def test_reports_and_saves(
+    variant: str, queries: set[str], make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
+):
     reports: list[tuple[int, dict[str, float]]] = []
     saves: list[int] = []
-    callbacks = Callbacks(report=lambda step, figures: reports.append((step, figures)), save=saves.append)
-    run(make_model(), criterion, stream(draw_batch), replace(RECIPE, log_every=3), callbacks)
+    callbacks = replace(
+        SILENT, report=lambda step, figures: reports.append((step, figures)), save=saves.append
+    )
+    run(make_model(variant), criterion, stream(draw_batch), replace(RECIPE, log_every=3), callbacks)
     assert saves == [2, 4]
     assert [step for step, _ in reports] == [3, 5]
-    singles: list[dict[str, float]] = []
-    torch.manual_seed(0)
-    callbacks = Callbacks(report=lambda step, figures: singles.append(figures), save=saves.append)
-    run(make_model(), criterion, stream(draw_batch), RECIPE, callbacks)
-    names = {"classification", "box", "giou", "mask", "dice", "denoising", "contrastive", "relevance"}
-    assert set(singles[0]) == names | {"total", "gradient_norm", "learning_rate", "images_per_second"}
+    for _, figures in reports:
+        assert set(figures) == FIGURES | SPEED | queries
+    speed = reports[0][1]
+    assert speed["speed/images_per_second"] * speed["speed/seconds_per_step"] == pytest.approx(3)
+    assert 0 < speed["speed/data_share"] < 1
+    assert speed["memory/peak_mib"] > 100  # torch alone takes more
+    # Warm-up over 2 steps to 1e-3, then down to 0 at step 5; the backbone's rate is half of it.
+    assert [figures["rate/learning"] for _, figures in reports] == pytest.approx([1e-3 * 2 / 3, 0])
+    assert reports[0][1]["rate/backbone"] == pytest.approx(1e-3 / 3)
+
+
+def test_angles_are_those_of_the_reported_steps(
+    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
+):
+    looks: list[tuple[int, SeenPrompts]] = []
+    reports: dict[int, dict[str, float]] = {}
+    callbacks = replace(
+        SILENT,
+        report=lambda step, figures: reports.update({step: figures}),
+        look=lambda step, prompts: looks.append((step, prompts)),
+    )
+    run(make_model(), criterion, stream(draw_batch), replace(RECIPE, log_every=4), callbacks)
+    assert [step for step, _ in looks] == [2, 3, 4, 5]
+    for step, seen in looks:
+        assert seen.labels.tolist() == [0, 1, 1] * step
+        assert seen.embeddings.shape == (3 * step, 32)
+    first, last = looks[2][1], looks[3][1]
+    assert np.array_equal(last.embeddings[:12], first.embeddings)
+    assert first.angles().items() <= reports[4].items()
+    only = SeenPrompts(last.embeddings[12:], last.labels[12:])
+    assert only.angles().items() <= reports[5].items()
+
+
+def test_looking_happens_before_the_report_and_changes_nothing(
+    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
+):
+    batch, events = draw_batch((0, 1), (1,)), list[tuple[str, int]]()
+
+    def train(*, look: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+        torch.manual_seed(0)
+        model, figures = make_model(), list[dict[str, float]]()
+
+        def report(step: int, values: dict[str, float]) -> None:
+            events.append(("report", step))
+            figures.append({name: v for name, v in values.items() if not name.startswith(TIMED)})
+
+        def predict(step: int, prompts: SeenPrompts) -> None:
+            events.append(("look", step))
+            if look:
+                torch.rand(7)
+                box_ap50(model, batch)
+                model.train()
+
+        run(model, criterion, stream(draw_batch), callbacks=Callbacks(report, SILENT.save, predict))
+        return model.state_dict(), figures
+
+    plain, watched = train(look=False), train(look=True)
+    assert events[:4] == [("report", 1), ("look", 2), ("report", 2), ("look", 3)]
+    assert plain[1] == watched[1]
+    for name, value in plain[0].items():
+        assert torch.equal(value, watched[0][name]), name
 
 
 def test_a_report_is_the_mean_since_the_last(
@@ -105,8 +178,8 @@ def test_a_report_is_the_mean_since_the_last(
     series: dict[int, list[float]] = {1: [], 5: []}
     for every, totals in series.items():
         torch.manual_seed(0)
-        callbacks = Callbacks(
-            lambda step, figures, totals=totals: totals.append(figures["total"]), SILENT.save
+        callbacks = replace(
+            SILENT, report=lambda step, figures, totals=totals: totals.append(figures["loss/total"])
         )
         run(make_model(), criterion, stream(draw_batch), replace(RECIPE, log_every=every), callbacks)
     assert series[5] == pytest.approx([sum(series[1]) / 5])
@@ -124,12 +197,12 @@ def test_an_interrupted_training_repeats_an_undisturbed_one(
 
     def recorded(into: dict[int, dict[str, float]]) -> Callable[[int, dict[str, float]], None]:
         return lambda step, figures: into.update(
-            {step: {k: v for k, v in figures.items() if k != "images_per_second"}}
+            {step: {k: v for k, v in figures.items() if not k.startswith(TIMED)}}
         )
 
     undisturbed: dict[int, dict[str, float]] = {}
     model = make_model(backbone=backbone)
-    run(model, criterion, stream(draw_batch), callbacks=Callbacks(recorded(undisturbed), SILENT.save))
+    run(model, criterion, stream(draw_batch), callbacks=replace(SILENT, report=recorded(undisturbed)))
 
     torch.manual_seed(0)
     again: dict[int, dict[str, float]] = {}
@@ -143,7 +216,7 @@ def test_an_interrupted_training_repeats_an_undisturbed_one(
             make_model(backbone=backbone),
             criterion,
             stream(draw_batch),
-            callbacks=Callbacks(recorded(again), stop),
+            callbacks=replace(SILENT, report=recorded(again), save=stop),
             checkpointer=checkpointer,
         )
     assert sorted(again) == [1, 2]
@@ -153,7 +226,7 @@ def test_an_interrupted_training_repeats_an_undisturbed_one(
         resumed,
         criterion,
         stream(draw_batch, start=2),
-        callbacks=Callbacks(recorded(again), SILENT.save),
+        callbacks=replace(SILENT, report=recorded(again)),
         checkpointer=checkpointer,
     )
     assert again == undisturbed
@@ -165,7 +238,7 @@ def test_another_seed_draws_otherwise(make_model: MakeModel, draw_batch: DrawBat
     totals = []
     for seed in (1, 2):
         torch.manual_seed(0)
-        callbacks = Callbacks(lambda step, figures: totals.append(figures["total"]), SILENT.save)
+        callbacks = replace(SILENT, report=lambda step, figures: totals.append(figures["loss/total"]))
         run(make_model(), criterion, stream(draw_batch), replace(RECIPE, steps=1, seed=seed), callbacks)
     assert totals[0] != totals[1]
 
@@ -178,10 +251,13 @@ def test_a_loss_that_is_not_finite_stops_training(
     # Without denoising: its queries come from the boxes, and would carry NaN into every term.
     model = make_model(denoising=DenoisingConfig(queries=0))
     seen: list[dict[str, Tensor]] = []
-    callbacks = Callbacks(
-        lambda step, figures: seen.append({k: v.clone() for k, v in model.state_dict().items()}), SILENT.save
+    callbacks = replace(
+        SILENT,
+        report=lambda step, figures: seen.append({k: v.clone() for k, v in model.state_dict().items()}),
     )
-    with pytest.raises(TrainingError, match=r"step 1: loss term `box` .*images \[31, 32\]") as caught:
+    with pytest.raises(
+        TrainingError, match=r"step 2: loss term `loss_last/box` .*images \[31, 32\]"
+    ) as caught:
         run(model, criterion, iter([good, replace(bad, targets=broken)]), callbacks=callbacks)
     assert "\n" not in str(caught.value)
     # The step was not taken: the weights are those of the step before.
@@ -192,16 +268,16 @@ def test_a_loss_that_is_not_finite_stops_training(
 
 def test_bfloat16(make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion):
     figures: list[dict[str, float]] = []
-    callbacks = Callbacks(lambda step, f: figures.append(f), SILENT.save)
+    callbacks = replace(SILENT, report=lambda step, f: figures.append(f))
     model = make_model()
     run(model, criterion, stream(draw_batch), replace(RECIPE, steps=2, bf16=True), callbacks)
     exact: list[dict[str, float]] = []
     torch.manual_seed(0)
-    callbacks = Callbacks(lambda step, f: exact.append(f), SILENT.save)
+    callbacks = replace(SILENT, report=lambda step, f: exact.append(f))
     run(make_model(), criterion, stream(draw_batch), replace(RECIPE, steps=1), callbacks)
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
-    assert figures[0]["total"] != exact[0]["total"]
-    assert figures[0]["total"] == pytest.approx(exact[0]["total"], rel=0.1)
+    assert figures[0]["loss/total"] != exact[0]["loss/total"]
+    assert figures[0]["loss/total"] == pytest.approx(exact[0]["loss/total"], rel=0.1)
 
 
 def truth(batch: Batch) -> Annotations:

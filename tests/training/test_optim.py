@@ -32,9 +32,6 @@ EMBEDDINGS = {
     "token_types",
     "query_selection.content",
     "query_selection.reference",
-    "query_selection.relevance_scale",
-    "query_selection.relevance_bias",
-    "heads.class_bias",
 }
 
 
@@ -53,7 +50,56 @@ def test_every_parameter_is_in_its_group(variant: str, make_model: MakeModel):
     assert any(name.startswith("decoder.") for name in norms)
     for name, (rate, decay) in found.items():
         assert rate == pytest.approx(1e-3 if name.startswith("backbone.") else 1e-2)
-        assert decay == (0.0 if name in norms or name in EMBEDDINGS else 0.05), name
+        kept = name in norms or name in EMBEDDINGS or model.get_parameter(name).dim() == 0
+        assert decay == (0.0 if kept else 0.05), name
+
+
+def module_rule(model: nn.Module, name: str) -> str:
+    """By which of the base's rules a parameter is decayed or not, from its name and its module's type."""
+    module, _, leaf = name.rpartition(".")
+    kind = type(model.get_submodule(module)).__name__
+    if leaf == "relative_position_bias_table":
+        return "position bias"
+    if "Norm" in kind:
+        return "norm"
+    if name in EMBEDDINGS:
+        return "embedding"
+    if model.get_parameter(name).dim() == 0:
+        return "single number"
+    if leaf.endswith("bias") and kind in ("Linear", "NonDynamicallyQuantizableLinear", "Conv2d"):
+        return "bias of a layer"
+    return f"{leaf} of {kind}"
+
+
+def test_the_rules_of_decay_for_swin(make_model: MakeModel):
+    # As the released base has it: its rule looks for "bias" in a module's name, so layers' biases do decay.
+    backbone = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False)
+    model = make_model(backbone=backbone)
+    found = options(model)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    rules: dict[str, set[float]] = {}
+    for name, (_, decay) in found.items():
+        rules.setdefault(module_rule(model, name), set()).add(decay)
+    assert rules == {
+        "position bias": {0.0},
+        "norm": {0.0},
+        "embedding": {0.0},
+        "single number": {0.0},
+        "bias of a layer": {0.05},
+        "weight of Linear": {0.05},
+        "weight of NonDynamicallyQuantizableLinear": {0.05},
+        "weight of Conv2d": {0.05},
+        "in_proj_weight of MultiheadAttention": {0.05},
+        "in_proj_bias of MultiheadAttention": {0.05},
+        "level_embed of PixelDecoder": {0.05},
+        "classes of PredictionHeads": {0.05},
+    }
+    tables = [name for name in found if name.endswith("relative_position_bias_table")]
+    assert len(tables) == 12
+    for i in range(4):
+        assert found[f"backbone.out_norms.{i}.weight"] == pytest.approx((1e-3, 0.0))
+    slow = {name for name, (rate, _) in found.items() if rate == pytest.approx(1e-3)}
+    assert slow == {name for name in found if name.startswith("backbone.")}
 
 
 def test_embeddings_and_position_biases_are_not_decayed():

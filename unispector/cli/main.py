@@ -18,8 +18,10 @@ from unispector.cli.detector import (
     sweep,
 )
 from unispector.cli.groups import group
+from unispector.cli.params import params_app
 from unispector.cli.reports import report
 from unispector.cli.stages import stage_app
+from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
 from unispector.errors import UniSpectorError
 
@@ -44,7 +46,9 @@ app.command(help=CONVERT_HELP)(convert)
 app.command()(report)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
+app.add_typer(params_app, name="params")
 app.add_typer(stage_app, name="stage")
+app.add_typer(weights_app, name="weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

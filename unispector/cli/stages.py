@@ -94,6 +94,16 @@ def stage_fingerprint() -> None:
             typer.echo(f"split seed {seed}: {digest[:12]}")
 
 
+@stage_app.command("send-runs")
+def stage_send_runs() -> None:
+    """Send to MLflow what trainings could not while it was away."""
+    from unispector.errors import DataError
+    from unispector.stages.training_run import send_left
+
+    if missing := send_left():
+        raise DataError(f"{missing} runs are still not complete in MLflow; try again when it answers")
+
+
 @stage_app.command("evaluate")
 def stage_evaluate() -> None:
     """Judge every trained model on every set."""

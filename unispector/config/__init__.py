@@ -1,6 +1,7 @@
 """Every knob, as frozen typed sections that mirror `params.yaml`; `load_config` is the only edge.
 
 Unknown keys and values out of range are refused with one line that names the file and the field.
+A preset (`presets/NAME.yaml`) is a part of `params.yaml` under a name; `unispector params` lays it over.
 Inner code receives the section it needs and never reads YAML.
 """
 
@@ -13,7 +14,7 @@ from unispector.config.model import (
     QuerySelectionConfig,
     SpectralConfig,
 )
-from unispector.config.params import Config, load_config
+from unispector.config.params import Config, load_config, parse_config, preset_file, preset_names
 from unispector.config.section import Section
 from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
 
@@ -36,4 +37,7 @@ __all__ = [
     "SweepConfig",
     "TrainConfig",
     "load_config",
+    "parse_config",
+    "preset_file",
+    "preset_names",
 ]

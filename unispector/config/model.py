@@ -12,8 +12,9 @@ class BackboneConfig(Section):
 
     Attributes:
         name: any timm model that supports `features_only` with strides 4, 8, 16 and 32.
-        weights: `packaged` = ImageNet weights of the installed package (EfficientNet-Lite0 only),
-            `none` = random, else the path of a safetensors file.
+        weights: `packaged` = ImageNet weights of an installed package (EfficientNet-Lite0, 1 and 2; the
+            first comes with the project), `hub` = timm's pretrained ones (needs a network), `none` =
+            random, else the path of a safetensors file, such as `unispector weights convert` writes.
         frozen: keep the weights as they are (batch norms use their stored statistics).
         drop_path: stochastic depth rate while training.
     """
@@ -56,6 +57,18 @@ class QuerySelectionConfig(Section):
     temperature: float = Field(default=1.0, gt=0)
     noise: float = Field(default=0.2, ge=0)
     scale: float = Field(default=10.0, gt=0)
+
+
+class SimilarityPriorConfig(Section):
+    """The similarity prior: nearest-neighbour matching of frozen features, which the paper does not have.
+
+    Attributes:
+        enabled: off = the paper's detector.
+        width: channels of its network.
+    """
+
+    enabled: bool = True
+    width: int = Field(default=24, ge=2, multiple_of=2)
 
 
 class DenoisingConfig(Section):
@@ -105,6 +118,7 @@ class ModelConfig(Section):
     spectral: SpectralConfig = SpectralConfig()
     query_selection: QuerySelectionConfig = QuerySelectionConfig()
     denoising: DenoisingConfig = DenoisingConfig()
+    similarity_prior: SimilarityPriorConfig = SimilarityPriorConfig()
 
     @property
     def padded_size(self) -> int:
@@ -123,6 +137,7 @@ class ModelConfig(Section):
             update={
                 "spectral": self.spectral.model_copy(update={"enabled": False}),
                 "query_selection": self.query_selection.model_copy(update={"enabled": False}),
+                "similarity_prior": self.similarity_prior.model_copy(update={"enabled": False}),
                 "visual_aligner": False,
                 "prompt_visible": False,
             }

@@ -1,7 +1,7 @@
 """Parameters of training: losses, augmentation, prompts, optimisation."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ class LossConfig(Section):
         classification, box, giou, mask, dice: weights of the terms, in matching costs too.
         contrastive: weight of CPE; 0 = off (ablation).
         relevance: weight of a focal loss on PQS's token scores; the paper has none (0).
+        prior: weight of the similarity prior's loss; the paper has no prior.
         scale, margin: s and m of the angular-margin softmax.
         points: sampled points per mask.
     """
@@ -26,6 +27,7 @@ class LossConfig(Section):
     dice: float = Field(default=5.0, ge=0)
     contrastive: float = Field(default=1.0, ge=0)
     relevance: float = Field(default=1.0, ge=0)
+    prior: float = Field(default=1.0, ge=0)
     scale: float = Field(default=30.0, gt=0)
     margin: float = Field(default=0.5, ge=0, lt=3.14)
     points: int = Field(default=1024, ge=1)
@@ -62,8 +64,8 @@ class TrainConfig(Section):
     """Optimisation (paper appendix 3.4).
 
     Attributes:
-        start: directory of a saved model of the same sizes whose weights training starts from;
-            None = the packaged backbone and random weights.
+        start: directory of a saved model of the same sizes whose weights training starts from, or a
+            safetensors file, which gives what fits; None = backbone weights and random ones.
         steps: optimiser steps.
         batch_size: images per step over all workers.
         images_per_class: images of one class that go into a batch together.
@@ -80,6 +82,9 @@ class TrainConfig(Section):
         seeds: split seeds on which a model is trained, among `split.seeds`.
         ablation_seeds: those among `seeds` on which the base (no SSPE spectrum, CPE, PQS) trains too.
         threads: CPU threads of one training process; 0 = torch's choice.
+        side_by_side: most models that train at a time; `auto` = as many as the machines have room for.
+        retries: how often a training whose processes died goes on from its checkpoint by itself.
+        timeout_hours: a training that takes longer is stopped; None = never.
     """
 
     start: Path | None = None
@@ -99,3 +104,6 @@ class TrainConfig(Section):
     seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
     ablation_seeds: tuple[int, ...] = (42,)
     threads: int = Field(default=1, ge=0)
+    side_by_side: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    retries: int = Field(default=1, ge=0)
+    timeout_hours: float | None = Field(default=None, gt=0)

@@ -15,8 +15,15 @@ from unispector.errors import DataError
 from unispector.evaluation.charts import NAMED_CLASSES, ScatterChart, svg
 from unispector.evaluation.results import VARIANTS
 from unispector.evaluation.tables import html_table
-
-Floats = npt.NDArray[np.float64]
+from unispector.ops.directions import (
+    Floats,
+    Labels,
+    angle_between,
+    angle_within,
+    class_means,
+    principal_plane,
+    unit_vectors,
+)
 
 ANGLE_TEXTS = ("data set", "split seed", "model")
 ANGLE_NUMBERS = ("instances", "classes", "angle within a class", "angle between classes")
@@ -73,16 +80,21 @@ class PromptSpace:
         _check(vectors, given, class_names)
         present, renumbered = np.unique(given, return_inverse=True)
         names = tuple(class_names[label] for label in present)
-        unit = _unit(vectors)
-        points, explained = _principal_plane(unit)
+        means = _class_means(vectors, renumbered, names)
+        points, explained = principal_plane(unit_vectors(vectors))
         return cls(
             class_names=names,
             labels=tuple(renumbered.tolist()),
             points=tuple((float(x), float(y)) for x, y in points),
             explained=explained,
-            within_degrees=_within(unit, renumbered),
-            between_degrees=_between(vectors, renumbered, names),
+            within_degrees=angle_within(vectors, renumbered),
+            between_degrees=angle_between(means),
         )
+
+    @property
+    def reach(self) -> float:
+        """How far a chart's axes go to show all points, with some air; 0 if all lie in the middle."""
+        return 1.08 * max(abs(value) for point in self.points for value in point)
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,21 @@ class PromptSpaceRecord:
     variant: str
     split_seed: int
     space: PromptSpace
+
+
+def scatter_chart(space: PromptSpace, title: str, reach: float) -> ScatterChart:
+    """The points of a space, a colour for each class.
+
+    Args:
+        space: what to draw.
+        title: above it.
+        reach: how far the axes go; 0 stands for 1.
+    """
+    labels = (
+        f"first component ({space.explained[0]:.0%})",
+        f"second component ({space.explained[1]:.0%})",
+    )
+    return ScatterChart(title, labels, space.points, space.labels, space.class_names, reach or 1.0)
 
 
 def records_json(records: Sequence[PromptSpaceRecord]) -> str:
@@ -161,7 +188,7 @@ def angle_rows(records: Sequence[PromptSpaceRecord]) -> list[list[str]]:
     ]
 
 
-def _check(vectors: Floats, labels: npt.NDArray[np.int64], class_names: Sequence[str]) -> None:
+def _check(vectors: Floats, labels: Labels, class_names: Sequence[str]) -> None:
     if vectors.ndim != 2 or labels.shape != vectors.shape[:1] or not vectors.size:
         raise DataError(
             f"embeddings {list(vectors.shape)} with labels {list(labels.shape)}; give [N, D] and [N], N > 0"
@@ -178,55 +205,15 @@ def _check(vectors: Floats, labels: npt.NDArray[np.int64], class_names: Sequence
         )
 
 
-def _unit(vectors: Floats) -> Floats:
-    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
-
-
-def _principal_plane(unit: Floats) -> tuple[Floats, tuple[float, float]]:
-    """Centred points [N, 2] on the first two axes, and the share of the variance along each.
-
-    An axis points to where its largest entry is positive; of entries equally large the first decides.
-    """
-    centred = unit - unit.mean(axis=0)
-    _, strengths, axes = np.linalg.svd(centred, full_matrices=False)
-    largest = np.abs(axes).max(axis=1, keepdims=True)
-    decides = np.argmax(np.abs(axes) > (1 - 1e-6) * largest, axis=1)
-    axes *= np.sign(axes[np.arange(len(axes)), decides])[:, None]
-    variances = strengths**2
-    total = float(variances.sum())
-    points = np.zeros((len(unit), 2))
-    shares = np.zeros(2)
-    if total > len(unit) * 1e-12:  # else all are one point, and the axes are noise
-        points[:, : len(axes[:2])] = centred @ axes[:2].T
-        shares[: len(axes[:2])] = variances[:2] / total
-    return points, (float(shares[0]), float(shares[1]))
-
-
-def _within(unit: Floats, labels: npt.NDArray[np.int64]) -> float | None:
-    groups = [unit[labels == label] for label in np.unique(labels)]
-    angles = [_mean_angle(group) for group in groups if len(group) > 1]
-    return float(np.mean(angles)) if angles else None
-
-
-def _between(vectors: Floats, labels: npt.NDArray[np.int64], class_names: Sequence[str]) -> float | None:
-    means = np.stack([vectors[labels == label].mean(axis=0) for label in range(len(class_names))])
-    if len(means) == 1:
-        return None
+def _class_means(vectors: Floats, labels: Labels, class_names: Sequence[str]) -> Floats:
+    means = class_means(vectors, labels)
     cancelled = np.flatnonzero(np.linalg.norm(means, axis=1) == 0)
-    if cancelled.size:
+    if len(means) > 1 and cancelled.size:
         raise DataError(
             f"class {class_names[cancelled[0]]}: its embeddings cancel out, so their mean has no direction; "
             "train the model again or leave the class out"
         )
-    return _mean_angle(_unit(means))
-
-
-def _mean_angle(unit: Floats) -> float:
-    """Mean angle in degrees over all pairs of [N, D] unit vectors, N > 1."""
-    angles = np.degrees(np.arccos(np.clip(unit @ unit.T, -1, 1)))
-    np.fill_diagonal(angles, 0)
-    return float(angles.sum() / (len(unit) * (len(unit) - 1)))
+    return means
 
 
 def _as_dict(record: PromptSpaceRecord) -> dict[str, Any]:
@@ -266,16 +253,11 @@ def _ordered(records: Sequence[PromptSpaceRecord]) -> list[PromptSpaceRecord]:
 
 
 def _row_of_charts(number: int, records: Sequence[PromptSpaceRecord]) -> str:
-    reach = 1.08 * max(abs(value) for record in records for point in record.space.points for value in point)
+    reach = max(record.space.reach for record in records)
     cards = []
     for record in records:
-        space = record.space
-        labels = (
-            f"first component ({space.explained[0]:.0%})",
-            f"second component ({space.explained[1]:.0%})",
-        )
         title = f"{record.data_set}: {_variant_name(record.variant)}, split {record.split_seed}"
-        chart = ScatterChart(title, labels, space.points, space.labels, space.class_names, reach or 1.0)
+        chart = scatter_chart(record.space, title, reach)
         drawing = svg(chart, f"prompts-{number}-{record.variant}")
         cards.append(f'<div class="card" style="padding:14px 12px 10px">{drawing}</div>')
     return f'<div class="cards muted" style="margin:14px 0">{"".join(cards)}</div>'

@@ -21,7 +21,14 @@ from unispector.inference.marking import Geometry, Picture, Prompt, mark, read_p
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SavedModel, load_model
-from unispector.structures import Detections, ImageFeatures, Sample
+from unispector.structures import (
+    ClassPrompts,
+    Detections,
+    EncodedPrompts,
+    ImageFeatures,
+    PromptMemory,
+    Sample,
+)
 
 __all__ = ["Picture", "Prompt", "UniSpector"]
 
@@ -93,8 +100,8 @@ class UniSpector:
         """
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         samples = (mark(prompt, names.index(prompt.label), self._geometry) for prompt in prompts)
-        vectors, labels = self._encode_samples(samples, batch_size)
-        return PromptBank.from_instances(vectors, labels, names, self.fingerprint)
+        encoded, labels = self._encode_samples(samples, batch_size)
+        return PromptBank.from_instances(encoded, labels, names, self.fingerprint)
 
     def encode_annotations(
         self,
@@ -151,21 +158,26 @@ class UniSpector:
             change=change,
         )
         samples = (dataset.sample(index) for index in range(len(dataset)))
-        vectors, labels = self._encode_samples(samples, batch_size)
+        encoded, labels = self._encode_samples(samples, batch_size)
         return InstanceEmbeddings(
-            vectors, labels, dataset.instance_ids, dataset.class_names, self.fingerprint
+            encoded, labels, dataset.instance_ids, dataset.class_names, self.fingerprint
         )
 
-    def _encode_samples(self, samples: Iterable[Sample], batch_size: int) -> tuple[Tensor, Tensor]:
-        """Embeddings [N, D] and labels [N] of all instances of the samples."""
-        embeddings, labels = [torch.zeros(0, self._model.width)], [torch.zeros(0, dtype=torch.int64)]
+    def _encode_samples(self, samples: Iterable[Sample], batch_size: int) -> tuple[EncodedPrompts, Tensor]:
+        """All N instances of the samples and their labels [N], on the CPU."""
+        parts, labels = [], [torch.zeros(0, dtype=torch.int64)]
         for chunk in _chunks(samples, batch_size):
             batch = collate(chunk).to(self.device)
             with torch.inference_mode():
                 features = self._model.encode_images(batch.images)
-                embeddings.append(self._model.encode_prompts(features, batch.prompts).float().cpu())
+                parts.append(self._model.encode_prompts(features, batch.prompts).to("cpu"))
             labels.append(batch.prompts.labels.cpu())
-        return torch.cat(embeddings), torch.cat(labels)
+        embeddings = torch.cat(
+            [torch.zeros(0, self._model.width), *(part.embeddings.float() for part in parts)]
+        )
+        memories = [part.memory for part in parts if part.memory is not None]
+        memory = PromptMemory.joined(memories) if memories else None
+        return EncodedPrompts(embeddings, memory), torch.cat(labels)
 
     def detect(
         self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
@@ -223,33 +235,41 @@ class UniSpector:
                     f"banks of different classes ({', '.join(bank.class_names)} and "
                     f"{', '.join(banks[0].class_names)}) cannot be tried in one pass; make one pass for each"
                 )
-        return self._stream(images, banks[0].class_names, _prompts_of(banks), batch_size, limit)
+        return self._stream(images, banks, batch_size, limit)
 
     def _stream(
-        self,
-        images: Iterable[Picture],
-        class_names: tuple[str, ...],
-        prompts: Tensor,
-        batch_size: int,
-        limit: int,
+        self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
-        prompts = prompts.to(self.device)
+        at_once = self._banks_at_once(batch_size)
+        parts = [self._prompts_of(banks[i : i + at_once]) for i in range(0, len(banks), at_once)]
         # Many small decodings side by side, a thread each, take less than one by one with all threads.
         with ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool:
             for chunk in _chunks(images, batch_size):
                 pictures = [read_picture(image) for image in chunk]
                 sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
                 features = self._encode_pictures(pictures)
-                parts = prompts.split(self._banks_at_once(features))
-                finish = partial(self._detect_features, features, class_names, sizes, limit)
+                finish = partial(self._detect_features, features, banks[0].class_names, sizes, limit)
                 found = map(finish, parts) if len(parts) == 1 else pool.map(finish, parts)
                 for of_parts in zip(*found, strict=True):
                     yield tuple(chain.from_iterable(of_parts))
 
-    def _banks_at_once(self, features: ImageFeatures) -> int:
+    def _banks_at_once(self, images: int) -> int:
         """How many banks are decoded together, so that their mask logits stay within memory."""
-        images, _, height, width = features.mask_features.shape
-        return max(LOGITS_AT_ONCE // (images * self._queries * height * width), 1)
+        cells = (self._geometry.padded_size // 4) ** 2
+        return max(LOGITS_AT_ONCE // (images * self._queries * cells), 1)
+
+    @torch.inference_mode()
+    def _prompts_of(self, banks: Sequence[PromptBank]) -> ClassPrompts:
+        """Some banks as alternative sets of prompts."""
+        memories = [bank.memory for bank in banks if bank.memory is not None]
+        memory = PromptMemory.joined(memories).float().to(self.device) if memories else None
+        blocks = [
+            torch.arange(len(bank))[:, None] == torch.tensor(bank.owners, dtype=torch.int64)[None]
+            for bank in banks
+        ]
+        members = torch.block_diag(*blocks).view(len(banks), len(banks[0]), -1).bool()
+        embeddings = torch.stack([bank.embeddings for bank in banks])
+        return self._model.class_prompts(embeddings.to(self.device), memory, members.to(self.device))
 
     @torch.inference_mode()
     def _encode_pictures(self, pictures: Sequence[np.ndarray]) -> ImageFeatures:
@@ -265,10 +285,10 @@ class UniSpector:
         class_names: tuple[str, ...],
         sizes: Sequence[tuple[int, int]],
         limit: int,
-        prompts: Tensor,
+        prompts: ClassPrompts,
     ) -> list[list[Detections]]:
-        """Of each picture, the detections with each of K sets of prompts [K, C, D]."""
-        banks = len(prompts)
+        """Of each picture, the detections with each of K sets of prompts."""
+        banks = len(prompts.embeddings)
         detections = postprocess(
             self._model.detect(features, prompts),
             [hw for hw in sizes for _ in range(banks)],
@@ -283,10 +303,6 @@ class UniSpector:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _prompts_of(banks: Sequence[PromptBank]) -> Tensor:
-    return torch.stack([bank.embeddings for bank in banks])
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unispector.inference.prompt_bank import PromptBank
+from unispector.structures import EncodedPrompts
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,14 @@ class InstanceEmbeddings:
     """N encoded prompt instances.
 
     Attributes:
-        vectors: [N, D] float32 on the CPU.
+        encoded: the instances, float32 on the CPU.
         labels: [N] int64 index into `class_names`.
         instance_ids: N ids in the annotation file.
         class_names: C names.
         fingerprint: of the model that made them.
     """
 
-    vectors: Tensor
+    encoded: EncodedPrompts
     labels: Tensor
     instance_ids: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -33,7 +34,7 @@ class InstanceEmbeddings:
         Raises:
             PromptBankError: a class has no instance; the message names it.
         """
-        return PromptBank.from_instances(self.vectors, self.labels, self.class_names, self.fingerprint)
+        return PromptBank.from_instances(self.encoded, self.labels, self.class_names, self.fingerprint)
 
     def only(self, instance_ids: Collection[int]) -> "InstanceEmbeddings":
         """Those of some instances."""
@@ -41,5 +42,5 @@ class InstanceEmbeddings:
         rows = torch.tensor(kept, dtype=torch.int64)
         ids = tuple(self.instance_ids[row] for row in kept)
         return InstanceEmbeddings(
-            self.vectors[rows], self.labels[rows], ids, self.class_names, self.fingerprint
+            self.encoded.rows(rows), self.labels[rows], ids, self.class_names, self.fingerprint
         )

@@ -1,10 +1,10 @@
 """The prompt bank: one embedding per class, in a file that knows which model made it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from unispector.errors import PromptBankError
 from unispector.ops.files import atomic_write_bytes
+from unispector.structures import EncodedPrompts, PromptMemory
 
-FORMAT = "unispector prompt bank 1"
+FORMAT = "unispector prompt bank 2"
+REMEMBERED = 16  # marked instances of a class that the similarity prior compares with, at most
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,17 @@ class PromptBank:
         class_names: C distinct names.
         counts: instances behind each embedding, at least 1.
         fingerprint: the model that made the embeddings; no other model can read them.
+        memory: frozen features of at most `REMEMBERED` instances a class, float16, for the similarity prior;
+            None of a model without it.
+        owners: class (row of `embeddings`) of each instance in `memory`.
     """
 
     embeddings: Tensor
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     fingerprint: str
+    memory: PromptMemory | None = None
+    owners: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.embeddings) == len(self.class_names) == len(self.counts):
@@ -48,6 +55,8 @@ class PromptBank:
             raise PromptBankError("a prompt bank without any class; mark at least one instance")
         if repeated := sorted({n for n in self.class_names if self.class_names.count(n) > 1}):
             raise PromptBankError(f"a prompt bank with class '{repeated[0]}' more than once")
+        if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
+            raise PromptBankError("a prompt bank whose memory does not say which class each instance shows")
         if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
             raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
 
@@ -56,12 +65,12 @@ class PromptBank:
 
     @classmethod
     def from_instances(
-        cls, embeddings: Tensor, labels: Tensor, class_names: Sequence[str], fingerprint: str
+        cls, encoded: EncodedPrompts, labels: Tensor, class_names: Sequence[str], fingerprint: str
     ) -> Self:
         """Average instances into classes.
 
         Args:
-            embeddings: [N, D] float, one row per marked instance.
+            encoded: N marked instances.
             labels: [N] int64 index into `class_names`.
             class_names: C names, in the order of the bank.
             fingerprint: of the model that made the embeddings.
@@ -69,12 +78,13 @@ class PromptBank:
         Raises:
             PromptBankError: a class has no instance; the message names it.
         """
-        labels = labels.cpu()
+        labels, embeddings = labels.cpu(), encoded.embeddings.detach().cpu().double()
         sums = torch.zeros(len(class_names), embeddings.shape[1], dtype=torch.float64)
-        sums.index_add_(0, labels, embeddings.detach().cpu().double())
+        sums.index_add_(0, labels, embeddings)
         counts = torch.bincount(labels, minlength=len(class_names))
         means = (sums / counts.clamp(min=1)[:, None]).float()
-        return cls(means, tuple(class_names), tuple(counts.tolist()), fingerprint)
+        remembered = _remembered(encoded.memory, labels)
+        return cls(means, tuple(class_names), tuple(counts.tolist()), fingerprint, *remembered)
 
     def check(self, fingerprint: str) -> None:
         """Refuse another model's bank.
@@ -100,7 +110,10 @@ class PromptBank:
             )
         rows = [self.class_names.index(name) for name in names]
         counts = tuple(self.counts[row] for row in rows)
-        return type(self)(self.embeddings[rows], tuple(names), counts, self.fingerprint)
+        kept = [place for place, owner in enumerate(self.owners) if owner in rows]
+        memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
+        owners = tuple(rows.index(self.owners[place]) for place in kept)
+        return type(self)(self.embeddings[rows], tuple(names), counts, self.fingerprint, memory, owners)
 
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
@@ -117,7 +130,11 @@ class PromptBank:
         sums = torch.zeros(len(names), rows.shape[1], dtype=torch.float64)
         sums.index_add_(0, labels, rows * weights[:, None])
         counts = tuple(int(total) for total in totals)
-        return type(self)((sums / totals[:, None]).float(), names, counts, self.fingerprint)
+        owners = [names.index(bank.class_names[owner]) for bank in (self, other) for owner in bank.owners]
+        memories = [bank.memory for bank in (self, other) if bank.memory is not None]
+        memory = PromptMemory.joined(memories) if memories else None
+        remembered = _remembered(memory, torch.tensor(owners, dtype=torch.int64))
+        return type(self)((sums / totals[:, None]).float(), names, counts, self.fingerprint, *remembered)
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically.
@@ -130,8 +147,11 @@ class PromptBank:
             "class_names": json.dumps(self.class_names),
             "counts": json.dumps(self.counts),
             "fingerprint": self.fingerprint,
+            "owners": json.dumps(self.owners),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
+        if self.memory is not None:
+            tensors |= {f"{kind}.{level}": t for kind, level, t in _named(self.memory)}
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -153,6 +173,42 @@ class PromptBank:
                     tuple(json.loads(metadata["class_names"])),
                     tuple(json.loads(metadata["counts"])),
                     metadata["fingerprint"],
+                    _memory_of(file),
+                    tuple(json.loads(metadata["owners"])),
                 )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
+
+
+def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemory | None, tuple[int, ...]]:
+    """At most `REMEMBERED` instances of each class, evenly through them, and their classes."""
+    if memory is None:
+        return None, ()
+    kept = []
+    for label in labels.unique().tolist():
+        own = (labels == label).nonzero().flatten()
+        count = min(len(own), REMEMBERED)
+        kept.append(own[torch.arange(count) * len(own) // count])
+    rows = torch.cat(kept)
+    return PromptMemory(*(tuple(t.cpu()[rows].half() for t in side) for side in _sides(memory))), tuple(
+        labels[rows].tolist()
+    )
+
+
+def _sides(memory: PromptMemory) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return memory.inside, memory.outside
+
+
+def _named(memory: PromptMemory) -> Iterator[tuple[str, int, Tensor]]:
+    """Every tensor of a memory with its side and level."""
+    for kind, side in zip(("inside", "outside"), _sides(memory), strict=True):
+        yield from ((kind, level, tensor.contiguous()) for level, tensor in enumerate(side))
+
+
+def _memory_of(file: Any) -> PromptMemory | None:
+    """The memory in an open bank, if it has one."""
+    levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
+    if not levels:
+        return None
+    sides = (tuple(file.get_tensor(f"{kind}.{i}") for i in range(levels)) for kind in ("inside", "outside"))
+    return PromptMemory(*sides)

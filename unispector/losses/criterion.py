@@ -1,18 +1,20 @@
 """Eq. (1): every decoder layer, the denoising queries, CPE and the token relevance, weighed and summed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from unispector.losses.contrastive import angular_margin_loss
 from unispector.losses.instances import Instances
 from unispector.losses.matcher import HungarianMatcher, Pairs
+from unispector.losses.prior import prior_loss
 from unispector.losses.relevance import relevance_targets
 from unispector.losses.terms import box_loss, dice_loss, focal_loss, giou_loss, mask_loss, quality_focal_loss
+from unispector.ops.collectives import counts_of_ranks, mean_over_ranks
 from unispector.ops.points import sample_points, uncertain_points
-from unispector.structures import LayerPrediction, ModelOutput, Targets
+from unispector.structures import LayerPrediction, ModelOutput, PriorMaps, Targets
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class LossWeights:
         classification, box, giou, mask, dice: terms of every decoder layer, in matching costs too.
         contrastive: CPE, once per step.
         relevance: token scores of PQS, once per step; the paper has no such term.
+        prior: class masks of the similarity prior, once per step; the paper has no such part.
     """
 
     classification: float
@@ -32,6 +35,7 @@ class LossWeights:
     dice: float
     contrastive: float
     relevance: float
+    prior: float
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,11 @@ class LossBreakdown:
 
     Attributes:
         total: scalar to differentiate.
-        terms: detached scalars. `classification`, `box`, `giou`, `mask` and `dice` are the last layer's, not
-            weighted; neither are `contrastive` and `relevance`; `denoising` is what the denoising
-            queries of all layers add to the total.
+        terms: detached scalars by name. `loss_last/box` is the last layer's, not weighted, and so for all
+            `BASE_TERMS`; `loss_first/...` is the first layer's where there are two, `loss_middle/...` the
+            mean of those between them, `loss_denoising/...` that of the denoising queries' layers.
+            `loss/contrastive`, `loss/relevance` and `loss/prior` are not weighted either; `loss/denoising` is what the
+            denoising queries of all layers add to the total.
     """
 
     total: Tensor
@@ -68,6 +74,10 @@ class _BaseTerms:
             + weights.mask * self.mask
             + weights.dice * self.dice
         )
+
+
+BASE_TERMS = tuple(field.name for field in fields(_BaseTerms))
+"""Names of the terms that every layer has."""
 
 
 class Criterion:
@@ -111,44 +121,52 @@ class Criterion:
         Args:
             output: predictions for B images.
             targets: their ground truth, labels being prompt columns 0..C-1.
-            embeddings: [N, D] prompt embedding of each instance this process answers for; [0, D] if none.
+            embeddings: [N, D] prompt embedding of each instance, those of all ranks; [0, D] if none.
             embedding_labels: [N] int64 class of each embedding.
             level_hw: (height, width) of the token levels, in the order of the tokens.
             generator: source of randomness for sampled points; None = one seeded 0, for a repeatable value.
 
         Returns:
-            Total and terms. Where processes train together, sums are divided by the mean count per process.
+            Total and terms of this rank. Sums are divided by the mean count per rank, so that the mean over
+            ranks is the loss of their images in one batch.
         """
         generator = generator or torch.Generator().manual_seed(0)
         with torch.autocast(embeddings.device.type, enabled=False):
             instances = Instances.of(targets)
-            count = _mean_over_ranks(len(instances), embeddings.device)
+            count = mean_over_ranks(len(instances), embeddings.device)
             matches = self.matcher(output.layers, instances, generator)
             layers = [
                 self._matched_terms(layer, pairs, instances, count, generator)
                 for layer, pairs in zip(output.layers, matches, strict=True)
             ]
-            denoising = self._denoising(output.denoising, instances, count, generator)
+            denoised = self._denoising(output.denoising, instances, count, generator)
+            denoising = self._weighted(denoised, instances)
             contrastive = self._contrastive(embeddings, embedding_labels)
             relevance = self._relevance(output.selection.relevance, instances, level_hw)
+            prior = self._prior(output.prior, instances)
             total = (
-                torch.stack([terms.weighted(self.weights) for terms in layers]).sum()
+                self._weighted(layers, instances)
                 + denoising
                 + self.weights.contrastive * contrastive
                 + self.weights.relevance * relevance
+                + self.weights.prior * prior
             )
-        last = layers[-1]
         terms = {
-            "classification": last.classification,
-            "box": last.box,
-            "giou": last.giou,
-            "mask": last.mask,
-            "dice": last.dice,
-            "denoising": denoising,
-            "contrastive": contrastive,
-            "relevance": relevance,
+            **_mean_terms("loss_last", layers[-1:]),
+            **_mean_terms("loss_first", layers[:-1][:1]),
+            **_mean_terms("loss_middle", layers[1:-1]),
+            **_mean_terms("loss_denoising", denoised),
+            "loss/denoising": denoising.detach(),
+            "loss/contrastive": contrastive.detach(),
+            "loss/relevance": relevance.detach(),
+            "loss/prior": prior.detach(),
         }
-        return LossBreakdown(total=total, terms={name: term.detach() for name, term in terms.items()})
+        return LossBreakdown(total=total, terms=terms)
+
+    def _weighted(self, layers: Sequence[_BaseTerms], instances: Instances) -> Tensor:
+        """Weighted terms of all layers summed; 0 without any."""
+        weighted = [terms.weighted(self.weights) for terms in layers]
+        return torch.stack(weighted).sum() if weighted else instances.boxes.new_zeros(())
 
     def _matched_terms(
         self,
@@ -172,16 +190,16 @@ class Criterion:
         instances: Instances,
         count: float,
         generator: torch.Generator,
-    ) -> Tensor:
-        """Weighted terms of the denoising queries, all layers; 0 without any."""
-        most = max(instances.counts)
-        if not layers or most == 0:
-            return instances.boxes.new_zeros(())
+    ) -> list[_BaseTerms]:
+        """Terms of the denoising queries, layer by layer."""
+        if not layers:
+            return []
+        most = max(counts_of_ranks(max(instances.counts), instances.boxes.device))
         slots = layers[0].boxes.shape[1]
-        pairs = denoising_pairs(instances, slots)
+        pairs = denoising_pairs(instances, slots, most)
         count = count * (slots // most)
         labels = instances.labels[pairs.instance]
-        losses = []
+        found = []
         for layer in layers:
             logits = layer.logits.float().flatten(0, 1).index_select(0, pairs.query)
             classes = torch.zeros_like(logits).scatter(1, labels[:, None], 1)
@@ -189,8 +207,8 @@ class Criterion:
             terms = self._base_terms(
                 classification, layer, pairs, instances, instances.masks, count, generator
             )
-            losses.append(terms.weighted(self.weights))
-        return torch.stack(losses).sum()
+            found.append(terms)
+        return found
 
     def _base_terms(
         self,
@@ -223,32 +241,58 @@ class Criterion:
         )
 
     def _contrastive(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """CPE, the mean over the instances of all processes; 0 when switched off."""
+        """CPE, the mean over the instances of all ranks, the same on each; 0 when switched off."""
         if self.weights.contrastive == 0:
             return embeddings.new_zeros((), dtype=torch.float32)
         losses = angular_margin_loss(embeddings.float(), labels, self.scale, self.margin)
-        return losses.sum() / _mean_over_ranks(len(losses), embeddings.device)
+        return losses.sum() / max(len(losses), 1)
 
     def _relevance(
         self, logits: Tensor | None, instances: Instances, level_hw: Sequence[tuple[int, int]]
     ) -> Tensor:
         """Focal loss of [B, T, C] token scores per positive token; 0 when off or with learned queries."""
-        if self.weights.relevance == 0 or logits is None:
+        if logits is None:
             return instances.boxes.new_zeros(())
+        if self.weights.relevance == 0:
+            return _unjudged(logits)
         targets = relevance_targets(instances, logits.shape[2], level_hw)
-        positives = _mean_over_ranks(int((targets == 1).sum()), logits.device)
+        positives = mean_over_ranks(int((targets == 1).sum()), logits.device)
         return quality_focal_loss(logits.float(), targets, positives)
 
+    def _prior(self, maps: PriorMaps | None, instances: Instances) -> Tensor:
+        """Loss of the similarity prior; 0 when off or without one."""
+        if maps is None:
+            return instances.boxes.new_zeros(())
+        if self.weights.prior == 0:
+            return _unjudged(maps.logits, maps.presence)
+        return prior_loss(maps, instances)
 
-def denoising_pairs(instances: Instances, slots: int) -> Pairs:
+
+def _unjudged(*outputs: Tensor) -> Tensor:
+    """0, and as a gradient 0: data-parallel training waits for a gradient of whatever the model puts out."""
+    return 0 * torch.stack([output.float().sum() for output in outputs]).sum()
+
+
+def _mean_terms(group: str, layers: Sequence[_BaseTerms]) -> dict[str, Tensor]:
+    """`group/box` and so on: mean over these layers of each term, detached; nothing without a layer."""
+    if not layers:
+        return {}
+    return {
+        f"{group}/{name}": torch.stack([getattr(terms, name).detach() for terms in layers]).mean()
+        for name in BASE_TERMS
+    }
+
+
+def denoising_pairs(instances: Instances, slots: int, most: int) -> Pairs:
     """The fixed assignment of denoising queries.
 
-    With n the largest number of instances in an image, slot g * n + t of image b belongs to instance t of
-    that image, for G = slots // n groups g. Slots of images with fewer instances are padding.
+    With n = `most`, slot g * n + t of image b belongs to instance t of that image, for G = slots // n
+    groups g. Slots of images with fewer instances are padding.
 
     Args:
-        instances: ground truth of B images, at least one instance.
+        instances: ground truth of B images.
         slots: denoising queries per image.
+        most: the largest number of instances in an image of any rank, at least 1.
 
     Returns:
         N * G pairs, instance after instance.
@@ -256,7 +300,6 @@ def denoising_pairs(instances: Instances, slots: int) -> Pairs:
     Raises:
         ValueError: there are fewer slots than instances in some image.
     """
-    most = max(instances.counts)
     if slots < most:
         raise ValueError(f"{slots} denoising slots per image cannot hold the {most} instances of an image")
     groups = torch.arange(slots // most, device=instances.image.device)
@@ -265,12 +308,3 @@ def denoising_pairs(instances: Instances, slots: int) -> Pairs:
         query=(first[:, None] + groups * most).flatten(),
         instance=torch.arange(len(instances), device=first.device).repeat_interleave(len(groups)),
     )
-
-
-def _mean_over_ranks(count: int, device: torch.device) -> float:
-    """Mean of `count` over the processes that train together, at least 1."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return max(float(count), 1.0)
-    total = torch.tensor(float(count), device=device)
-    distributed.all_reduce(total)
-    return max(total.item() / distributed.get_world_size(), 1.0)

@@ -39,6 +39,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         if frozen:
             self.network.requires_grad_(False)
+        self.register_load_state_dict_post_hook(_forget_cached)  # type: ignore[no-untyped-call]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -66,3 +67,11 @@ class Backbone(nn.Module):
         if self.out_norms is not None:
             maps = [norm(m).permute(0, 3, 1, 2) for norm, m in zip(self.out_norms, maps, strict=True)]
         return maps[0], maps[1], maps[2], maps[3]
+
+
+def _forget_cached(module: nn.Module, incompatible: object) -> None:
+    """Drop what networks derive from their weights in evaluation mode (TinyViT's attention biases)."""
+    del incompatible
+    mode = module.training
+    module.train()
+    module.train(mode)

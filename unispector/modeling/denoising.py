@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unispector.ops.boxes import inverse_sigmoid
+from unispector.ops.collectives import counts_of_ranks, uniform_rows
 from unispector.structures import Targets
 
 
@@ -36,13 +37,15 @@ def denoising_queries(targets: Sequence[Targets], *, limit: int, box_noise: floa
         box_noise: 0 = exact boxes.
 
     Returns:
-        The queries, or None when `limit` is 0 or no image has an instance.
+        The queries, as many on every rank, or None when `limit` is 0 or no image of any rank has an instance.
     """
-    most = max((len(t) for t in targets), default=0)
-    if most == 0 or limit == 0:
+    if limit == 0 or not targets:
+        return None
+    device = targets[0].boxes.device
+    most = max(counts_of_ranks(max(len(t) for t in targets), device))
+    if most == 0:
         return None
     groups = max(limit // most, 1)
-    device = targets[0].boxes.device
     boxes = torch.zeros(len(targets), most, 4, device=device)
     real = torch.zeros(len(targets), most, dtype=torch.bool, device=device)
     for i, target in enumerate(targets):
@@ -50,7 +53,7 @@ def denoising_queries(targets: Sequence[Targets], *, limit: int, box_noise: floa
         real[i, : len(target)] = True
     boxes, real = boxes.repeat(1, groups, 1), real.repeat(1, groups)
     size = boxes[..., 2:]
-    shift = (2 * torch.rand_like(boxes) - 1) * box_noise * torch.cat((size / 2, size), dim=-1)
+    shift = (2 * uniform_rows(boxes) - 1) * box_noise * torch.cat((size / 2, size), dim=-1)
     reference = inverse_sigmoid((boxes + shift).clamp(0, 1))
     return DenoisingQueries(reference=reference.where(real[..., None], 0.0), real=real, groups=groups)
 

@@ -1,15 +1,19 @@
 """From network output to detections in the pixels of the original images."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unispector.modeling.prior_instances import prior_instances
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.mask_runs import FloatArray, IntArray, masks_from_logits
-from unispector.structures import Detections, ModelOutput
+from unispector.ops.rle import Rle
+from unispector.structures import Detections, LayerPrediction, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
 
@@ -44,7 +48,8 @@ def postprocess(
 
     The best `limit` (query, class) pairs are kept; a score is the class probability times the mean
     mask probability inside the mask, as in MaskDINO (there taken over pixels, here over the cells of
-    the mask logits).
+    the mask logits). The parts of the similarity prior's masks are further candidates, with the
+    probability that the image shows the class in the class probability's place.
 
     Args:
         output: predictions for B images.
@@ -60,33 +65,40 @@ def postprocess(
     """
     prediction = output.layers[-1]
     probabilities = prediction.logits.float().sigmoid().flatten(1)
-    items = zip(
-        probabilities.cpu(),
-        probabilities.argsort(dim=1, descending=True, stable=True)[:, :limit].cpu(),
-        prediction.boxes.float().cpu(),
-        prediction.masks.float().cpu(),
-        original_hw,
-        strict=True,
-    )
-    frame = (image_size, padded_size)
-    return [
-        _detections(row[order], order, boxes, masks, hw, class_names, frame, rules)
-        for row, order, boxes, masks, hw in items
-    ]
+    orders = probabilities.argsort(dim=1, descending=True, stable=True)[:, :limit]
+    found = []
+    for row, hw in enumerate(original_hw):
+        candidates = [_of_queries(prediction, row, orders[row], hw, (image_size, padded_size), rules)]
+        if output.prior is not None:
+            logits, presence = output.prior.logits[row], output.prior.presence[row]
+            candidates.append(_of_prior(logits, presence, hw, image_size / padded_size))
+        found.append(_detections(candidates, hw, class_names, rules.nms_iou, limit))
+    return found
 
 
-def _detections(
-    probabilities: Tensor,
+@dataclass(frozen=True)
+class _Candidates:
+    """n possible detections of one image, from one source: scores, xyxy pixels, labels, masks' codes."""
+
+    scores: Tensor
+    corners: Tensor
+    labels: Tensor
+    code: Callable[[int], Rle]
+
+
+def _of_queries(
+    prediction: LayerPrediction,
+    row: int,
     order: Tensor,
-    boxes: Tensor,
-    masks: Tensor,
     hw: tuple[int, int],
-    class_names: tuple[str, ...],
     frame: tuple[int, int],
     rules: Rules,
-) -> Detections:
-    """One image's detections from the probabilities of its best pairs `order`, most probable first."""
-    query, label = order.numpy() // len(class_names), order % len(class_names)
+) -> _Candidates:
+    """The (query, class) pairs `order` of one image, most probable first."""
+    boxes, masks = prediction.boxes[row].float().cpu(), prediction.masks[row].float().cpu()
+    probabilities = prediction.logits[row].float().sigmoid().flatten().cpu()[order.cpu()]
+    classes = prediction.logits.shape[-1]
+    query, label = order.cpu().numpy() // classes, order.cpu() % classes
     used, position = np.unique(query, return_inverse=True)
     cells = masks.shape[-1]
     windows = np.tile([0, 0, cells, cells], (len(used), 1))
@@ -98,12 +110,36 @@ def _detections(
         corners = torch.from_numpy(runs.boxes_xyxy[position])
     else:
         corners = _in_pixels(boxes[query], hw, frame[1] / frame[0])
-    ranking = _ranking(scores, corners, label, rules.nms_iou)
+    return _Candidates(scores, corners, label, lambda i: runs.rle(int(position[i])))
+
+
+def _of_prior(logits: Tensor, presence: Tensor, hw: tuple[int, int], share: float) -> _Candidates:
+    """The parts of the prior's class masks; their boxes are tight, for the prior has no others."""
+    covered = logits.shape[-1] * share
+    parts = prior_instances(logits, presence, math.ceil(covered))
+    runs = masks_from_logits(parts.logits, parts.windows, covered, hw)
+    scores = torch.from_numpy(parts.presence * runs.quality * (runs.areas > 0))
+    return _Candidates(scores, torch.from_numpy(runs.boxes_xyxy), torch.from_numpy(parts.labels), runs.rle)
+
+
+def _detections(
+    candidates: Sequence[_Candidates],
+    hw: tuple[int, int],
+    class_names: tuple[str, ...],
+    nms_iou: float,
+    limit: int,
+) -> Detections:
+    """One image's detections out of all candidates."""
+    scores, corners, labels = (
+        torch.cat(parts) for parts in zip(*((c.scores, c.corners, c.labels) for c in candidates), strict=True)
+    )
+    codes = [partial(c.code, i) for c in candidates for i in range(len(c.scores))]
+    ranking = _ranking(scores, corners, labels, nms_iou)[:limit]
     return Detections(
         boxes_xyxy=corners[ranking],
         scores=scores[ranking],
-        labels=label[ranking],
-        masks_rle=tuple(runs.rle(i) for i in position[ranking.numpy()].tolist()),
+        labels=labels[ranking],
+        masks_rle=tuple(codes[i]() for i in ranking.tolist()),
         class_names=class_names,
         image_hw=hw,
     )

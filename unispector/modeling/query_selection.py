@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unispector.modeling.layers import MLP
 from unispector.modeling.pixel_decoder import token_centres
 from unispector.ops.boxes import inverse_sigmoid
+from unispector.ops.collectives import uniform_rows
 from unispector.structures import ImageFeatures, QuerySelection
 
 ANCHOR_SIDE = 0.05  # of the frame, at stride 8; doubles with every coarser level
@@ -43,13 +44,16 @@ class PromptGuidedSelection(nn.Module):
         nn.init.eye_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, features: ImageFeatures, prompts: Tensor, valid: float) -> QuerySelection:
+    def forward(
+        self, features: ImageFeatures, prompts: Tensor, valid: float, evidence: Tensor | None = None
+    ) -> QuerySelection:
         """Select queries.
 
         Args:
             features: of B images.
             prompts: [N, C, D] class prompts, C >= 1: the B images' in order, equally many of each.
             valid: share of the padded frame's side that holds image, S / P.
+            evidence: [N, T, C] what is known beforehand, added to the scores; None = nothing.
 
         Returns:
             Q queries for each of the N prompts (all T tokens when T < Q), with relevance logits of
@@ -62,14 +66,18 @@ class PromptGuidedSelection(nn.Module):
             cosine = directions @ F.normalize(tokens, dim=-1).transpose(1, 2)
             cosine = cosine.view(*prompts.shape[:2], -1).transpose(1, 2)
             anchors, usable = _anchors(features.level_hw, valid, tokens.device)
-            scores = (self.scale * cosine.amax(-1)).masked_fill(~usable, -torch.inf)
+            alike = self.scale * cosine
+            relevance = self.relevance_scale.exp() * cosine + self.relevance_bias
+            if evidence is not None:
+                alike, relevance = alike + evidence, relevance + evidence
+            scores = alike.amax(-1).masked_fill(~usable, -torch.inf)
             indices, weights = self._choose(scores)
         image = torch.arange(batch, device=indices.device).repeat_interleave(len(prompts) // batch)
         chosen = tokens[image[:, None], indices]
         return QuerySelection(
             content=chosen * weights[..., None],
             reference=inverse_sigmoid(anchors)[indices] + self.box(chosen),
-            relevance=self.relevance_scale.exp() * cosine + self.relevance_bias,
+            relevance=relevance,
             indices=indices,
         )
 
@@ -81,7 +89,7 @@ class PromptGuidedSelection(nn.Module):
             return scores.argsort(dim=1, descending=True, stable=True)[:, :count], torch.ones_like(
                 scores[:, :count]
             )
-        uniform = torch.rand_like(scores).clamp(1e-9, 1 - 1e-7)
+        uniform = uniform_rows(scores).clamp(1e-9, 1 - 1e-7)
         perturbed = scores - self.noise * (-uniform.log()).log()
         indices = perturbed.topk(count, dim=1).indices
         soft = count * (perturbed / self.temperature).softmax(dim=1).gather(1, indices)
@@ -97,9 +105,11 @@ class LearnedQueries(nn.Module):
         self.content = nn.Parameter(torch.randn(queries, width))
         self.reference = nn.Parameter(torch.randn(queries, 4))
 
-    def forward(self, features: ImageFeatures, prompts: Tensor, valid: float) -> QuerySelection:
+    def forward(
+        self, features: ImageFeatures, prompts: Tensor, valid: float, evidence: Tensor | None = None
+    ) -> QuerySelection:
         """The same Q queries for every row of `prompts`; their values and the rest play no part."""
-        del features, valid
+        del features, valid, evidence
         batch = len(prompts)
         return QuerySelection(
             content=self.content.expand(batch, -1, -1),

@@ -1,7 +1,7 @@
 """The detector as the paper's figure: encode images, encode prompts, detect."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,24 @@ from unispector.modeling.backbone import Backbone
 from unispector.modeling.denoising import DenoisingQueries, attention_mask, denoising_queries
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import PixelDecoder
+from unispector.modeling.prior_evidence import PriorEvidence, token_evidence
 from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
+from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.ops.boxes import inverse_sigmoid
-from unispector.structures import ImageFeatures, LayerPrediction, ModelOutput, Targets, VisualPrompts
+from unispector.ops.collectives import gather_rows
+from unispector.structures import (
+    ClassPrompts,
+    EncodedPrompts,
+    ImageFeatures,
+    LayerPrediction,
+    ModelOutput,
+    PriorPrompts,
+    PromptMemory,
+    Targets,
+    VisualPrompts,
+)
 
 WHOLE_FRAME = (0.5, 0.5, 1.0, 1.0)  # cxcywh a prompt token starts from in the decoder
 
@@ -25,7 +38,7 @@ class TrainingOutput:
 
     Attributes:
         output: predictions of all layers, denoising included.
-        embeddings: [N, D] of every prompt instance.
+        embeddings: [N, D] of every prompt instance, those of all ranks.
         level_hw: (height, width) of the token levels, coarse to fine.
     """
 
@@ -45,6 +58,7 @@ class UniSpectorModel(nn.Module):
         query_selection: PromptGuidedSelection | LearnedQueries,
         decoder: TransformerDecoder,
         heads: PredictionHeads,
+        prior: SimilarityPrior | None,
         *,
         image_size: int,
         prompt_visible: bool,
@@ -55,6 +69,7 @@ class UniSpectorModel(nn.Module):
 
         Args:
             backbone, pixel_decoder, prompt_encoder, query_selection, decoder, heads: the parts.
+            prior: the similarity prior, or None to do without (the paper).
             image_size: side S of the input images in pixels.
             prompt_visible: object queries attend to prompts in the decoder.
             denoising: denoising queries an image at most; 0 = none.
@@ -67,6 +82,8 @@ class UniSpectorModel(nn.Module):
         self.query_selection = query_selection
         self.decoder = decoder
         self.heads = heads
+        self.prior = prior
+        self.evidence = PriorEvidence(decoder.width) if prior is not None else None
         self.width = decoder.width
         # Rows: content of denoising queries, what marks a token as a prompt.
         self.token_types = nn.Parameter(torch.randn(2, self.width))
@@ -81,27 +98,40 @@ class UniSpectorModel(nn.Module):
         Args:
             images: [B, 3, S, S] RGB in 0..255.
         """
-        features: ImageFeatures = self.pixel_decoder(self.backbone(images))
-        return features
+        maps = self.backbone(images)
+        features: ImageFeatures = self.pixel_decoder(maps)
+        return features if self.prior is None else replace(features, prior=self.prior.describe(images, maps))
 
-    def encode_prompts(self, features: ImageFeatures, prompts: VisualPrompts) -> Tensor:
-        """Embed marked regions of encoded images: [N, D], one row per region."""
-        embeddings: Tensor = self.prompt_encoder(features, prompts)
-        return embeddings
+    def encode_prompts(self, features: ImageFeatures, prompts: VisualPrompts) -> EncodedPrompts:
+        """Encode marked regions of encoded images, one row per region."""
+        memory = self.prior.remember(features.prior, prompts) if self.prior and features.prior else None
+        return EncodedPrompts(self.prompt_encoder(features, prompts), memory)
 
-    def detect(self, features: ImageFeatures, prompts: Tensor) -> ModelOutput:
+    def class_prompts(self, embeddings: Tensor, memory: PromptMemory | None, members: Tensor) -> ClassPrompts:
+        """Make encoded regions the prompts of classes.
+
+        Args:
+            embeddings: [R, C, D] mean embedding of each class, in R alternative sets.
+            memory: what the similarity prior keeps of N regions; None without it.
+            members: [R, C, N] bool, which regions show class c in set r; each class has one at least.
+        """
+        if self.prior is None or memory is None:
+            return ClassPrompts(embeddings, None)
+        typical = self.prior.calibrate(memory, members)
+        return ClassPrompts(embeddings, PriorPrompts(memory, members, typical))
+
+    def detect(self, features: ImageFeatures, prompts: ClassPrompts) -> ModelOutput:
         """Find every prompted class in encoded images.
 
         Args:
             features: of B images.
-            prompts: [K, C, D]: K alternative sets of C class prompts (mean embedding of each class). What
-                depends on the image alone is computed once for all of them.
+            prompts: K alternative sets of C class prompts. What depends on the image alone is computed
+                once for all of them.
 
         Returns:
             The last layer's predictions: B * K rows, the K of the first image first.
         """
-        prompts = prompts.to(features.memory).repeat(len(features.memory), 1, 1)
-        return self._decode(features, prompts, None, last_only=True)
+        return self._decode(features, prompts.repeat(len(features.memory)), None, last_only=True)
 
     def forward(
         self, images: Tensor, prompts: VisualPrompts, mixing: Tensor, targets: Sequence[Targets]
@@ -110,22 +140,34 @@ class UniSpectorModel(nn.Module):
 
         Args:
             images: [B, 3, S, S] RGB in 0..255.
-            prompts: N instances of the batch.
+            prompts: the instances of the B images; with those of the other ranks they are N.
             mixing: [B, C, N], rows sum to 1: which instances make class c's prompt for image b.
             targets: ground truth of the B images, for the denoising queries.
         """
         features = self.encode_images(images)
-        embeddings = self.encode_prompts(features, prompts)
+        encoded = self.encode_prompts(features, prompts)
+        embeddings = gather_rows(encoded.embeddings)
+        memory = encoded.memory
+        if memory is not None:
+            memory = PromptMemory(
+                *(tuple(map(gather_rows, side)) for side in (memory.inside, memory.outside))
+            )
         noisy = denoising_queries(targets, limit=self.denoising, box_noise=self.box_noise)
-        output = self._decode(features, mixing.to(embeddings) @ embeddings, noisy, last_only=False)
+        known = self.class_prompts(mixing.to(embeddings) @ embeddings, memory, mixing > 0)
+        output = self._decode(features, known, noisy, last_only=False)
         return TrainingOutput(output=output, embeddings=embeddings, level_hw=features.level_hw)
 
     def _decode(
-        self, features: ImageFeatures, prompts: Tensor, noisy: DenoisingQueries | None, *, last_only: bool
+        self, features: ImageFeatures, known: ClassPrompts, noisy: DenoisingQueries | None, *, last_only: bool
     ) -> ModelOutput:
         """Decode `[denoising | object queries | prompts]` and read the heads."""
+        prompts = known.embeddings
         batch, classes, _ = prompts.shape
-        selection = self.query_selection(features, prompts, self.image_size / self.padded_size)
+        prior = evidence = None
+        if self.prior is not None and features.prior is not None and known.prior is not None:
+            prior = self.prior(features.prior, known.prior)
+            evidence = token_evidence(prior, features.level_hw)
+        selection = self.query_selection(features, prompts, self.image_size / self.padded_size, evidence)
         whole_frame = inverse_sigmoid(prompts.new_tensor(WHOLE_FRAME)).expand(batch, classes, 4)
         contents = [selection.content, prompts + self.token_types[1]]
         references = [selection.reference, whole_frame]
@@ -140,20 +182,18 @@ class UniSpectorModel(nn.Module):
         )
         states = self.decoder(torch.cat(contents, dim=1), torch.cat(references, dim=1), blocked, features)
         end = count + queries
-        layers = [
-            self.heads(
-                self.decoder.norm,
-                state.tokens[:, :end],
-                state.tokens[:, end:],
-                state.boxes[:, :end],
-                features.mask_features,
-            )
-            for state in (states[-1:] if last_only else states)
-        ]
+        layers = []
+        for state in states[-1:] if last_only else states:
+            tokens, shown = state.tokens[:, :end], state.tokens[:, end:]
+            layer = self.heads(self.decoder.norm, tokens, shown, state.boxes[:, :end], features.mask_features)
+            if prior is not None and self.evidence is not None:
+                layer = self.evidence(layer, tokens, prior)
+            layers.append(layer)
         return ModelOutput(
             layers=tuple(_rows(layer, count, end) for layer in layers),
             denoising=tuple(_rows(layer, 0, count) for layer in layers) if noisy is not None else (),
             selection=selection,
+            prior=prior,
         )
 
 

@@ -144,9 +144,25 @@ def draw_samples(
         out: folder of the reports; the files are written to `pictures/` in it.
     """
     return [
-        _write(_sample(_Scene(shown, image, score), label, number), test, f"{number:02d}", out)
+        _write(_sample(shown, image, label, number, score), test, f"{number:02d}", out)
         for number, (image, label) in enumerate(chosen, start=1)
     ]
+
+
+def sample_panels(
+    shown: Shown, image: ImageRecord, label: str, number: int, score: float
+) -> tuple[Panel, ...]:
+    """Prompt, ground truth and prediction of a target image.
+
+    Args:
+        shown: annotations and detections.
+        image: the target.
+        label: class of the prompt.
+        number: which of the class's prompt images, in turn from 1.
+        score: lowest score of a detection that is drawn.
+    """
+    scene = _Scene(shown, image, score)
+    return scene.panels(label, number, scene.truth, detection_regions(scene.found.above(score)))
 
 
 def draw_failures(
@@ -213,11 +229,10 @@ def _write(picture: _Picture, test: TestPair, suffix: str, out: Path) -> Picture
     return record
 
 
-def _sample(scene: _Scene, label: str, number: int) -> _Picture:
-    classes = _classes_in(scene.shown.targets, scene.image)
-    found = detection_regions(scene.found.above(scene.score))
-    panels = scene.panels(label, number, scene.truth, found)
-    return _Picture("sample", classes, scene.image.file_name, "", panels)
+def _sample(shown: Shown, image: ImageRecord, label: str, number: int, score: float) -> _Picture:
+    classes = _classes_in(shown.targets, image)
+    panels = sample_panels(shown, image, label, number, score)
+    return _Picture("sample", classes, image.file_name, "", panels)
 
 
 def _alarm(scene: _Scene, alarm: FalseAlarm, number: int) -> _Picture:

@@ -40,7 +40,7 @@ def measure_prompt_space(
             )
             own = [f"{evaluation.set_name}: {name}" for name in instances.class_names]
             names += [name for name in own if name not in names]
-            vectors.append(instances.vectors)
+            vectors.append(instances.encoded.embeddings)
             labels += [names.index(own[label]) for label in instances.labels.tolist()]
     space = PromptSpace.of(torch.cat(vectors).numpy(), labels, names)
     return PromptSpaceRecord(ALL_SETS, evaluations[0].variant, evaluations[0].split_seed, space)

@@ -1,5 +1,7 @@
 """Stage `train`, one model: what a training process does from the annotation file to the saved model."""
 
+import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +16,26 @@ from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import EpisodeSampler, training_batches
 from unispector.data.transforms import Augmentation
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, TrainingError
 from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.build import build_model
 from unispector.modeling.saved_model import load_model, save_model
+from unispector.modeling.starting_weights import load_starting_weights
 from unispector.modeling.unispector import UniSpectorModel
+from unispector.stages.training_pictures import FOLDER, TrainingPictures
 from unispector.structures import Batch
 from unispector.training.checkpoint import Checkpointer
-from unispector.training.loop import Callbacks, Recipe, fit
+from unispector.training.loop import Callbacks, NonFiniteError, Recipe, fit
+from unispector.training.monitor import SeenPrompts
 from unispector.training.optim import build_optimiser, linear_schedule
 from unispector.training.ray_trainer import WorkerGroup
 
+logger = logging.getLogger(__name__)
+
 Variant = Literal["unispector", "base", "untrained"]
+
+CHECKPOINT = "checkpoint.safetensors"
+"""Of a job's work directory."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class TrainingJob:
         key: hash of parameters, data and code; a checkpoint goes on only under its own key.
         train_file: merged COCO annotations.
         image_root: folder their `file_name`s are relative to.
-        start: directory of the model whose weights training starts from, or None.
+        start: directory of the model whose weights training starts from, or a file of weights, or None.
         model_directory: where the trained model is saved.
         work_directory: where checkpoints and progress lie until the stage has ended.
         provenance: what else is recorded with the model.
@@ -79,7 +89,7 @@ def train(
     Raises:
         DataError: the annotations or an image cannot be read.
         TrainingError: a loss is not finite.
-        CheckpointError: the checkpoint is damaged.
+        CheckpointError: the checkpoint is damaged, or cannot be written.
     """
     config, recipe = job.config, job.config.train
     if recipe.threads:
@@ -92,7 +102,7 @@ def train(
         backbone_rate=recipe.backbone_rate,
         weight_decay=recipe.weight_decay,
     )
-    checkpointer = Checkpointer(job.work_directory / "checkpoint.safetensors", job.key)
+    checkpointer = Checkpointer(job.work_directory / CHECKPOINT, job.key)
     start = checkpointer.restore(model, optimiser)
     schedule = linear_schedule(optimiser, steps=recipe.steps, warmup=recipe.warmup_steps, start=start)
 
@@ -100,28 +110,38 @@ def train(
         if group.rank == 0:
             checkpointer.save(step, model, optimiser)
 
-    fit(
-        _parallel(model, group),
-        _criterion(config),
-        _batches(job, group, start),
-        optimiser,
-        schedule,
-        _recipe(config, job.seed, device),
-        Callbacks(report=report, save=save),
-        start=start,
-    )
+    annotations = Annotations.read(job.train_file)
+    pictures = TrainingPictures(annotations, job.image_root, config, job.work_directory / FOLDER)
+
+    def look(step: int, prompts: SeenPrompts) -> None:
+        if group.rank == 0:
+            pictures.draw(step, model, prompts)
+
+    try:
+        fit(
+            _parallel(model, group),
+            _criterion(config),
+            _batches(job, annotations, group, start),
+            optimiser,
+            schedule,
+            _recipe(config, job.seed, device),
+            Callbacks(report=report, save=save, look=look),
+            start=start,
+        )
+    except NonFiniteError as error:
+        raise TrainingError(_told(error, annotations, checkpointer)) from error
     save(recipe.steps)
     return save_job(job, model, run_id) if group.rank == 0 else ""
 
 
 def initial_model(job: TrainingJob) -> UniSpectorModel:
-    """The detector as training starts: the weights of `job.start`, or backbone weights and a draw.
+    """The detector as training starts: `job.start`'s weights, over backbone weights and a draw.
 
     Raises:
-        CheckpointError: `job.start` is no model, or one of other sizes.
+        CheckpointError: `job.start` is neither a model nor a file of weights, or one of other sizes.
     """
     config = job.config
-    if job.start is not None:
+    if job.start is not None and job.start.suffix != ".safetensors":
         saved = load_model(job.start)
         if saved.config.model != config.model:
             raise CheckpointError(
@@ -130,11 +150,17 @@ def initial_model(job: TrainingJob) -> UniSpectorModel:
         return saved.model
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        return build_model(config.model)
+        model = build_model(config.model)
+    if job.start is not None:
+        report = load_starting_weights(model, job.start)
+        logger.info("%s: %s", job.name, report.line(job.start.name))
+    return model
 
 
 def save_job(job: TrainingJob, model: UniSpectorModel, run_id: str) -> str:
-    """Save the job's model with what produced it; returns its fingerprint."""
+    """Save the job's model with what produced it, and no half one beside it; returns its fingerprint."""
+    for half in job.model_directory.parent.glob(f".{job.model_directory.name}.*"):
+        shutil.rmtree(half)
     provenance = {
         "variant": job.variant,
         "split_seed": str(job.seed),
@@ -145,11 +171,23 @@ def save_job(job: TrainingJob, model: UniSpectorModel, run_id: str) -> str:
     return save_model(job.model_directory, model, job.config, provenance)
 
 
-def _batches(job: TrainingJob, group: WorkerGroup, start: int) -> Iterator[Batch]:
+def _told(error: NonFiniteError, annotations: Annotations, checkpointer: Checkpointer) -> str:
+    """What went wrong with which images, and what is left to go on from."""
+    files = {image.id: image.file_name for image in annotations.images}
+    last = checkpointer.last_step()
+    kept = "there is no checkpoint yet" if last is None else f"step {last} is kept in {checkpointer.path}"
+    return (
+        f"step {error.step}: {error.term} is not finite, images "
+        f"{', '.join(files[image_id] for image_id in error.image_ids)}; {kept}; "
+        "lower train.learning_rate, or check these images and their annotations"
+    )
+
+
+def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, start: int) -> Iterator[Batch]:
     """This process's slices of the batches from step `start` on."""
     config = job.config
     dataset = InstanceDataset(
-        Annotations.read(job.train_file),
+        annotations,
         job.image_root,
         image_size=config.model.image_size,
         bins=config.model.spectral.bins,

@@ -1,8 +1,6 @@
 """Stage `train`, the driver's side: which models the benchmark needs, and each one's tracked job."""
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
@@ -14,21 +12,19 @@ from pathlib import Path
 
 from unispector.config import Config
 from unispector.data.protocol.split_tree import SplitTree
-from unispector.errors import ConfigError
+from unispector.errors import ConfigError, TrainingError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.stages.fingerprint import read_fingerprints
 from unispector.stages.lineage import git_state
-from unispector.stages.paths import CHECKPOINTS, MODELS, SPLITS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
-from unispector.stages.train import TrainingJob, Variant, initial_model, save_job, train
-from unispector.tracking.run import JOB_TAG, TrackedRun, TrackingStore, flat
-from unispector.training.ray_trainer import Job, run_job
+from unispector.stages.paths import CHECKPOINTS, MODELS, SPLITS, TRAINING_CURVES, TRAINING_SUMMARY
+from unispector.stages.train import CHECKPOINT, TrainingJob, Variant, initial_model, save_job, train
+from unispector.stages.training_run import RUN_FILE, recorded
+from unispector.training.ray_trainer import Job, Machine, machines, room, run_job
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = "training"
-
 _CODE = ("config", "structures.py", "data", "losses", "modeling", "ops", "training")
-_SECONDS_BETWEEN_LINES = 15.0
+_WITHOUT_EFFECT = {"seeds", "ablation_seeds", "side_by_side", "retries", "timeout_hours"}
 
 
 @dataclass(frozen=True)
@@ -90,85 +86,64 @@ def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
         root: the project's folder.
 
     Raises:
-        TrainingError: the training failed twice.
+        WorkerLostError: the training failed for a reason that may pass; another call goes on with it.
+        TrainingError: it failed for one that will not.
     """
     began = time.monotonic()
     if job.variant == "untrained":
         fingerprint = save_job(job, initial_model(job), run_id="")
         return TrainingReport(job.variant, job.seed, 0, None, time.monotonic() - began, fingerprint, "")
-    tags = {JOB_TAG: job.key, "variant": job.variant, "split_seed": str(job.seed), **job.provenance}
-    with TrackingStore(root / TRACKING).run(EXPERIMENT, job.name, tags) as run:
-        run.params(flat(job.config.model_dump(mode="json")))
-        follower = _Follower(job, run)
-        fingerprint = run_job(_ray_job(job, run.run_id), follower)
-        run.model_directory(job.model_directory)
-        run.artifact(job.model_directory / "config.json")
+    with recorded(job, root) as follower:
+        fingerprint = run_job(_ray_job(job, follower.run_id), follower)
         follower.write_curve(root / TRAINING_CURVES / f"{job.name}.csv")
     seconds = time.monotonic() - began
     logger.info("%s: trained, %.1f min", job.name, seconds / 60)
-    steps = job.config.train.steps
-    return TrainingReport(job.variant, job.seed, steps, follower.loss, seconds, fingerprint, run.run_id)
+    steps, loss = job.config.train.steps, follower.loss
+    return TrainingReport(job.variant, job.seed, steps, loss, seconds, fingerprint, follower.run_id)
 
 
 def finish(jobs: Sequence[TrainingJob], reports: Sequence[TrainingReport], root: Path = Path()) -> None:
-    """Write `reports/training.json` and drop the checkpoints, now that every model is saved."""
+    """Write `reports/training.json` and drop the checkpoints, now that every model is saved.
+
+    What MLflow has not got yet stays; see `send_left`.
+    """
     models = {job.name: asdict(report) for job, report in zip(jobs, reports, strict=True)}
     atomic_write_text(root / TRAINING_SUMMARY, json.dumps(models, indent=2) + "\n")
     for job in jobs:
-        shutil.rmtree(job.work_directory, ignore_errors=True)
+        if (job.work_directory / RUN_FILE).exists():
+            (job.work_directory / CHECKPOINT).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(job.work_directory, ignore_errors=True)
 
 
-def parallel_slots(config: Config) -> tuple[int, int]:
-    """How many jobs run side by side, and the CPUs they share."""
-    import torch
-
-    cpus = len(os.sched_getaffinity(0))
-    needed = config.train.processes * max(config.train.threads, 1)
-    slots = max(cpus // needed, 1)
-    if gpus := torch.cuda.device_count():
-        slots = max(min(slots, gpus // config.train.processes), 1)
-    return slots, max(cpus, needed)
+def own_cpus(config: Config) -> int:
+    """CPUs of this machine that jobs share: all there are, or as many as a single job asks for."""
+    return max(len(os.sched_getaffinity(0)), config.train.processes * max(config.train.threads, 1))
 
 
-class _Follower:
-    """Turns a job's reports into MLflow metrics and, now and then, a line for the reader."""
+def side_by_side(config: Config, where: tuple[Machine, ...]) -> int:
+    """How many jobs train at a time: as many as there is room for, `train.side_by_side` at most.
 
-    def __init__(self, job: TrainingJob, run: TrackedRun) -> None:
-        self.loss: float | None = None
-        self._curve: list[dict[str, float]] = []
-        self._job = job
-        self._run = run
-        self._began = self._said = time.monotonic()
-        self._first: int | None = None
+    Args:
+        config: all parameters.
+        where: the machines of the running cluster.
 
-    def __call__(self, step: int, metrics: dict[str, float]) -> None:
-        self._run.metrics(metrics, step)
-        self.loss = metrics["total"]
-        self._curve.append({"step": step, **metrics})
-        now, steps = time.monotonic(), self._job.config.train.steps
-        if self._first is None:
-            self._began, self._first = now, step
-        if now - self._said < _SECONDS_BETWEEN_LINES and step < steps:
-            return
-        self._said = now
-        pace = (now - self._began) / max(step - self._first, 1)
-        left = f", about {pace * (steps - step) / 60:.0f} min left" if self._first < step < steps else ""
-        logger.info("%s: step %d of %d, loss %.2f%s", self._job.name, step, steps, self.loss, left)
-
-    def write_curve(self, path: Path) -> None:
-        """Write all reports as CSV, which DVC draws and a spreadsheet opens."""
-        text = io.StringIO()
-        writer = csv.DictWriter(
-            text, ["step", *sorted(self._curve[-1].keys() - {"step"})], lineterminator="\n"
+    Raises:
+        TrainingError: there is no room for a single job.
+    """
+    train = config.train
+    places = room(where, train.processes, train.threads)
+    if places == 0:
+        cpus, gpus = sum(each.cpus for each in where), sum(each.gpus for each in where)
+        raise TrainingError(
+            f"train.processes: {train.processes} of {max(train.threads, 1)} threads do not fit on "
+            f"{len(where)} machines with {cpus} CPUs and {gpus} GPUs, one GPU a process where there are any; "
+            "lower train.processes or train.threads"
         )
-        writer.writeheader()
-        writer.writerows(self._curve)
-        atomic_write_text(path, text.getvalue())
+    return places if train.side_by_side == "auto" else min(train.side_by_side, places)
 
 
 def _ray_job(job: TrainingJob, run_id: str) -> Job:
-    import torch
-
     return Job(
         name=f"{job.name}-{job.key[:12]}",
         work=train,
@@ -176,7 +151,8 @@ def _ray_job(job: TrainingJob, run_id: str) -> Job:
         folder=job.work_directory,
         processes=job.config.train.processes,
         threads=job.config.train.threads,
-        gpu=torch.cuda.is_available(),
+        gpu=any(machine.gpus for machine in machines()),
+        hours=job.config.train.timeout_hours,
     )
 
 
@@ -184,7 +160,7 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
     own = config.ablation_base() if variant == "base" else config
     parameters = own.model_dump_json(
         include={"model", "loss", "augment", "prompt", "train"},
-        exclude={"prompt": {"test_roi"}, "train": {"seeds", "ablation_seeds"}},
+        exclude={"prompt": {"test_roi"}, "train": _WITHOUT_EFFECT},
     )
     start = root / own.train.start if own.train.start else None
     start_hash = sha256_of_tree([start]) if start else ""

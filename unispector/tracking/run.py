@@ -1,4 +1,4 @@
-"""MLflow runs in a local SQLite store: the only module that knows MLflow."""
+"""MLflow runs, in a local SQLite store or on the server at `MLFLOW_TRACKING_URI`."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unispector.errors import CheckpointError
 
@@ -28,6 +28,14 @@ MODEL_TAG = "model_directory"
 _PARENT_TAG, _TABLES_TAG = "mlflow.parentRunId", "mlflow.loggedArtifacts"
 _PARAM_LENGTH = 6000
 _opening = threading.Lock()
+
+
+class Point(NamedTuple):
+    """Figures at one step: `step`, `time` in seconds since 1970, `values` by name."""
+
+    step: int
+    time: float
+    values: Mapping[str, float]
 
 
 class TrackedRun:
@@ -47,7 +55,6 @@ class TrackedRun:
         self._root = root
         self._reopened = reopened
         self._recorded: dict[str, dict[int, float]] = {}
-        self._warned = False
 
     def params(self, values: Mapping[str, object]) -> None:
         """Record parameters, flat; nested ones are joined with dots beforehand (`flat`).
@@ -61,21 +68,27 @@ class TrackedRun:
         self._client.log_batch(self.run_id, params=params)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers at a step; trouble with the store is warned of once and never stops training.
+        """Record numbers at a step, now; see `points`."""
+        self.points([Point(step, time.time(), values)])
+
+    def points(self, points: "Sequence[Point]") -> None:
+        """Record numbers at steps.
 
         A job that went on from a checkpoint comes to some steps again: what its run recorded of them
         before it was reopened stays.
         """
-        from mlflow.exceptions import MlflowException
+        self._log(
+            [
+                (key, point.step, float(value), int(point.time * 1000))
+                for point in points
+                for key, value in point.values.items()
+                if self._is_new(key, point.step)
+            ]
+        )
 
-        try:
-            self._log([(key, step, float(value)) for key, value in values.items() if self._is_new(key, step)])
-        except (MlflowException, OSError) as error:
-            if not self._warned:
-                logger.warning(
-                    "run %s: metrics of step %d were not recorded (%s)", self.run_id, step, _one_line(error)
-                )
-            self._warned = True
+    def end(self, status: str, at: float | None = None) -> None:
+        """Close the run: `FINISHED`, `FAILED` or `KILLED`, at a time in seconds since 1970 or now."""
+        self._client.set_terminated(self.run_id, status, None if at is None else int(at * 1000))
 
     def results(self, curves: Mapping[str, Mapping[int, float]]) -> None:
         """Record final figures, in a run that may have some from an earlier time already.
@@ -88,25 +101,24 @@ class TrackedRun:
             MlflowException: trouble with the store, or a name MLflow does not take (`metric_part`).
         """
         latest = self._client.get_run(self.run_id).data.metrics
-        entries = []
+        entries, now = [], int(time.time() * 1000)
         for key, curve in curves.items():
             # MLflow tells all latest values at once, but a history only one by one.
             known = dict.fromkeys(curve, latest.get(key))
             if key in latest and len(curve) > 1:
                 known = {**dict.fromkeys(curve), **self._history(key)}
             entries += [
-                (key, step, value)
+                (key, step, value, now)
                 for step, value in curve.items()
                 if math.isfinite(value) and value != known[step]
             ]
         self._log(entries)
 
-    def _log(self, entries: Sequence[tuple[str, int, float]]) -> None:
+    def _log(self, entries: Sequence[tuple[str, int, float, int]]) -> None:
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
         # The client keeps to the limits of a batch itself.
-        metrics = [Metric(key, value, now, step) for key, step, value in entries]
+        metrics = [Metric(key, value, milliseconds, step) for key, step, value, milliseconds in entries]
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def _is_new(self, key: str, step: int) -> bool:
@@ -161,21 +173,27 @@ class TrackedRun:
 
 
 class TrackingStore:
-    """MLflow experiments under one folder: `mlflow.db` and `artifacts/`. Nothing leaves the machine."""
+    """MLflow experiments: in one folder (`mlflow.db`, `artifacts/`), or where `MLFLOW_TRACKING_URI` says."""
 
     def __init__(self, root: Path = Path("artifacts/mlflow")) -> None:
         """Point at a store; nothing is read or made before it is used.
 
         Args:
-            root: folder of the store, made on first use.
+            root: folder of the store, made on first use; of models on a server too the place is told from it.
         """
         self.root = root.resolve()
+        self._server = os.environ.get("MLFLOW_TRACKING_URI")
         self._connection: MlflowClient | None = None
 
     @property
     def uri(self) -> str:
         """MLflow's tracking URI of the store."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        return self._server or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def place(self) -> str:
+        """Where the runs are, for people: the folder, or the server without a password."""
+        return re.sub(r"//[^/@]*@", "//", self._server) if self._server else str(self.root)
 
     @contextmanager
     def run(
@@ -196,19 +214,26 @@ class TrackingStore:
                 job which starts again makes no second run.
             parent: id of the run this one is nested under.
         """
+        run = self.open(experiment, name, {**tags, **({_PARENT_TAG: parent} if parent else {})})
+        try:
+            yield run
+        except BaseException as error:
+            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        run.end("FINISHED")
+
+    def open(self, experiment: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
+        """Open a run as `run` does; whoever opens it ends it."""
         client = self._client()
-        everything = {**tags, **({_PARENT_TAG: parent} if parent else {})}
         experiment_id = self._experiment(experiment)
         run_id = self._run_of_job(experiment_id, tags.get(JOB_TAG))
         if run_id is None:
-            run_id = client.create_run(experiment_id, tags=everything, run_name=name).info.run_id
-            run = TrackedRun(client, run_id, self.root)
-        else:
-            client.update_run(run_id, status="RUNNING", name=name)
-            run = TrackedRun(client, run_id, self.root, reopened=True)
-            run.tags(everything)
-        with self._ending(run):
-            yield run
+            run_id = client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id
+            return TrackedRun(client, run_id, self.root)
+        client.update_run(run_id, status="RUNNING", name=name)
+        run = TrackedRun(client, run_id, self.root, reopened=True)
+        run.tags(tags)
+        return run
 
     def existing(self, run_id: str) -> TrackedRun:
         """A run to add to, whatever its status, which stays as it is.
@@ -221,7 +246,7 @@ class TrackingStore:
 
     def latest(self, experiment: str, tag: str, value: str) -> TrackedRun | None:
         """The run with this tag that ended last, to add to; None without one."""
-        if not (self.root / "mlflow.db").exists():
+        if not self._exists():
             return None
         client = self._client()
         known = client.get_experiment_by_name(experiment)
@@ -236,17 +261,14 @@ class TrackingStore:
         Args:
             what: is recorded in the block, for the warning.
         """
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        except store_trouble() as error:
             logger.warning(
                 "%s: %s was not recorded in full (%s); its files are complete",
-                self.root,
+                self.place,
                 what,
-                _one_line(error),
+                one_line(error),
             )
 
     def model_directory(self, run_id: str) -> Path:
@@ -267,7 +289,7 @@ class TrackingStore:
         """Whether the store has this run, not deleted; a store that was never used has none."""
         from mlflow.exceptions import MlflowException
 
-        if not (self.root / "mlflow.db").exists():
+        if not self._exists():
             return False
         try:
             return bool(self._client().get_run(run_id).info.lifecycle_stage == "active")
@@ -276,20 +298,15 @@ class TrackingStore:
 
     def ui_command(self) -> str:
         """The shell command that shows the store in a browser, paths relative to the working folder."""
+        if self._server:
+            return f"python -m webbrowser {shlex.quote(self.place)}"
         program = Path(sys.executable).parent / "mlflow"
         shown = _shortest(program) if program.exists() else "mlflow"
         database = _shortest(self.root / "mlflow.db")
         return f"{shlex.quote(shown)} ui --backend-store-uri {shlex.quote(f'sqlite:///{database}')}"
 
-    @contextmanager
-    def _ending(self, run: TrackedRun) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            self._client().set_terminated(run.run_id, status)
-            raise
-        self._client().set_terminated(run.run_id, "FINISHED")
+    def _exists(self) -> bool:
+        return self._server is not None or (self.root / "mlflow.db").exists()
 
     def _client(self) -> "MlflowClient":
         """The connection; the first one makes the database, one thread at a time."""
@@ -302,9 +319,13 @@ class TrackingStore:
                 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
                 from mlflow import MlflowClient
 
-                (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
-                # Where this fails MLflow would try again for most of an hour.
-                sqlite3.connect(self.root / "mlflow.db").close()
+                # Its own patience with a server that does not answer is minutes for every request.
+                os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+                os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+                if self._server is None:
+                    (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
+                    # Where this fails MLflow would try again for most of an hour.
+                    sqlite3.connect(self.root / "mlflow.db").close()
                 client = MlflowClient(tracking_uri=self.uri)
                 client.search_experiments(max_results=1)
                 self._connection = client
@@ -316,7 +337,8 @@ class TrackingStore:
             known = client.get_experiment_by_name(name)
             if known is not None:
                 return str(known.experiment_id)
-            return str(client.create_experiment(name, (self.root / "artifacts" / name).as_uri()))
+            own = None if self._server else (self.root / "artifacts" / name).as_uri()
+            return str(client.create_experiment(name, own))
 
     def _run_of_job(self, experiment_id: str, job: str | None) -> str | None:
         if job is None:
@@ -329,6 +351,14 @@ class TrackingStore:
         if not self.has_run(run_id):
             raise CheckpointError(f"{run_id}: no such run; `{self.ui_command()}` lists them")
         return dict(self._client().get_run(run_id).data.tags)
+
+
+def store_trouble() -> tuple[type[Exception], ...]:
+    """The exceptions by which a store says that it cannot be used now."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -355,7 +385,8 @@ def _json_value(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an exception says, its line breaks taken out."""
     return " ".join(str(error).split())
 
 

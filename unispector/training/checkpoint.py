@@ -1,5 +1,6 @@
 """State of an unfinished training: weights, optimiser and step in one safetensors file."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,19 +29,33 @@ class Checkpointer:
     job: str
 
     def save(self, step: int, model: nn.Module, optimiser: AdamW) -> None:
-        """Write the state after `step` steps."""
+        """Write the state after `step` steps.
+
+        Raises:
+            CheckpointError: it cannot be written; the previous checkpoint stays as it is.
+        """
         tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
         for index, state in enumerate(_states(optimiser)):
             tensors |= {f"optimiser.{index}.{name}": state[name] for name in _MOMENTS if name in state}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         data = save(
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
             metadata={"step": str(step), "job": self.job},
         )
-        atomic_write_bytes(self.path, data)
+        try:
+            atomic_write_bytes(self.path, data)
+        except OSError as error:
+            raise CheckpointError(self._unwritable(step, len(data), error)) from error
+
+    def last_step(self) -> int | None:
+        """Steps done in the checkpoint on the disk; None without a readable one."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return int((file.metadata() or {})["step"])
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
 
     def restore(self, model: nn.Module, optimiser: AdamW) -> int:
-        """Load the state, if there is one.
+        """Load the state, if there is one, and remove what killed saves left beside it.
 
         Returns:
             Steps already done; 0 when no checkpoint exists.
@@ -48,6 +63,8 @@ class Checkpointer:
         Raises:
             CheckpointError: the file is damaged or belongs to another configuration or data.
         """
+        for half in self.path.parent.glob(f".{self.path.stem}.*{self.path.suffix}"):
+            half.unlink(missing_ok=True)
         if not self.path.exists():
             return 0
         try:
@@ -71,6 +88,15 @@ class Checkpointer:
             if state:
                 optimiser.state[parameter] = {n: _placed(v, parameter) for n, v in state.items()}
         return int(metadata["step"])
+
+    def _unwritable(self, step: int, size: int, error: OSError) -> str:
+        free = shutil.disk_usage(self.path.parent).free if self.path.parent.is_dir() else 0
+        last = self.last_step()
+        kept = "there is no earlier one" if last is None else f"that of step {last} stays usable"
+        return (
+            f"{self.path}: the checkpoint of step {step} cannot be written ({error.strerror}; it takes "
+            f"{size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free); {kept}; make room and start again"
+        )
 
 
 def _states(optimiser: AdamW) -> list[dict[str, Tensor]]:

@@ -1,21 +1,38 @@
 """The training loop: batches in, a trained model out; progress leaves through callables."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from unispector.errors import TrainingError
 from unispector.losses.criterion import Criterion, LossBreakdown
+from unispector.modeling.pixel_decoder import token_centres
+from unispector.modeling.unispector import TrainingOutput
 from unispector.structures import Batch
-from unispector.training.prompts import draw_prompts, to_columns
+from unispector.training.monitor import Monitor, SeenPrompts, box_coverage, levels_used
+from unispector.training.prompts import in_batch_prompts
 
 SEED_STRIDE = 1_000_003  # keeps the random streams of (seed, step) pairs apart
+MOMENTS = 4  # times in a training that it is looked at closely
+
+
+class NonFiniteError(TrainingError):
+    """A loss or its gradient is no finite number.
+
+    Attributes:
+        step: the step it came up in, the first is 1.
+        term: what is not finite.
+        image_ids: of the step's batch.
+    """
+
+    def __init__(self, step: int, term: str, image_ids: tuple[int, ...]) -> None:
+        super().__init__(f"step {step}: {term} is not finite, images {list(image_ids)}")
+        self.step, self.term, self.image_ids = step, term, image_ids
 
 
 @dataclass(frozen=True)
@@ -46,12 +63,15 @@ class Callbacks:
     """Where progress goes.
 
     Attributes:
-        report: called with (steps done, mean losses, rate, gradient norm, images a second).
+        report: called with the steps done and the figures since the last report, by name: docs/mlflow.md.
         save: called with the steps done, whenever a checkpoint is due.
+        look: called with the steps done and the latest prompts, `MOMENTS` times in a whole training and
+            before the report of the same step. It may use the model, whose mode it leaves as it was.
     """
 
     report: Callable[[int, dict[str, float]], None]
     save: Callable[[int], None]
+    look: Callable[[int, SeenPrompts], None]
 
 
 def fit(
@@ -79,64 +99,88 @@ def fit(
         start: steps already done.
 
     Raises:
-        TrainingError: a loss is not finite; names the step, the term and the images.
+        NonFiniteError: a loss or its gradient is not finite; the weights are those of the step before.
     """
     device = next(model.parameters()).device
-    sums: dict[str, float] = {}
-    taken, images, since = 0, 0, time.monotonic()
+    monitor, moments = Monitor(device), _moments(recipe.steps)
     for step in range(start, recipe.steps):
         seed = recipe.seed * SEED_STRIDE + step
         torch.manual_seed(seed)
-        batch = next(batches).to(device)
-        losses = _losses(model, criterion, batch, recipe, torch.Generator().manual_seed(seed))
-        _refuse_nan(losses, step, batch)
+        with monitor.waiting():
+            batch = next(batches)
+        batch = batch.to(device)
+        losses, seen = _losses(model, criterion, batch, recipe, torch.Generator().manual_seed(seed))
         optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        _refuse_nan(losses, norm, step, batch)
         optimiser.step()
         schedule.step()
-        for name, value in {**losses.terms, "total": losses.total.detach(), "gradient_norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        taken, images = taken + 1, images + len(batch.images)
+        figures = {"loss/total": losses.total, **losses.terms, "gradient/norm": norm, **seen.figures}
+        monitor.step(figures, len(batch.images), seen.embeddings, seen.labels)
         done = step + 1
+        if done in moments:
+            with monitor.apart():
+                callbacks.look(done, monitor.recent())
         if done % recipe.log_every == 0 or done == recipe.steps:
-            means = {name: value / taken for name, value in sums.items()}
-            now = time.monotonic()
-            rate = images / max(now - since, 1e-9)
-            callbacks.report(
-                done, {**means, "learning_rate": optimiser.param_groups[0]["lr"], "images_per_second": rate}
-            )
-            sums, taken, images, since = {}, 0, 0, now
+            rates = {f"rate/{group['rate']}": group["lr"] for group in optimiser.param_groups}
+            callbacks.report(done, {**monitor.report(), **rates})
         if done % recipe.save_every == 0 and done < recipe.steps:
             callbacks.save(done)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What of a forward pass is watched.
+
+    Attributes:
+        figures: scalars by name.
+        embeddings: [N, D] of the batch's prompts.
+        labels: [N] their data-set classes.
+    """
+
+    figures: dict[str, Tensor]
+    embeddings: Tensor
+    labels: Tensor
+
+
+def _moments(steps: int) -> frozenset[int]:
+    """Steps after which a training of so many is looked at; the last one is among them."""
+    return frozenset(-(-steps * part // MOMENTS) for part in range(1, MOMENTS + 1))
+
+
 def _losses(
     model: nn.Module, criterion: Criterion, batch: Batch, recipe: Recipe, generator: torch.Generator
-) -> LossBreakdown:
-    """Forward pass with in-batch prompts, and the loss."""
-    columns = to_columns(batch.targets, batch.prompts.labels)
-    mixing = draw_prompts(
-        columns.prompt_labels,
-        batch.prompts.image_index,
-        images=len(batch.images),
-        classes=columns.count,
-        max_examples=recipe.max_examples,
-        cross_image=recipe.cross_image,
-    )
+) -> tuple[LossBreakdown, _Seen]:
+    """Forward pass with in-batch prompts, the loss, and what is watched of them."""
+    prompts = in_batch_prompts(batch, max_examples=recipe.max_examples, cross_image=recipe.cross_image)
+    columns = prompts.columns
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
-        result = model(batch.images, batch.prompts, mixing, columns.targets)
+        result = model(batch.images, batch.prompts, prompts.mixing, columns.targets)
     losses: LossBreakdown = criterion(
         result.output, columns.targets, result.embeddings, columns.prompt_labels, result.level_hw, generator
     )
-    return losses
+    labels = columns.classes[columns.prompt_labels]
+    return losses, _Seen(_query_figures(result, batch), result.embeddings, labels)
 
 
-def _refuse_nan(losses: LossBreakdown, step: int, batch: Batch) -> None:
-    if math.isfinite(float(losses.total.detach())):
+def _query_figures(result: TrainingOutput, batch: Batch) -> dict[str, Tensor]:
+    """Where the selected queries are; nothing of learned ones."""
+    indices = result.output.selection.indices
+    if indices is None:
+        return {}
+    chosen = token_centres(result.level_hw, indices.device)[indices]
+    boxes = torch.cat([target.boxes for target in batch.targets])
+    return {
+        "query/coverage": box_coverage(chosen, batch.prompts.image_index, boxes),
+        "query/levels": levels_used(indices, result.level_hw),
+    }
+
+
+def _refuse_nan(losses: LossBreakdown, norm: Tensor, step: int, batch: Batch) -> None:
+    """Before the weights change: of a gradient that is not finite they would become useless."""
+    # One look at the device for both.
+    if bool(torch.stack([losses.total.detach(), norm]).isfinite().all()):
         return
-    term = next((n for n, v in losses.terms.items() if not math.isfinite(float(v))), "total")
-    raise TrainingError(
-        f"step {step}: loss term `{term}` is not finite, images {list(batch.image_ids)}; "
-        "lower train.learning_rate or check these images' annotations"
-    )
+    terms = (f"loss term `{n}`" for n, v in losses.terms.items() if not math.isfinite(float(v)))
+    raise NonFiniteError(step + 1, next(terms, "the gradient"), batch.image_ids)

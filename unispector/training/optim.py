@@ -4,17 +4,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-# Embeddings and scalars of modules that are no `nn.Embedding`.
-_UNDECAYED = {
-    "relative_position_bias_table",
-    "content",
-    "position",
-    "reference",
-    "token_types",
-    "class_bias",
-    "relevance_scale",
-    "relevance_bias",
-}
+# Embeddings of modules that are no `nn.Embedding`. `level_embed` is none of them: the base decays it.
+_UNDECAYED = {"relative_position_bias_table", "content", "position", "reference", "token_types"}
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
 
@@ -23,8 +14,9 @@ def build_optimiser(
 ) -> AdamW:
     """Build AdamW.
 
-    Norms, embeddings and relative position biases are not decayed; the backbone learns at
-    `learning_rate * backbone_rate`. Frozen parameters are left out.
+    Norms, embeddings, relative position biases and single numbers are not decayed; biases of layers are, as
+    in the released base. The backbone learns at `learning_rate * backbone_rate`. Frozen parameters are
+    left out. A group's `rate` says which of the two rates is its own: `learning` or `backbone`.
 
     Args:
         model: the detector.
@@ -37,12 +29,13 @@ def build_optimiser(
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            plain = isinstance(module, (*_NORMS, nn.Embedding)) or name in _UNDECAYED
+            plain = isinstance(module, (*_NORMS, nn.Embedding)) or name in _UNDECAYED or not parameter.dim()
             groups.setdefault((module_name.startswith("backbone"), plain), []).append(parameter)
     return AdamW(
         [
             {
                 "params": parameters,
+                "rate": "backbone" if backbone else "learning",
                 "lr": learning_rate * (backbone_rate if backbone else 1.0),
                 "weight_decay": 0.0 if plain else weight_decay,
             }

@@ -1,4 +1,4 @@
-"""In-batch prompting: the images of a training batch prompt one another."""
+"""In-batch prompting: the images of a training batch, those of all ranks, prompt one another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unispector.structures import Targets
+from unispector.ops.collectives import gather_rows, own_rows, world
+from unispector.structures import Batch, Targets
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,54 @@ class Columns:
     Attributes:
         targets: labels in 0 .. C-1.
         prompt_labels: [N] int64 column of every prompt instance.
-        count: C, the classes present in the batch.
+        classes: [C] data-set class index of every column.
     """
 
     targets: tuple[Targets, ...]
     prompt_labels: Tensor
-    count: int
+    classes: Tensor
+
+    @property
+    def count(self) -> int:
+        """C, the classes present in the batch."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class InBatchPrompts:
+    """How the images of a batch prompt one another.
+
+    Attributes:
+        columns: this rank's targets, and the instances of all ranks, with columns as labels.
+        mixing: [B, C, N] float32 for this rank's B images, see `draw_prompts`.
+    """
+
+    columns: Columns
+    mixing: Tensor
+
+
+def in_batch_prompts(batch: Batch, *, max_examples: int, cross_image: float) -> InBatchPrompts:
+    """Make every instance of all ranks' batches a prompt, and draw which ones stand for a class.
+
+    Columns are the same on every rank. There is one draw for the images of all ranks, from the global
+    generator, which all ranks seed alike; each rank keeps the rows of its own images.
+
+    Args:
+        batch: this rank's images; every rank has as many.
+        max_examples, cross_image: see `draw_prompts`.
+    """
+    rank, size = world()
+    images = len(batch.images)
+    columns = to_columns(batch.targets, gather_rows(batch.prompts.labels))
+    mixing = draw_prompts(
+        columns.prompt_labels,
+        gather_rows(batch.prompts.image_index + rank * images),
+        images=size * images,
+        classes=columns.count,
+        max_examples=max_examples,
+        cross_image=cross_image,
+    )
+    return InBatchPrompts(columns=columns, mixing=own_rows(mixing))
 
 
 def to_columns(targets: Sequence[Targets], prompt_labels: Tensor) -> Columns:
@@ -33,7 +76,7 @@ def to_columns(targets: Sequence[Targets], prompt_labels: Tensor) -> Columns:
     """
     classes, columns = prompt_labels.unique(sorted=True, return_inverse=True)
     mapped = tuple(replace(t, labels=torch.searchsorted(classes, t.labels)) for t in targets)
-    return Columns(targets=mapped, prompt_labels=columns, count=len(classes))
+    return Columns(targets=mapped, prompt_labels=columns, classes=classes)
 
 
 def draw_prompts(

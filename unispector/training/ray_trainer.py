@@ -3,13 +3,19 @@
 The function knows nothing of Ray. It is called as `work(**arguments, group=..., report=...)` and
 calls `report(step, metrics)` at its log steps, equally often in every worker. Rank 0's reports
 also go into a progress file in the job's folder, which the driver follows while the job runs.
-The folder outlives a killed run: checkpoints that `work` keeps there are found again.
+The folder outlives a killed run: checkpoints that `work` keeps there are found again. On several
+machines it lies where all of them, and the driver, see it under the same path.
 """
 
 import json
 import logging
+import os
 import shutil
+import signal
+import socket
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,13 +23,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unispector.errors import TrainingError
+from unispector.errors import TrainingError, UniSpectorError
 
 Report = Callable[[int, dict[str, float]], None]
 
 _PROGRESS_FILE = "progress.jsonl"
+_TIMEOUT_FILE = "timeout"
+_STORAGE = "ray-"
+_ANSWER_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 128 * 1024**2
 _POLL_SECONDS = 0.5
+
+
+class WorkerLostError(TrainingError):
+    """A training ended for a reason that may pass by itself: a process or its machine died."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine of the cluster has for jobs: CPUs and GPUs."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One report of a job.
+
+    Attributes:
+        step: steps done.
+        time: when, in seconds since 1970.
+        metrics: figures by name.
+    """
+
+    step: int
+    time: float
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -54,6 +90,7 @@ class Job:
         processes: worker processes; more than one train in parallel, each on its slice of a batch.
         threads: CPUs each process occupies.
         gpu: each process occupies a GPU as well.
+        hours: a process that has run so long is stopped, and the job with it; None = never.
     """
 
     name: str
@@ -63,23 +100,32 @@ class Job:
     processes: int = 1
     threads: int = 1
     gpu: bool = False
+    hours: float | None = None
 
 
 @contextmanager
 def cluster(cpus: int) -> Iterator[None]:
-    """Ray on this machine for as long as the block runs; nothing of it is left afterwards.
+    """Ray for as long as the block runs: the cluster at `RAY_ADDRESS`, or without it one of its own.
+
+    Of a cluster on this machine nothing is left afterwards; one that was running goes on.
 
     Args:
-        cpus: CPUs that jobs may occupy together.
+        cpus: CPUs of this machine that jobs may occupy together; a running cluster has its own.
+
+    Raises:
+        TrainingError: nobody answers at `RAY_ADDRESS`.
     """
     import ray
 
+    address = os.environ.get("RAY_ADDRESS", "local")
+    own: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES}
+    _refuse_silence(address)
     # The dashboard stays at its default: without it Ray Train complains once a second.
     ray.init(
-        num_cpus=cpus,
-        object_store_memory=_OBJECT_STORE_BYTES,
+        address=address,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        **(own if address == "local" else {}),
     )
     try:
         yield
@@ -87,11 +133,37 @@ def cluster(cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def run_job(job: Job, follow: Report) -> Any:
+def machines() -> tuple[Machine, ...]:
+    """The machines of the running cluster, or none when there is no cluster."""
+    import ray
+
+    nodes = ray.nodes() if ray.is_initialized() else []  # type: ignore[no-untyped-call]
+    return tuple(
+        Machine(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in nodes
+        if node["Alive"]
+    )
+
+
+def room(where: tuple[Machine, ...], processes: int, threads: int) -> int:
+    """How many jobs can run at a time; where any machine has a GPU, each process takes one.
+
+    Args:
+        where: the machines; a process lies wholly on one of them, a job may lie on several.
+        processes: of a job.
+        threads: CPUs of a process.
+    """
+    gpu = any(machine.gpus for machine in where)
+    places = (machine.cpus // max(threads, 1) for machine in where)
+    if gpu:
+        places = (min(place, machine.gpus) for place, machine in zip(places, where, strict=True))
+    return sum(places) // processes
+
+
+def run_job(job: Job, follow: Callable[[Reported], None]) -> Any:
     """Train one job on the running cluster and wait for it.
 
-    Several threads may call this at once; a job waits for free CPUs. A group of workers that fails
-    is started again once.
+    Several threads may call this at once; a job waits for free CPUs.
 
     Args:
         job: what to run.
@@ -102,7 +174,9 @@ def run_job(job: Job, follow: Report) -> Any:
         What `job.work` returned on rank 0.
 
     Raises:
-        TrainingError: the work failed twice, with the job's name and the cause; or there is no cluster.
+        WorkerLostError: the work failed for a reason that may pass; called again, the job goes on.
+        TrainingError: the work failed for one that will not, with the job's name and the cause; it took
+            longer than `job.hours`; or there is no cluster.
     """
     import ray
     from ray.train import TrainingFailedError
@@ -110,36 +184,61 @@ def run_job(job: Job, follow: Report) -> Any:
     if not ray.is_initialized():  # Ray Train would start one that nobody stops
         raise TrainingError(f"{job.name}: no Ray to train on; it was stopped")
     job.folder.mkdir(parents=True, exist_ok=True)
-    progress = job.folder / _PROGRESS_FILE
+    (job.folder / _TIMEOUT_FILE).unlink(missing_ok=True)
+    for left_over in job.folder.glob(f"{_STORAGE}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     # A folder of its own for each call: given a name it knows, Ray returns the old result untrained.
-    storage = tempfile.mkdtemp(prefix="unispector-ray-")
+    storage = tempfile.mkdtemp(prefix=_STORAGE, dir=job.folder)
     try:
         with ThreadPoolExecutor(1) as executor:
-            running = executor.submit(_fit, job, storage, progress)
-            for step, metrics in _reports(progress, running):
-                follow(step, metrics)
+            running = executor.submit(_fit, job, storage)
+            for reported in _reports(job.folder / _PROGRESS_FILE, running):
+                follow(reported)
             return running.result()
     except TrainingFailedError as error:
-        raise TrainingError(f"{job.name}: training failed twice; {_cause(error)}") from error
+        raise _explained(job, error) from error
     finally:
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _fit(job: Job, storage: str, progress: Path) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+def past_reports(folder: Path) -> list[Reported]:
+    """All reports of a job that runs no more, each step once; none where it never reported.
+
+    Args:
+        folder: the job's.
+    """
+    ended: Future[None] = Future()
+    ended.set_result(None)
+    return list(_reports(folder / _PROGRESS_FILE, ended))
+
+
+def _refuse_silence(address: str) -> None:
+    """Ask the port once: Ray itself would try for minutes, and end the process."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise TrainingError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error.strerror or error}); start it with "
+            "`ray start --head`, or unset RAY_ADDRESS to train on this machine"
+        ) from error
+
+
+def _fit(job: Job, storage: str) -> Any:
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     trainer = TorchTrainer(
         _run_worker,
-        train_loop_config={"work": job.work, "arguments": dict(job.arguments), "progress": progress},
+        train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=job.processes,
             use_gpu=job.gpu,
             resources_per_worker={"CPU": float(max(job.threads, 1))},
         ),
-        run_config=RunConfig(
-            name=job.name, storage_path=storage, failure_config=FailureConfig(max_failures=1)
-        ),
+        run_config=RunConfig(name=job.name, storage_path=storage),
     )
     result: Any = trainer.fit()  # its declared type is that of Ray Train's first version
     return result.return_value
@@ -149,19 +248,42 @@ def _run_worker(config: dict[str, Any]) -> Any:
     """The body of every worker process."""
     import ray.train
 
+    job: Job = config["job"]
     context = ray.train.get_context()
     group = WorkerGroup(context.get_world_rank(), context.get_world_size(), context.get_local_rank())
-    progress: Path = config["progress"]
+    progress = job.folder / _PROGRESS_FILE
     if group.rank == 0:
         _drop_torn_line(progress)
 
     def report(step: int, metrics: dict[str, float]) -> None:
         if group.rank == 0:
+            line = json.dumps({"step": step, "time": round(time.time(), 3), "metrics": metrics})
             with progress.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "metrics": metrics}) + "\n")
+                file.write(line + "\n")
         ray.train.report({"step": step, **metrics})
 
-    return config["work"](**config["arguments"], group=group, report=report)
+    with _limited(job):
+        return job.work(**job.arguments, group=group, report=report)
+
+
+@contextmanager
+def _limited(job: Job) -> Iterator[None]:
+    """Kill this process when the block takes too long: work that hangs answers to nothing else."""
+    if job.hours is None:
+        yield
+        return
+
+    def stop() -> None:
+        (job.folder / _TIMEOUT_FILE).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    timer = threading.Timer(job.hours * 3600, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _drop_torn_line(progress: Path) -> None:
@@ -171,7 +293,7 @@ def _drop_torn_line(progress: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _reports(progress: Path, running: Future[Any]) -> Iterator[tuple[int, dict[str, float]]]:
+def _reports(progress: Path, running: Future[Any]) -> Iterator[Reported]:
     """Reports as they appear in the file, until the job has ended and all are read."""
     last_step, offset = -1, 0
     while True:
@@ -182,17 +304,32 @@ def _reports(progress: Path, running: Future[Any]) -> Iterator[tuple[int, dict[s
                 complete = file.read().rpartition(b"\n")[0]
             offset += len(complete) + bool(complete)
             for line in complete.splitlines():
-                record = json.loads(line)
-                if record["step"] > last_step:
-                    last_step = record["step"]
-                    yield last_step, record["metrics"]
+                reported = Reported(**json.loads(line))
+                if reported.step > last_step:
+                    last_step = reported.step
+                    yield reported
         if ended:
             return
         wait([running], timeout=_POLL_SECONDS)
 
 
-def _cause(error: Exception) -> str:
-    """The last line of what the first failed worker, or else Ray, said."""
-    failures = getattr(error, "worker_failures", {})
-    text = str(next(iter(failures.values()), error)).strip()
-    return text.splitlines()[-1] if text else type(error).__name__
+def _explained(job: Job, error: Exception) -> TrainingError:
+    """Why a job failed, in one line, and whether that may pass."""
+    if (job.folder / _TIMEOUT_FILE).exists():
+        return TrainingError(
+            f"{job.name}: stopped after {job.hours:g} hours (train.timeout_hours); a higher limit lets it "
+            "go on from its checkpoint"
+        )
+    failures = [_raised(failure) for _, failure in sorted(getattr(error, "worker_failures", {}).items())]
+    if mistake := next((each for each in failures if isinstance(each, UniSpectorError)), None):
+        return TrainingError(f"{job.name}: {mistake}")
+    said = str(next(iter(failures), error)).strip().splitlines() or [type(error).__name__]
+    return WorkerLostError(
+        f"{job.name}: a training process was lost ({said[-1]}); started again it goes on from its checkpoint"
+    )
+
+
+def _raised(failure: Exception) -> BaseException:
+    """What a worker raised; Ray wraps it together with its traceback."""
+    inner = getattr(failure, "_base_exc", failure)
+    return inner if isinstance(inner, BaseException) else failure

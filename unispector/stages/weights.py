@@ -1,0 +1,152 @@
+"""Published checkpoints to starting weights: one safetensors file under this project's names."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unispector.config import ModelConfig
+from unispector.errors import CheckpointError
+from unispector.modeling.build import build_backbone, build_model
+from unispector.modeling.official_weights import OfficialWeights, map_official, read_checkpoint
+from unispector.modeling.pixel_decoder import LEVELS
+from unispector.modeling.query_selection import LearnedQueries
+from unispector.modeling.starting_weights import WeightReport, match_weights, modules
+from unispector.ops.files import atomic_path
+
+_HEADS = 8  # no tensor tells it; the published detectors of this family all have these
+_SWIN_SIZES = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "large"}
+_SWIN_WINDOWS = {169: "patch4_window7_224", 529: "patch4_window12_384"}
+
+
+@dataclass(frozen=True)
+class ConvertedWeights:
+    """What became of a published checkpoint.
+
+    Attributes:
+        layout: whose names it had.
+        entries: tensors it has.
+        report: what a detector of its sizes takes from it; `unused` has the checkpoint's own names.
+        model: settings of the `model` section that it fits.
+    """
+
+    layout: str
+    entries: int
+    report: WeightReport
+    model: dict[str, Any]
+
+    def table(self) -> str:
+        """The account as text, a module a line."""
+        loaded, unused, new = self.report.loaded, self.report.unused, self.report.new
+        taken = self.entries - len(unused)
+        lines = [f"{self.layout}: {taken} of {self.entries} tensors taken, {len(loaded)} without copies"]
+        lines += _rows(modules(loaded, loaded))
+        for reason in dict.fromkeys(unused.values()):
+            lines.append(f"not used, {reason}:")
+            lines += _rows(Counter(_place(name) for name in unused if unused[name] == reason))
+        if new:
+            lines += ["new, not in the file:", *_rows(modules(new, loaded))]
+        return "\n".join([*lines, f"fits the section `model` with {json.dumps(self.model)}"])
+
+
+def convert_weights(file: Path, out: Path) -> ConvertedWeights:
+    """Write a published checkpoint's tensors under this project's names, with where they come from.
+
+    Args:
+        file: checkpoint of DINOv, MaskDINO, UniSpector-base or MobileSAM, a file of `torch.save`.
+        out: file to write, ending in `.safetensors`.
+
+    Raises:
+        CheckpointError: the file cannot be read without running its code, its layout is not known, or a
+            tensor has a shape that does not go with the others.
+    """
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"{out}: the file to write must end in .safetensors")
+    state = read_checkpoint(file)
+    weights = map_official(state, str(file))
+    model = _fitting_model(weights, str(file))
+    report = match_weights(_own_tensors(weights, model), weights.tensors, str(file))
+    strays = {name: "no counterpart here" for name, own in weights.origin.items() if own in report.unused}
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with atomic_path(out) as temporary:
+        save_file(
+            {name: weights.tensors[name].contiguous() for name in report.loaded},
+            temporary,
+            metadata={"source": file.name, "sha256": digest, "layout": weights.layout},
+        )
+    account = WeightReport(report.loaded, {**weights.unused, **strays}, report.new)
+    return ConvertedWeights(weights.layout, len(state), account, model)
+
+
+def _own_tensors(weights: OfficialWeights, model: dict[str, Any]) -> Mapping[str, Tensor]:
+    """All tensors a detector of these sizes can have, with PQS and with learned queries."""
+    settings = {**model, "backbone": {**model["backbone"], "weights": "none"}}
+    config = ModelConfig.model_validate(settings)
+    if weights.layout == "mobile_sam":
+        backbone = build_backbone(config.backbone, config.padded_size, load_weights=False)
+        return {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    learned = LearnedQueries(config.width, queries=config.queries).state_dict()
+    return {
+        **build_model(config, load_weights=False).state_dict(),
+        **{f"query_selection.{name}": value for name, value in learned.items()},
+    }
+
+
+def _fitting_model(weights: OfficialWeights, source: str) -> dict[str, Any]:
+    """The sizes of the `model` section, read off the tensors' shapes."""
+    if weights.layout == "mobile_sam":
+        return {"backbone": {"name": "tiny_vit_5m_224"}}
+    tensors = weights.tensors
+    try:
+        sampled = len(tensors["decoder.layers.0.cross_attention.attention_weights.weight"])
+        model: dict[str, Any] = {
+            "width": tensors["pixel_decoder.level_embed"].shape[1],
+            "heads": _HEADS,
+            "points": sampled // (_HEADS * LEVELS),
+            "encoder_layers": _count(tensors, r"pixel_decoder\.layers\.(\d+)\."),
+            "decoder_layers": _count(tensors, r"decoder\.layers\.(\d+)\."),
+            "feedforward": len(tensors["decoder.layers.0.feedforward.linear1.weight"]),
+            "class_bias": False,
+            "backbone": _fitting_backbone(tensors),
+        }
+        if "query_selection.content" in tensors:
+            model["queries"] = len(tensors["query_selection.content"])
+        ModelConfig.model_validate(model)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"{source}: no detector of a known size ({error})") from error
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise CheckpointError(f"{source}: sizes that no detector here can have ({reason})") from error
+    return model
+
+
+def _fitting_backbone(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name timm's Swin of these shapes; nothing where the checkpoint has another backbone."""
+    if "backbone.network.patch_embed.proj.weight" not in tensors:
+        return {}
+    width = len(tensors["backbone.network.patch_embed.proj.weight"])
+    depth = _count(tensors, r"backbone\.network\.layers_2\.blocks\.(\d+)\.")
+    table = tensors["backbone.network.layers_0.blocks.0.attn.relative_position_bias_table"]
+    return {"name": f"swin_{_SWIN_SIZES[width, depth]}_{_SWIN_WINDOWS[len(table)]}"}
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    return len({found[1] for name in tensors if (found := re.match(pattern, name))})
+
+
+def _place(name: str) -> str:
+    """The part of a published network a tensor belongs to."""
+    return ".".join(name.split(".")[: 3 if name.startswith("sem_seg_head.") else 2])
+
+
+def _rows(counts: Mapping[str, int]) -> list[str]:
+    return [f"  {count:5d}  {name}" for name, count in counts.items()]

@@ -1,0 +1,167 @@
+"""A training's run, recorded whenever the store can be reached; trouble with the store never raises.
+
+What the run is to hold lies in a file until the store has all of it; its figures are those of the
+training's own reports, which lie on the disk too. So nothing is lost when a server is away: whoever finds
+the file later makes a `Recorder` of it and gives it the reports again. The run is found by its tag `job`
+and asked what it has already, so nothing is recorded twice.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from unispector.errors import DataError
+from unispector.ops.files import atomic_write_json
+from unispector.tracking.run import Point, TrackedRun, TrackingStore, one_line, store_trouble
+
+logger = logging.getLogger(__name__)
+
+Artifact = tuple[str, str]
+"""A file to copy if it is there, and the folder it goes to among the artifacts, empty at the top."""
+
+_SECONDS_BETWEEN_TRIES = 30.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run is to hold in the end, its figures apart.
+
+    Attributes:
+        experiment: its experiment.
+        name: shown in MLflow's pages.
+        tags: the hash of everything that determines the work under `job`.
+        params: flat parameters.
+        model: directory of the model it made; empty without one.
+        artifacts: files to copy.
+        status: `RUNNING`, then `FINISHED`, `FAILED` or `KILLED`.
+        ended: when, in seconds since 1970; None while it runs.
+    """
+
+    experiment: str
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    model: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+    status: str = "RUNNING"
+    ended: float | None = None
+
+    @classmethod
+    def read(cls, file: Path) -> "RunRecord":
+        """What a `Recorder` left in its file.
+
+        Raises:
+            DataError: the file is absent or damaged.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            return cls(**{**content, "artifacts": tuple((path, to) for path, to in content["artifacts"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: not the record of a run; delete it") from error
+
+
+class Recorder:
+    """Brings one run of a store up to date, again and again until all of it is there."""
+
+    def __init__(self, store: TrackingStore, record: RunRecord, file: Path) -> None:
+        """Write the file; the store is not touched yet.
+
+        Args:
+            store: where the run is to be.
+            record: what it is to hold.
+            file: where that lies until the store has it all.
+        """
+        self._store, self._record, self._file = store, record, file
+        self._run: TrackedRun | None = None
+        self._unsent: list[Point] = []
+        self._copied: set[Artifact] = set()
+        self._next_try = 0.0
+        self._warned = False
+        self.run_id = ""
+        self._keep()
+
+    def update(self, points: Sequence[Point] = (), artifacts: Sequence[Artifact] = ()) -> None:
+        """Record more; the first call opens the run. After trouble the store is left alone for a while.
+
+        Args:
+            points: figures.
+            artifacts: files, those recorded before or not; see `RunRecord`.
+        """
+        self._add(points, artifacts)
+        if time.monotonic() >= self._next_try:
+            self._complete()
+
+    def end(
+        self,
+        status: str,
+        *,
+        at: float | None = None,
+        model: str = "",
+        points: Sequence[Point] = (),
+        artifacts: Sequence[Artifact] = (),
+    ) -> bool:
+        """Record how the run ended, and all that is still missing.
+
+        Args:
+            status: `FINISHED`, `FAILED` or `KILLED`.
+            at: when, in seconds since 1970; None = now.
+            model: directory of the model it made; empty without one.
+            points, artifacts: see `update`.
+
+        Returns:
+            Whether the store has all of it; otherwise the file stays.
+        """
+        self._add(points, artifacts)
+        ended = time.time() if at is None else at
+        self._record = replace(self._record, status=status, ended=ended, model=model)
+        self._keep()
+        if not self._complete():
+            return False
+        self._file.unlink(missing_ok=True)
+        return True
+
+    def _add(self, points: Sequence[Point], artifacts: Sequence[Artifact]) -> None:
+        self._unsent += points
+        known = dict.fromkeys((*self._record.artifacts, *artifacts))
+        self._record = replace(self._record, artifacts=tuple(known))
+
+    def _complete(self) -> bool:
+        try:
+            self._send()
+        except store_trouble() as error:
+            # What of it arrived is unknown: the run is asked when it is opened again.
+            self._run = None
+            self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
+            if not self._warned:
+                logger.warning(
+                    "%s: MLflow at %s cannot be used now (%s); what it misses is kept and sent later",
+                    self._record.name,
+                    self._store.place,
+                    one_line(error),
+                )
+            self._warned = True
+            return False
+        return True
+
+    def _send(self) -> None:
+        record = self._record
+        if self._run is None:
+            self._run = self._store.open(record.experiment, record.name, record.tags)
+            self.run_id = self._run.run_id
+            self._run.params(record.params)
+        self._run.points(self._unsent)
+        self._unsent.clear()
+        for path, folder in record.artifacts:
+            if (path, folder) not in self._copied and Path(path).exists():
+                self._run.artifact(Path(path), folder or None)
+                self._copied.add((path, folder))
+        if record.model:
+            self._run.model_directory(Path(record.model))
+        if record.ended is not None:
+            self._run.end(record.status, record.ended)
+
+    def _keep(self) -> None:
+        atomic_write_json(self._file, asdict(self._record))
