@@ -115,8 +115,8 @@ class PriorFeatures(Movable):
     """What the similarity prior knows of B images; independent of prompts.
 
     Attributes:
-        levels: unit vectors of strides 4, 8 and 16: [B, D_l, P / stride, P / stride].
-        detail: [B, 1, P/2, P/2] local contrast of the grey image.
+        levels: unit vectors of strides 8 and 16: [B, D_l, P / stride, P / stride].
+        detail: [B, 16, P/4, P/4] local contrast of the grey image's pixels, in patches of 4 x 4.
     """
 
     levels: tuple[Tensor, ...]
@@ -145,7 +145,7 @@ class PromptMemory(Movable):
     """Frozen features in and around N marked regions.
 
     Attributes:
-        inside: unit vectors of strides 4, 8 and 16: [N, m_l, D_l].
+        inside: unit vectors of strides 8 and 16: [N, m_l, D_l].
         outside: the same of the regions' surroundings: [N, n_l, D_l]; zeros where there are none.
     """
 
@@ -203,7 +203,7 @@ class PriorPrompts(Movable):
     Attributes:
         memory: of N regions.
         members: [R, C, N] bool, which regions show class c in set r; each class has one at least.
-        typical: [R, C, 3, 2] what marked and other cells score, see `SimilarityPrior.calibrate`.
+        typical: [R, C, 2, 2] what marked and other cells score, see `SimilarityPrior.calibrate`.
     """
 
     memory: PromptMemory

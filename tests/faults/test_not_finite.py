@@ -45,6 +45,8 @@ def first_draw(job, step):
 
 
 def test_a_poisoned_image_is_named_and_the_checkpoint_before_is_good(job, monkeypatch, tmp_path):
+    short = job.config.train.model_copy(update={"steps": 9})
+    job = replace(job, config=job.config.model_copy(update={"train": short}))
     drawn, names = first_draw(job, 7)
     monkeypatch.setattr(Poisoned, "poisoned", drawn[0])
     monkeypatch.setattr(stage, "InstanceDataset", Poisoned)

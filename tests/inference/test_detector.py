@@ -8,13 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig, SimilarityPriorConfig
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.marking import Geometry, mark
 from unispector.inference.prompt_bank import PromptBank
+from unispector.modeling.build import build_model
+from unispector.modeling.saved_model import save_model
 from unispector.ops.rle import encode_rle
-from unispector.structures import Detections
+from unispector.structures import Detections, EncodedPrompts
 
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))
 
@@ -42,6 +45,27 @@ def pictures() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def detector(tiny_model: Path) -> UniSpector:
     return UniSpector.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def model_without_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = ModelConfig(
+        image_size=80,
+        width=32,
+        heads=4,
+        encoder_layers=1,
+        decoder_layers=1,
+        feedforward=32,
+        queries=10,
+        backbone=BackboneConfig(name="test_efficientnet", weights="none"),
+        similarity_prior=SimilarityPriorConfig(enabled=False),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model(model)
+    directory = tmp_path_factory.mktemp("without_prior")
+    save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +102,12 @@ def assert_same(left: Detections, right: Detections) -> None:
     assert left.labels.tolist() == right.labels.tolist()
     torch.testing.assert_close(left.scores, right.scores, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(left.boxes_xyxy, right.boxes_xyxy, atol=1e-2, rtol=1e-4)
+
+
+def assert_encoded(left: EncodedPrompts, right: EncodedPrompts) -> None:
+    torch.testing.assert_close(left.embeddings, right.embeddings, atol=1e-5, rtol=1e-4)
+    for of_left, of_right in zip(left.memory.levels, right.memory.levels, strict=True):
+        torch.testing.assert_close(of_left, of_right, atol=1e-5, rtol=1e-4)
 
 
 def test_a_class_prompt_is_the_mean_over_instances_not_images(
@@ -262,10 +292,10 @@ def test_how_many_banks_are_decoded_at_once_changes_nothing(
     monkeypatch.setattr(
         detector._model,
         "detect",
-        lambda features, prompts: decoded.append(len(prompts)) or detect(features, prompts),
+        lambda features, prompts: decoded.append(len(prompts.embeddings)) or detect(features, prompts),
     )
     cells = 10 * 24 * 24  # mask logits of a picture under one bank
-    for room, parts in ((5 * cells, [2, 2, 1, 2, 2, 1, 5]), (1, [1] * 15), (100 * cells, [5, 5, 5])):
+    for room, parts in ((5 * cells, [2, 2, 1] * 3), (1, [1] * 15), (100 * cells, [5, 5, 5])):
         monkeypatch.setattr("unispector.inference.detector.LOGITS_AT_ONCE", room)
         decoded.clear()
         for left, right in zip(whole, detector.stream_banks(pictures, banks, batch_size=2), strict=True):
@@ -312,7 +342,13 @@ def test_crowds_are_no_prompts_and_leave_no_gap(
     without = detector.encode_instances(replace(given, instances=crowd), root)
     everything = detector.encode_instances(given, root)
     assert without.instance_ids == (1, 3, 4)
-    torch.testing.assert_close(without.vectors, everything.vectors[[0, 2, 3]], atol=1e-5, rtol=1e-4)
+    rest = everything.encoded.rows(torch.tensor([0, 2, 3]))
+    torch.testing.assert_close(without.encoded.embeddings, rest.embeddings, atol=1e-5, rtol=1e-4)
+    # The crowd's place counts as surroundings, of the instance in its image only.
+    torch.testing.assert_close(without.encoded.memory.inside, rest.memory.inside, atol=1e-5, rtol=1e-4)
+    for found, expected in zip(without.encoded.memory.outside, rest.memory.outside, strict=True):
+        torch.testing.assert_close(found[1:], expected[1:], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(without.encoded.memory.outside[0][0], rest.memory.outside[0][0])
 
 
 def test_instances_follow_the_images_whatever_the_order_of_the_file(
@@ -323,7 +359,7 @@ def test_instances_follow_the_images_whatever_the_order_of_the_file(
     found = detector.encode_instances(backwards, root)
     assert found.instance_ids == (4, 3, 2, 1)
     everything = detector.encode_instances(given, root)
-    torch.testing.assert_close(found.vectors, everything.vectors.flip(0), atol=1e-5, rtol=1e-4)
+    assert_encoded(found.encoded, everything.encoded.rows(torch.tensor([3, 2, 1, 0])))
 
 
 def test_pictures_are_changed_before_they_are_looked_at(
@@ -342,9 +378,72 @@ def test_pictures_are_changed_before_they_are_looked_at(
     for roi in ("box", "mask"):
         changed = detector.encode_instances(given, root, roi, change=negative)
         on_disk = detector.encode_instances(given, tmp_path, roi)
-        assert torch.equal(changed.vectors, on_disk.vectors)
+        assert_encoded(changed.encoded, on_disk.encoded)
     assert seen == 2 * [(image.height, image.width) for image in given.images]
-    assert (changed.vectors - detector.encode_instances(given, root, "mask").vectors).abs().max() > 1e-4
+    plain = detector.encode_instances(given, root, "mask").encoded
+    assert (changed.encoded.embeddings - plain.embeddings).abs().max() > 1e-4
+    assert (changed.encoded.memory.inside[0] - plain.memory.inside[0]).abs().max() > 1e-2
+
+
+def exactly_same(left: Detections, right: Detections) -> bool:
+    return (
+        torch.equal(left.boxes_xyxy, right.boxes_xyxy)
+        and torch.equal(left.scores, right.scores)
+        and torch.equal(left.labels, right.labels)
+        and left.masks_rle == right.masks_rle
+    )
+
+
+def test_the_banks_memory_survives_its_file_and_changes_what_is_found(
+    detector: UniSpector, bank: PromptBank, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    bank.save(tmp_path / "bank.safetensors")
+    again = PromptBank.load(tmp_path / "bank.safetensors")
+    without = replace(bank, memory=None, owners=())
+    for picture in pictures:
+        found, loaded, poorer = (detector.detect([picture], each)[0] for each in (bank, again, without))
+        assert exactly_same(found, loaded)
+        assert not torch.equal(found.scores[:5], poorer.scores[:5])
+
+
+def test_banks_of_different_numbers_of_prompts_are_tried_in_one_pass(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank, banks: list[PromptBank]
+) -> None:
+    mixed = [banks[0], bank, banks[1].merge(bank), banks[2].merge(banks[3])]
+    assert [each.counts for each in mixed] == [(1, 1), (3, 1), (4, 2), (2, 2)]
+    for picture, of_picture in zip(pictures, detector.stream_banks(pictures, mixed, 3), strict=True):
+        for each, found in zip(mixed, of_picture, strict=True):
+            (alone,) = detector.detect([picture], each)
+            assert_same(found, alone)
+            assert found.masks_rle == alone.masks_rle
+
+
+def test_the_order_of_classes_in_a_bank_plays_no_part(
+    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
+) -> None:
+    turned = bank.select(["hole", "crack"])
+    for found, other in zip(detector.detect(pictures, bank), detector.detect(pictures, turned), strict=True):
+        assert_same(found, replace(other, labels=1 - other.labels))
+
+
+def test_a_model_without_similarity_prior_has_no_memory(
+    model_without_prior: Path, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    plain = UniSpector.load(model_without_prior)
+    marks = [
+        Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10)], label="a"),
+        Prompt(pictures[1], boxes_xywh=[(8, 8, 40, 40)], label="b"),
+    ]
+    bank = plain.encode(marks)
+    assert (bank.memory, bank.owners) == (None, ())
+    bank.save(tmp_path / "bank.safetensors")
+    again = PromptBank.load(tmp_path / "bank.safetensors")
+    assert (again.memory, again.owners) == (None, ())
+    (found,) = plain.detect(pictures[:1], bank)
+    assert len(found) > 0
+    for both in plain.stream_banks(pictures[:1], [again, bank.merge(again)]):
+        assert exactly_same(both[0], found)
+        assert_same(both[1], found)
 
 
 def test_an_unreadable_target_is_named(detector: UniSpector, bank: PromptBank, tmp_path: Path) -> None:

@@ -9,13 +9,42 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from unispector.errors import PromptBankError
-from unispector.inference.prompt_bank import PromptBank
+from unispector.inference.prompt_bank import REMEMBERED, PromptBank
+from unispector.structures import EncodedPrompts, PromptMemory
 
 MODEL = "a" * 64
 
 
 def bank_of(rows: list[list[float]], names: tuple[str, ...], counts: tuple[int, ...]) -> PromptBank:
     return PromptBank(torch.tensor(rows), names, counts, MODEL)
+
+
+def remembered(numbers: list[float]) -> PromptMemory:
+    """Of each instance its number (exact in float16), in shapes that tell levels and sides apart."""
+    column = torch.tensor(numbers)[:, None, None]
+    inside = column.expand(-1, 3, 2), column.expand(-1, 1, 4)
+    return PromptMemory(inside, tuple(-level.repeat(1, 2, 1) for level in inside))
+
+
+def with_memory(numbers: list[int], labels: list[int], names: tuple[str, ...]) -> PromptBank:
+    """A bank of instances whose embedding and memory are their number."""
+    encoded = EncodedPrompts(torch.tensor(numbers).float()[:, None], remembered([float(n) for n in numbers]))
+    return PromptBank.from_instances(encoded, torch.tensor(labels), names, MODEL)
+
+
+def numbers_of(bank: PromptBank) -> dict[str, list[int]]:
+    """The numbers that a bank remembers of each class; every level and side agrees on them."""
+    assert bank.memory is not None
+    sides = (*bank.memory.inside, *(-level for level in bank.memory.outside))
+    first = sides[0][:, 0, 0]
+    for level in sides:
+        assert level.dtype == torch.float16
+        assert (level == first[:, None, None]).all()
+    assert [tuple(level.shape[1:]) for level in sides] == [(3, 2), (1, 4), (6, 2), (2, 4)]
+    found: dict[str, list[int]] = {name: [] for name in bank.class_names}
+    for number, owner in zip(first.tolist(), bank.owners, strict=True):
+        found[bank.class_names[owner]].append(int(number))
+    return found
 
 
 @given(
@@ -27,7 +56,7 @@ def bank_of(rows: list[list[float]], names: tuple[str, ...], counts: tuple[int, 
 def test_a_class_is_the_mean_of_its_instances(rows: list[tuple[int, float]]) -> None:
     labels = torch.tensor([label for label, _ in rows])
     values = torch.tensor([[value, -value] for _, value in rows])
-    bank = PromptBank.from_instances(values, labels, ("a", "b", "c"), MODEL)
+    bank = PromptBank.from_instances(EncodedPrompts(values, None), labels, ("a", "b", "c"), MODEL)
     for index in range(3):
         mine = [value for label, value in rows if label == index]
         assert bank.counts[index] == len(mine)
@@ -38,9 +67,10 @@ def test_a_class_is_the_mean_of_its_instances(rows: list[tuple[int, float]]) -> 
 def test_merging_equals_averaging_all_instances_at_once() -> None:
     instances = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 1, 1, 1, 0, 2, 2, 1])
-    together = PromptBank.from_instances(instances, labels, ("a", "b", "c"), MODEL)
-    first = PromptBank.from_instances(instances[:5], labels[:5], ("a", "b"), MODEL)
-    second = PromptBank.from_instances(instances[5:], torch.tensor([0, 1, 1, 2]), ("a", "c", "b"), MODEL)
+    first, second = (EncodedPrompts(part, None) for part in (instances[:5], instances[5:]))
+    together = PromptBank.from_instances(EncodedPrompts(instances, None), labels, ("a", "b", "c"), MODEL)
+    first = PromptBank.from_instances(first, labels[:5], ("a", "b"), MODEL)
+    second = PromptBank.from_instances(second, torch.tensor([0, 1, 1, 2]), ("a", "c", "b"), MODEL)
     merged = first.merge(second).select(("a", "b", "c"))
     assert merged.counts == together.counts
     torch.testing.assert_close(merged.embeddings, together.embeddings)
@@ -54,7 +84,9 @@ def test_banks_of_different_models_do_not_merge() -> None:
 
 def test_a_class_without_prompt_is_named() -> None:
     with pytest.raises(PromptBankError, match="class 'hole' has no prompt"):
-        PromptBank.from_instances(torch.ones(2, 3), torch.tensor([0, 2]), ("crack", "hole", "dent"), MODEL)
+        PromptBank.from_instances(
+            EncodedPrompts(torch.ones(2, 3), None), torch.tensor([0, 2]), ("crack", "hole", "dent"), MODEL
+        )
     with pytest.raises(PromptBankError, match="class 'dent' has no prompt in the bank; it knows crack, hole"):
         bank_of([[1.0], [2.0]], ("crack", "hole"), (1, 1)).select(["hole", "dent"])
 
@@ -86,7 +118,76 @@ def test_an_impossible_bank_is_refused(
 
 def test_a_bank_without_classes_is_refused() -> None:
     with pytest.raises(PromptBankError, match="without any class"):
-        PromptBank.from_instances(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), (), MODEL)
+        none = EncodedPrompts(torch.zeros(0, 3), None)
+        PromptBank.from_instances(none, torch.zeros(0, dtype=torch.int64), (), MODEL)
+
+
+@given(st.lists(st.integers(0, 2), min_size=3, max_size=120).filter(lambda labels: set(labels) == {0, 1, 2}))
+@settings(max_examples=40, deadline=None)
+def test_each_class_is_remembered_by_a_few_of_its_instances(labels: list[int]) -> None:
+    found = numbers_of(with_memory(list(range(len(labels))), labels, ("a", "b", "c")))
+    for label, name in enumerate(("a", "b", "c")):
+        mine = [number for number, other in enumerate(labels) if other == label]
+        kept = found[name]
+        assert len(kept) == len(set(kept)) == min(len(mine), REMEMBERED)
+        assert set(kept) <= set(mine)
+        # Evenly: no longer a stretch without one than there must be.
+        places = [mine.index(number) for number in kept] + [len(mine)]
+        assert max(b - a for a, b in zip(places, places[1:], strict=False)) <= -(-len(mine) // len(kept))
+
+
+def test_a_merged_bank_remembers_both_banks_instances_under_their_class() -> None:
+    first = with_memory([1, 2, 3], [0, 1, 0], ("a", "b"))
+    second = with_memory([4, 5, 6, 7], [1, 0, 2, 1], ("c", "a", "d"))
+    merged = first.merge(second)
+    assert numbers_of(merged) == {"a": [1, 3, 4, 7], "b": [2], "c": [5], "d": [6]}
+    assert merged.counts == (4, 1, 1, 1)
+    many = with_memory(list(range(40)), [0] * 40, ("a",))
+    later = with_memory(list(range(100, 140)), [0] * 40, ("a",))
+    both = numbers_of(many.merge(later))["a"]
+    assert len(both) == REMEMBERED
+    assert sum(number < 100 for number in both) == REMEMBERED // 2
+
+
+def test_a_selection_remembers_its_own_classes_only() -> None:
+    bank = with_memory([1, 2, 3, 4, 5], [0, 1, 2, 1, 0], ("a", "b", "c"))
+    assert numbers_of(bank.select(["c", "a"])) == {"c": [3], "a": [1, 5]}
+    assert numbers_of(bank.select(["b"])) == {"b": [2, 4]}
+
+
+def test_a_bank_without_memory_stays_without() -> None:
+    plain = bank_of([[1.0], [2.0]], ("a", "b"), (1, 1))
+    for each in (plain, plain.select(["b"]), plain.merge(plain)):
+        assert (each.memory, each.owners) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("owners", "message"),
+    [
+        ((0,), "does not say which class"),
+        ((0, 1, 1), "does not say"),
+        ((0, 0), "not of its classes"),
+        ((0, 2), "not of its"),
+    ],
+)
+def test_a_memory_that_does_not_fit_its_classes_is_refused(owners: tuple[int, ...], message: str) -> None:
+    with pytest.raises(PromptBankError, match=message):
+        PromptBank(torch.ones(2, 1), ("a", "b"), (1, 1), MODEL, remembered([1.0, 2.0]), owners)
+
+
+def test_a_file_holds_the_memory_exactly(tmp_path: Path) -> None:
+    cells = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    memory = PromptMemory((cells, cells[:, :1]), (2 * cells, cells[..., :2]))
+    encoded = EncodedPrompts(torch.ones(3, 2), memory)
+    bank = PromptBank.from_instances(encoded, torch.tensor([1, 0, 1]), ("a", "b"), MODEL)
+    bank.save(tmp_path / "bank.safetensors")
+    again = PromptBank.load(tmp_path / "bank.safetensors")
+    assert again.owners == bank.owners
+    for found, kept in zip(again.memory.levels, bank.memory.levels, strict=True):
+        for left, right in zip(found, kept, strict=True):
+            assert left.dtype == torch.float16
+            assert torch.equal(left, right)
+    torch.testing.assert_close(again.memory.inside[0].float(), cells[[1, 0, 2]], atol=2e-3, rtol=1e-3)
 
 
 def test_a_file_holds_all_of_the_bank(tmp_path: Path) -> None:

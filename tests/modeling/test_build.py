@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unispector.config import BackboneConfig, ModelConfig
+from unispector.config import BackboneConfig, ModelConfig, SimilarityPriorConfig
 from unispector.errors import CheckpointError, ConfigError
 from unispector.modeling.build import build_backbone, build_model
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
+from unispector.modeling.similarity_prior import SimilarityPrior
+from unispector.structures import ClassPrompts
 
 NAME = "test_efficientnet"
 
@@ -60,6 +62,7 @@ def test_weights_from_a_file(tmp_path: Path):
 def test_switches_choose_the_parts(small_config: ModelConfig):
     full, base = build_model(small_config), build_model(small_config.without_contributions())
     assert isinstance(full.query_selection, PromptGuidedSelection)
+    assert isinstance(full.prior, SimilarityPrior)
     assert full.prompt_encoder.frequency_encoder is not None
     assert full.prompt_encoder.visual_aligner is not None
     assert full.prompt_visible
@@ -67,14 +70,21 @@ def test_switches_choose_the_parts(small_config: ModelConfig):
     assert base.prompt_encoder.frequency_encoder is None
     assert base.prompt_encoder.visual_aligner is None
     assert not base.prompt_visible
+    assert base.prior is None
     assert (full.image_size, full.padded_size, full.width) == (72, 96, 32)
 
 
-def test_swin_detects(small_model: Callable[..., torch.nn.Module]):
+@pytest.mark.parametrize("prior", [True, False])
+def test_swin_detects(
+    prior: bool,
+    small_model: Callable[..., torch.nn.Module],
+    draw_prompts: Callable[..., ClassPrompts],
+):
     backbone = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False)
-    model = small_model(backbone=backbone)
+    model = small_model(backbone=backbone, similarity_prior=SimilarityPriorConfig(enabled=prior))
     with torch.no_grad():
         features = model.encode_images(torch.randint(0, 256, (1, 3, 72, 72), dtype=torch.uint8))
-        output = model.detect(features, torch.randn(1, 2, model.width))
+        output = model.detect(features, draw_prompts(model, 2))
     assert output.layers[-1].logits.shape == (1, 10, 2)
     assert output.layers[-1].masks.isfinite().all()
+    assert (output.prior is not None) == prior

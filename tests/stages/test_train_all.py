@@ -3,11 +3,12 @@ import json
 import pytest
 
 from unispector.config import load_config
-from unispector.errors import ConfigError, DataError
+from unispector.errors import ConfigError, DataError, TrainingError
 from unispector.modeling.saved_model import load_model
 from unispector.stages.paths import CHECKPOINTS, TRAINING_SUMMARY
 from unispector.stages.train import initial_model
-from unispector.stages.train_all import TrainingReport, finish, parallel_slots, plan, train_tracked
+from unispector.stages.train_all import TrainingReport, finish, own_cpus, plan, side_by_side, train_tracked
+from unispector.training.ray_trainer import Machine
 
 
 @pytest.fixture
@@ -93,10 +94,34 @@ def test_the_end_leaves_a_summary_and_no_checkpoints(tiny_project, config):
     assert not jobs[0].work_directory.exists()
 
 
+def test_the_end_keeps_what_mlflow_has_not_got(tiny_project, config):
+    jobs = plan(config, tiny_project)[:1]
+    jobs[0].work_directory.mkdir(parents=True)
+    for name in ("checkpoint.safetensors", "progress.jsonl", "run.json"):
+        (jobs[0].work_directory / name).write_bytes(b"x")
+    finish(jobs, [TrainingReport("unispector", 42, 4, 1.5, 60.0, "abc", "")], tiny_project)
+    assert sorted(file.name for file in jobs[0].work_directory.iterdir()) == ["progress.jsonl", "run.json"]
+
+
 def test_jobs_that_need_more_cpus_than_there_are_still_run(config):
-    slots, cpus = parallel_slots(changed(config, "train", threads=1000))
-    assert slots == 1
-    assert cpus >= 1000
+    greedy = changed(config, "train", threads=1000)
+    assert own_cpus(greedy) == 1000
+    assert side_by_side(greedy, (Machine(own_cpus(greedy), 0),)) == 1
+
+
+def test_as_many_at_a_time_as_there_is_room_for_or_fewer(config):
+    where = (Machine(8, 0), Machine(4, 0))
+    assert side_by_side(changed(config, "train", threads=2), where) == 6
+    assert side_by_side(changed(config, "train", threads=2, side_by_side=3), where) == 3
+    assert side_by_side(changed(config, "train", threads=2, side_by_side=99), where) == 6
+    with pytest.raises(TrainingError, match=r"4 of 1 threads .* 2 machines with 12 CPUs and 2 GPUs"):
+        side_by_side(changed(config, "train", processes=4), (Machine(8, 2), Machine(4, 0)))
+
+
+def test_how_a_job_is_run_does_not_make_it_another_one(tiny_project, config):
+    keys = [job.key for job in plan(config, tiny_project)]
+    otherwise = changed(config, "train", side_by_side=1, retries=5, timeout_hours=2.0)
+    assert [job.key for job in plan(otherwise, tiny_project)] == keys
 
 
 @pytest.mark.slow

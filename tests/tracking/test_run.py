@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import shutil
 import sqlite3
 import threading
@@ -265,16 +264,12 @@ def test_deleted_run_counts_as_absent(store, client):
         assert new.run_id != run.run_id
 
 
-def test_lost_metrics_are_warned_of_once_and_stop_nothing(store, client, caplog):
-    with store.run("train", "x", {}) as run:
-        client.delete_run(run.run_id)
-        with caplog.at_level(logging.WARNING):
-            run.metrics({"loss": 1.0}, step=5)
-            run.metrics({"loss": 1.0}, step=6)
-        client.restore_run(run.run_id)
-    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("unispector")]
-    assert len(warnings) == 1
-    assert "step 5" in warnings[0]
+def test_a_password_of_the_server_is_not_shown(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example:5000/path")
+    store = TrackingStore(tmp_path)
+    assert store.uri == "https://me:secret@tracking.example:5000/path"
+    assert store.place == "https://tracking.example:5000/path"
+    assert store.ui_command() == "python -m webbrowser https://tracking.example:5000/path"
 
 
 def test_threads_share_a_store(store):

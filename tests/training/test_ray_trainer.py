@@ -1,7 +1,9 @@
 import json
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +11,23 @@ from pathlib import Path
 import pytest
 
 from unispector.errors import DataError, TrainingError
-from unispector.training.ray_trainer import Job, WorkerGroup, _drop_torn_line, _reports, run_job
+from unispector.training.ray_trainer import (
+    Job,
+    Machine,
+    Reported,
+    WorkerGroup,
+    WorkerLostError,
+    _drop_torn_line,
+    _reports,
+    cluster,
+    past_reports,
+    room,
+    run_job,
+)
 
 
 def line(step):
-    return json.dumps({"step": step, "metrics": {"total": step / 2}}) + "\n"
+    return json.dumps({"step": step, "time": 10.0 + step, "metrics": {"total": step / 2}}) + "\n"
 
 
 def finished():
@@ -26,7 +40,10 @@ def test_each_step_is_reported_once_and_in_order(tmp_path):
     # A worker that restarts from step 2 writes step 3 again.
     progress = tmp_path / "progress.jsonl"
     progress.write_text(line(1) + line(2) + line(3) + line(3) + line(4))
-    assert list(_reports(progress, finished())) == [(step, {"total": step / 2}) for step in (1, 2, 3, 4)]
+    expected = [Reported(step, 10.0 + step, {"total": step / 2}) for step in (1, 2, 3, 4)]
+    assert list(_reports(progress, finished())) == expected
+    assert past_reports(tmp_path) == expected
+    assert past_reports(tmp_path / "absent") == []
 
 
 def test_lines_are_read_as_they_are_completed(tmp_path):
@@ -34,10 +51,10 @@ def test_lines_are_read_as_they_are_completed(tmp_path):
     running: Future[None] = Future()
     progress.write_text(line(1) + line(2)[:7])
     reports = _reports(progress, running)
-    assert next(reports)[0] == 1
+    assert next(reports).step == 1
     with progress.open("a") as file:
         file.write(line(2)[7:])
-    assert next(reports)[0] == 2
+    assert next(reports).step == 2
     running.set_result(None)
     assert list(reports) == []
 
@@ -65,9 +82,16 @@ def count_to_five(state: str, die: bool, group: WorkerGroup, report) -> dict[str
     return {"start": start, "rank": group.rank, "size": group.size}
 
 
-def always_wrong(group: WorkerGroup, report) -> None:
+def always_wrong(state: str, group: WorkerGroup, report) -> None:
+    with (Path(state) / "tries").open("a") as tries:
+        tries.write("x")
     report(1, {"total": 1.0})
     raise DataError("a.png: no such image")
+
+
+def hang(group: WorkerGroup, report) -> None:
+    report(1, {"total": 1.0})
+    time.sleep(600)
 
 
 @pytest.fixture
@@ -81,30 +105,74 @@ def sent_by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(module)
 
 
+@pytest.mark.parametrize(
+    ("where", "processes", "threads", "expected"),
+    [
+        ([(8, 0)], 1, 1, 8),
+        ([(8, 0)], 2, 3, 1),
+        ([(8, 0)], 1, 0, 8),  # torch's own choice of threads counts as one CPU
+        ([(3, 0), (3, 0)], 1, 2, 2),  # a process does not lie on two machines
+        ([(3, 0), (3, 0)], 2, 2, 1),  # a job may
+        ([(64, 8)], 1, 4, 8),
+        ([(64, 8)], 8, 4, 1),
+        ([(16, 8)], 1, 4, 4),
+        ([(64, 4), (64, 4)], 8, 4, 1),
+        ([(64, 4), (96, 0)], 1, 4, 4),  # with GPUs about, no process trains without
+        ([(2, 0)], 4, 1, 0),
+        ([], 1, 1, 0),
+    ],
+)
+def test_room_for_jobs(where, processes, threads, expected):
+    assert room(tuple(Machine(*each) for each in where), processes, threads) == expected
+
+
+def test_a_cluster_that_does_not_answer_is_told_of_at_once(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(TrainingError, match=f"^RAY_ADDRESS={address}: no Ray cluster answers there"), cluster(1):
+        pytest.fail("connected")
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 def test_jobs_side_by_side(tmp_path, ray_cluster, sent_by_value):
-    """One is killed and goes on; one always fails: neither disturbs the other."""
+    """One is killed, and goes on when called again; one is wrong: neither disturbs the other."""
     killed_folder, wrong_folder = tmp_path / "killed", tmp_path / "wrong"
     killed_steps, wrong_steps = [], []
     killed_folder.mkdir()
-    arguments = {"state": str(killed_folder), "die": True}
+    wrong_folder.mkdir()
+    job = Job("killed", count_to_five, {"state": str(killed_folder), "die": True}, killed_folder)
     with ThreadPoolExecutor(2) as threads:
-        killed = threads.submit(
-            run_job,
-            Job("killed", count_to_five, arguments, killed_folder),
-            lambda step, metrics: killed_steps.append(step),
-        )
+        killed = threads.submit(run_job, job, lambda reported: killed_steps.append(reported.step))
         wrong = threads.submit(
             run_job,
-            Job("wrong", always_wrong, {}, wrong_folder),
-            lambda step, metrics: wrong_steps.append(step),
+            Job("wrong", always_wrong, {"state": str(wrong_folder)}, wrong_folder),
+            lambda reported: wrong_steps.append(reported.step),
         )
-        assert killed.result() == {"start": 3, "rank": 0, "size": 1}
-        with pytest.raises(TrainingError, match=r"^wrong: .*a\.png: no such image"):
+        with pytest.raises(WorkerLostError, match=r"^killed: a training process was lost \(") as lost:
+            killed.result()
+        assert "\n" not in str(lost.value)
+        with pytest.raises(TrainingError, match=r"^wrong: a\.png: no such image$") as mistake:
             wrong.result()
-    assert killed_steps == [1, 2, 3, 4, 5]
+        assert not isinstance(mistake.value, WorkerLostError)
+    assert (wrong_folder / "tries").read_text() == "x"
     assert wrong_steps == [1]
+    again = []
+    assert run_job(job, lambda reported: again.append(reported.step)) == {"start": 3, "rank": 0, "size": 1}
+    assert (killed_steps, again) == ([1, 2, 3], [1, 2, 3, 4, 5])
+    assert not list(killed_folder.glob("ray-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_job_that_hangs_is_stopped(tmp_path, ray_cluster, sent_by_value):
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match=r"^stuck: stopped after 0\.001 hours") as stopped:
+        run_job(Job("stuck", hang, {}, tmp_path, hours=0.001), lambda reported: None)
+    assert not isinstance(stopped.value, WorkerLostError)
+    assert 3.6 < time.monotonic() - began < 300
 
 
 @pytest.mark.slow
@@ -112,7 +180,7 @@ def test_jobs_side_by_side(tmp_path, ray_cluster, sent_by_value):
 def test_a_job_of_two_processes_reports_once_per_step(tmp_path, ray_cluster, sent_by_value):
     steps = []
     job = Job("pair", count_to_five, {"state": str(tmp_path), "die": False}, tmp_path, processes=2)
-    result = run_job(job, lambda step, metrics: steps.append(step))
+    result = run_job(job, lambda reported: steps.append(reported.step))
     assert result == {"start": 0, "rank": 0, "size": 2}
     assert steps == [1, 2, 3, 4, 5]
     assert (tmp_path / "done-1").read_text() == "5"

@@ -12,6 +12,7 @@ from unispector.config.model import (
     DenoisingConfig,
     ModelConfig,
     QuerySelectionConfig,
+    SimilarityPriorConfig,
     SpectralConfig,
 )
 from unispector.config.params import Config, load_config, parse_config, preset_file, preset_names
@@ -32,6 +33,7 @@ __all__ = [
     "QuerySelectionConfig",
     "Section",
     "SetConfig",
+    "SimilarityPriorConfig",
     "SpectralConfig",
     "SplitConfig",
     "SweepConfig",

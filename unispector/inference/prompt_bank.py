@@ -55,10 +55,12 @@ class PromptBank:
             raise PromptBankError("a prompt bank without any class; mark at least one instance")
         if repeated := sorted({n for n in self.class_names if self.class_names.count(n) > 1}):
             raise PromptBankError(f"a prompt bank with class '{repeated[0]}' more than once")
-        if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
-            raise PromptBankError("a prompt bank whose memory does not say which class each instance shows")
         if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
             raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
+        if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
+            raise PromptBankError("a prompt bank whose memory does not say which class each instance shows")
+        if self.memory is not None and set(self.owners) != set(range(len(self))):
+            raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -184,7 +186,7 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
     """At most `REMEMBERED` instances of each class, evenly through them, and their classes."""
     if memory is None:
         return None, ()
-    kept = []
+    kept = [labels.new_zeros(0)]
     for label in labels.unique().tolist():
         own = (labels == label).nonzero().flatten()
         count = min(len(own), REMEMBERED)

@@ -46,7 +46,7 @@ _DECODER = _HEAD + r"decoder\.layers\.(\d+)\."
 # Starts of names; what follows them is the same on both sides.
 _DETECTOR_NAMES = (
     (r"backbone\.patch_embed\.", "backbone.network.patch_embed."),
-    (r"backbone\.layers\.(\d+)\.blocks\.", r"backbone.network.layers_\1.blocks."),
+    (r"backbone\.layers\.(\d+)\.blocks\.(?!.*_index$)", r"backbone.network.layers_\1.blocks."),
     # timm merges patches where a stage begins, not where the one before ends.
     *(
         (rf"backbone\.layers\.{i}\.downsample\.", f"backbone.network.layers_{i + 1}.downsample.")
@@ -113,7 +113,7 @@ _MOBILE_SAM_NAMES = (
         (rf"image_encoder\.layers\.{i}\.downsample\.", f"{_TINY_VIT}stages_{i + 1}.downsample.")
         for i in range(3)
     ),
-    (r"image_encoder\.layers\.(\d)\.", _TINY_VIT + r"stages_\1."),
+    (r"image_encoder\.layers\.(\d)\.(?!.*_idxs$)", _TINY_VIT + r"stages_\1."),
 )
 _MOBILE_SAM_UNUSED = (
     (r"image_encoder\.(?:head|norm_head)\.", "the classifier's"),
@@ -189,11 +189,11 @@ def _map(
     swin = layout == "mobile_sam" or any(name.startswith("backbone.patch_embed.") for name in state)
     for name, stored in state.items():
         own, value = _renamed(name, names), stored.float() if stored.is_floating_point() else stored
-        reason = next((why for pattern, why in left if re.match(pattern, name)), None)
-        if own is not None and not swin and _NEEDS_BACKBONE.match(name):
-            reason = "reads a backbone that is not read"
-        if own is None or reason is not None:
-            mapped.unused[name] = reason or "no counterpart here"
+        if own is None:
+            reasons = (why for pattern, why in left if re.match(pattern, name))
+            mapped.unused[name] = next(reasons, "no counterpart here")
+        elif not swin and _NEEDS_BACKBONE.match(name):
+            mapped.unused[name] = "reads a backbone that is not read"
         elif own in mapped.tensors and not torch.equal(mapped.tensors[own], value):
             raise CheckpointError(
                 f"{source}: {name} differs from its other copies, which are one tensor; "

@@ -7,6 +7,7 @@ mask per class with a small convolutional network that starts as the comparison 
 no such part.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from unispector.modeling.layers import MLP
 from unispector.structures import PriorFeatures, PriorMaps, PriorPrompts, PromptMemory, VisualPrompts
 
-LEVELS = 3  # strides 4, 8, 16, each with the next coarser one beside it
-INSIDE, OUTSIDE = (32, 48, 32), (64, 128, 64)  # cells kept of a region and of its surroundings, per level
+LEVELS = 2  # strides 8 and 16, each with the next coarser one beside it
+INSIDE, OUTSIDE = (64, 32), (128, 64)  # cells kept of a region and of its surroundings, per level
+PATCH = 4  # side of the pixel patches that thin defects are seen by
 CHANNELS = 7
 NORMALISED = 5  # the channel that the untrained mask is read from
 AT_ONCE = 2**24
@@ -33,23 +35,19 @@ class SimilarityPrior(nn.Module):
     """Class masks from the similarity of frozen features to prompts."""
 
     def __init__(self, width: int) -> None:
-        """Build the network: `width` channels at strides 4 to 64, half as many at stride 2."""
+        """Build the network of `width` channels at strides 4 to 64."""
         super().__init__()
-        fine = width // 2
         self.stems = nn.ModuleList(_convolution(CHANNELS, width) for _ in range(LEVELS))
         self.down = nn.ModuleList(_Block(width) for _ in range(2))
         self.up = nn.ModuleList(_Block(width) for _ in range(LEVELS + 1))
-        self.detail = nn.Sequential(_convolution(1, fine), nn.ReLU(), _convolution(fine, fine))
-        self.refine = nn.Conv2d(width, fine, 1)
-        self.mask = nn.Sequential(
-            nn.ReLU(), _convolution(fine, fine), nn.ReLU(), nn.Conv2d(fine, 1, 3, padding=1)
-        )
+        self.detail = _convolution(PATCH**2, width)
+        self.refine = _Block(width)
+        self.mask = nn.Conv2d(width, 4, 3, padding=1)
         self.presence = MLP((3 * width, width, 1), zero=True)
         self.steepness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor(0.7))
-        last = self.mask[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.mask.weight)
+        nn.init.zeros_(self.mask.bias)
 
     @torch.no_grad()
     def describe(self, images: Tensor, maps: Sequence[Tensor]) -> PriorFeatures:
@@ -59,16 +57,16 @@ class SimilarityPrior(nn.Module):
             images: [B, 3, S, S] RGB in 0..255.
             maps: the backbone's strides 4, 8, 16, 32 of the padded frame.
         """
-        units = [F.normalize(m.float(), dim=1) for m in maps]
+        units = [F.normalize(m.float(), dim=1) for m in maps[1:]]
         levels = []
-        for fine, coarse in zip(units[:LEVELS], units[1:], strict=True):
+        for fine, coarse in itertools.pairwise(units):
             levels.append(F.normalize(torch.cat((fine, _resized(coarse, fine.shape[-2:])), dim=1), dim=1))
         side = 4 * maps[0].shape[-1]
         grey = images.float().mean(1, keepdim=True) / 255
         grey = F.pad(grey, (0, side - grey.shape[-1], 0, side - grey.shape[-2]), mode="replicate")
         contrast = grey - _local_mean(grey)
         contrast = contrast / (contrast.std(dim=(1, 2, 3), keepdim=True) + 0.01)
-        return PriorFeatures(levels=tuple(levels), detail=F.avg_pool2d(contrast, 2))
+        return PriorFeatures(levels=tuple(levels), detail=F.pixel_unshuffle(contrast, PATCH))
 
     @torch.no_grad()
     def remember(self, features: PriorFeatures, prompts: VisualPrompts) -> PromptMemory:
@@ -102,7 +100,7 @@ class SimilarityPrior(nn.Module):
             members: [R, C, N] bool, which prompts show class c in row r.
 
         Returns:
-            [R, C, 3, 2] mean difference on marked and on other cells, per level; `TYPICAL` where a class
+            [R, C, 2, 2] mean difference on marked and on other cells, per level; `TYPICAL` where a class
             has one prompt only.
         """
         rows, classes, _ = members.shape
@@ -140,10 +138,11 @@ class SimilarityPrior(nn.Module):
             x = block(skip + _resized(x, skip.shape[-2:]))
         pooled.append(x.amax((2, 3)))
         detail = self.detail(features.detail).repeat_interleave(rows // len(features.detail) * classes, dim=0)
-        hw = detail.shape[-2:]
-        alike = [_resized(c[:, NORMALISED, None], hw) for c in channels[1:]]
-        start = self.steepness * (torch.stack(alike).mean(0) - self.offset)
-        logits = start + self.mask(detail + _resized(self.refine(x), hw))
+        x = self.refine(F.relu(detail + _resized(x, detail.shape[-2:])))
+        logits = F.pixel_shuffle(self.mask(x), 2)
+        hw = logits.shape[-2:]
+        alike = [_resized(c[:, NORMALISED, None], hw) for c in channels]
+        logits = logits + self.steepness * (torch.stack(alike).mean(0) - self.offset)
         return PriorMaps(
             logits=logits.view(rows, classes, *hw),
             presence=self.presence(torch.cat(pooled, dim=1)).view(rows, classes),

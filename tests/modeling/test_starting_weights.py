@@ -1,0 +1,73 @@
+"""What of a file a model starts from, and what is said of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unispector.config import ModelConfig
+from unispector.errors import CheckpointError
+from unispector.modeling.starting_weights import load_starting_weights, match_weights
+from unispector.modeling.unispector import UniSpectorModel
+
+Make = Callable[..., UniSpectorModel]
+
+
+def test_what_fits_is_loaded_and_the_rest_keeps_its_values(
+    small_model: Make, small_config: ModelConfig, tmp_path: Path
+):
+    """A full model starts from a base, which has no spectral branch, aligner, or PQS."""
+    base, model = small_model(small_config.without_contributions()), small_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    given = {name: value.contiguous() for name, value in base.state_dict().items()}
+    save_file(given, tmp_path / "base.safetensors")
+    report = load_starting_weights(model, tmp_path / "base.safetensors")
+    after = model.state_dict()
+    assert set(report.loaded) == before.keys() & given.keys()
+    assert report.unused.keys() == {"query_selection.content", "query_selection.reference"}
+    assert set(report.new) == before.keys() - given.keys()
+    assert all(torch.equal(after[name], given[name]) for name in report.loaded)
+    assert all(torch.equal(after[name], before[name]) for name in report.new)
+    line = report.line("base.safetensors")
+    total = len(report.loaded) + len(report.new)
+    assert line.startswith(f"loaded {len(report.loaded)} of {total} tensors from base.safetensors; new: ")
+    assert "prompt_encoder.frequency_encoder, " in line
+    assert "prompt_encoder.cross_attention" not in line
+    assert line.endswith("; not used: query_selection")
+    assert "\n" not in line
+
+
+def test_a_module_that_is_new_as_a_whole_is_named_as_a_whole():
+    one = torch.zeros(1)
+    own = {"body.a.weight": one, "body.b.weight": one, "head.a.weight": one, "head.b.weight": one}
+    report = match_weights(own, {"body.a.weight": one, "other.x.bias": one}, "file")
+    assert report.line("file") == "loaded 1 of 4 tensors from file; new: body.b, head; not used: other"
+    assert match_weights({"a": one}, {"a": one}, "file").line("file") == "loaded 1 of 1 tensors from file"
+
+
+def test_counts_of_batches_are_neither_new_nor_missed():
+    own = {"n.weight": torch.zeros(1), "n.num_batches_tracked": torch.tensor(0)}
+    assert match_weights(own, {"n.weight": torch.zeros(1)}, "file").new == ()
+
+
+def test_files_that_do_not_fit_change_nothing(small_model: Make, tmp_path: Path):
+    model, file = small_model(), tmp_path / "weights.safetensors"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def refused(match: str) -> None:
+        with pytest.raises(CheckpointError, match=match) as caught:
+            load_starting_weights(model, file)
+        assert "\n" not in str(caught.value)
+        assert str(file) in str(caught.value)
+
+    refused("no readable safetensors")
+    good = {name: torch.ones(value.shape) for name, value in before.items()}
+    save_file({**good, "decoder.norm.bias": torch.zeros(33)}, file)
+    refused(r"decoder.norm.bias has another shape, \[33\] in place of \[32\] \(1 such tensors\)")
+    save_file({"conv1.weight": torch.zeros(1)}, file)
+    refused(r"none of its tensors \(conv1.weight, ...\).*unispector weights convert")
+    torch.save(good, file)
+    refused("no readable safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
