@@ -270,12 +270,40 @@ class LayerPrediction(Movable):
     Attributes:
         logits: [B, Q, C] similarity of query and class prompt, before the sigmoid.
         boxes: [B, Q, 4] cxcywh in [0, 1] of the padded frame.
-        masks: [B, Q, P/4, P/4] logits.
+        kernels: [B, Q, D]; a mask logit is the inner product of a query's kernel and a cell's mask features.
+        mask_features: [B, D, P/4, P/4], or of fewer images, each with equally many rows of `kernels`.
     """
 
     logits: Tensor
     boxes: Tensor
-    masks: Tensor
+    kernels: Tensor
+    mask_features: Tensor
+
+    @property
+    def masks(self) -> Tensor:
+        """[B, Q, P/4, P/4] float32 logits, computed at every access."""
+        features = self.mask_features.float()
+        kernels = self.kernels.float().reshape(len(features), -1, features.shape[1])
+        return (kernels @ features.flatten(2)).view(*self.kernels.shape[:2], *features.shape[2:])
+
+    def masks_of(self, queries: Tensor) -> Tensor:
+        """Masks of a few queries at a fraction of the cost of all.
+
+        Args:
+            queries: [M] int64 index into the B * Q queries, those of an image after the former image's.
+
+        Returns:
+            [M, P/4, P/4] float32 logits.
+        """
+        features = self.mask_features.float()
+        image = queries // self.kernels.shape[1]
+        counts = torch.bincount(image, minlength=len(features))
+        place = torch.arange(len(queries), device=queries.device) - (counts.cumsum(0) - counts)[image]
+        # A product for every image, with as many rows as the image that needs most.
+        kernels = self.kernels.new_zeros(len(features), int(counts.max()), features.shape[1]).float()
+        chosen = self.kernels.flatten(0, 1).index_select(0, queries).float()
+        maps = kernels.index_put((image, place), chosen) @ features.flatten(2)
+        return maps[image, place].unflatten(1, features.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,7 @@ def test_a_stage_stops_with_dvc_and_only_with_dvc(by, tmp_path):
 
 def test_of_other_trainings_nothing_is_ended(tmp_path):
     marks = [f"{os.getpid()}-{number}" for number in range(2)]
-    ours, other = (
-        subprocess.Popen(["sleep", "600"], env=os.environ | {guard.MARK: mark}) for mark in marks
-    )
+    ours, other = (subprocess.Popen(["sleep", "600"], env=os.environ | {guard.MARK: mark}) for mark in marks)
     guard.clear_away(marks[0])
     assert ours.wait(5) == -signal.SIGTERM
     assert other.poll() is None

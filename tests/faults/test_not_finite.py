@@ -66,7 +66,9 @@ def test_a_poisoned_image_is_named_and_the_checkpoint_before_is_good(job, monkey
     assert resumed[0][0] == 7
     straight = replace(job, model_directory=tmp_path / "m", work_directory=tmp_path / "w")
     undisturbed = []
-    train(straight, "", WorkerGroup(), lambda step, metrics: undisturbed.append((step, metrics["loss/total"])))
+    train(
+        straight, "", WorkerGroup(), lambda step, metrics: undisturbed.append((step, metrics["loss/total"]))
+    )
     assert resumed == undisturbed[6:]
     models = [load_model(each.model_directory).model.state_dict() for each in (job, straight)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

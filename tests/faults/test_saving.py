@@ -96,7 +96,9 @@ def test_killed_while_saving_the_old_or_the_new_one_is_there(tmp_path):
 
 def told(message: str, path: Path, reason: str) -> None:
     assert "\n" not in message.strip()
-    assert message.startswith(f"{path}: the checkpoint of step 2 cannot be written ({reason}; it takes 6.0 MB, ")
+    assert message.startswith(
+        f"{path}: the checkpoint of step 2 cannot be written ({reason}; it takes 6.0 MB, "
+    )
     assert re.search(r" \d+\.\d MB are free\); that of step 1 stays usable; make room", message)
 
 

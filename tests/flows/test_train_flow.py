@@ -1,17 +1,20 @@
 import json
+import re
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from unispector.config import load_config
 from unispector.errors import ConfigError, TrainingError
 from unispector.modeling.saved_model import load_model
 from unispector.stages.paths import CHECKPOINTS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
-from unispector.stages.train_all import plan
+from unispector.stages.train_all import TrainingReport, plan
 from unispector.tracking.run import TrackingStore
+from unispector.training.ray_trainer import WorkerLostError
 
 
 class FailedState:
@@ -26,7 +29,8 @@ class FailedState:
 @pytest.mark.parametrize(
     ("error", "again"),
     [
-        (TrainingError("failed twice"), False),
+        (TrainingError("a loss is not finite"), False),
+        (WorkerLostError("a process was lost"), True),
         (ConfigError("mend it"), False),
         (RuntimeError("controller"), True),
     ],
@@ -109,3 +113,40 @@ def test_the_flow_trains_every_model(tiny_project, monkeypatch, prefect_server):
             assert history[-1].value == pytest.approx(report.loss)
             curve = (tiny_project / TRAINING_CURVES / f"{job.name}.csv").read_text().splitlines()
             assert [row.split(",")[0] for row in curve] == ["step", "1", "2", "3", "4"]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_failed_training_fails_the_flow_with_its_reason(tiny_project, monkeypatch, prefect_server):
+    """The image is damaged after planning: only the worker finds out."""
+    from flows.train import train_flow
+
+    file = tiny_project / "params.yaml"
+    parameters = yaml.safe_load(file.read_text())
+    parameters["train"] |= {"seeds": [42], "ablation_seeds": []}
+    file.write_text(yaml.safe_dump(parameters))
+    monkeypatch.chdir(tiny_project)
+    for image in (tiny_project / "data" / "raw" / "set").glob("42-*.png"):
+        image.write_bytes(image.read_bytes()[:60])
+    state = train_flow(return_state=True)
+    assert state.is_failed()
+    assert re.search(
+        r"TrainingError: unispector-seed42: .*42-\d\.png: not a readable image \(.*$", state.message
+    )
+    assert "\n" not in state.message
+    assert not (tiny_project / TRAINING_SUMMARY).exists()
+    store = TrackingStore(tiny_project / TRACKING)
+    (experiment,) = [each for each in store._client().search_experiments() if each.name == "training"]
+    (run,) = store._client().search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+
+
+def test_the_page_of_a_run_tells_what_became_of_each_model(tiny_project):
+    from flows.train import page
+
+    jobs = plan(load_config(tiny_project / "params.yaml"), tiny_project)[-2:]
+    report = TrainingReport("untrained", 42, 0, None, 90.0, "abc", "")
+    assert page(jobs, [report, TrainingError("a loss is not finite")]).splitlines()[2:] == [
+        "| untrained-seed42 | 0 |  | 1.5 |  |",
+        "| untrained-seed82 | failed: a loss is not finite |  |  |  |",
+    ]

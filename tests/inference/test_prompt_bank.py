@@ -1,5 +1,6 @@
 """The prompt bank: means, merging, its file, and what it refuses."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,8 @@ def test_an_impossible_bank_is_refused(
 
 
 def test_a_bank_without_classes_is_refused() -> None:
+    none = EncodedPrompts(torch.zeros(0, 3), None)
     with pytest.raises(PromptBankError, match="without any class"):
-        none = EncodedPrompts(torch.zeros(0, 3), None)
         PromptBank.from_instances(none, torch.zeros(0, dtype=torch.int64), (), MODEL)
 
 
@@ -133,7 +134,7 @@ def test_each_class_is_remembered_by_a_few_of_its_instances(labels: list[int]) -
         assert set(kept) <= set(mine)
         # Evenly: no longer a stretch without one than there must be.
         places = [mine.index(number) for number in kept] + [len(mine)]
-        assert max(b - a for a, b in zip(places, places[1:], strict=False)) <= -(-len(mine) // len(kept))
+        assert max(b - a for a, b in pairwise(places)) <= -(-len(mine) // len(kept))
 
 
 def test_a_merged_bank_remembers_both_banks_instances_under_their_class() -> None:

@@ -27,8 +27,10 @@ def draw_layer(images: int, queries: int, generator: torch.Generator) -> LayerPr
         return torch.randn(images, queries, *shape, generator=generator)
 
     boxes = (normal(4).sigmoid() * 0.5 + 0.2).requires_grad_()
+    # Every query has a mask feature of its own, so that masks can be set one by one.
+    kernels = torch.eye(queries).repeat(images, 1, 1).requires_grad_()
     return LayerPrediction(
-        normal(CLASSES).requires_grad_(), boxes, normal(PADDED // 4, PADDED // 4).requires_grad_()
+        normal(CLASSES).requires_grad_(), boxes, kernels, normal(PADDED // 4, PADDED // 4).requires_grad_()
     )
 
 

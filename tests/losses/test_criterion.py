@@ -15,10 +15,10 @@ from unispector.losses.terms import quality_focal_loss
 from unispector.structures import LayerPrediction, ModelOutput, QuerySelection, Targets
 
 Batch = Callable[..., tuple[ModelOutput, list[Targets]]]
-WEIGHTS = LossWeights(4, 5, 2, 5, 5, 1, 1)
+WEIGHTS = LossWeights(4, 5, 2, 5, 5, 1, 1, 0)
 LEVELS = ((1, 1), (2, 2), (4, 4), (8, 8))
 GROUPS = {group: {f"loss_{group}/{name}" for name in BASE_TERMS} for group in ("first", "last", "denoising")}
-ONCE = {"loss/denoising", "loss/contrastive", "loss/relevance"}
+ONCE = {"loss/denoising", "loss/contrastive", "loss/relevance", "loss/prior"}
 
 
 def criterion(weights: LossWeights = WEIGHTS, points: int = 64) -> Criterion:
@@ -38,9 +38,12 @@ def judge(
     return criterion(weights)(output, targets, embeddings, labels, LEVELS, torch.Generator().manual_seed(11))
 
 
+def parts(layer: LayerPrediction) -> tuple[Tensor, ...]:
+    return layer.logits, layer.boxes, layer.kernels, layer.mask_features
+
+
 def leaves(output: ModelOutput) -> list[Tensor]:
-    found = [part for layer in output.layers for part in (layer.logits, layer.boxes, layer.masks)]
-    found += [part for layer in output.denoising for part in (layer.logits, layer.boxes, layer.masks)]
+    found = [part for layer in (*output.layers, *output.denoising) for part in parts(layer)]
     assert output.selection.relevance is not None
     return [*found, output.selection.relevance]
 
@@ -79,7 +82,7 @@ def test_without_instances_only_class_scores_and_relevance_are_pushed_down(batch
 
 
 def matched(layer: LayerPrediction) -> LayerPrediction:
-    return LayerPrediction(*(part.detach().clone() for part in (layer.logits, layer.boxes, layer.masks)))
+    return LayerPrediction(*(part.detach().clone() for part in parts(layer)))
 
 
 def fill(layer: LayerPrediction, image: int, query: int, targets: Targets, instance: int) -> None:
@@ -87,7 +90,7 @@ def fill(layer: LayerPrediction, image: int, query: int, targets: Targets, insta
     layer.logits[image, query] = -20
     layer.logits[image, query, targets.labels[instance]] = 20
     layer.boxes[image, query] = targets.boxes[instance]
-    layer.masks[image, query] = functional.avg_pool2d(targets.masks[instance].float()[None], 4)[0] * 40 - 20
+    layer.mask_features[image, query] = functional.avg_pool2d(targets.masks[instance].float()[None], 4)[0] * 40 - 20
 
 
 def blocks(targets: Targets) -> Targets:
@@ -146,14 +149,14 @@ def test_perfect_denoising_costs_almost_nothing_whatever_the_padding_says(batch:
             for group in range(2):
                 for instance in range(len(target)):
                     fill(layer, image, group * 3 + instance, target, instance)
-    cost = LossWeights(4, 5, 2, 0, 0, 0, 0)
+    cost = LossWeights(4, 5, 2, 0, 0, 0, 0, 0)
     perfect = replace(output, denoising=layers)
     assert judge(perfect, targets, cost).terms["loss/denoising"] < 1e-3
     layers[0].boxes[1, 4, 0] += 0.25  # first layer, image 1, group 1, instance 1
-    off = judge(perfect, targets, LossWeights(0, 5, 0, 0, 0, 0, 0)).terms["loss/denoising"]
+    off = judge(perfect, targets, LossWeights(0, 5, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
     assert off.item() == pytest.approx(5 * 0.25 / (4 * 2), abs=1e-5)
     layers[0].logits[1, 4] = -20  # a missed class in one of 8 slots; the focal loss at -20 is 0.25 * 20
-    off = judge(perfect, targets, LossWeights(4, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
+    off = judge(perfect, targets, LossWeights(4, 0, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
     assert off.item() == pytest.approx(4 * 0.25 * 20 / 8, rel=1e-3)
 
 
@@ -167,7 +170,7 @@ def test_mask_terms_of_denoising_are_those_of_the_same_matched_queries(batch: Ba
     layer.logits[:] = torch.eye(4)[:3] * 20 - 10
     same = ModelOutput(layers=(layer,), denoising=(layer,), selection=output.selection)
     for name in ("mask", "dice"):
-        weights = replace(LossWeights(1e-9, 1e-9, 0, 0, 0, 0, 0), **{name: 1.0})
+        weights = replace(LossWeights(1e-9, 1e-9, 0, 0, 0, 0, 0, 0), **{name: 1.0})
         gathered = [
             criterion(weights, points=20_000)(
                 same, targets, torch.zeros(0, 8), torch.zeros(0, dtype=torch.int64), LEVELS
@@ -185,7 +188,7 @@ def test_mask_terms_approach_the_integral_over_the_mask(batch: Batch):
     # Constant logits leave no uncertain place: the sampled mean must approach the mean over all pixels.
     output, targets = batch((1,), queries=1, layers=1, groups=0)
     layer = matched(output.layers[0])
-    layer.masks[:] = 0.7
+    layer.mask_features[:] = 0.7
     found = criterion(points=20_000)(
         replace(output, layers=(layer,)), targets, torch.zeros(1, 8), targets[0].labels, LEVELS
     ).terms
@@ -199,7 +202,7 @@ def test_mask_terms_approach_the_integral_over_the_mask(batch: Batch):
 @pytest.mark.parametrize("layers", [1, 2, 3, 5])
 def test_total_is_the_weighted_sum(batch: Batch, layers: int):
     output, targets = batch((3, 2), layers=layers)
-    weights = LossWeights(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5)
+    weights = LossWeights(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 0)
     loss = judge(output, targets, weights)
     terms = loss.terms
     times = {"last": 1, "first": min(layers - 1, 1), "middle": max(layers - 2, 0)}
@@ -225,7 +228,7 @@ def test_total_is_the_weighted_sum(batch: Batch, layers: int):
 
 def test_groups_are_of_their_layers(batch: Batch):
     output, targets = batch((3, 2), layers=4)
-    weights = LossWeights(4, 5, 2, 0, 0, 0, 0)  # masks are judged at other points in every layer
+    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
     single = [
         judge(replace(output, layers=(layer,), denoising=(noisy,)), targets, weights).terms
         for layer, noisy in zip(output.layers, output.denoising, strict=True)
@@ -242,7 +245,7 @@ def test_groups_are_of_their_layers(batch: Batch):
 
 def test_all_layers_weigh_the_same(batch: Batch):
     output, targets = batch((3, 2), layers=2)
-    weights = LossWeights(4, 5, 2, 0, 0, 0, 0)  # masks are judged at other points in every layer
+    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
     parts = [
         judge(replace(output, layers=(output.layers[i],), denoising=(output.denoising[i],)), targets, weights)
         for i in range(2)
@@ -272,8 +275,8 @@ def permuted(
                 new = torch.arange(len(order)) + group * most
                 old = torch.tensor(order) + group * most
                 for part, source in zip(
-                    (moved.logits, moved.boxes, moved.masks),
-                    (layer.logits, layer.boxes, layer.masks),
+                    (moved.logits, moved.boxes, moved.mask_features),
+                    (layer.logits, layer.boxes, layer.mask_features),
                     strict=True,
                 ):
                     part[image, new] = source.detach()[image, old]
@@ -333,7 +336,9 @@ def test_autocast_changes_nothing(batch: Batch):
 def test_half_precision_predictions_are_judged_in_full(batch: Batch):
     output, targets = batch((3, 2))
     half = [
-        LayerPrediction(layer.logits.bfloat16(), layer.boxes, layer.masks.bfloat16())
+        LayerPrediction(
+            layer.logits.bfloat16(), layer.boxes, layer.kernels.bfloat16(), layer.mask_features.bfloat16()
+        )
         for layer in output.layers
     ]
     loss = judge(replace(output, layers=tuple(half)), targets)

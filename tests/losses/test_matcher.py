@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from itertools import permutations
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_batch_is_matched_like_its_images_one_by_one(batch: Batch):
     together = matcher()(output.layers, instances, seeded())
     for image, target in enumerate(targets):
         layers = [
-            LayerPrediction(*(part[image : image + 1] for part in (layer.logits, layer.boxes, layer.masks)))
+            LayerPrediction(*(getattr(layer, field.name)[image : image + 1] for field in fields(layer)))
             for layer in output.layers
         ]
         alone = Instances.of([target])
@@ -107,7 +108,7 @@ def test_a_batch_is_matched_like_its_images_one_by_one(batch: Batch):
 def perfect(targets: Targets, order: Tensor) -> LayerPrediction:
     masks = functional.avg_pool2d(targets.masks[order].float()[None], 4) * 20 - 10
     logits = functional.one_hot(targets.labels[order], 4)[None].float() * 20 - 10
-    return LayerPrediction(logits, targets.boxes[order][None], masks)
+    return LayerPrediction(logits, targets.boxes[order][None], torch.eye(len(order))[None], masks)
 
 
 def test_perfect_predictions_are_found_in_any_order(batch: Batch):
@@ -141,7 +142,7 @@ def test_a_query_that_is_not_finite_is_matched_last(batch: Batch, value: float):
     (layer,) = output.layers
     with torch.no_grad():
         layer.boxes[0, 1] = value
-        layer.masks[0, 1] = value
+        layer.kernels[0, 1] = value
     (pairs,) = matcher()([layer], Instances.of(targets), seeded())
     assert 1 not in pairs.query.tolist()
     assert sorted(pairs.instance.tolist()) == [0, 1, 2]

@@ -17,8 +17,9 @@ from unispector.structures import Detections, LayerPrediction, ModelOutput, Quer
 
 def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:
     nothing = QuerySelection(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), None, None)
-    decoy = LayerPrediction(-logits, 1 - boxes, -masks)
-    return ModelOutput((decoy, LayerPrediction(logits, boxes, masks)), (), nothing)
+    kernels = torch.eye(masks.shape[1]).repeat(len(masks), 1, 1)  # each query's mask is a feature of its own
+    decoy = LayerPrediction(-logits, 1 - boxes, kernels, -masks)
+    return ModelOutput((decoy, LayerPrediction(logits, boxes, kernels, masks)), (), nothing)
 
 
 def masks_of(detections: Detections) -> np.ndarray:
@@ -216,11 +217,11 @@ def test_the_limit_keeps_the_most_probable_pairs():
 
 def test_an_empty_mask_is_no_detection():
     prediction = random_output(images=1)
-    prediction.layers[-1].masks[0, 2] = -5
+    prediction.layers[-1].mask_features[0, 2] = -5
     (result,) = run(prediction)
     assert len(result) == 15
     assert masks_of(result).any((1, 2)).all()
-    prediction.layers[-1].masks[:] = -5
+    prediction.layers[-1].mask_features[:] = -5
     (nothing,) = run(prediction)
     assert len(nothing) == 0
     assert nothing.boxes_xyxy.shape == (0, 4)
@@ -228,8 +229,8 @@ def test_an_empty_mask_is_no_detection():
 
 def test_a_mask_that_falls_between_the_pixels_is_no_detection():
     prediction = random_output(images=1)
-    prediction.layers[-1].masks[:] = -5
-    prediction.layers[-1].masks[0, 2, 4, 4] = 1.0  # a pixel of 8 x 8 sees it and three cells around alike
+    prediction.layers[-1].mask_features[:] = -5
+    prediction.layers[-1].mask_features[0, 2, 4, 4] = 1.0  # a pixel of 8 x 8 sees it and three cells around alike
     (nothing,) = postprocess(
         prediction,
         [(8, 8)],

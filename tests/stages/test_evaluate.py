@@ -30,7 +30,7 @@ from unispector.stages.evaluate import evaluate_all, evaluate_files
 from unispector.stages.evaluation_pictures import choose_samples
 from unispector.stages.paths import EVALUATION, METRICS, MODELS, PICTURES, PROMPT_SPACE, SPLITS
 from unispector.stages.report import report, show
-from unispector.structures import Detections
+from unispector.structures import Detections, EncodedPrompts
 from unispector.tracking.run import TrackingStore
 
 
@@ -74,8 +74,8 @@ class Oracle:
     def encode_instances(self, annotations, root, roi, batch_size):
         labels = torch.tensor([annotations.class_index[i.category_id] for i in annotations.instances])
         ids = tuple(instance.id for instance in annotations.instances)
-        vectors = torch.eye(8)[labels + 4 * (root.name == "raw-steel")]
-        return InstanceEmbeddings(vectors, labels, ids, annotations.class_names, self.fingerprint)
+        encoded = EncodedPrompts(torch.eye(8)[labels + 4 * (root.name == "raw-steel")], None)
+        return InstanceEmbeddings(encoded, labels, ids, annotations.class_names, self.fingerprint)
 
     def encode_annotations(self, annotations, root, roi, batch_size):
         names = tuple(reversed(annotations.class_names))

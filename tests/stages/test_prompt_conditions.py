@@ -130,7 +130,7 @@ def chosen(counted, detector, prompts, steel):
         vectors = {image: [] for image in pool.order[name]}
         for row, (number, label) in enumerate(zip(single.instance_ids, single.labels, strict=True)):
             if label == position and image_of[number] in vectors:
-                vectors[image_of[number]].append(single.vectors[row])
+                vectors[image_of[number]].append(single.encoded.embeddings[row])
         for place, bank in banks.items():
             images[place.level, place.trial, name] = behind(vectors, bank.embeddings[position])
     return images, {name: len(order) for name, order in pool.order.items()}

@@ -49,7 +49,7 @@ def test_every_prompt_of_every_unseen_class_is_embedded_once(detector, benchmark
             one = benchmark.annotations[name].keep_images([image]).keep_categories(classes)
             for instance in one.instances:
                 alone = replace(one, instances=(instance,))
-                vectors.append(detector.encode_instances(alone, evaluation.images).vectors[0])
+                vectors.append(detector.encode_instances(alone, evaluation.images).encoded.embeddings[0])
                 labels.append(
                     names.index(f"{name}: {one.class_names[one.class_index[instance.category_id]]}")
                 )

@@ -14,8 +14,9 @@ from unispector.modeling.saved_model import load_model
 from unispector.stages.paths import TRACKING
 from unispector.stages.train import initial_model, train
 from unispector.stages.train_all import plan
-from unispector.stages.training_pictures import FOLDER, TrainingPictures, choose_examples
+from unispector.stages.training_pictures import FOLDER, TrainingPictures, _lowest_drawn, choose_examples
 from unispector.stages.training_run import recorded
+from unispector.structures import Detections
 from unispector.training.monitor import SeenPrompts
 from unispector.training.ray_trainer import Reported, WorkerGroup
 
@@ -108,6 +109,18 @@ def test_pictures_show_what_is_there(job):
             # Boxes, masks and captions hide a part of it.
             assert np.median(np.abs(shown.astype(int) - truth)) < 30, (row, column)
     assert cv2.imread(str(job.work_directory / "step-000070-prompts.png")) is not None
+
+
+@pytest.mark.parametrize(
+    ("scores", "lowest"),
+    [([], 0.15), ([0.9, 0.7, 0.5, 0.2], 0.15), ([0.9, 0.1], 0.1), ([0.0479, 0.0433, 0.0412, 0.04], 0.041)],
+)
+def test_early_on_the_surest_are_drawn_whatever_their_score(scores, lowest):
+    count = len(scores)
+    found = Detections(
+        torch.zeros(count, 4), torch.tensor(scores), torch.zeros(count, dtype=torch.long), (), ("a",), (9, 9)
+    )
+    assert _lowest_drawn(found) == pytest.approx(lowest)
 
 
 def test_without_examples_or_prompts_there_is_no_picture(job):

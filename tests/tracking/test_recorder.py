@@ -92,6 +92,7 @@ def test_what_a_store_that_was_away_missed_is_recorded_later(away, store, client
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_and_comes_back_misses_nothing(store, client, tmp_path, caplog):
     recorder = Recorder(store, RECORD, tmp_path / "run.json")
     recorder.update([point(1)])

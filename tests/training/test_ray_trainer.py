@@ -131,7 +131,10 @@ def test_a_cluster_that_does_not_answer_is_told_of_at_once(monkeypatch):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(TrainingError, match=f"^RAY_ADDRESS={address}: no Ray cluster answers there"), cluster(1):
+    with (
+        pytest.raises(TrainingError, match=f"^RAY_ADDRESS={address}: no Ray cluster answers there"),
+        cluster(1),
+    ):
         pytest.fail("connected")
 
 

@@ -227,7 +227,7 @@ class Criterion:
         """
         boxes = instances.boxes[pairs.instance]
         predicted_boxes = layer.boxes.float().flatten(0, 1).index_select(0, pairs.query)
-        predicted_masks = layer.masks.flatten(0, 1).index_select(0, pairs.query).float()
+        predicted_masks = layer.masks_of(pairs.query)
         points = uncertain_points(predicted_masks.detach(), self.points, generator)
         sampled = sample_points(predicted_masks, points)
         share = len(points) // max(len(masks), 1) * self.points

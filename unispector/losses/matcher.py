@@ -88,7 +88,10 @@ class HungarianMatcher:
         """
         boxes = layer.boxes.float().flatten(0, 1)
         logits = layer.logits.float().flatten(0, 1)
-        masks = sample_points(layer.masks.float().flatten(0, 1), points)
+        features = layer.mask_features.float()
+        # Sampling and the inner product commute; in this order the maps of all queries never exist.
+        sampled = sample_points(features.flatten(0, 1), points).view(*features.shape[:2], -1)
+        masks = (layer.kernels.float() @ sampled).flatten(0, 1)
         cost = (
             self.classification * _class_cost(logits)[:, instances.labels]
             + self.box * (boxes[:, None] - instances.boxes).abs().sum(-1)
@@ -116,7 +119,7 @@ def _mask_cost(logits: Tensor, truth: Tensor) -> Tensor:
 def _dice_cost(logits: Tensor, truth: Tensor) -> Tensor:
     """Dice loss of all pairs of [n, R] logits and [m, R] masks."""
     probability = logits.sigmoid()
-    return 1 - (2 * probability @ truth.T + 1) / (probability.sum(1)[:, None] + truth.sum(1) + 1)
+    return 1 - (2 * (probability @ truth.T) + 1) / (probability.sum(1)[:, None] + truth.sum(1) + 1)
 
 
 def _assign(cost: np.ndarray, counts: tuple[int, ...], device: torch.device) -> Pairs:

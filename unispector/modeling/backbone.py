@@ -72,6 +72,4 @@ class Backbone(nn.Module):
 def _forget_cached(module: nn.Module, incompatible: object) -> None:
     """Drop what networks derive from their weights in evaluation mode (TinyViT's attention biases)."""
     del incompatible
-    mode = module.training
-    module.train()
-    module.train(mode)
+    module.train(module.training)

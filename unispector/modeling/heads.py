@@ -48,7 +48,6 @@ class PredictionHeads(nn.Module):
         logits = (queries @ self.classes) @ (prompts @ self.classes).transpose(1, 2)
         if self.class_bias is not None:
             logits = logits + self.class_bias
-        filters = self.mask(queries).view(len(mask_features), -1, queries.shape[-1])
-        masks = torch.einsum("bqd,bdhw->bqhw", filters, mask_features)
-        masks = masks.view(*queries.shape[:2], *mask_features.shape[-2:])
-        return LayerPrediction(logits=logits, boxes=boxes, masks=masks)
+        return LayerPrediction(
+            logits=logits, boxes=boxes, kernels=self.mask(queries), mask_features=mask_features
+        )

@@ -47,7 +47,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] to [..., width]."""
-        out: Tensor = self.norm(x + self.linear2(self.linear1(x).relu()))
+        out: Tensor = self.norm(x + self.linear2(self.linear1(x).relu_()))
         return out
 
 

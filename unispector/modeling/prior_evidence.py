@@ -1,5 +1,7 @@
 """How the similarity prior enters the detector: which tokens become queries, and what a query is and covers."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -47,16 +49,21 @@ class PriorEvidence(nn.Module):
             queries: [R, Q, D] their normalised tokens.
             maps: of the R images and C classes.
         """
-        hw = (prediction.masks.shape[-2], prediction.masks.shape[-1])
-        prior = F.adaptive_avg_pool2d(maps.logits.detach().float().clamp(-4, 4), hw)
-        masks = prediction.masks + self.mask_weight(queries)[..., None] * prior.amax(1, keepdim=True)
+        features = prediction.mask_features
+        prior = F.adaptive_avg_pool2d(maps.logits.detach().float().clamp(-4, 4), features.shape[-2:])
+        # The strongest class is one more mask feature; what a query asks of it, one more number in its kernel.
+        rows = features.repeat_interleave(len(queries) // len(features), dim=0)
+        joined = replace(
+            prediction,
+            kernels=torch.cat((prediction.kernels, self.mask_weight(queries)), dim=-1),
+            mask_features=torch.cat((rows, prior.amax(1, keepdim=True)), dim=1),
+        )
         coarse = maps.logits.shape[-1] // COARSENESS
         shown = F.adaptive_avg_pool2d(maps.logits.detach().float().sigmoid(), coarse).flatten(2)
-        covered = F.adaptive_avg_pool2d(masks.detach().float().sigmoid(), coarse).flatten(2)
+        with torch.no_grad():
+            covered = F.adaptive_avg_pool2d(joined.masks.sigmoid(), coarse).flatten(2)
         share = covered @ shown.transpose(1, 2) / (covered.sum(2, keepdim=True) + 1e-3)
-        return LayerPrediction(
-            logits=prediction.logits + self.class_weight * _logit(share), boxes=prediction.boxes, masks=masks
-        )
+        return replace(joined, logits=joined.logits + self.class_weight * _logit(share))
 
 
 def _logit(probabilities: Tensor) -> Tensor:

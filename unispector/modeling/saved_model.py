@@ -1,7 +1,12 @@
-"""A trained detector on disk: safetensors weights beside the configuration that made them."""
+"""A trained detector on disk: safetensors weights beside the configuration that made them.
+
+A frozen backbone with an installed package's weights is not stored again: the package has it, and the
+weights' hash says which.
+"""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from unispector.config import Config
 from unispector.errors import CheckpointError
@@ -17,6 +23,7 @@ from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes, atomic_write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_NETWORK = "backbone.network."
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,9 @@ def save_model(directory: Path, model: UniSpectorModel, config: Config, provenan
         The fingerprint of what was written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    weights = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    kept = {k: v for k, v in state.items() if not (_packaged(config) and k.startswith(_NETWORK))}
+    weights = save(kept, metadata={"backbone_sha256": _backbone_hash(state)})
     fingerprint = _fingerprint(weights, config)
     description = {
         "config": config.model_dump(mode="json"),
@@ -83,13 +92,42 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         )
     try:
         state = load(weights)
-        model = build_model(config.model, load_weights=False)
-        model.load_state_dict(state)
+        model = build_model(config.model, load_weights=_packaged(config))
+        own = (
+            {k: v for k, v in model.state_dict().items() if k.startswith(_NETWORK)}
+            if _packaged(config)
+            else {}
+        )
+        model.load_state_dict(own | state)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS}: does not fit this version's network ({' '.join(str(error).split())})"
         ) from error
+    if _backbone_hash(model.state_dict()) != _metadata(weights).get("backbone_sha256"):
+        raise CheckpointError(
+            f"{directory}: trained on other weights of {config.model.backbone.name} than the installed package's; "
+            "install the version of requirements.lock or train again"
+        )
     return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
+
+
+def _packaged(config: Config) -> bool:
+    """Whether the backbone is just what an installed package holds."""
+    return config.model.backbone.frozen and config.model.backbone.weights == "packaged"
+
+
+def _backbone_hash(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(name for name in state if name.startswith(_NETWORK)):
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _metadata(weights: bytes) -> dict[str, str]:
+    """What `save` was given beside the tensors: its header is JSON after eight bytes that say how long it is."""
+    length = int.from_bytes(weights[:8], "little")
+    found: dict[str, str] = json.loads(weights[8 : 8 + length]).get("__metadata__", {})
+    return found
 
 
 def _fingerprint(weights: bytes, config: Config) -> str:

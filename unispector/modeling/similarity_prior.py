@@ -47,7 +47,7 @@ class SimilarityPrior(nn.Module):
         self.steepness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor(0.7))
         nn.init.zeros_(self.mask.weight)
-        nn.init.zeros_(self.mask.bias)
+        nn.init.zeros_(self.mask.bias)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def describe(self, images: Tensor, maps: Sequence[Tensor]) -> PriorFeatures:

@@ -35,9 +35,7 @@ class PadFirstBlock(SwinTransformerBlock):
         """What keeps the parts of a rolled window apart, [windows, cells, cells] of 0 and -100."""
         size = (*x.shape[1:3], x.dtype, x.device)
         if size != self._mask_of:
-            with torch.inference_mode(False):  # the mask may serve a training step later
-                self._mask = self.get_attn_mask(x)
-            self._mask_of = size
+            self._mask, self._mask_of = self.get_attn_mask(x), size
         return self._mask
 
 

@@ -201,5 +201,6 @@ def _rows(prediction: LayerPrediction, start: int, end: int) -> LayerPrediction:
     return LayerPrediction(
         logits=prediction.logits[:, start:end],
         boxes=prediction.boxes[:, start:end],
-        masks=prediction.masks[:, start:end],
+        kernels=prediction.kernels[:, start:end],
+        mask_features=prediction.mask_features,
     )

@@ -1,5 +1,6 @@
 """Pictures of a training as it goes: what the model finds by now, and where it puts the prompts."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from unispector.modeling.saved_model import SavedModel
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes
 from unispector.stages.evaluation_pictures import Shown, sample_panels
+from unispector.structures import Detections
 from unispector.training.monitor import SeenPrompts
 
 FOLDER = "pictures"
 """Of a job's work directory; the pictures are `step-*` in it."""
 
 _EXAMPLES = 4
-_SCORE = 0.15  # lowest of a detection that is drawn
+_SCORE = 0.15  # lowest of a detection that is drawn ...
+_SUREST = 3  # ... but of the surest ones, which early in a training lie below
 _DETECTIONS = 20  # of an image
 
 
@@ -114,7 +117,8 @@ class TrainingPictures:
         strips = []
         for example in examples:
             name = annotations.class_names[annotations.class_index[example.category_id]]
-            panels = sample_panels(shown, example.target, name, 1, _SCORE)
+            score = _lowest_drawn(detections[example.target.id])
+            panels = sample_panels(shown, example.target, name, 1, score)
             strips.append(side_by_side(panels, f"step {step} · {example.target.file_name}"))
         write_picture(self.folder / f"step-{step:06d}-predictions.jpg", _below_one_another(strips))
 
@@ -124,6 +128,12 @@ class TrainingPictures:
         space = PromptSpace.of(prompts.embeddings, prompts.labels.tolist(), self.annotations.class_names)
         chart = scatter_chart(space, f"Prompts after {step} steps", space.reach)
         atomic_write_bytes(self.folder / f"step-{step:06d}-prompts.png", png(chart))
+
+
+def _lowest_drawn(found: Detections) -> float:
+    """Score from which on detections are drawn, 3 decimals."""
+    surest = found.scores[:_SUREST].tolist()
+    return min([_SCORE, *(math.floor(1000 * score) / 1000 for score in surest)])
 
 
 def _below_one_another(strips: list[Image]) -> Image:

@@ -1,0 +1,396 @@
+"""The similarity prior against slow loops, and on planted patches that only features tell apart."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from unispector.modeling import similarity_prior
+from unispector.modeling.similarity_prior import LEAST_GAP, TYPICAL, SimilarityPrior, compare
+from unispector.modeling.unispector import UniSpectorModel
+from unispector.structures import (
+    ClassPrompts,
+    PriorFeatures,
+    PriorMaps,
+    PriorPrompts,
+    PromptMemory,
+    Targets,
+    VisualPrompts,
+)
+
+PADDED = 128
+CHANNELS = (3, 5, 8, 6)  # of the backbone's strides 4, 8, 16, 32
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def some_members(rows: int, classes: int, regions: int, seed: int = 0) -> Tensor:
+    """Every class has a region of its own and, from row to row, others besides."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(rows, classes, regions, generator=generator) < 0.4
+    return chosen | torch.eye(classes, regions, dtype=torch.bool)
+
+
+def box(top: int, left: int, bottom: int, right: int) -> Tensor:
+    mask = torch.zeros(PADDED, PADDED, dtype=torch.bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def regions(*masks: Tensor, images: list[int]) -> VisualPrompts:
+    return VisualPrompts(
+        torch.stack(masks), torch.tensor(images), torch.zeros(len(masks)).long(), torch.zeros(len(masks), 4)
+    )
+
+
+def maps_of(patches: Tensor, seed: int = 0, noise: float = 0.05) -> list[Tensor]:
+    """Backbone maps of pictures [B, P, P] bool: one vector on a patch, another elsewhere, and noise."""
+    generator = torch.Generator().manual_seed(7)
+    maps = []
+    for level, channels in enumerate(CHANNELS):
+        on, off = torch.linalg.qr(torch.randn(channels, 2, generator=generator)).Q.T
+        share = F.avg_pool2d(patches[:, None].float(), 4 * 2**level)
+        clean = share * on[:, None, None] + (1 - share) * off[:, None, None]
+        jitter = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + level))
+        maps.append(clean + noise * jitter)
+    return maps
+
+
+def described(prior: SimilarityPrior, patches: Tensor, seed: int = 0) -> PriorFeatures:
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.randint(0, 256, (len(patches), 3, PADDED - 8, PADDED - 8), generator=generator)
+    return prior.describe(pictures, maps_of(patches, seed))
+
+
+@pytest.fixture
+def untrained() -> SimilarityPrior:
+    return SimilarityPrior(8).eval()
+
+
+@pytest.fixture
+def prior(untrained: SimilarityPrior) -> SimilarityPrior:
+    """With weights as after training: none is zero."""
+    for parameter in untrained.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return untrained
+
+
+# Comparison
+
+
+def looped_comparison(
+    level: np.ndarray, inside: np.ndarray, outside: np.ndarray, mine: np.ndarray, typical: np.ndarray
+) -> np.ndarray:
+    """[7, h, w] for one image [D, h, w] and one class, whose prompts are those in `mine`."""
+    out = np.zeros((7, *level.shape[1:]))
+    mean_cell = level.reshape(len(level), -1).mean(1)
+    mean_inside = np.mean([cell for number in mine for cell in inside[number]], axis=0)
+    for y, x in np.ndindex(*level.shape[1:]):
+        cell = level[:, y, x]
+        best_in = [max(float(cell @ known) for known in inside[number]) for number in mine]
+        best_out = [max(float(cell @ known) for known in outside[number]) for number in mine]
+        difference = max(best_in) - max(best_out)
+        scaled = (difference - typical[1]) / max(typical[0] - typical[1], LEAST_GAP)
+        out[:, y, x] = (
+            max(best_in),
+            max(best_out),
+            difference,
+            cell @ mean_inside / np.linalg.norm(mean_inside),
+            np.mean(best_in),
+            min(max(scaled, -2), 3),
+            1 - cell @ mean_cell / np.linalg.norm(mean_cell),
+        )
+    return out
+
+
+@pytest.mark.parametrize("at_once", [1, 500, 2**24])
+def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(similarity_prior, "AT_ONCE", at_once)
+    level = unit(2, 3, 5, 6, seed=1).permute(0, 3, 1, 2)
+    inside, outside = unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3)
+    members = some_members(4, 3, 5)
+    assert members.sum(2).unique().numel() > 2
+    typical = torch.rand(4, 3, 2, generator=torch.Generator().manual_seed(4)) * 0.6 - 0.3
+    found = compare(level, inside, outside, members, typical).view(4, 3, 7, 3, 5)
+    for row in range(4):
+        for column in range(3):
+            expected = looped_comparison(
+                level[row // 2].numpy(),
+                inside.numpy(),
+                outside.numpy(),
+                members[row, column].nonzero().flatten().numpy(),
+                typical[row, column].numpy(),
+            )
+            np.testing.assert_allclose(found[row, column].numpy(), expected, atol=2e-5)
+    assert found[:, :, 5].min() == -2
+    assert found[:, :, 5].max() == 3
+
+
+# Calibration
+
+
+def looped_calibration(cells: Tensor, inside: Tensor, outside: Tensor, mine: list[int]) -> float:
+    differences = []
+    for number in mine:
+        others = [other for other in mine if other != number]
+        for cell in cells[number]:
+            best_in = max(float(cell @ known) for other in others for known in inside[other])
+            best_out = max(float(cell @ known) for other in others for known in outside[other])
+            differences.append(best_in - best_out)
+    return float(np.mean(differences))
+
+
+def test_each_prompt_is_judged_by_the_others_of_its_class(untrained: SimilarityPrior):
+    sides = [tuple(unit(5, 3 + n, 4 + n, seed=10 * k + n) for n in range(2)) for k in range(2)]
+    memory = PromptMemory(*sides)
+    members = some_members(3, 3, 5, seed=1)
+    members[0, 0] = torch.tensor([True, False, False, False, False])
+    members[1, 0] = True
+    found = untrained.calibrate(memory, members)
+    assert found.shape == (3, 3, 2, 2)
+    alone = 0
+    for row, column in np.ndindex(3, 3):
+        mine = members[row, column].nonzero().flatten().tolist()
+        for level, (inside, outside) in enumerate(memory.levels):
+            if len(mine) == 1:
+                alone += 1
+                expected = TYPICAL
+            else:
+                expected = tuple(
+                    looped_calibration(cells, inside, outside, mine) for cells in (inside, outside)
+                )
+            assert found[row, column, level].tolist() == pytest.approx(expected, abs=1e-5)
+    assert 0 < alone < 18
+
+
+# Memory
+
+
+def numbered(prior: SimilarityPrior) -> PriorFeatures:
+    """Two pictures whose cells bear, as feature, (picture, row, column, 1) of their centre in pixels."""
+    features = described(prior, torch.zeros(2, PADDED, PADDED, dtype=torch.bool))
+    levels = []
+    for level in features.levels:
+        side = level.shape[-1]
+        centre = (torch.arange(side) + 0.5) * (PADDED / side)
+        rows, columns = torch.meshgrid(centre, centre, indexing="ij")
+        own = [torch.stack((torch.full_like(rows, n), rows, columns, torch.ones_like(rows))) for n in (0, 1)]
+        levels.append(torch.stack(own))
+    return replace(features, levels=tuple(levels))
+
+
+def kept(memory: PromptMemory, region: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Per level its stride in pixels, and what is kept inside and outside of a region."""
+    for (inside, outside), stride in zip(memory.levels, (8, 16), strict=True):
+        yield stride, inside[region], outside[region]
+
+
+def covered_share(mask: Tensor, cell: Tensor, stride: int) -> float:
+    top, left = (int(centre - stride / 2) for centre in cell[1:3].tolist())
+    return mask[top : top + stride, left : left + stride].float().mean().item()
+
+
+def test_cells_are_kept_where_they_belong(untrained: SimilarityPrior):
+    first, second, third = box(5, 9, 61, 47), box(70, 40, 110, 128), box(0, 0, 33, 35)
+    memory = untrained.remember(numbered(untrained), regions(first, second, third, images=[1, 1, 0]))
+    assert len(memory) == 3
+    together = {0: third, 1: first | second}
+    for number, (mask, image) in enumerate(((first, 1), (second, 1), (third, 0))):
+        for stride, inside, outside in kept(memory, number):
+            assert (inside[:, 3] == 1).all()
+            assert (inside[:, 0] == image).all()
+            assert (outside[:, 0] == image).all()
+            assert all(covered_share(mask, cell, stride) >= 0.5 for cell in inside)
+            assert all(covered_share(together[image], cell, stride) == 0 for cell in outside)
+            # Evenly through the region and through its surroundings: from one end to the other.
+            rows = mask.nonzero()[:, 0]
+            assert inside[:, 1].min() < rows.min() + 2 * stride
+            assert inside[:, 1].max() > rows.max() - 2 * stride
+            assert outside[:, 1].max() - outside[:, 1].min() > PADDED / 2
+
+
+def test_few_cells_are_all_kept_and_equally_often(untrained: SimilarityPrior):
+    mask = box(16, 32, 48, 64)  # 4 x 4 cells of stride 8, 2 x 2 of stride 16
+    memory = untrained.remember(numbered(untrained), regions(mask, images=[0]))
+    for stride, inside, _ in kept(memory, 0):
+        cells, counts = inside.unique(dim=0, return_counts=True)
+        assert len(cells) == (32 // stride) ** 2
+        assert (counts == len(inside) // len(cells)).all()
+
+
+def test_a_region_of_one_pixel_keeps_the_cell_it_lies_in(untrained: SimilarityPrior):
+    memory = untrained.remember(numbered(untrained), regions(box(37, 90, 38, 91), images=[1]))
+    for stride, inside, outside in kept(memory, 0):
+        own = [1.0, (37 // stride + 0.5) * stride, (90 // stride + 0.5) * stride, 1.0]
+        assert inside.tolist() == [own] * len(inside)
+        assert (outside[:, 3] == 1).all()
+
+
+def test_a_region_that_covers_all_has_no_surroundings(untrained: SimilarityPrior):
+    memory = untrained.remember(
+        numbered(untrained), regions(box(0, 0, PADDED, PADDED), box(8, 8, 40, 40), images=[0, 1])
+    )
+    for _, inside, outside in kept(memory, 0):
+        assert (inside[:, 3] == 1).all()
+        assert not outside.any()
+    assert all(outside.any() for _, _, outside in kept(memory, 1))
+
+
+def test_no_regions_no_memory(untrained: SimilarityPrior):
+    features = described(untrained, torch.zeros(2, PADDED, PADDED, dtype=torch.bool))
+    none = VisualPrompts(
+        torch.zeros(0, PADDED, PADDED, dtype=torch.bool),
+        torch.zeros(0).long(),
+        torch.zeros(0).long(),
+        torch.zeros(0, 4),
+    )
+    assert len(untrained.remember(features, none)) == 0
+
+
+# Description
+
+
+def test_features_are_unit_vectors_of_each_picture_alone(untrained: SimilarityPrior):
+    patches = torch.stack([box(32, 32, 64, 96), box(0, 64, 96, 128)])
+    pictures = torch.randint(0, 256, (2, 3, 120, 120), dtype=torch.uint8)
+    maps = maps_of(patches)
+    both = untrained.describe(pictures, maps)
+    for level in both.levels:
+        torch.testing.assert_close(level.norm(dim=1), torch.ones_like(level[:, 0]))
+    for image in range(2):
+        alone = untrained.describe(pictures[image : image + 1], [level[image : image + 1] for level in maps])
+        torch.testing.assert_close(alone.detail[0], both.detail[image])
+        for found, expected in zip(alone.levels, both.levels, strict=True):
+            torch.testing.assert_close(found[0], expected[image])
+        # How strong a feature is does not matter, which one it is does.
+        louder = untrained.describe(pictures, [3 * level for level in maps])
+        for found, expected in zip(louder.levels, both.levels, strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_detail_is_relative_to_the_pictures_light_and_contrast(untrained: SimilarityPrior):
+    picture = torch.randint(0, 256, (1, 3, 120, 120)).float()
+    maps = maps_of(box(32, 32, 64, 96)[None])
+    plain, dim = (untrained.describe(each, maps).detail for each in (picture, 0.5 * picture + 30))
+    torch.testing.assert_close(plain, dim, atol=0.25, rtol=0)
+    assert np.corrcoef(plain.flatten(), dim.flatten())[0, 1] > 0.999
+    other = untrained.describe(picture.flip(-1), maps).detail
+    assert abs(np.corrcoef(plain.flatten(), other.flatten())[0, 1]) < 0.5
+
+
+# The whole prior
+
+
+@torch.no_grad()
+def found_maps(
+    prior: SimilarityPrior, target: PriorFeatures, memory: PromptMemory, members: Tensor
+) -> PriorMaps:
+    return prior(target, PriorPrompts(memory, members, prior.calibrate(memory, members)))
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_untrained_it_finds_a_marked_patch_in_another_picture(untrained: SimilarityPrior, prompts: int):
+    places = [box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 64, 128)][:prompts]
+    marked = described(untrained, torch.stack(places), seed=1)
+    memory = untrained.remember(marked, regions(*places, images=list(range(prompts))))
+    there = box(64, 64, 128, 128)
+    target = described(untrained, torch.stack([there, torch.zeros_like(there)]), seed=2)
+    members = torch.ones(2, 1, prompts, dtype=torch.bool)
+    logits = found_maps(untrained, target, memory, members).logits
+    side = logits.shape[-1]
+    half = side // 2
+    inner, far = side // 8, side // 4  # away from the patch's edge, where cells of both kinds blend
+    assert (logits[0, 0, half + inner :, half + inner :] > 0).all()
+    assert (logits[0, 0, : half - far] < 0).all()
+    assert (logits[0, 0, :, : half - far] < 0).all()
+    assert (logits[1] < 0).all()
+
+
+def test_rows_are_images_with_sets_of_prompts_one_by_one(prior: SimilarityPrior):
+    places = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 50, 128), box(9, 9, 30, 20)])
+    memory = prior.remember(described(prior, places, seed=1), regions(*places, images=[0, 1, 2, 3]))
+    target = described(prior, places[[1, 3]], seed=2)
+    members = some_members(3, 2, 4)
+    together = found_maps(prior, target, memory, members.repeat(2, 1, 1))
+    assert together.logits.shape == (6, 2, PADDED // 2, PADDED // 2)
+    assert together.presence.shape == (6, 2)
+    for image in range(2):
+        one = PriorFeatures(
+            tuple(level[image : image + 1] for level in target.levels), target.detail[image : image + 1]
+        )
+        for number in range(3):
+            alone = found_maps(prior, one, memory, members[number : number + 1])
+            row = image * 3 + number
+            torch.testing.assert_close(together.logits[row], alone.logits[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(together.presence[row], alone.presence[0], atol=1e-4, rtol=1e-4)
+    assert torch.pdist(together.logits.flatten(1)).min() > 1e-2
+
+
+def test_classes_do_not_see_one_another(prior: SimilarityPrior):
+    places = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 50, 128)])
+    memory = prior.remember(described(prior, places, seed=1), regions(*places, images=[0, 1, 2]))
+    target, members = described(prior, places[:1], seed=2), some_members(1, 3, 3)
+    everything = found_maps(prior, target, memory, members)
+    order = [2, 0]
+    some = found_maps(prior, target, memory, members[:, order])
+    torch.testing.assert_close(some.logits, everything.logits[:, order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(some.presence, everything.presence[:, order], atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_divides_by_zero(prior: SimilarityPrior):
+    everywhere = box(0, 0, PADDED, PADDED)
+    maps = maps_of(everywhere[None], noise=0)
+    for level in ([m.clone() for m in maps], [torch.zeros_like(m) for m in maps]):
+        constant = prior.describe(torch.full((1, 3, 120, 120), 128, dtype=torch.uint8), level)
+        for marks in ((everywhere,), (everywhere, box(0, 0, 1, 1))):
+            memory = prior.remember(constant, regions(*marks, images=[0] * len(marks)))
+            for members in (torch.eye(len(marks)), torch.ones(1, len(marks))):
+                found = found_maps(prior, constant, memory, members[None].bool())
+                assert found.logits.isfinite().all()
+                assert found.presence.isfinite().all()
+
+
+def test_float16_memory_is_as_good(prior: SimilarityPrior):
+    places = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64)])
+    memory = prior.remember(described(prior, places, seed=1), regions(*places, images=[0, 1]))
+    short = PromptMemory(*(tuple(t.half() for t in side) for side in (memory.inside, memory.outside))).float()
+    target, members = described(prior, places, seed=2), torch.ones(2, 1, 2, dtype=torch.bool)
+    full, rounded = (found_maps(prior, target, m, members).logits for m in (memory, short))
+    torch.testing.assert_close(full, rounded, atol=0.05, rtol=0.01)
+
+
+def test_only_the_prior_learns_from_its_maps(
+    small_model: Callable[..., UniSpectorModel], draw_regions: Callable[..., VisualPrompts]
+):
+    model = small_model().train()
+    pictures, marked = torch.randint(0, 256, (2, 3, 72, 72), dtype=torch.uint8), draw_regions([0, 0, 1])
+    nothing = Targets(torch.zeros(0).long(), torch.zeros(0, 4), torch.zeros(0, 96, 96, dtype=torch.bool))
+    mixing = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]).expand(2, 2, 3)
+    maps = model(pictures, marked, mixing, [nothing] * 2).output.prior
+    wanted = sum((part * torch.randn_like(part)).sum() for part in (maps.logits, maps.presence))
+    wanted.backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith("prior."):
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+        else:
+            assert parameter.grad is None, name
+
+
+def test_the_decoder_learns_from_the_prior_but_does_not_teach_it(
+    small_model: Callable[..., UniSpectorModel], draw_prompts: Callable[..., ClassPrompts]
+):
+    model = small_model()
+    features = model.encode_images(torch.randint(0, 256, (1, 3, 72, 72), dtype=torch.uint8))
+    last = model.detect(features, draw_prompts(model, 2)).layers[-1]
+    (last.logits.square().sum() + last.masks.square().sum()).backward()
+    assert all(parameter.grad is None for parameter in model.prior.parameters())
+    assert all(parameter.grad.any() for parameter in model.evidence.parameters())
