@@ -40,7 +40,7 @@ def worth_a_retry(_task: Any, run: Any, state: Any) -> bool:
     error = state.result(raise_on_failure=False)
     if isinstance(error, UniSpectorError) and not isinstance(error, WorkerLostError):
         return False
-    logger.warning("%s: failed (%s); it goes on from its checkpoint if a try is left", run.name, error)
+    logger.warning("%s: failed (%s)", run.name, error)
     return True
 
 

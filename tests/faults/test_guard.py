@@ -22,7 +22,7 @@ from flows.guard import guard_this_process
 guard_this_process(Path("lock"), patience=float(sys.argv[1]))
 inner = "import time; time.sleep(600)"
 outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], env={{}})"
-stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 children = [subprocess.Popen([sys.executable, "-c", outer], start_new_session=True)]
 children.append(subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE))
 children[1].stdout.readline()

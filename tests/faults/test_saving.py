@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert done.returncode == 1
     told(error_file.read_text(), path, "No space left on device")
     assert restored(kept / path.name) == (1, {1.0})
-    assert os.listdir(kept) == [path.name]
+    assert [file.name for file in kept.iterdir()] == [path.name]
 
 
 def main(path: str, error_file: str) -> None:

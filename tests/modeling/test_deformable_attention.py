@@ -1,15 +1,22 @@
 """Deformable attention against a slow loop over samples, and against `grid_sample`."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unispector.modeling.deformable_attention import DeformableAttention, deformable_sample
+from unispector.modeling.deformable_attention import (
+    DeformableAttention,
+    deformable_sample,
+    gathered_sample,
+)
 
 LEVELS = ((1, 2), (3, 2), (4, 5))
+Form = Callable[[Tensor, tuple[tuple[int, int], ...], Tensor, Tensor], Tensor]
+either_form = pytest.mark.parametrize("form", [deformable_sample, gathered_sample])
 
 
 def bilinear(level: Tensor, x: float, y: float) -> Tensor:
@@ -48,13 +55,15 @@ def draw(points: int = 2, dtype: torch.dtype = torch.float32) -> tuple[Tensor, T
     return torch.randn(2, tokens, 2, 4, dtype=dtype), locations, torch.rand(locations.shape[:-1], dtype=dtype)
 
 
-def test_sampling_is_a_weighted_sum_of_bilinear_samples():
+@either_form
+def test_sampling_is_a_weighted_sum_of_bilinear_samples(form: Form):
     values, locations, weights = draw()
-    sampled = deformable_sample(values, LEVELS, locations, weights)
+    sampled = form(values, LEVELS, locations, weights)
     torch.testing.assert_close(sampled, slow_sample(values, locations, weights), atol=1e-5, rtol=1e-5)
 
 
-def test_sampling_equals_grid_sample():
+@either_form
+def test_sampling_equals_grid_sample(form: Form):
     values, locations, weights = draw(points=3)
     expected = torch.zeros(2, 3, 2, 4)
     for level, part in enumerate(values.split([h * w for h, w in LEVELS], dim=1)):
@@ -63,21 +72,22 @@ def test_sampling_equals_grid_sample():
         samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         per_head = samples.view(2, 2, 4, 3, 3).permute(0, 3, 1, 4, 2)
         expected += (per_head * weights[:, :, :, level, :, None]).sum(3)
-    torch.testing.assert_close(
-        deformable_sample(values, LEVELS, locations, weights), expected.flatten(2), atol=1e-5, rtol=1e-5
-    )
+    sampled = form(values, LEVELS, locations, weights)
+    torch.testing.assert_close(sampled, expected.flatten(2), atol=1e-5, rtol=1e-5)
 
 
+@either_form
 @pytest.mark.parametrize("place", [-1.0, 2.0, 1e4])
-def test_samples_outside_are_zero(place: float):
+def test_samples_outside_are_zero(place: float, form: Form):
     values, locations, weights = draw()
     for axis in range(2):
         outside = locations.clamp(0, 1)
         outside[..., axis] = place
-        assert not deformable_sample(values, LEVELS, outside, weights).any()
+        assert not form(values, LEVELS, outside, weights).any()
 
 
-def test_gradients():
+@either_form
+def test_gradients(form: Form):
     levels = ((1, 2), (2, 3))
     values = torch.randn(1, 8, 1, 2, dtype=torch.float64, requires_grad=True)
     # A quarter of a cell away from the cell centres, where the bilinear kernel has its kinks.
@@ -86,7 +96,7 @@ def test_gradients():
     locations = (cells / sizes[:, None]).view(1, 1, 1, 2, 2, 2).requires_grad_()
     weights = torch.rand(1, 1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda v, at, w: deformable_sample(v, levels, at, w), (values, locations, weights)
+        lambda v, at, w: form(v, levels, at, w), (values, locations, weights)
     )
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.layers import MLP
+from unispector.structures import LayerPrediction
 
 
 def test_formulas():
@@ -47,3 +48,28 @@ def test_mlp():
         nn.init.zeros_(layer.bias)
     expected = -0.5 * (1 + math.erf(-1 / math.sqrt(2)))
     assert gelu(torch.tensor([-1.0])).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("queries", [[0, 2, 3, 3, 11], [5, 4], [8], []])
+def test_masks_of_a_few_queries_are_those_among_all(queries: list[int]):
+    """Also where images are asked for different numbers of masks, or for none."""
+    kernels = torch.randn(3, 4, 6, dtype=torch.float32, requires_grad=True)
+    features = torch.randn(3, 6, 2, 5, requires_grad=True)
+    prediction = LayerPrediction(torch.zeros(3, 4, 1), torch.zeros(3, 4, 4), kernels, features)
+    chosen = torch.tensor(queries, dtype=torch.int64)
+    few, all_masks = prediction.masks_of(chosen), prediction.masks
+    assert few.shape == (len(queries), 2, 5)
+    torch.testing.assert_close(few, all_masks.flatten(0, 1)[chosen])
+    upper = torch.randn_like(few)
+    found = torch.autograd.grad(few, (kernels, features), upper)
+    expected = torch.autograd.grad(all_masks.flatten(0, 1)[chosen], (kernels, features), upper)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_masks_of_alternative_prompts_share_the_features_of_their_image():
+    kernels, features = torch.randn(4, 3, 6), torch.randn(2, 6, 2, 5)
+    prediction = LayerPrediction(torch.zeros(4, 3, 1), torch.zeros(4, 3, 4), kernels, features)
+    for row in range(4):
+        expected = torch.einsum("qd,dhw->qhw", kernels[row], features[row // 2])
+        torch.testing.assert_close(prediction.masks[row], expected)

@@ -2,10 +2,7 @@
 
 import itertools
 import math
-import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +10,7 @@ from torch import Tensor, nn
 
 from unispector.errors import CheckpointError
 from unispector.modeling.heads import PredictionHeads
-from unispector.modeling.official_weights import map_official, read_checkpoint
+from unispector.modeling.official_weights import map_official
 from unispector.modeling.pixel_decoder import PixelDecoder
 from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.transformer_decoder import TransformerDecoder
@@ -375,38 +372,3 @@ def test_of_another_backbone_only_what_does_not_read_it_is_taken(state):
 def test_unknown_names_are_refused():
     with pytest.raises(CheckpointError, match=r"file.pth: names of no known layout \(conv1.weight"):
         map_official({"conv1.weight": torch.zeros(1)}, "file.pth")
-
-
-def test_reading_takes_tensors_wherever_they_usually_are(tmp_path: Path):
-    tensors = {"a": torch.rand(2)}
-    for index, content in enumerate([tensors, {"model": tensors, "iteration": 3}, {"state_dict": tensors}]):
-        torch.save(content, tmp_path / f"{index}.pth")
-        assert torch.equal(read_checkpoint(tmp_path / f"{index}.pth")["a"], tensors["a"])
-
-
-class Object:
-    """What a training script may have put beside its weights."""
-
-
-def test_reading_runs_no_code_and_says_what_is_wrong(tmp_path: Path):
-    file = tmp_path / "file.pkl"
-
-    def refused(match: str) -> None:
-        with pytest.raises(CheckpointError, match=rf"file\.pkl: .*{match}") as caught:
-            read_checkpoint(file)
-        assert "\n" not in str(caught.value)
-
-    refused("no such file")
-    torch.save({"model": {"a": torch.rand(2)}, "args": Object()}, file)
-    refused("only running its code")
-    file.write_bytes(pickle.dumps({"model": {"a": np.zeros(2)}}))
-    refused("only running its code")
-    file.write_bytes(b"")
-    refused("")
-    torch.save({"a": torch.rand(2), "b": 3}, file)
-    refused("b is no tensor")
-    torch.save([torch.rand(2)], file)
-    refused("no tensors by name")
-    torch.save({"a": torch.rand(200)}, file)
-    file.write_bytes(file.read_bytes()[:300])
-    refused("")

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from unispector.modeling.postprocess import Rules, postprocess
-from unispector.structures import Detections, LayerPrediction, ModelOutput, QuerySelection
+from unispector.structures import Detections, LayerPrediction, ModelOutput, PriorMaps, QuerySelection
 
 
 def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:
@@ -230,7 +230,9 @@ def test_an_empty_mask_is_no_detection():
 def test_a_mask_that_falls_between_the_pixels_is_no_detection():
     prediction = random_output(images=1)
     prediction.layers[-1].mask_features[:] = -5
-    prediction.layers[-1].mask_features[0, 2, 4, 4] = 1.0  # a pixel of 8 x 8 sees it and three cells around alike
+    prediction.layers[-1].mask_features[0, 2, 4, 4] = (
+        1.0  # a pixel of 8 x 8 sees it and three cells around alike
+    )
     (nothing,) = postprocess(
         prediction,
         [(8, 8)],
@@ -299,3 +301,82 @@ def test_tight_boxes_are_those_of_the_masks():
         expected = coco_mask.toBbox(list(found.masks_rle))
         expected[:, 2:] += expected[:, :2]
         np.testing.assert_array_equal(found.boxes_xyxy.numpy(), expected)
+
+
+def with_prior(queries: ModelOutput) -> ModelOutput:
+    """Two parts of class 1 and one of class 2 in image 0; nothing in image 1."""
+    logits = torch.full((2, 3, 32, 32), -2.0)
+    logits[0, 1, 4:12, 4:12] = 3.0
+    logits[0, 1, 20:24, 16:28] = 1.0
+    logits[0, 2, 4:12, 20:28] = 2.0
+    return replace(queries, prior=PriorMaps(logits, torch.tensor([[3.0, 1.0, -1.0], [0.0, 0.0, 0.0]])))
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + np.exp(-value))
+
+
+def test_parts_of_the_prior_are_detections_beside_the_queries():
+    prediction = random_output()
+    plain, found = run(prediction), run(with_prior(prediction))
+    assert torch.equal(found[1].scores, plain[1].scores)
+    assert found[1].masks_rle == plain[1].masks_rle
+    # Presence times the mask's mean probability; the image is 40 x 50, a cell 1.25 x 1.5625 pixels.
+    expected = {
+        (1, (6, 5, 19, 15)): sigmoid(1) * sigmoid(3),
+        (1, (25, 25, 44, 30)): sigmoid(1) * sigmoid(1),
+        (2, (31, 5, 44, 15)): sigmoid(-1) * sigmoid(2),
+    }
+    rows = list(
+        zip(
+            found[0].scores.tolist(),
+            found[0].labels.tolist(),
+            found[0].boxes_xyxy.round().tolist(),
+            strict=True,
+        )
+    )
+    assert rows == sorted(rows, key=lambda row: -row[0])
+    assert len(rows) == len(plain[0]) + 3
+    for (label, box), score in expected.items():
+        (match,) = (row for row in rows if row[0] == pytest.approx(score, abs=1e-5))
+        assert match[1] == label
+        assert np.abs(np.subtract(match[2], box)).max() <= 1
+        mask = masks_of(found[0])[rows.index(match)]
+        tight = [mask.any(0).nonzero()[0][[0, -1]], mask.any(1).nonzero()[0][[0, -1]]]
+        left, right, top, bottom = np.concatenate(tight).tolist()
+        assert match[2] == [left, top, right + 1, bottom + 1]
+        assert mask[top : bottom + 1, left : right + 1].mean() > 0.9
+    # Without those three, the queries' detections are as they were.
+    ours = [row for row in rows if not any(row[0] == pytest.approx(s, abs=1e-5) for s in expected.values())]
+    assert [score for score, *_ in ours] == plain[0].scores.tolist()
+
+
+def test_the_limit_and_the_suppression_hold_for_queries_and_prior_together():
+    masks = torch.full((2, 1, 16, 16), -5.0)
+    masks[0, 0, 2:6, 2:6] = 9.0  # where class 1 has its first part
+    prediction = with_prior(
+        output(torch.tensor([[-9.0, 4.0, -9.0]]).repeat(2, 1)[:, None], torch.full((2, 1, 4), 0.5), masks)
+    )
+    rules = Rules(tight_boxes=True, confine_masks=False, nms_iou=0.7)
+    assert len(run(prediction, rules=replace(rules, nms_iou=1.0))[0]) == 6
+    kept = run(prediction, rules=rules)[0]
+    # The better one of the two on the same place stays, the query's; a class less sure of it does, too.
+    assert sorted(kept.labels.tolist()) == [0, 1, 1, 2, 2]
+    assert kept.scores[0].item() == pytest.approx(sigmoid(4), abs=1e-3)
+    assert len(run(prediction, limit=2, rules=rules)[0]) == 2
+    assert run(prediction, limit=2, rules=rules)[0].labels.tolist() == [1, 1]
+
+
+def test_parts_beyond_the_image_are_no_detections():
+    logits = torch.full((1, 1, 48, 48), -2.0)
+    logits[0, 0, 40:46, 4:20] = 5.0
+    nothing = output(torch.ones(1, 1, 1), torch.full((1, 1, 4), 0.5), torch.full((1, 1, 24, 24), -5.0))
+    (found,) = postprocess(
+        replace(nothing, prior=PriorMaps(logits, torch.zeros(1, 1))),
+        [(50, 50)],
+        class_names=("a",),
+        image_size=72,
+        padded_size=96,
+        rules=PAPER,
+    )
+    assert len(found) == 0

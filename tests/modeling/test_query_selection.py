@@ -171,6 +171,32 @@ def test_relevance_is_a_scaled_cosine(features: ImageFeatures):
     torch.testing.assert_close(relevance.amax(-1), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_evidence_is_added_to_scores_and_relevance(features: ImageFeatures):
+    module, classes = selection().eval(), prompts()
+    evidence = torch.randn(2, features.memory.shape[1], 3) * 4
+    plain, found = (module(features, classes, VALID, more) for more in (None, evidence))
+    torch.testing.assert_close(found.relevance, plain.relevance + evidence)
+    cosines = (plain.relevance - module.relevance_bias) / module.relevance_scale.exp()
+    scores = (10 * cosines + evidence).amax(-1)
+    scores[:, (centres(features) > VALID - 1e-6).any(1)] = -torch.inf
+    for image in range(2):
+        expected = scores[image].argsort(descending=True)[:10]
+        assert found.indices[image].tolist() == expected.tolist()
+    assert not torch.equal(found.indices, plain.indices)
+    none = module(features, classes, VALID, torch.zeros_like(evidence))
+    assert torch.equal(none.indices, plain.indices)
+
+
+def test_sure_evidence_decides_which_tokens_are_selected(features: ImageFeatures):
+    module = selection().eval()
+    known = torch.tensor([30, 31, 60, 61])
+    evidence = torch.zeros(2, features.memory.shape[1], 3)
+    evidence[0, known, 1] = evidence[1, known + 5, 2] = 1000.0
+    chosen = module(features, prompts(), 1.0, evidence).indices
+    assert set(chosen[0, :4].tolist()) == set(known.tolist())
+    assert set(chosen[1, :4].tolist()) == set((known + 5).tolist())
+
+
 def test_learned_queries_ignore_image_and_prompt(features: ImageFeatures):
     module = LearnedQueries(WIDTH, queries=7)
     chosen = module(features, prompts(), VALID)

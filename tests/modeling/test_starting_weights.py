@@ -70,4 +70,7 @@ def test_files_that_do_not_fit_change_nothing(small_model: Make, tmp_path: Path)
     refused(r"none of its tensors \(conv1.weight, ...\).*unispector weights convert")
     torch.save(good, file)
     refused("no readable safetensors")
+    file = tmp_path / "weights.pth"
+    torch.save(good, file)
+    refused("names of no known layout")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -56,6 +56,20 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(job, tmp_path)
     assert not equal(weights(job), initial_model(job).state_dict())
 
 
+def test_checkpointed_activations_change_nothing_but_memory(job, tmp_path):
+    config = job.config
+    saving = config.model_copy(
+        update={"train": config.train.model_copy(update={"activation_checkpointing": True})}
+    )
+    apart = replace(job, config=saving, model_directory=tmp_path / "other", work_directory=tmp_path / "work")
+    for each in (job, apart):
+        train(each, "", WorkerGroup(), lambda step, metrics: None)
+    one, other = weights(job), weights(apart)
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_the_saved_model_tells_where_it_comes_from(job):
     fingerprint = train(job, "0123", WorkerGroup(), lambda step, metrics: None)
     saved = load_model(job.model_directory)

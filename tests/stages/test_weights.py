@@ -299,6 +299,9 @@ def test_mobile_sam_fills_the_whole_tiny_vit(mobile_sam, tmp_path, capsys):
 
     config = BackboneConfig(name="tiny_vit_5m_224", weights=str(out), frozen=True)
     module = build_backbone(config, 256)
+    # The published file itself will do as well.
+    straight = build_backbone(config.model_copy(update={"weights": str(file)}), 256).state_dict()
+    assert all(torch.equal(value, straight[name]) for name, value in module.state_dict().items())
     images = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
     with torch.no_grad():
         assert [tuple(m.shape[1:]) for m in module(images)] == [

@@ -91,7 +91,7 @@ LAYER = {"classification", "box", "giou", "mask", "dice"}
 SPEED = {"speed/images_per_second", "speed/seconds_per_step", "speed/data_share", "memory/peak_mib"}
 FIGURES = {
     *(f"loss_{group}/{term}" for group in ("first", "last", "denoising") for term in LAYER),
-    *(f"loss/{term}" for term in ("total", "denoising", "contrastive", "relevance")),
+    *(f"loss/{term}" for term in ("total", "denoising", "contrastive", "relevance", "prior")),
     *("gradient/norm", "rate/learning", "rate/backbone", "prompt/angle_within", "prompt/angle_between"),
 }
 QUERIES = {"query/coverage", "query/levels"}
@@ -303,10 +303,12 @@ def truth(batch: Batch) -> Annotations:
 def box_ap50(model: UniSpectorModel, batch: Batch) -> float:
     """Box AP50 in percent, every class prompted by the mean of its instances."""
     features = model.eval().encode_images(batch.images)
-    embeddings = model.encode_prompts(features, batch.prompts)
-    prompts = torch.stack([embeddings[batch.prompts.labels == label].mean(0) for label in (0, 1)])
+    encoded = model.encode_prompts(features, batch.prompts)
+    members = batch.prompts.labels == torch.tensor([[0], [1]])
+    means = members / members.sum(1, keepdim=True) @ encoded.embeddings
+    prompts = model.class_prompts(means[None], encoded.memory, members[None])
     detections = postprocess(
-        model.detect(features, prompts[None]),
+        model.detect(features, prompts),
         batch.original_hw,
         class_names=("rectangle", "ellipse"),
         image_size=model.image_size,

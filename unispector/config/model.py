@@ -14,7 +14,8 @@ class BackboneConfig(Section):
         name: any timm model that supports `features_only` with strides 4, 8, 16 and 32.
         weights: `packaged` = ImageNet weights of an installed package (EfficientNet-Lite0, 1 and 2; the
             first comes with the project), `hub` = timm's pretrained ones (needs a network), `none` =
-            random, else the path of a safetensors file, such as `unispector weights convert` writes.
+            random, else the path of a safetensors file, such as `unispector weights convert` writes, or
+            of a published checkpoint that it reads (`mobile_sam.pt` for `tiny_vit_5m_224`).
         frozen: keep the weights as they are (batch norms use their stored statistics).
         drop_path: stochastic depth rate while training.
     """

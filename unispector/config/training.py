@@ -65,7 +65,8 @@ class TrainConfig(Section):
 
     Attributes:
         start: directory of a saved model of the same sizes whose weights training starts from, or a
-            safetensors file, which gives what fits; None = backbone weights and random ones.
+            safetensors file or published checkpoint, which gives what fits; None = no more than the
+            backbone's weights.
         steps: optimiser steps.
         batch_size: images per step over all workers.
         images_per_class: images of one class that go into a batch together.
@@ -75,6 +76,8 @@ class TrainConfig(Section):
         warmup_steps: linear warm-up, then linear decay to 0.
         clip_norm: largest global L2 norm of the gradient.
         precision: `bf16` autocasts where the device gains, `fp32` never.
+        activation_checkpointing: compute the activations of the backbone and the encoder a second time
+            instead of keeping them: the same gradients in less memory and more time.
         processes: training processes of one model (Ray Train workers), each on its slice of the batch.
         workers: data loading processes per training process.
         checkpoint_every: steps between checkpoints.
@@ -97,6 +100,7 @@ class TrainConfig(Section):
     warmup_steps: int = Field(default=50, ge=0)
     clip_norm: float = Field(default=0.1, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
     processes: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)

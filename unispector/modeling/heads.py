@@ -45,7 +45,11 @@ class PredictionHeads(nn.Module):
             mask_features: [B, D, h, w].
         """
         queries, prompts = norm(queries), norm(prompts)
-        logits = (queries @ self.classes) @ (prompts @ self.classes).transpose(1, 2)
+        # A class logit sums twice the width of products and is not normalised: too much for bf16's eight bits.
+        with torch.autocast(queries.device.type, enabled=False):
+            precise = torch.promote_types(queries.dtype, torch.float32)
+            rows, columns = (tokens.to(precise) @ self.classes for tokens in (queries, prompts))
+            logits = rows @ columns.transpose(1, 2)
         if self.class_bias is not None:
             logits = logits + self.class_bias
         return LayerPrediction(

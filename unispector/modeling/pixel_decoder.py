@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unispector.modeling.deformable_attention import DeformableAttention
 from unispector.modeling.layers import FeedForward, xavier_uniform
@@ -67,6 +68,7 @@ class PixelDecoder(nn.Module):
         self.projections = nn.ModuleList(_projection(c, width) for c in rest)
         self.projections.append(_projection(rest[-1], width, kernel=3, stride=2))
         self.layers = nn.ModuleList(EncoderLayer(width, heads, points, feedforward) for _ in range(layers))
+        self.checkpointing = False  # keep a layer's input only and compute the layer again for its gradient
         self.level_embed = nn.Parameter(torch.empty(LEVELS, width))
         self.lateral = nn.Sequential(nn.Conv2d(stride4, width, 1, bias=False), nn.GroupNorm(GROUPS, width))
         self.output = nn.Sequential(
@@ -105,8 +107,10 @@ class PixelDecoder(nn.Module):
             [encode_map(h, w, width, device) + self.level_embed[i] for i, (h, w) in enumerate(level_hw)]
         )
         references = token_centres(level_hw, device)[None]
+        again = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
-            tokens = layer(tokens, positions, references, level_hw)
+            given = (tokens, positions, references, level_hw)
+            tokens = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
         per_level = tokens.split([h * w for h, w in level_hw], dim=1)
         fine = per_level[0].transpose(1, 2).unflatten(2, level_hw[0])
         lateral = self.lateral(stride4)

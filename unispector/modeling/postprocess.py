@@ -64,11 +64,12 @@ def postprocess(
         B detections, best first; a detection whose mask is empty is dropped.
     """
     prediction = output.layers[-1]
+    masks = prediction.masks
     probabilities = prediction.logits.float().sigmoid().flatten(1)
     orders = probabilities.argsort(dim=1, descending=True, stable=True)[:, :limit]
     found = []
     for row, hw in enumerate(original_hw):
-        candidates = [_of_queries(prediction, row, orders[row], hw, (image_size, padded_size), rules)]
+        candidates = [_of_queries(prediction, masks, row, orders[row], hw, (image_size, padded_size), rules)]
         if output.prior is not None:
             logits, presence = output.prior.logits[row], output.prior.presence[row]
             candidates.append(_of_prior(logits, presence, hw, image_size / padded_size))
@@ -88,14 +89,15 @@ class _Candidates:
 
 def _of_queries(
     prediction: LayerPrediction,
+    logits: Tensor,
     row: int,
     order: Tensor,
     hw: tuple[int, int],
     frame: tuple[int, int],
     rules: Rules,
 ) -> _Candidates:
-    """The (query, class) pairs `order` of one image, most probable first."""
-    boxes, masks = prediction.boxes[row].float().cpu(), prediction.masks[row].float().cpu()
+    """The (query, class) pairs `order` of one image, most probable first; `logits` are all images' masks."""
+    boxes, masks = prediction.boxes[row].float().cpu(), logits[row].cpu()
     probabilities = prediction.logits[row].float().sigmoid().flatten().cpu()[order.cpu()]
     classes = prediction.logits.shape[-1]
     query, label = order.cpu().numpy() // classes, order.cpu() % classes

@@ -18,7 +18,7 @@ from unispector.modeling.layers import MLP
 from unispector.structures import PriorFeatures, PriorMaps, PriorPrompts, PromptMemory, VisualPrompts
 
 LEVELS = 2  # strides 8 and 16, each with the next coarser one beside it
-INSIDE, OUTSIDE = (64, 32), (128, 64)  # cells kept of a region and of its surroundings, per level
+INSIDE, OUTSIDE = (64, 32), (256, 128)  # cells kept of a region and of its surroundings, per level
 PATCH = 4  # side of the pixel patches that thin defects are seen by
 CHANNELS = 7
 NORMALISED = 5  # the channel that the untrained mask is read from
@@ -45,7 +45,7 @@ class SimilarityPrior(nn.Module):
         self.mask = nn.Conv2d(width, 4, 3, padding=1)
         self.presence = MLP((3 * width, width, 1), zero=True)
         self.steepness = nn.Parameter(torch.tensor(4.0))
-        self.offset = nn.Parameter(torch.tensor(0.7))
+        self.offset = nn.Parameter(torch.tensor(0.85))
         nn.init.zeros_(self.mask.weight)
         nn.init.zeros_(self.mask.bias)  # type: ignore[arg-type]
 
@@ -86,9 +86,11 @@ class SimilarityPrior(nn.Module):
             hw = (level.shape[-2], level.shape[-1])
             share = F.adaptive_avg_pool2d(rois, hw).flatten(1)
             taken = F.adaptive_max_pool2d(marked, hw).flatten(1)[image]
+            around = _spread(cells, taken == 0, most_outside)
             # Half covered or more; of a region too small for that, the cell it covers most.
-            inside.append(_spread(cells, share >= share.amax(1, keepdim=True).clamp(max=0.5), most_inside))
-            outside.append(_spread(cells, taken == 0, most_outside))
+            covered = share >= share.amax(1, keepdim=True).clamp(max=0.5)
+            inside.append(_spread(cells, _distinctive(cells, covered, around), most_inside))
+            outside.append(around)
         return PromptMemory(inside=tuple(inside), outside=tuple(outside))
 
     @torch.no_grad()
@@ -256,6 +258,19 @@ def _local_mean(x: Tensor) -> Tensor:
 
 def _resized(x: Tensor, hw: Sequence[int]) -> Tensor:
     return F.interpolate(x, tuple(hw), mode="bilinear", align_corners=False)
+
+
+def _distinctive(cells: Tensor, covered: Tensor, around: Tensor) -> Tensor:
+    """The half of each region's cells that is least like its surroundings: a box holds more than the defect.
+
+    Args:
+        cells: [N, T, D].
+        covered: [N, T] bool, at least one a row.
+        around: [N, m, D].
+    """
+    alike = (cells @ around.transpose(1, 2)).amax(2)
+    rank = alike.masked_fill(~covered, torch.inf).argsort(1).argsort(1)
+    return covered & (2 * rank < covered.sum(1, keepdim=True))
 
 
 def _spread(cells: Tensor, wanted: Tensor, count: int) -> Tensor:

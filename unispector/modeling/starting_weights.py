@@ -10,6 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unispector.errors import CheckpointError
+from unispector.modeling.official_weights import map_official, read_checkpoint
+
+PUBLISHED = (".pt", ".pth")  # of torch.save
+FILES = (".safetensors", *PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,16 @@ def match_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], origin
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a file of weights under this project's names, or a published checkpoint, renamed.
+
+    Args:
+        path: safetensors file, or a `.pt` or `.pth` of a layout that `map_official` knows.
 
     Raises:
         CheckpointError: it is absent, damaged, or of another format.
     """
+    if path.suffix in PUBLISHED:
+        return map_official(read_checkpoint(path), str(path)).tensors
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -107,7 +116,7 @@ def load_starting_weights(model: nn.Module, path: Path) -> WeightReport:
 
     Args:
         model: changed in place.
-        path: safetensors file under this model's names, such as `unispector weights convert` writes.
+        path: as `read_weights`.
 
     Raises:
         CheckpointError: the file cannot be read, a tensor has another shape than the model's of that

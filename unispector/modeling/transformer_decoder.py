@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from unispector.modeling.deformable_attention import DeformableAttention
@@ -102,6 +103,14 @@ class TransformerDecoder(nn.Module):
             positions = self.position(encode_boxes(fixed, self.width // 2))
             tokens = layer(tokens, positions, fixed, blocked, features)
             normed = self.norm(tokens)
-            states.append(DecoderState(normed, (self.box(normed) + inverse_sigmoid(boxes)).sigmoid()))
-            boxes = (self.box(tokens) + inverse_sigmoid(fixed)).sigmoid()
+            states.append(DecoderState(normed, self._moved(boxes, normed)))
+            boxes = self._moved(fixed, tokens)
         return states
+
+    def _moved(self, boxes: Tensor, tokens: Tensor) -> Tensor:
+        """Boxes [N, L, 4] moved by the box head."""
+        # Not in bf16, where a step of a box's logit is half a pixel at 736.
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+            out: Tensor = (self.box(tokens) + inverse_sigmoid(boxes)).sigmoid()
+            return out

@@ -18,9 +18,10 @@ from unispector.data.loading import EpisodeSampler, training_batches
 from unispector.data.transforms import Augmentation
 from unispector.errors import CheckpointError, TrainingError
 from unispector.losses.criterion import Criterion, LossWeights
+from unispector.modeling.activation_checkpointing import checkpoint_activations
 from unispector.modeling.build import build_model
 from unispector.modeling.saved_model import load_model, save_model
-from unispector.modeling.starting_weights import load_starting_weights
+from unispector.modeling.starting_weights import FILES, load_starting_weights
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.stages.training_pictures import FOLDER, TrainingPictures
 from unispector.structures import Batch
@@ -96,6 +97,8 @@ def train(
         torch.set_num_threads(recipe.threads)
     device = torch.device("cuda", group.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     model = initial_model(job).to(device).train()
+    if recipe.activation_checkpointing:
+        checkpoint_activations(model)
     optimiser = build_optimiser(
         model,
         learning_rate=recipe.learning_rate,
@@ -141,7 +144,7 @@ def initial_model(job: TrainingJob) -> UniSpectorModel:
         CheckpointError: `job.start` is neither a model nor a file of weights, or one of other sizes.
     """
     config = job.config
-    if job.start is not None and job.start.suffix != ".safetensors":
+    if job.start is not None and job.start.suffix not in FILES:
         saved = load_model(job.start)
         if saved.config.model != config.model:
             raise CheckpointError(

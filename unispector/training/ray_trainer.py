@@ -117,7 +117,7 @@ def cluster(cpus: int) -> Iterator[None]:
     """
     import ray
 
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES}
     _refuse_silence(address)
     # The dashboard stays at its default: without it Ray Train complains once a second.
@@ -324,8 +324,9 @@ def _explained(job: Job, error: Exception) -> TrainingError:
     if mistake := next((each for each in failures if isinstance(each, UniSpectorError)), None):
         return TrainingError(f"{job.name}: {mistake}")
     said = str(next(iter(failures), error)).strip().splitlines() or [type(error).__name__]
+    reason = said[-1].partition(". ")[0].removesuffix(".")  # Ray goes on with general advice
     return WorkerLostError(
-        f"{job.name}: a training process was lost ({said[-1]}); started again it goes on from its checkpoint"
+        f"{job.name}: a training process was lost ({reason}); started again it goes on from its checkpoint"
     )
 
 
