@@ -6,9 +6,9 @@ P padded side (S rounded up to a multiple of 32).
 Boxes are normalised `cxcywh` in the padded frame unless a name says otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,15 +19,24 @@ class Movable:
     """A dataclass of tensors (and nested ones) that moves between devices as a whole."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Copy with every tensor on `device`."""
-        return type(self)(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+        """Copy with every tensor on `device`; nothing waits for a tensor that comes from pinned memory."""
+        moved: Self = _changed(self, lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+        return moved
+
+    def pin_memory(self) -> Self:
+        """Copy in pinned memory, from which a GPU fetches by itself; a data loader calls this."""
+        pinned: Self = _changed(self, Tensor.pin_memory)
+        return pinned
 
 
-def _moved(value: object, device: torch.device | str) -> object:
-    if isinstance(value, Tensor | Movable):
-        return value.to(device)
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with every tensor in it changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Movable):
+        return type(value)(**{f.name: _changed(getattr(value, f.name), change) for f in fields(value)})
     if isinstance(value, tuple) and value and isinstance(value[0], Tensor | Movable):
-        return tuple(item.to(device) for item in value)
+        return tuple(_changed(item, change) for item in value)
     return value
 
 
@@ -296,14 +305,14 @@ class LayerPrediction(Movable):
             [M, P/4, P/4] float32 logits.
         """
         features = self.mask_features.float()
-        image = queries // self.kernels.shape[1]
+        image = queries // (self.kernels.shape[:2].numel() // len(features))
         counts = torch.bincount(image, minlength=len(features))
         place = torch.arange(len(queries), device=queries.device) - (counts.cumsum(0) - counts)[image]
         # A product for every image, with as many rows as the image that needs most.
         kernels = self.kernels.new_zeros(len(features), int(counts.max()), features.shape[1]).float()
         chosen = self.kernels.flatten(0, 1).index_select(0, queries).float()
-        maps = kernels.index_put((image, place), chosen) @ features.flatten(2)
-        return maps[image, place].unflatten(1, features.shape[2:])
+        maps: Tensor = kernels.index_put((image, place), chosen) @ features.flatten(2)
+        return maps[image, place].view(-1, *features.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -205,3 +205,12 @@ def test_evaluation_goes_through_all_images_in_order(dataset, batch_size):
     assert [image_id for batch in batches for image_id in batch.image_ids] == list(range(1, 13))
     assert all(len(batch.image_ids) == batch_size for batch in batches[:-1])
     assert_equal(batches[0], collate([dataset.sample(index) for index in range(min(batch_size, 12))]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_loaded_batches_lie_in_pinned_memory(dataset, sampler):
+    (batch,) = training_batches(dataset, sampler, 0, 1, workers=1)
+    for tensor in (batch.images, batch.prompts.roi_masks, *(target.masks for target in batch.targets)):
+        assert tensor.is_pinned()
+    assert torch.equal(batch.to("cuda").images.cpu(), batch.images)

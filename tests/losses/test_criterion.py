@@ -90,7 +90,9 @@ def fill(layer: LayerPrediction, image: int, query: int, targets: Targets, insta
     layer.logits[image, query] = -20
     layer.logits[image, query, targets.labels[instance]] = 20
     layer.boxes[image, query] = targets.boxes[instance]
-    layer.mask_features[image, query] = functional.avg_pool2d(targets.masks[instance].float()[None], 4)[0] * 40 - 20
+    layer.mask_features[image, query] = (
+        functional.avg_pool2d(targets.masks[instance].float()[None], 4)[0] * 40 - 20
+    )
 
 
 def blocks(targets: Targets) -> Targets:

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from unispector.config import BackboneConfig, ModelConfig
-from unispector.modeling.activation_checkpointing import checkpoint_activations
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import VisualPrompts
 
 MakeModel = Callable[..., UniSpectorModel]
 BACKBONES = {
     "convolutions": BackboneConfig(name="test_efficientnet", weights="none", frozen=False, drop_path=0.3),
-    "windows": BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False, drop_path=0.3),
+    "windows": BackboneConfig(
+        name="swin_tiny_patch4_window7_224", weights="none", frozen=False, drop_path=0.3
+    ),
     "frozen": BackboneConfig(name="test_efficientnet", weights="none", frozen=True),
 }
 
@@ -43,7 +44,7 @@ def test_loss_and_gradients_are_the_same(
     runs = []
     for layer in model.pixel_decoder.layers:
         layer.register_forward_pre_hook(lambda *_: runs.append(1))
-    checkpoint_activations(model)
+    model.checkpoint_activations()
     same_loss, found = gradients(model, regions)
     assert len(runs) == 2 * len(model.pixel_decoder.layers)  # once more for the gradient
     assert torch.equal(loss, same_loss)
@@ -69,14 +70,14 @@ def test_less_is_kept(small_model: MakeModel, draw_regions: Callable[..., Visual
 
     model = small_model().train()
     before = kept(model)
-    checkpoint_activations(model)
+    model.checkpoint_activations()
     assert kept(model) < 0.5 * before
 
 
 @torch.no_grad()
 def test_without_gradients_nothing_is_computed_twice(small_model: MakeModel):
     model, runs = small_model(), []
-    checkpoint_activations(model)
+    model.checkpoint_activations()
     model.pixel_decoder.layers[0].register_forward_pre_hook(lambda *_: runs.append(1))
     model.encode_images(torch.zeros(1, 3, 72, 72, dtype=torch.uint8))
     assert len(runs) == 1

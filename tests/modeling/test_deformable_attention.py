@@ -95,9 +95,7 @@ def test_gradients(form: Form):
     sizes = torch.tensor([[w, h] for h, w in levels], dtype=torch.float64)
     locations = (cells / sizes[:, None]).view(1, 1, 1, 2, 2, 2).requires_grad_()
     weights = torch.rand(1, 1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda v, at, w: form(v, levels, at, w), (values, locations, weights)
-    )
+    assert torch.autograd.gradcheck(lambda v, at, w: form(v, levels, at, w), (values, locations, weights))
 
 
 def attend_slowly(module: DeformableAttention, queries: Tensor, references: Tensor, memory: Tensor) -> Tensor:

@@ -73,3 +73,5 @@ def test_masks_of_alternative_prompts_share_the_features_of_their_image():
     for row in range(4):
         expected = torch.einsum("qd,dhw->qhw", kernels[row], features[row // 2])
         torch.testing.assert_close(prediction.masks[row], expected)
+    chosen = torch.tensor([1, 4, 11])
+    torch.testing.assert_close(prediction.masks_of(chosen), prediction.masks.flatten(0, 1)[chosen])

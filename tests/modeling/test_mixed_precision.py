@@ -92,7 +92,13 @@ def test_a_step_has_finite_gradients_in_float32(small_model, step):
 @torch.no_grad()
 def test_class_logits_are_float32():
     heads, norm = PredictionHeads(8, class_bias=True), nn.LayerNorm(8)
-    arguments = (norm, torch.randn(2, 3, 8), torch.randn(2, 4, 8), torch.rand(2, 3, 4), torch.randn(2, 8, 2, 2))
+    arguments = (
+        norm,
+        torch.randn(2, 3, 8),
+        torch.randn(2, 4, 8),
+        torch.rand(2, 3, 4),
+        torch.randn(2, 8, 2, 2),
+    )
     expected = heads(*arguments)
     with mixed():
         found = heads(*arguments)

@@ -1,6 +1,6 @@
 """The similarity prior against slow loops, and on planted patches that only features tell apart."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -173,74 +173,95 @@ def test_each_prompt_is_judged_by_the_others_of_its_class(untrained: SimilarityP
 # Memory
 
 
-def numbered(prior: SimilarityPrior) -> PriorFeatures:
-    """Two pictures whose cells bear, as feature, (picture, row, column, 1) of their centre in pixels."""
+def scattered(prior: SimilarityPrior) -> PriorFeatures:
+    """Two pictures in which no two cells are alike."""
     features = described(prior, torch.zeros(2, PADDED, PADDED, dtype=torch.bool))
-    levels = []
-    for level in features.levels:
-        side = level.shape[-1]
-        centre = (torch.arange(side) + 0.5) * (PADDED / side)
-        rows, columns = torch.meshgrid(centre, centre, indexing="ij")
-        own = [torch.stack((torch.full_like(rows, n), rows, columns, torch.ones_like(rows))) for n in (0, 1)]
-        levels.append(torch.stack(own))
+    sides = [level.shape[-1] for level in features.levels]
+    levels = [unit(2, side, side, 8, seed=side).permute(0, 3, 1, 2) for side in sides]
     return replace(features, levels=tuple(levels))
 
 
-def kept(memory: PromptMemory, region: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Per level its stride in pixels, and what is kept inside and outside of a region."""
-    for (inside, outside), stride in zip(memory.levels, (8, 16), strict=True):
-        yield stride, inside[region], outside[region]
+def places(cells: Tensor, level: Tensor) -> list[tuple[int, int, int]]:
+    """Picture, row and column that each of the cells [m, D] is the feature of."""
+    flat = level.permute(0, 2, 3, 1).reshape(-1, cells.shape[1])
+    best = (cells @ flat.T).max(1)
+    assert best.values.tolist() == pytest.approx([1] * len(cells), abs=1e-5)
+    return [tuple(int(n) for n in np.unravel_index(i, (2, *level.shape[2:]))) for i in best.indices.tolist()]
 
 
-def covered_share(mask: Tensor, cell: Tensor, stride: int) -> float:
-    top, left = (int(centre - stride / 2) for centre in cell[1:3].tolist())
-    return mask[top : top + stride, left : left + stride].float().mean().item()
+def shares(mask: Tensor, side: int) -> dict[tuple[int, int], float]:
+    """How much of each cell a mask covers."""
+    size = PADDED // side
+    return {
+        (y, x): mask[y * size : (y + 1) * size, x * size : (x + 1) * size].float().mean().item()
+        for y, x in np.ndindex(side, side)
+    }
 
 
 def test_cells_are_kept_where_they_belong(untrained: SimilarityPrior):
     first, second, third = box(5, 9, 61, 47), box(70, 40, 110, 128), box(0, 0, 33, 35)
-    memory = untrained.remember(numbered(untrained), regions(first, second, third, images=[1, 1, 0]))
+    features = scattered(untrained)
+    memory = untrained.remember(features, regions(first, second, third, images=[1, 1, 0]))
     assert len(memory) == 3
     together = {0: third, 1: first | second}
-    for number, (mask, image) in enumerate(((first, 1), (second, 1), (third, 0))):
-        for stride, inside, outside in kept(memory, number):
-            assert (inside[:, 3] == 1).all()
-            assert (inside[:, 0] == image).all()
-            assert (outside[:, 0] == image).all()
-            assert all(covered_share(mask, cell, stride) >= 0.5 for cell in inside)
-            assert all(covered_share(together[image], cell, stride) == 0 for cell in outside)
-            # Evenly through the region and through its surroundings: from one end to the other.
-            rows = mask.nonzero()[:, 0]
-            assert inside[:, 1].min() < rows.min() + 2 * stride
-            assert inside[:, 1].max() > rows.max() - 2 * stride
-            assert outside[:, 1].max() - outside[:, 1].min() > PADDED / 2
+    for level, (inside, outside) in zip(features.levels, memory.levels, strict=True):
+        side = level.shape[-1]
+        for number, (mask, image) in enumerate(((first, 1), (second, 1), (third, 0))):
+            around = places(outside[number], level)
+            free = {cell for cell, share in shares(together[image], side).items() if share == 0}
+            assert {(y, x) for _, y, x in around} <= free
+            # Evenly: from one end of the picture to the other, and no cell twice while others are left out.
+            assert len(set(around)) == min(len(around), len(free))
+            assert max(y for _, y, _ in around) - min(y for _, y, _ in around) > side / 2
+            # Inside, the half that is least like what is kept of the surroundings.
+            covered = [cell for cell, share in shares(mask, side).items() if share >= 0.5]
+            alike = {(y, x): float((outside[number] @ level[image, :, y, x]).max()) for y, x in covered}
+            half = sorted(covered, key=lambda cell: alike[cell])[: -(-len(covered) // 2)]
+            within = places(inside[number], level)
+            assert {(y, x) for _, y, x in within} <= set(half)
+            assert len(set(within)) == min(len(within), len(half))
+            assert {n for n, _, _ in around + within} == {image}
+
+
+def test_a_box_is_remembered_by_what_differs_from_its_surroundings(untrained: SimilarityPrior):
+    """A defect that fills two thirds of its box: nothing of the rest is kept inside."""
+    patch, marked = box(32, 32, 96, 96), box(32, 32, 96, 128)
+    features = described(untrained, patch[None], seed=1)
+    memory = untrained.remember(features, regions(marked, images=[0]))
+    for level, (inside, outside) in zip(features.levels, memory.levels, strict=True):
+        on = level[0, :, level.shape[-1] // 2, level.shape[-1] // 2]
+        assert (inside[0] @ on).min() > 0.7
+        assert (outside[0] @ on).max() < 0.5
 
 
 def test_few_cells_are_all_kept_and_equally_often(untrained: SimilarityPrior):
-    mask = box(16, 32, 48, 64)  # 4 x 4 cells of stride 8, 2 x 2 of stride 16
-    memory = untrained.remember(numbered(untrained), regions(mask, images=[0]))
-    for stride, inside, _ in kept(memory, 0):
-        cells, counts = inside.unique(dim=0, return_counts=True)
-        assert len(cells) == (32 // stride) ** 2
-        assert (counts == len(inside) // len(cells)).all()
+    features, mask = scattered(untrained), box(16, 32, 48, 64)
+    memory = untrained.remember(features, regions(mask, images=[0]))
+    for level, (inside, _) in zip(features.levels, memory.levels, strict=True):
+        within = places(inside[0], level)
+        half = (32 * level.shape[-1] // PADDED) ** 2 // 2
+        assert len(set(within)) == half
+        assert {within.count(cell) for cell in within} == {len(within) // half}
 
 
 def test_a_region_of_one_pixel_keeps_the_cell_it_lies_in(untrained: SimilarityPrior):
-    memory = untrained.remember(numbered(untrained), regions(box(37, 90, 38, 91), images=[1]))
-    for stride, inside, outside in kept(memory, 0):
-        own = [1.0, (37 // stride + 0.5) * stride, (90 // stride + 0.5) * stride, 1.0]
-        assert inside.tolist() == [own] * len(inside)
-        assert (outside[:, 3] == 1).all()
+    features = scattered(untrained)
+    memory = untrained.remember(features, regions(box(37, 90, 38, 91), images=[1]))
+    for level, (inside, outside) in zip(features.levels, memory.levels, strict=True):
+        size = PADDED // level.shape[-1]
+        own = (1, 37 // size, 90 // size)
+        assert set(places(inside[0], level)) == {own}
+        assert own not in places(outside[0], level)
 
 
 def test_a_region_that_covers_all_has_no_surroundings(untrained: SimilarityPrior):
-    memory = untrained.remember(
-        numbered(untrained), regions(box(0, 0, PADDED, PADDED), box(8, 8, 40, 40), images=[0, 1])
-    )
-    for _, inside, outside in kept(memory, 0):
-        assert (inside[:, 3] == 1).all()
-        assert not outside.any()
-    assert all(outside.any() for _, _, outside in kept(memory, 1))
+    features = scattered(untrained)
+    everywhere, somewhere = box(0, 0, PADDED, PADDED), box(8, 8, 40, 40)
+    memory = untrained.remember(features, regions(everywhere, somewhere, images=[0, 1]))
+    for level, (inside, outside) in zip(features.levels, memory.levels, strict=True):
+        assert {n for n, _, _ in places(inside[0], level)} == {0}
+        assert not outside[0].any()
+        assert outside[1].any()
 
 
 def test_no_regions_no_memory(untrained: SimilarityPrior):
@@ -297,9 +318,9 @@ def found_maps(
 
 @pytest.mark.parametrize("prompts", [1, 3])
 def test_untrained_it_finds_a_marked_patch_in_another_picture(untrained: SimilarityPrior, prompts: int):
-    places = [box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 64, 128)][:prompts]
-    marked = described(untrained, torch.stack(places), seed=1)
-    memory = untrained.remember(marked, regions(*places, images=list(range(prompts))))
+    patches = [box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 64, 128)][:prompts]
+    marked = described(untrained, torch.stack(patches), seed=1)
+    memory = untrained.remember(marked, regions(*patches, images=list(range(prompts))))
     there = box(64, 64, 128, 128)
     target = described(untrained, torch.stack([there, torch.zeros_like(there)]), seed=2)
     members = torch.ones(2, 1, prompts, dtype=torch.bool)
@@ -314,9 +335,9 @@ def test_untrained_it_finds_a_marked_patch_in_another_picture(untrained: Similar
 
 
 def test_rows_are_images_with_sets_of_prompts_one_by_one(prior: SimilarityPrior):
-    places = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 50, 128), box(9, 9, 30, 20)])
-    memory = prior.remember(described(prior, places, seed=1), regions(*places, images=[0, 1, 2, 3]))
-    target = described(prior, places[[1, 3]], seed=2)
+    patches = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 50, 128), box(9, 9, 30, 20)])
+    memory = prior.remember(described(prior, patches, seed=1), regions(*patches, images=[0, 1, 2, 3]))
+    target = described(prior, patches[[1, 3]], seed=2)
     members = some_members(3, 2, 4)
     together = found_maps(prior, target, memory, members.repeat(2, 1, 1))
     assert together.logits.shape == (6, 2, PADDED // 2, PADDED // 2)
@@ -334,9 +355,9 @@ def test_rows_are_images_with_sets_of_prompts_one_by_one(prior: SimilarityPrior)
 
 
 def test_classes_do_not_see_one_another(prior: SimilarityPrior):
-    places = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 50, 128)])
-    memory = prior.remember(described(prior, places, seed=1), regions(*places, images=[0, 1, 2]))
-    target, members = described(prior, places[:1], seed=2), some_members(1, 3, 3)
+    patches = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64), box(0, 64, 50, 128)])
+    memory = prior.remember(described(prior, patches, seed=1), regions(*patches, images=[0, 1, 2]))
+    target, members = described(prior, patches[:1], seed=2), some_members(1, 3, 3)
     everything = found_maps(prior, target, memory, members)
     order = [2, 0]
     some = found_maps(prior, target, memory, members[:, order])
@@ -358,10 +379,10 @@ def test_nothing_divides_by_zero(prior: SimilarityPrior):
 
 
 def test_float16_memory_is_as_good(prior: SimilarityPrior):
-    places = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64)])
-    memory = prior.remember(described(prior, places, seed=1), regions(*places, images=[0, 1]))
+    patches = torch.stack([box(32, 32, 64, 96), box(64, 0, 128, 64)])
+    memory = prior.remember(described(prior, patches, seed=1), regions(*patches, images=[0, 1]))
     short = PromptMemory(*(tuple(t.half() for t in side) for side in (memory.inside, memory.outside))).float()
-    target, members = described(prior, places, seed=2), torch.ones(2, 1, 2, dtype=torch.bool)
+    target, members = described(prior, patches, seed=2), torch.ones(2, 1, 2, dtype=torch.bool)
     full, rounded = (found_maps(prior, target, m, members).logits for m in (memory, short))
     torch.testing.assert_close(full, rounded, atol=0.05, rtol=0.01)
 

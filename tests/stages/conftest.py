@@ -16,6 +16,7 @@ from unispector.config import (
     EvaluateConfig,
     ModelConfig,
     SetConfig,
+    SimilarityPriorConfig,
     SplitConfig,
     TrainConfig,
 )
@@ -41,8 +42,8 @@ class Benchmark:
     annotations: dict[str, Annotations]
 
 
-def make_model(directory, seed):
-    """A saved detector of the smallest kind with random weights."""
+def make_model(directory, seed, prior):
+    """A saved detector of the smallest kind with random weights, with or without similarity prior."""
     model = ModelConfig(
         image_size=80,
         width=32,
@@ -52,6 +53,7 @@ def make_model(directory, seed):
         feedforward=32,
         queries=10,
         backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
+        similarity_prior=SimilarityPriorConfig(enabled=prior),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -67,14 +69,17 @@ def make_model(directory, seed):
 
 @pytest.fixture(scope="session")
 def sharp_model(tmp_path_factory):
-    """A model whose scores lie so far apart that rounding cannot change their order."""
-    return make_model(tmp_path_factory.mktemp("sharp_model"), seed=3)
+    """A model whose scores lie so far apart that rounding cannot change their order.
+
+    It has no similarity prior, whose view of noise is much the same everywhere.
+    """
+    return make_model(tmp_path_factory.mktemp("sharp_model"), seed=3, prior=False)
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory):
-    """Like `sharp_model`, with other weights."""
-    return make_model(tmp_path_factory.mktemp("other_model"), seed=1)
+    """Like `sharp_model`, with other weights, and with the similarity prior."""
+    return make_model(tmp_path_factory.mktemp("other_model"), seed=1, prior=True)
 
 
 def make_pictures(folder, seed, count):

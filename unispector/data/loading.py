@@ -145,7 +145,11 @@ def training_batches(
             yield collate([dataset.sample(*key) for key in batch_keys])
         return
     loader = DataLoader(
-        _KeyedDataset(dataset.sample), batch_sampler=keys, num_workers=workers, collate_fn=_collated
+        _KeyedDataset(dataset.sample),
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_collated,
+        pin_memory=torch.cuda.is_available(),
     )
     for batch in loader:
         if isinstance(batch, DataError):

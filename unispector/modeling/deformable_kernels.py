@@ -41,7 +41,7 @@ class CompiledSample(torch.autograd.Function):
         return sampled.flatten(2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         """Gradients of values, locations and weights."""
         values, locations, weights = ctx.saved_tensors
         given = values.numpy(), ctx.levels, locations.numpy(), weights.numpy()

@@ -45,7 +45,7 @@ class PredictionHeads(nn.Module):
             mask_features: [B, D, h, w].
         """
         queries, prompts = norm(queries), norm(prompts)
-        # A class logit sums twice the width of products and is not normalised: too much for bf16's eight bits.
+        # A class logit is a long sum and not normalised: too much for the eight bits of bf16.
         with torch.autocast(queries.device.type, enabled=False):
             precise = torch.promote_types(queries.dtype, torch.float32)
             rows, columns = (tokens.to(precise) @ self.classes for tokens in (queries, prompts))

@@ -48,8 +48,7 @@ def postprocess(
 
     The best `limit` (query, class) pairs are kept; a score is the class probability times the mean
     mask probability inside the mask, as in MaskDINO (there taken over pixels, here over the cells of
-    the mask logits). The parts of the similarity prior's masks are further candidates, with the
-    probability that the image shows the class in the class probability's place.
+    the mask logits). The parts of the similarity prior's masks are further candidates.
 
     Args:
         output: predictions for B images.
@@ -120,7 +119,7 @@ def _of_prior(logits: Tensor, presence: Tensor, hw: tuple[int, int], share: floa
     covered = logits.shape[-1] * share
     parts = prior_instances(logits, presence, math.ceil(covered))
     runs = masks_from_logits(parts.logits, parts.windows, covered, hw)
-    scores = torch.from_numpy(parts.presence * runs.quality * (runs.areas > 0))
+    scores = torch.from_numpy(parts.scores * (runs.areas > 0))
     return _Candidates(scores, torch.from_numpy(runs.boxes_xyxy), torch.from_numpy(parts.labels), runs.rle)
 
 

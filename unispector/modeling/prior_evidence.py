@@ -50,8 +50,9 @@ class PriorEvidence(nn.Module):
             maps: of the R images and C classes.
         """
         features = prediction.mask_features
-        prior = F.adaptive_avg_pool2d(maps.logits.detach().float().clamp(-4, 4), features.shape[-2:])
-        # The strongest class is one more mask feature; what a query asks of it, one more number in its kernel.
+        hw = (features.shape[-2], features.shape[-1])
+        prior = F.adaptive_avg_pool2d(maps.logits.detach().float().clamp(-4, 4), hw)
+        # The strongest class is one more mask feature, what a query asks of it one more number in its kernel.
         rows = features.repeat_interleave(len(queries) // len(features), dim=0)
         joined = replace(
             prediction,

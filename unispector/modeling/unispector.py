@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,17 @@ class UniSpectorModel(nn.Module):
         self.padded_size = -(-image_size // 32) * 32
         self.prompt_visible = prompt_visible
         self.denoising, self.box_noise = denoising, box_noise
+
+    def checkpoint_activations(self) -> None:
+        """Let encoder layers and backbone stages keep their inputs only and be computed again for gradients.
+
+        The gradients stay the same. Nothing changes for a frozen backbone, which keeps no activations
+        anyway. Batch norms of a backbone that trains (Swin has none) count each batch twice.
+        """
+        self.pixel_decoder.checkpointing = True
+        if not self.backbone.frozen:
+            network: Any = self.backbone.network
+            network.set_grad_checkpointing()
 
     def encode_images(self, images: Tensor) -> ImageFeatures:
         """Encode images, independently of any prompt.

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,6 @@ from unispector.data.loading import EpisodeSampler, training_batches
 from unispector.data.transforms import Augmentation
 from unispector.errors import CheckpointError, TrainingError
 from unispector.losses.criterion import Criterion, LossWeights
-from unispector.modeling.activation_checkpointing import checkpoint_activations
 from unispector.modeling.build import build_model
 from unispector.modeling.saved_model import load_model, save_model
 from unispector.modeling.starting_weights import FILES, load_starting_weights
@@ -98,7 +98,7 @@ def train(
     device = torch.device("cuda", group.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     model = initial_model(job).to(device).train()
     if recipe.activation_checkpointing:
-        checkpoint_activations(model)
+        model.checkpoint_activations()
     optimiser = build_optimiser(
         model,
         learning_rate=recipe.learning_rate,
@@ -120,7 +120,7 @@ def train(
         if group.rank == 0:
             pictures.draw(step, model, prompts)
 
-    try:
+    with _images_named(annotations, checkpointer):
         fit(
             _parallel(model, group),
             _criterion(config),
@@ -131,8 +131,6 @@ def train(
             Callbacks(report=report, save=save, look=look),
             start=start,
         )
-    except NonFiniteError as error:
-        raise TrainingError(_told(error, annotations, checkpointer)) from error
     save(recipe.steps)
     return save_job(job, model, run_id) if group.rank == 0 else ""
 
@@ -174,16 +172,20 @@ def save_job(job: TrainingJob, model: UniSpectorModel, run_id: str) -> str:
     return save_model(job.model_directory, model, job.config, provenance)
 
 
-def _told(error: NonFiniteError, annotations: Annotations, checkpointer: Checkpointer) -> str:
-    """What went wrong with which images, and what is left to go on from."""
-    files = {image.id: image.file_name for image in annotations.images}
-    last = checkpointer.last_step()
-    kept = "there is no checkpoint yet" if last is None else f"step {last} is kept in {checkpointer.path}"
-    return (
-        f"step {error.step}: {error.term} is not finite, images "
-        f"{', '.join(files[image_id] for image_id in error.image_ids)}; {kept}; "
-        "lower train.learning_rate, or check these images and their annotations"
-    )
+@contextmanager
+def _images_named(annotations: Annotations, checkpointer: Checkpointer) -> Iterator[None]:
+    """Tell of a loss that is not finite by the images' files, and what there is to go on from."""
+    try:
+        yield
+    except NonFiniteError as error:
+        files = {image.id: image.file_name for image in annotations.images}
+        last = checkpointer.last_step()
+        kept = "there is no checkpoint yet" if last is None else f"step {last} is kept in {checkpointer.path}"
+        raise TrainingError(
+            f"step {error.step}: {error.term} is not finite, images "
+            f"{', '.join(files[image_id] for image_id in error.image_ids)}; {kept}; "
+            "lower train.learning_rate, or check these images and their annotations"
+        ) from error
 
 
 def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, start: int) -> Iterator[Batch]:

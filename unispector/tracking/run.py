@@ -8,6 +8,7 @@ import re
 import shlex
 import sqlite3
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -322,6 +323,8 @@ class TrackingStore:
                 # Its own patience with a server that does not answer is minutes for every request.
                 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
                 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+                os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+                logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
                 if self._server is None:
                     (self.root / "artifacts").mkdir(parents=True, exist_ok=True)
                     # Where this fails MLflow would try again for most of an hour.
@@ -386,8 +389,8 @@ def _json_value(value: object) -> object:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, its line breaks taken out."""
-    return " ".join(str(error).split())
+    """What an exception says, in one line of bearable length."""
+    return textwrap.shorten(str(error), 300, placeholder="...")
 
 
 def _shortest(path: Path) -> str:

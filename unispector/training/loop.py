@@ -126,7 +126,8 @@ def fit(
             rates = {f"rate/{group['rate']}": group["lr"] for group in optimiser.param_groups}
             callbacks.report(done, {**monitor.report(), **rates})
         if done % recipe.save_every == 0 and done < recipe.steps:
-            callbacks.save(done)
+            with monitor.apart():
+                callbacks.save(done)
 
 
 @dataclass(frozen=True)
