@@ -17,9 +17,9 @@ DETECT_HELP = """Find the prompted defects on pictures.
 
 \b
 One marked picture:
-  unispector detect photos/ --prompt bad.png --box 120,80,40,24 --model MODEL --out found
+  unispector detect photos/ --prompt bad.png --box 120,80,40,24 --out found
 Two defects, one of them marked twice:
-  unispector detect photos/ --model MODEL --out found \\
+  unispector detect photos/ --out found \\
     --prompt a.png --box 120,80,40,24 --label crack \\
     --prompt a.png --box 300,12,25,60 --label crack \\
     --prompt b.png --box 64,64,20,20  --label hole
@@ -30,8 +30,8 @@ annotations carry boxes, masks and scores (those of at least 0.05)."""
 _BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed any more.
 
 \b
-  unispector prompts build --annotations prompts.json --images photos --model MODEL --out bank.safetensors
-  unispector detect line3/ --bank bank.safetensors --model MODEL --out found
+  unispector prompts build --annotations prompts.json --images photos --out bank.safetensors
+  unispector detect line3/ --bank bank.safetensors --out found
 
 A bank works only with the model that made it."""
 
@@ -66,7 +66,10 @@ class Roi(StrEnum):
 
 Model = Annotated[
     str,
-    typer.Option(help="Folder with model.safetensors and config.json, or an MLflow run id.", metavar="MODEL"),
+    typer.Option(
+        help="`shipped` in the package, a folder with model.safetensors and config.json, or an MLflow run id.",
+        metavar="MODEL",
+    ),
 ]
 Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
@@ -76,8 +79,8 @@ def detect(
     targets: Annotated[
         list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="TARGET")
     ],
-    model: Model,
     out: Annotated[Path, typer.Option(help="Folder to write detections.json and pictures/ to.")],
+    model: Model = "shipped",
     prompt: Annotated[
         list[Path] | None, typer.Option(help="Picture that shows the defect; repeat for more.")
     ] = None,
@@ -150,8 +153,8 @@ def prompts_build(
         Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
     ],
     images: Images,
-    model: Model,
     out: Annotated[Path, typer.Option(help="Bank to write, e.g. bank.safetensors.")],
+    model: Model = "shipped",
     roi: RoiOption = Roi.BOX,
 ) -> None:
     """Encode prompts once and keep them."""
@@ -169,8 +172,8 @@ def evaluate(
     ],
     targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
     images: Images,
-    model: Model,
     out: Annotated[Path, typer.Option(help="JSON file to write the figures to.")],
+    model: Model = "shipped",
     roi: RoiOption = Roi.BOX,
 ) -> None:
     """Measure AP of boxes and masks on annotated pictures."""
@@ -191,8 +194,8 @@ def sweep(
     ],
     targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
     images: Images,
-    model: Model,
     out: Annotated[Path, typer.Option(help="Folder to write index.html and sweep.json to.")],
+    model: Model = "shipped",
 ) -> None:
     """Measure how robust a model is."""
     from unispector.stages.model_reference import find_model

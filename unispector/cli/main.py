@@ -29,12 +29,13 @@ from unispector.errors import UniSpectorError
 _HELP = """Show one marked picture of a defect; find that defect on every other picture.
 
 \b
-  unispector detect photos/ --prompt bad.png --box 120,80,40,24 --model MODEL --out found
-  unispector prompts build --annotations prompts.json --images photos --model MODEL --out bank.safetensors
-  unispector detect photos/ --bank bank.safetensors --model MODEL --out found
+  unispector detect photos/ --prompt bad.png --box 120,80,40,24 --out found
+  unispector prompts build --annotations prompts.json --images photos --out bank.safetensors
+  unispector detect photos/ --bank bank.safetensors --out found
   unispector convert voc my-set/ --out my-set.json
 
-MODEL is a model's folder (`make repro` leaves them in artifacts/models/) or an MLflow run id.
+These use the model that the package ships; `--model` takes a folder (`make repro` leaves models in
+artifacts/models/) or an MLflow run id.
 `unispector VERB --help` explains a verb."""
 
 app = group(_HELP)

@@ -20,7 +20,7 @@ from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.marking import Geometry, Picture, Prompt, mark, read_picture
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
-from unispector.modeling.saved_model import SavedModel, load_model
+from unispector.modeling.saved_model import SHIPPED, SavedModel, load_model
 from unispector.structures import (
     ClassPrompts,
     Detections,
@@ -67,11 +67,11 @@ class UniSpector:
         )
 
     @classmethod
-    def load(cls, directory: str | Path, device: str = "cpu") -> Self:
+    def load(cls, directory: str | Path = SHIPPED, device: str = "cpu") -> Self:
         """Load a model directory.
 
         Args:
-            directory: holds `model.safetensors` and `config.json`.
+            directory: holds `model.safetensors` and `config.json`; without it, the model the package ships.
             device: where to run, e.g. `cpu` or `cuda`.
 
         Raises:

@@ -47,8 +47,8 @@ class LossBreakdown:
         terms: detached scalars by name. `loss_last/box` is the last layer's, not weighted, and so for all
             `BASE_TERMS`; `loss_first/...` is the first layer's where there are two, `loss_middle/...` the
             mean of those between them, `loss_denoising/...` that of the denoising queries' layers.
-            `loss/contrastive`, `loss/relevance` and `loss/prior` are not weighted either; `loss/denoising` is what the
-            denoising queries of all layers add to the total.
+            `loss/contrastive`, `loss/relevance` and `loss/prior` are not weighted either; `loss/denoising` is
+            what the denoising queries of all layers add to the total.
     """
 
     total: Tensor

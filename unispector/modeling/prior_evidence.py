@@ -1,4 +1,4 @@
-"""How the similarity prior enters the detector: which tokens become queries, and what a query is and covers."""
+"""How the similarity prior enters the detector: which tokens become queries, what a query is and covers."""
 
 from dataclasses import replace
 

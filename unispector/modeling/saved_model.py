@@ -25,6 +25,9 @@ from unispector.ops.files import atomic_write_bytes, atomic_write_text
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _NETWORK = "backbone.network."
 
+SHIPPED = Path(__file__).parents[1] / "shipped"
+"""Folder of the model that the package ships; its README.md is the model card."""
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -105,8 +108,8 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         ) from error
     if _backbone_hash(model.state_dict()) != _metadata(weights).get("backbone_sha256"):
         raise CheckpointError(
-            f"{directory}: trained on other weights of {config.model.backbone.name} than the installed package's; "
-            "install the version of requirements.lock or train again"
+            f"{directory}: trained on other weights of {config.model.backbone.name} than the installed "
+            "package's; install the version of requirements.lock or train again"
         )
     return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
 
@@ -124,7 +127,7 @@ def _backbone_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _metadata(weights: bytes) -> dict[str, str]:
-    """What `save` was given beside the tensors: its header is JSON after eight bytes that say how long it is."""
+    """What `save` was given beside the tensors: JSON, after eight bytes that say how long it is."""
     length = int.from_bytes(weights[:8], "little")
     found: dict[str, str] = json.loads(weights[8 : 8 + length]).get("__metadata__", {})
     return found

@@ -1,4 +1,4 @@
-"""What a user calls a model: its folder, or the MLflow run that trained it."""
+"""What a user calls a model: `shipped`, its folder, or the MLflow run that trained it."""
 
 import re
 from pathlib import Path
@@ -12,17 +12,23 @@ def find_model(reference: str) -> Path:
     """The folder of a model.
 
     Args:
-        reference: a folder with `model.safetensors` and `config.json`, or an MLflow run id (32 hex digits).
+        reference: `shipped`, a folder with `model.safetensors` and `config.json`, or an MLflow run id (32
+            hex digits).
 
     Raises:
         CheckpointError: there is no such folder, or the run has no model.
     """
+    if reference == "shipped":
+        from unispector.modeling.saved_model import SHIPPED
+
+        return SHIPPED
     folder = Path(reference)
     if folder.is_dir():
         return folder
     if not _RUN_ID.fullmatch(reference):
         raise CheckpointError(
-            f"{reference}: no such model folder, nor an MLflow run id; `make repro` trains models"
+            f"{reference}: no such model folder, nor an MLflow run id; `make repro` trains models, "
+            "`shipped` is the one in the package"
         )
     from unispector.stages.paths import TRACKING
     from unispector.tracking.run import TrackingStore
