@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,17 @@ class PriorPrompts(Movable):
     members: Tensor
     typical: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence["PriorPrompts"]) -> Self:
+        """The sets of all parts (one at least, of the same classes), in their order."""
+        memory = PromptMemory.joined([part.memory for part in parts])
+        ends = torch.tensor([len(part.memory) for part in parts]).cumsum(0).tolist()
+        members = [
+            pad(part.members, (end - len(part.memory), len(memory) - end))
+            for part, end in zip(parts, ends, strict=True)
+        ]
+        return cls(memory, torch.cat(members), torch.cat([part.typical for part in parts]))
+
 
 @dataclass(frozen=True)
 class ClassPrompts(Movable):
@@ -231,6 +243,13 @@ class ClassPrompts(Movable):
 
     embeddings: Tensor
     prior: PriorPrompts | None
+
+    @classmethod
+    def joined(cls, parts: Sequence["ClassPrompts"]) -> Self:
+        """The sets of all parts (one at least, of the same classes and model), in their order."""
+        priors = [part.prior for part in parts if part.prior is not None]
+        embeddings = torch.cat([part.embeddings for part in parts])
+        return cls(embeddings, PriorPrompts.joined(priors) if priors else None)
 
     def repeat(self, times: int) -> "ClassPrompts":
         """All sets `times` times, one after the other."""

@@ -67,7 +67,7 @@ class Roi(StrEnum):
 Model = Annotated[
     str,
     typer.Option(
-        help="`shipped` in the package, a folder with model.safetensors and config.json, or an MLflow run id.",
+        help="`shipped`, a folder with model.safetensors and config.json, or an MLflow run id.",
         metavar="MODEL",
     ),
 ]

@@ -17,7 +17,7 @@ from unispector.data.loading import collate
 from unispector.data.transforms import ImageArray, resize_image
 from unispector.errors import PromptBankError
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import Geometry, Picture, Prompt, mark, read_picture
+from unispector.inference.marking import Geometry, Picture, Prompt, mark_together, read_picture
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SHIPPED, SavedModel, load_model
@@ -99,9 +99,10 @@ class UniSpector:
             PromptBankError: no prompts at all.
         """
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
-        samples = (mark(prompt, names.index(prompt.label), self._geometry) for prompt in prompts)
-        encoded, labels = self._encode_samples(samples, batch_size)
-        return PromptBank.from_instances(encoded, labels, names, self.fingerprint)
+        labels = [names.index(prompt.label) for prompt in prompts]
+        samples = mark_together(prompts, labels, self._geometry)
+        encoded, owners = self._encode_samples(samples, batch_size)
+        return PromptBank.from_instances(encoded, owners, names, self.fingerprint)
 
     def encode_annotations(
         self,
@@ -241,7 +242,10 @@ class UniSpector:
         self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
         at_once = self._banks_at_once(batch_size)
-        parts = [self._prompts_of(banks[i : i + at_once]) for i in range(0, len(banks), at_once)]
+        parts = [
+            ClassPrompts.joined([self._prompts_of(bank) for bank in banks[start : start + at_once]])
+            for start in range(0, len(banks), at_once)
+        ]
         # Many small decodings side by side, a thread each, take less than one by one with all threads.
         with ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool:
             for chunk in _chunks(images, batch_size):
@@ -259,17 +263,13 @@ class UniSpector:
         return max(LOGITS_AT_ONCE // (images * self._queries * cells), 1)
 
     @torch.inference_mode()
-    def _prompts_of(self, banks: Sequence[PromptBank]) -> ClassPrompts:
-        """Some banks as alternative sets of prompts."""
-        memories = [bank.memory for bank in banks if bank.memory is not None]
-        memory = PromptMemory.joined(memories).float().to(self.device) if memories else None
-        blocks = [
-            torch.arange(len(bank))[:, None] == torch.tensor(bank.owners, dtype=torch.int64)[None]
-            for bank in banks
-        ]
-        members = torch.block_diag(*blocks).view(len(banks), len(banks[0]), -1).bool()
-        embeddings = torch.stack([bank.embeddings for bank in banks])
-        return self._model.class_prompts(embeddings.to(self.device), memory, members.to(self.device))
+    def _prompts_of(self, bank: PromptBank) -> ClassPrompts:
+        """A bank as one set of prompts, on the network's device."""
+        memory = bank.memory.float().to(self.device) if bank.memory is not None else None
+        owners = torch.tensor(bank.owners, dtype=torch.int64)
+        members = torch.arange(len(bank))[None, :, None] == owners
+        embeddings = bank.embeddings[None].to(self.device)
+        return self._model.class_prompts(embeddings, memory, members.to(self.device))
 
     @torch.inference_mode()
     def _encode_pictures(self, pictures: Sequence[np.ndarray]) -> ImageFeatures:

@@ -1,7 +1,7 @@
 """Marks a user draws on a picture of a defect, turned into what the prompt encoder reads."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,38 @@ def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
         image, boxes_px, geometry.bins, geometry.spectrum_empty, geometry.spectrum_min_side
     )
     return Sample(image, targets, regions, spectra, image_id=0, original_hw=(height, width))
+
+
+def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Geometry) -> Iterator[Sample]:
+    """Read prompts into the network's frame, those of the same picture as one sample.
+
+    A picture's surroundings are what none of its marks covers, so all of them must be known at once.
+
+    Args:
+        prompts: pictures and marks.
+        labels: class index of each prompt.
+        geometry: of the model that will read them.
+
+    Raises:
+        DataError: as `mark`.
+    """
+    groups: dict[str | int, list[tuple[Prompt, int]]] = {}
+    for prompt, label in zip(prompts, labels, strict=True):
+        key = id(prompt.image) if isinstance(prompt.image, np.ndarray) else str(prompt.image)
+        groups.setdefault(key, []).append((prompt, label))
+    for group in groups.values():
+        samples = [mark(prompt, label, geometry) for prompt, label in group]
+        marks = [sample.targets for sample in samples]
+        yield replace(
+            samples[0],
+            targets=Targets(
+                labels=torch.cat([own.labels for own in marks]),
+                boxes=torch.cat([own.boxes for own in marks]),
+                masks=torch.cat([own.masks for own in marks]),
+            ),
+            roi_masks=torch.cat([sample.roi_masks for sample in samples]),
+            spectra=torch.cat([sample.spectra for sample in samples]),
+        )
 
 
 def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[float, ...]:

@@ -132,7 +132,7 @@ class TrainingPictures:
 
 def _lowest_drawn(found: Detections) -> float:
     """Score from which on detections are drawn, 3 decimals."""
-    surest = found.scores[:_SUREST].tolist()
+    surest: list[float] = found.scores[:_SUREST].tolist()
     return min([_SCORE, *(math.floor(1000 * score) / 1000 for score in surest)])
 
 
