@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, on a tiny model and two pictures."""
+"""The README's examples run as they stand, with the model the package ships, on two pictures."""
 
 import json
 import re
@@ -14,7 +14,6 @@ from unispector.inference.prompt_bank import PromptBank
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-MODEL = Path("artifacts/models/unispector/seed42")
 
 
 def blocks(language: str) -> list[str]:
@@ -22,10 +21,8 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the model and the pictures that the README names."""
-    (tmp_path / MODEL).parent.mkdir(parents=True)
-    (tmp_path / MODEL).symlink_to(tiny_model)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pictures that the README names."""
     generator = np.random.default_rng(0)
     for name in ("bad_part.png", "next_part.png"):
         pixels = generator.integers(0, 256, (160, 240, 3), dtype=np.uint8)

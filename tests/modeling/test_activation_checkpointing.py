@@ -1,5 +1,6 @@
 """Checkpointing changes what is kept, never what comes out."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -40,13 +41,17 @@ def test_loss_and_gradients_are_the_same(
     model = small_model(small_config, backbone=BACKBONES[kind], encoder_layers=2).train()
     regions = draw_regions([0, 1, 1])
     names = list(model.state_dict())
+    runs: Counter[str] = Counter()
+    for part in (model.pixel_decoder.layers, model.backbone.network):
+        for name, module in part.named_modules():
+            kind_of = "encoder" if part is model.pixel_decoder.layers else "backbone"
+            module.register_forward_pre_hook(lambda *_, key=f"{kind_of} {name}": runs.update([key]))
     loss, expected = gradients(model, regions)
-    runs = []
-    for layer in model.pixel_decoder.layers:
-        layer.register_forward_pre_hook(lambda *_: runs.append(1))
+    once = runs.copy()
     model.checkpoint_activations()
     same_loss, found = gradients(model, regions)
-    assert len(runs) == 2 * len(model.pixel_decoder.layers)  # once more for the gradient
+    again = {key.split()[0] for key, count in runs.items() if count == 3 * once[key]}
+    assert again == ({"encoder"} if kind == "frozen" else {"encoder", "backbone"})
     assert torch.equal(loss, same_loss)
     assert list(model.state_dict()) == names
     assert found.keys() == expected.keys()

@@ -145,7 +145,7 @@ def side_by_side(config: Config, where: tuple[Machine, ...]) -> int:
 
 def _ray_job(job: TrainingJob, run_id: str) -> Job:
     return Job(
-        name=f"{job.name}-{job.key[:12]}",
+        name=job.name,
         work=train,
         arguments={"job": job, "run_id": run_id},
         folder=job.work_directory,

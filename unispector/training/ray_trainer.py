@@ -82,7 +82,7 @@ class Job:
     """One training.
 
     Attributes:
-        name: tells the job from every other one.
+        name: for people.
         work: importable function (no lambda, no nested one); its result on rank 0 must be picklable.
         arguments: its keyword arguments, all picklable; paths absolute, because a worker starts in
             a folder of Ray's.
