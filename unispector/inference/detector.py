@@ -35,7 +35,7 @@ __all__ = ["Picture", "Prompt", "UniSpector"]
 Item = TypeVar("Item")
 
 LOGITS_AT_ONCE = 2**24
-"""Mask logits that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
+"""Numbers in maps that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
 
 
 class UniSpector:
@@ -57,6 +57,7 @@ class UniSpector:
         self._model = saved.model.eval()
         model = saved.config.model
         self._queries = model.queries
+        self._prior_maps = model.similarity_prior.width if model.similarity_prior.enabled else 0
         self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
         self._geometry = Geometry(
             image_size=saved.model.image_size,
@@ -241,7 +242,7 @@ class UniSpector:
     def _stream(
         self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
-        at_once = self._banks_at_once(batch_size)
+        at_once = self._banks_at_once(batch_size, len(banks[0]))
         parts = [
             ClassPrompts.joined([self._prompts_of(bank) for bank in banks[start : start + at_once]])
             for start in range(0, len(banks), at_once)
@@ -257,15 +258,15 @@ class UniSpector:
                 for of_parts in zip(*found, strict=True):
                     yield tuple(chain.from_iterable(of_parts))
 
-    def _banks_at_once(self, images: int) -> int:
-        """How many banks are decoded together, so that their mask logits stay within memory."""
+    def _banks_at_once(self, images: int, classes: int) -> int:
+        """How many banks are decoded together, so that mask logits and the prior's maps stay within memory."""
         cells = (self._geometry.padded_size // 4) ** 2
-        return max(LOGITS_AT_ONCE // (images * self._queries * cells), 1)
+        return max(LOGITS_AT_ONCE // (images * (self._queries + classes * self._prior_maps) * cells), 1)
 
     @torch.inference_mode()
     def _prompts_of(self, bank: PromptBank) -> ClassPrompts:
         """A bank as one set of prompts, on the network's device."""
-        memory = bank.memory.float().to(self.device) if bank.memory is not None else None
+        memory = bank.memory.to(self.device) if bank.memory is not None else None
         owners = torch.tensor(bank.owners, dtype=torch.int64)
         members = torch.arange(len(bank))[None, :, None] == owners
         embeddings = bank.embeddings[None].to(self.device)

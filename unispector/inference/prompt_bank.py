@@ -16,7 +16,7 @@ from unispector.ops.files import atomic_write_bytes
 from unispector.structures import EncodedPrompts, PromptMemory
 
 FORMAT = "unispector prompt bank 2"
-REMEMBERED = 16  # marked instances of a class that the similarity prior compares with, at most
+REMEMBERED = 8  # marked instances of a class that the similarity prior compares with, at most
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ SMOOTHING, ABSENT_SMOOTHING = 1.0, 500.0  # cells added in the dice; the prior m
 
 
 def class_masks(instances: Instances, classes: int, side: int) -> Tensor:
-    """Share of each cell that the instances of a class cover: [B, C, side, side] float32 in [0, 1].
+    """Share of each cell that an instance of a class covers at most: [B, C, side, side] float32 in [0, 1].
 
     Args:
         instances: ground truth of B images.

@@ -19,6 +19,7 @@ from unispector.structures import PriorFeatures, PriorMaps, PriorPrompts, Prompt
 
 LEVELS = 2  # strides 8 and 16, each with the next coarser one beside it
 INSIDE, OUTSIDE = (64, 32), (256, 128)  # cells kept of a region and of its surroundings, per level
+CALIBRATED = 32  # cells of an instance that stand for all when prompts are compared with one another
 PATCH = 4  # side of the pixel patches that thin defects are seen by
 CHANNELS = 7
 NORMALISED = 5  # the channel that the untrained mask is read from
@@ -112,10 +113,10 @@ class SimilarityPrior(nn.Module):
             mine = members[:, column, chosen]
             many = mine.sum(1) > 1
             for number, (inside, outside) in enumerate(memory.levels):
-                known = inside[chosen], outside[chosen]
+                known = inside[chosen].float(), outside[chosen].float()
                 for kind, cells in enumerate(known):
-                    means = _left_out_mean(cells, *known, mine)
-                    out[many, column, number, kind] = means[many].float()
+                    some = cells[:, :: max(cells.shape[1] // CALIBRATED, 1)]
+                    out[many, column, number, kind] = _left_out_mean(some, *known, mine)[many].float()
         return out
 
     def forward(self, features: PriorFeatures, prompts: PriorPrompts) -> PriorMaps:
@@ -126,9 +127,10 @@ class SimilarityPrior(nn.Module):
             prompts: R sets of C classes, R a multiple of B: those of the first image first.
         """
         rows, classes, _ = prompts.members.shape
+        memory = prompts.memory.float()  # a bank keeps half precision
         channels = [
             compare(level, *known, prompts.members, prompts.typical[:, :, number])
-            for number, (level, known) in enumerate(zip(features.levels, prompts.memory.levels, strict=True))
+            for number, (level, known) in enumerate(zip(features.levels, memory.levels, strict=True))
         ]
         skips = [F.relu(stem(c)) for stem, c in zip(self.stems, channels, strict=True)]
         x = skips[-1]
