@@ -259,9 +259,10 @@ class UniSpector:
                     yield tuple(chain.from_iterable(of_parts))
 
     def _banks_at_once(self, images: int, classes: int) -> int:
-        """How many banks are decoded together, so that mask logits and the prior's maps stay within memory."""
+        """How many banks are decoded together, so that their maps stay within memory."""
         cells = (self._geometry.padded_size // 4) ** 2
-        return max(LOGITS_AT_ONCE // (images * (self._queries + classes * self._prior_maps) * cells), 1)
+        maps = self._queries + classes * self._prior_maps
+        return max(LOGITS_AT_ONCE // (images * maps * cells), 1)
 
     @torch.inference_mode()
     def _prompts_of(self, bank: PromptBank) -> ClassPrompts:

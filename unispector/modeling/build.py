@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import ConfigError
 from unispector.modeling.backbone import STRIDES, Backbone
@@ -64,10 +62,7 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
             width, heads=heads, points=points, layers=config.decoder_layers, feedforward=config.feedforward
         ),
         PredictionHeads(width, class_bias=config.class_bias),
-        # Few channels on many maps: its convolutions run faster channels-last.
-        SimilarityPrior(config.similarity_prior.width).to(memory_format=torch.channels_last)
-        if config.similarity_prior.enabled
-        else None,
+        SimilarityPrior(config.similarity_prior.width) if config.similarity_prior.enabled else None,
         image_size=config.image_size,
         prompt_visible=config.prompt_visible,
         denoising=config.denoising.queries,
