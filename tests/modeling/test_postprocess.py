@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from unispector.modeling.postprocess import Rules, postprocess
+from unispector.modeling.postprocess import QUERY_TRUST, Rules, postprocess
 from unispector.structures import Detections, LayerPrediction, ModelOutput, PriorMaps, QuerySelection
 
 
@@ -319,7 +319,7 @@ def sigmoid(value: float) -> float:
 def test_parts_of_the_prior_are_detections_beside_the_queries():
     prediction = random_output()
     plain, found = run(prediction), run(with_prior(prediction))
-    assert torch.equal(found[1].scores, plain[1].scores)
+    torch.testing.assert_close(found[1].scores, QUERY_TRUST * plain[1].scores)
     assert found[1].masks_rle == plain[1].masks_rle
     # Presence times the mask's mean probability; the image is 40 x 50, a cell 1.25 x 1.5625 pixels.
     expected = {
@@ -346,9 +346,9 @@ def test_parts_of_the_prior_are_detections_beside_the_queries():
         left, right, top, bottom = np.concatenate(tight).tolist()
         assert match[2] == [left, top, right + 1, bottom + 1]
         assert mask[top : bottom + 1, left : right + 1].mean() > 0.9
-    # Without those three, the queries' detections are as they were.
+    # Without those three, the queries' detections are as they were, but for the trust in their scores.
     ours = [row for row in rows if not any(row[0] == pytest.approx(s, abs=1e-5) for s in expected.values())]
-    assert [score for score, *_ in ours] == plain[0].scores.tolist()
+    assert [score for score, *_ in ours] == pytest.approx((QUERY_TRUST * plain[0].scores).tolist())
 
 
 def test_the_limit_and_the_suppression_hold_for_queries_and_prior_together():
@@ -360,9 +360,9 @@ def test_the_limit_and_the_suppression_hold_for_queries_and_prior_together():
     rules = Rules(tight_boxes=True, confine_masks=False, nms_iou=0.7)
     assert len(run(prediction, rules=replace(rules, nms_iou=1.0))[0]) == 6
     kept = run(prediction, rules=rules)[0]
-    # The better one of the two on the same place stays, the query's; a class less sure of it does, too.
+    # The better one of the two on the same place stays, the prior's; a class less sure of it does, too.
     assert sorted(kept.labels.tolist()) == [0, 1, 1, 2, 2]
-    assert kept.scores[0].item() == pytest.approx(sigmoid(4), abs=1e-3)
+    assert kept.scores[0].item() == pytest.approx(sigmoid(1) * sigmoid(3), abs=1e-3)
     assert len(run(prediction, limit=2, rules=rules)[0]) == 2
     assert run(prediction, limit=2, rules=rules)[0].labels.tolist() == [1, 1]
 
