@@ -17,8 +17,8 @@ from unispector.structures import Detections, LayerPrediction, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
 QUERY_TRUST = 0.3
-"""Factor on the scores of queries beside a similarity prior: on classes nobody trained on, a decoder is too sure
-of itself after short training (reports/training_log.md)."""
+"""Factor on the scores of queries beside a similarity prior: of classes nobody trained on, a decoder is too
+sure after short training (reports/training_log.md)."""
 
 
 @dataclass(frozen=True)
