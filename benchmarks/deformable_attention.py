@@ -1,4 +1,4 @@
-"""Ours (`embedding_bag`) against `grid_sample` per level, the form most detectors fall back to.
+"""Ours against `grid_sample` per level, the form most detectors fall back to.
 
     python benchmarks/deformable_attention.py --image-size 256 --rounds 7
 
