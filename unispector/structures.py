@@ -170,6 +170,10 @@ class PromptMemory(Movable):
     def __len__(self) -> int:
         return len(self.inside[0])
 
+    def half(self) -> Self:
+        """Copy in float16."""
+        return type(self)(tuple(t.half() for t in self.inside), tuple(t.half() for t in self.outside))
+
     def float(self) -> Self:
         """Copy in float32."""
         return type(self)(tuple(t.float() for t in self.inside), tuple(t.float() for t in self.outside))

@@ -294,7 +294,7 @@ def test_how_many_banks_are_decoded_at_once_changes_nothing(
         "detect",
         lambda features, prompts: decoded.append(len(prompts.embeddings)) or detect(features, prompts),
     )
-    cells = (10 + 2 * detector._prior_maps) * 24 * 24  # maps of a picture under one bank
+    cells = (detector._row_maps + 2 * detector._prior_maps) * 24 * 24  # maps of a picture under one bank
     for room, parts in ((5 * cells, [2, 2, 1] * 3), (1, [1] * 15), (100 * cells, [5, 5, 5])):
         monkeypatch.setattr("unispector.inference.detector.LOGITS_AT_ONCE", room)
         decoded.clear()

@@ -64,7 +64,8 @@ class SimilarityPriorConfig(Section):
     """The similarity prior: nearest-neighbour matching of frozen features, which the paper does not have.
 
     Attributes:
-        enabled: off = the paper's detector.
+        enabled: off = the paper's detector. The prior is meant for a frozen backbone: of one that trains it
+            takes the features as they are at each step, and none of its gradients.
         width: channels of its network.
     """
 
@@ -133,7 +134,7 @@ class ModelConfig(Section):
         return self
 
     def without_contributions(self) -> "ModelConfig":
-        """The DINOv-style base: no spectral branch, aligner, PQS, nor prompts visible to queries."""
+        """The DINOv-style base: no spectrum, aligner, PQS, prompts visible to queries, nor prior."""
         return self.model_copy(
             update={
                 "spectral": self.spectral.model_copy(update={"enabled": False}),

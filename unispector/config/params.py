@@ -32,7 +32,7 @@ class Config(Section):
     sweep: SweepConfig = SweepConfig()
 
     def ablation_base(self) -> "Config":
-        """The ablation's base row: the same recipe without SSPE's spectrum, CPE and PQS."""
+        """The ablation's base row: the same recipe without SSPE's spectrum, CPE, PQS and prior."""
         return self.model_copy(
             update={
                 "model": self.model.without_contributions(),

@@ -56,8 +56,10 @@ class UniSpector:
         self.provenance = saved.provenance
         self._model = saved.model.eval()
         model = saved.config.model
-        self._queries = model.queries
-        self._prior_maps = model.similarity_prior.width if model.similarity_prior.enabled else 0
+        prior = model.similarity_prior
+        self._prior_maps = prior.width if prior.enabled else 0  # of a class
+        # With a prior the mask features are a row's own.
+        self._row_maps = model.queries + (model.width if prior.enabled else 0)
         self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
         self._geometry = Geometry(
             image_size=saved.model.image_size,
@@ -172,7 +174,9 @@ class UniSpector:
             batch = collate(chunk).to(self.device)
             with torch.inference_mode():
                 features = self._model.encode_images(batch.images)
-                parts.append(self._model.encode_prompts(features, batch.prompts).to("cpu"))
+                encoded = self._model.encode_prompts(features, batch.prompts).to("cpu")
+            memory = encoded.memory.half() if encoded.memory is not None else None
+            parts.append(EncodedPrompts(encoded.embeddings, memory))
             labels.append(batch.prompts.labels.cpu())
         embeddings = torch.cat(
             [torch.zeros(0, self._model.width), *(part.embeddings.float() for part in parts)]
@@ -261,7 +265,7 @@ class UniSpector:
     def _banks_at_once(self, images: int, classes: int) -> int:
         """How many banks are decoded together, so that their maps stay within memory."""
         cells = (self._geometry.padded_size // 4) ** 2
-        maps = self._queries + classes * self._prior_maps
+        maps = self._row_maps + classes * self._prior_maps
         return max(LOGITS_AT_ONCE // (images * maps * cells), 1)
 
     @torch.inference_mode()

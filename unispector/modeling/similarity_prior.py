@@ -271,7 +271,7 @@ def _distinctive(cells: Tensor, covered: Tensor, around: Tensor) -> Tensor:
         around: [N, m, D].
     """
     alike = (cells @ around.transpose(1, 2)).amax(2)
-    rank = alike.masked_fill(~covered, torch.inf).argsort(1).argsort(1)
+    rank = alike.masked_fill(~covered, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
     return covered & (2 * rank < covered.sum(1, keepdim=True))
 
 
