@@ -296,7 +296,7 @@ def test_a_wrong_model_is_one_line(
 def test_wrong_usage_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "No such option: --promt" in failure(capsys, ["detect", "x", "--promt", "y"], code=2)
     assert "No such command 'detekt'" in failure(capsys, ["detekt"], code=2)
-    assert "Missing option '--model'" in failure(capsys, ["detect", "x", "--out", "y"], code=2)
+    assert "Missing option '--out'" in failure(capsys, ["detect", "x"], code=2)
 
 
 def test_a_misspelt_parameter_is_one_line(
@@ -340,7 +340,8 @@ def test_the_program_exits_with_mains_code(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "error: nowhere: no such model folder, nor an MLflow run id; `make repro` trains models\n"
+        == "error: nowhere: no such model folder, nor an MLflow run id; `make repro` trains models, "
+        "`shipped` is the one in the package\n"
     )
 
 

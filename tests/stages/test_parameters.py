@@ -62,13 +62,13 @@ def test_what_the_user_set_beside_the_preset_stays(file: Path, small: Path) -> N
     file.write_text(mine.replace("log_every: 20", "log_every: 5"))
     changes = use_preset("small", file)
     assert changes == (
-        Change("train.steps", "700", "9"),
+        Change("train.steps", "500", "9"),
         Change("train.seeds", "[42]", "[42, 82]"),
         Change("model.backbone.drop_path", "0.0", "0.2"),
     )
     expected = file.read_text()
     for old, new in (
-        ("steps: 9 ", "steps: 700 "),
+        ("steps: 9 ", "steps: 500 "),
         ("[42, 82] # split", "[42] # split"),
         ("drop_path: 0.2", "drop_path: 0.0"),
     ):
