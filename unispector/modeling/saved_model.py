@@ -19,6 +19,7 @@ from torch import Tensor
 from unispector.config import Config
 from unispector.errors import CheckpointError
 from unispector.modeling.build import build_model
+from unispector.modeling.pretrained import packaged_weights
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes, atomic_write_text
 
@@ -95,13 +96,11 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         )
     try:
         state = load(weights)
-        model = build_model(config.model, load_weights=_packaged(config))
-        own = (
-            {k: v for k, v in model.state_dict().items() if k.startswith(_NETWORK)}
-            if _packaged(config)
-            else {}
-        )
-        model.load_state_dict(own | state)
+        model = build_model(config.model, load_weights=False)
+        own = packaged_weights(config.model.backbone.name) if _packaged(config) else {}
+        known = model.state_dict().keys()
+        state |= {k: v for name, v in own.items() if (k := f"{_NETWORK}{name}") in known}
+        model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS}: does not fit this version's network ({' '.join(str(error).split())})"
