@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -28,6 +28,7 @@ LOCK = Path("artifacts/training.lock")
 _PROC = Path("/proc")
 _PATIENCE = 60.0  # seconds until what an earlier training left behind must be gone
 _TERM_SECONDS, _KILL_SECONDS = 3.0, 10.0
+_LOOK_SECONDS = 2.0  # between looks at who is there
 
 logger = logging.getLogger("unispector.flows")
 
@@ -85,11 +86,16 @@ def stop_with_dvc(stop: Callable[[], None]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def clear_away(mark: str) -> None:
-    """End all processes that carry `mark`, and their descendants; first with a request, then by force."""
+def clear_away(mark: str, seen: Collection[tuple[int, str]] = ()) -> None:
+    """End all processes that carry `mark`, and their descendants; first with a request, then by force.
+
+    Args:
+        mark: in the environment of the processes.
+        seen: descendants of earlier on, number and start, that may have lost their parent since.
+    """
     for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
         # Children of a marked process may have overwritten their environment (with a title for `ps`).
-        doomed = _with_descendants(_marked(mark))
+        doomed = _with_descendants(_marked(mark)) | {pid for pid, _ in _still(seen)}
         for pid in doomed:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -161,6 +167,15 @@ def _stat(pid: int) -> list[str]:
     return _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
 
 
+def _started(pid: int) -> str:
+    """When it started, which tells it from a later process of the same number."""
+    return fields[19] if (fields := _stat(pid)) else ""
+
+
+def _still(seen: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
+    return {(pid, started) for pid, started in seen if started and _started(pid) == started}
+
+
 def _read(pid: int, name: str) -> bytes:
     """A file of a process; empty when it is gone or somebody else's."""
     try:
@@ -173,5 +188,8 @@ if __name__ == "__main__":
     # A Ctrl-C in the terminal, or its end, is not for the guard.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.stdin.buffer.read()  # ends with the process at its other end
-    clear_away(sys.argv[1])
+    seen: set[tuple[int, str]] = set()
+    # Readable when the process at its other end is gone.
+    while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+        seen = {(pid, _started(pid)) for pid in _with_descendants(_marked(sys.argv[1]))} | _still(seen)
+    clear_away(sys.argv[1], seen)
