@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-all check format lock clean
+.PHONY: help setup repro operate serve-flows test test-all check format lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -18,13 +18,19 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
 help: ## Show what there is to do.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Install the locked environment into .venv (the other targets do so by themselves).
 
 repro: $(INSTALLED) ## Run the pipeline: data, training, evaluation, report; only what is out of date.
 	dvc repro
 	unispector report --show
+
+operate: $(INSTALLED) ## Start MLflow, Prefect, its worker and the service here, and keep them alive.
+	unispector operate
+
+serve-flows: $(INSTALLED) ## Start the schedule alone: a local Prefect server and its worker.
+	unispector operate prefect worker
 
 test: $(INSTALLED) ## Run the tests, without the slow ones.
 	pytest -m "not slow"

@@ -1,4 +1,4 @@
-"""Nothing outlives a training: a guard process clears up once the flow's process is gone, however it went.
+"""Nothing outlives a flow: a guard process clears up once the flow's process is gone, however it went.
 
 A process that gets SIGKILL stops none of its children: Prefect's server would live on for good, and some
 of Ray's for minutes. So every child carries a mark in its environment, and the guard, a small process of
@@ -44,7 +44,7 @@ def guard_this_process(lock: Path = LOCK, patience: float = _PATIENCE) -> None:
         patience: seconds to wait for a lock that is held.
 
     Raises:
-        TrainingError: the lock is still held then.
+        TrainingError: the lock is still held then; whatever it is named after runs already.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     # Bare descriptors: both stay open until this process ends, and nobody inherits them unasked.
@@ -114,10 +114,10 @@ def _take(descriptor: int, lock: Path, patience: float) -> None:
                 from unispector.errors import TrainingError
 
                 raise TrainingError(
-                    f"{lock}: another training runs in this project; wait for its end or stop it"
+                    f"{lock}: another {lock.stem} runs in this project; wait for its end or stop it"
                 ) from None
             if not said:
-                logger.info("waiting for another training of this project to end")
+                logger.info("waiting for another %s of this project to end", lock.stem)
             said = True
             time.sleep(0.2)
         else:

@@ -1,8 +1,10 @@
 """What all tests share: a quiet environment, and one Prefect server for the session."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,97 @@ def write_training_set(annotations: Path, images: Path, seed: int, count: int = 
         instances.append(InstanceRecord(number, number, label + 1, box, float(side**2), None))
     classes = (CategoryRecord(1, "set/dark", "set"), CategoryRecord(2, "set/bright", "set"))
     Annotations(tuple(records), tuple(instances), classes).write(annotations)
+
+
+FACTORY_PARAMETERS: dict[str, dict[str, Any]] = {
+    "mini": {"images_per_class": 1, "defect_free_images": 0, "size": 64},
+    "split": {"seeds": [42], "prompt_seeds": [42], "prompts_per_class": 2, "tail_images": 0},
+    "model": {
+        "image_size": 96,
+        "width": 32,
+        "heads": 4,
+        "points": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "feedforward": 32,
+        "queries": 10,
+        "spectral": {"bins": 16},
+        "denoising": {"queries": 8},
+    },
+    "loss": {"points": 32},
+    "train": {
+        "seeds": [42],
+        "ablation_seeds": [],
+        "steps": 4,
+        "batch_size": 2,
+        "warmup_steps": 1,
+        "log_every": 1,
+        "checkpoint_every": 2,
+    },
+    "evaluate": {"pictures": 1, "failures": 0, "resamples": 20},
+    "sweep": {"sets": []},
+    "retrain": {"settle": 0.0},
+    "promote": {"resamples": 200, "box_trials": 1},
+}
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    """A whole project with git and DVC, one small raw set of its own, and nothing made yet."""
+    project = tmp_path / "factory"
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not listing:
+        pytest.skip("not a git checkout: a project cannot be made of its files")
+    for name in filter(None, listing.split("\0")):
+        wanted = not name.startswith(("tests/", "docs/", "reports/", "benchmarks/"))
+        if wanted and (ROOT / name).is_file():
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, project / name)
+    parameters = merged(yaml.safe_load((project / "params.yaml").read_text()), FACTORY_PARAMETERS)
+    parameters["data"]["sets"] = {"line": {"source": "coco", "path": "line", "domain": "in"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+    marked_batch(project / "data/raw/line/first", seed=1)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (["git", "init", "-q"], ["dvc", "add", "-q", "data/raw/line"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+    subprocess.run(["git", *who, "commit", "-qm", "factory"], cwd=project, check=True, capture_output=True)
+    return project
+
+
+def marked_batch(folder: Path, seed: int, count: int = 9) -> None:
+    """Grey noise with a dark, a bright or a striped square each, marked in a COCO file beside the pictures."""
+    rng = np.random.default_rng(seed)
+    images, marks = [], []
+    folder.mkdir(parents=True)
+    for number in range(1, count + 1):
+        label = number % 3
+        x, y, side = (int(value) for value in rng.integers((4, 4, 14), (36, 36, 24)))
+        pixels = rng.integers(96, 160, (64, 64), dtype=np.uint8)
+        pixels[y : y + side, x : x + side] = (0, 255, 0)[label]
+        if label == 2:
+            pixels[y : y + side : 3, x : x + side] = 255
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+        outline = [x, y, x + side, y, x + side, y + side, x, y + side]
+        marks.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": label + 1,
+                "bbox": [x, y, side, side],
+                "area": side * side,
+                "iscrowd": 0,
+                "segmentation": [outline],
+            }
+        )
+    names = [{"id": i, "name": name} for i, name in enumerate(("dark", "bright", "striped"), start=1)]
+    content = {"images": images, "annotations": marks, "categories": names}
+    # As a person copies a folder: the list of its pictures last.
+    (folder / "marks.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def new_batch() -> Callable[[Path, int], None]:
+    """`new_batch(folder, seed)`: pictures and marks as they come from the line."""
+    return marked_batch

@@ -23,3 +23,15 @@ class PromptBankError(UniSpectorError):
 
 class TrainingError(UniSpectorError):
     """Training cannot go on: a loss that is not finite, or an empty training set."""
+
+
+class RegistryError(UniSpectorError):
+    """A registered model version is absent, unusable, or not in a state that allows what was asked."""
+
+
+class ServiceError(UniSpectorError):
+    """The service cannot start or go on as it was asked to."""
+
+
+class RetrainingError(UniSpectorError):
+    """A scheduled retraining cannot go on; what was in production stays."""

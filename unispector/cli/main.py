@@ -18,6 +18,7 @@ from unispector.cli.detector import (
     sweep,
 )
 from unispector.cli.groups import group
+from unispector.cli.operate import OPERATE_HELP, operate
 from unispector.cli.params import params_app
 from unispector.cli.reports import report
 from unispector.cli.stages import stage_app
@@ -45,6 +46,7 @@ app.command(help=SWEEP_HELP)(sweep)
 app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(report)
+app.command(help=OPERATE_HELP)(operate)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
 app.add_typer(params_app, name="params")

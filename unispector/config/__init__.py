@@ -15,6 +15,7 @@ from unispector.config.model import (
     SimilarityPriorConfig,
     SpectralConfig,
 )
+from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.params import Config, load_config, parse_config, preset_file, preset_names
 from unispector.config.section import Section
 from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
@@ -25,12 +26,15 @@ __all__ = [
     "Config",
     "DataConfig",
     "DenoisingConfig",
+    "EnrollConfig",
     "EvaluateConfig",
     "LossConfig",
     "MiniConfig",
     "ModelConfig",
+    "PromoteConfig",
     "PromptConfig",
     "QuerySelectionConfig",
+    "RetrainConfig",
     "Section",
     "SetConfig",
     "SimilarityPriorConfig",

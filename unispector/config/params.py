@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from unispector.config.data import DataConfig, MiniConfig, SplitConfig
 from unispector.config.evaluation import EvaluateConfig, SweepConfig
 from unispector.config.model import ModelConfig
+from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.section import Section
 from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
 from unispector.errors import ConfigError
@@ -30,6 +31,9 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     sweep: SweepConfig = SweepConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    promote: PromoteConfig = PromoteConfig()
+    enroll: EnrollConfig = EnrollConfig()
 
     def ablation_base(self) -> "Config":
         """The ablation's base row: the same recipe without SSPE's spectrum, CPE, PQS and prior."""

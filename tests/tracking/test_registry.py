@@ -1,0 +1,154 @@
+"""The model registry, against MLflow's own client."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from unispector.errors import RegistryError
+from unispector.tracking.registry import Event, ModelRegistry, now
+from unispector.tracking.run import TrackingStore
+
+
+@pytest.fixture
+def client(store):
+    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
+
+
+@pytest.fixture
+def registry(store) -> ModelRegistry:
+    return ModelRegistry(store)
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """What the registry needs of an MLflow model: its main file and the folder of ours."""
+    folder = tmp_path / "saved"
+    (folder / "artifacts" / "package").mkdir(parents=True)
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    (folder / "artifacts" / "package" / "lineage.json").write_text("{}")
+    return folder
+
+
+def test_an_unused_store_has_no_versions_and_is_not_made_by_asking(tmp_path):
+    registry = ModelRegistry(TrackingStore(tmp_path / "absent"))
+    assert registry.versions() == ()
+    assert registry.history() == ()
+    assert registry.find("champion") is None
+    assert not (tmp_path / "absent").exists()
+
+
+def test_versions_carry_tags_aliases_run_and_files(registry, store, client, package):
+    with store.run("training", "seed 42", {}) as run:
+        pass
+    began = time.time()
+    first = registry.register(package, run.run_id, {"key": "a", "state": "challenger"})
+    second = registry.register(package, run.run_id, {"key": "b"})
+    registry.set_alias("champion", 1)
+    registry.set_alias("challenger", 2)
+    registry.set_alias("best", 1)
+    registry.tag(1, {"state": "champion", "why": "best"})
+    assert (first.number, second.number, first.run_id) == (1, 2, run.run_id)
+    assert [version.number for version in registry.versions()] == [2, 1]
+    champion = registry.version("champion")
+    assert champion == registry.version(1) == registry.version("1")
+    assert champion.aliases == ("best", "champion")
+    assert champion.tags == {"key": "a", "state": "champion", "why": "best"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", champion.created)
+    saved = client.get_model_version("unispector", "1")
+    assert saved.run_id == run.run_id
+    assert abs(saved.creation_timestamp / 1000 - began) < 30
+    assert (registry.model_directory(1) / "lineage.json").read_text() == "{}"
+    assert registry.model_directory(1) != registry.model_directory(2)
+    assert registry.with_tag("key", "a") == champion
+    assert registry.with_tag("key", "c") is None
+    registry.untag(1, "why")
+    registry.remove_alias("best")
+    registry.remove_alias("best")
+    assert client.get_model_version_by_alias("unispector", "champion").tags == {
+        "key": "a",
+        "state": "champion",
+    }
+
+
+def test_an_alias_stands_for_one_version(registry, package):
+    for key in "ab":
+        registry.register(package, "", {"key": key})
+    registry.set_alias("champion", 1)
+    registry.set_alias("champion", 2)
+    assert [version.aliases for version in registry.versions()] == [("champion",), ()]
+
+
+def test_a_model_without_its_training_run_gets_one(registry, client, package):
+    version = registry.register(package, "0" * 32, {"key": "a"})
+    assert client.get_run(version.run_id).info.status == "FINISHED"
+    assert (registry.model_directory(1) / "lineage.json").is_file()
+
+
+def test_a_registration_that_starts_again_keeps_one_set_of_files(registry, client, package, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            registry.register(package, "", {"key": "a"})
+    assert registry.versions() == ()
+    version = registry.register(package, "", {"key": "a"})
+    assert len(registry.versions()) == 1
+    experiment = client.get_experiment_by_name("registry").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.run_id == version.run_id
+    assert len(client.list_artifacts(version.run_id)) == 1
+
+
+@pytest.mark.parametrize("reference", [7, "7", "best"])
+def test_an_absent_version_is_one_line(registry, package, reference):
+    with pytest.raises(RegistryError, match=r"^unispector: no version.* (7|best) in .*mlflow; it is empty"):
+        registry.version(reference)
+    registry.register(package, "", {"key": "a"})
+    with pytest.raises(RegistryError, match=r"^unispector: no version.* (7|best) in .*mlflow; it has 1$"):
+        registry.version(reference)
+    with pytest.raises(RegistryError) as caught:
+        registry.set_alias("champion", 7)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_gone_are_told_of(registry, package):
+    registry.register(package, "", {"key": "a"})
+    (registry.mlflow_directory(1) / "MLmodel").unlink()
+    with pytest.raises(RegistryError, match="the files of unispector 1 are gone; register it again"):
+        registry.model_directory(1)
+
+
+def test_the_history_is_newest_first_and_has_an_event_once(registry, tmp_path):
+    (tmp_path / "decision.md").write_text("passed")
+    first = Event("promoted", 1, None, "rules", "the first\nmodel: 'quoted'", now())
+    second = Event("refused", 2, 1, "ann", "worse", now())
+    for event in (second, first, first):
+        registry.record(event, [tmp_path / "decision.md"] if event is first else [])
+    newest, oldest = registry.history()
+    assert (newest.action, newest.version, newest.before, newest.by) == ("refused", 2, 1, "ann")
+    assert (oldest.reason, oldest.before, oldest.time) == (first.reason, None, first.time)
+    (file,) = registry.event_files(oldest)
+    assert (file.name, file.read_text()) == ("decision.md", "passed")
+    assert registry.event_files(newest) == ()
+
+
+def test_many_versions_and_events_are_all_told(registry, package, monkeypatch):
+    monkeypatch.setattr("unispector.tracking.registry._PAGE", 2)
+    for number in range(5):
+        registry.register(package, "", {"key": "same"})
+        registry.record(Event("refused", number, None, "ann", "x", now()))
+    assert [version.number for version in registry.versions()] == [5, 4, 3, 2, 1]
+    assert [event.version for event in registry.history()] == [4, 3, 2, 1, 0]
+
+
+def test_a_store_that_is_away_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    registry = ModelRegistry(TrackingStore(tmp_path / "mlflow"))
+    with pytest.raises(RegistryError) as caught:
+        registry.versions()
+    line = str(caught.value)
+    assert line.startswith("http://127.0.0.1:9: the model registry cannot be used (")
+    assert "\n" not in line
+    assert "secret" not in line

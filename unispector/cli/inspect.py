@@ -1,0 +1,45 @@
+"""`unispector inspect`: whole folders and buckets, on one machine or many."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unispector.cli.detector import Model
+from unispector.stages.paths import PROMPT_STORE
+
+INSPECT_HELP = """Find the prompted defects on all pictures of a folder or a bucket.
+
+\b
+  unispector inspect line3/ --bank bank.safetensors --out results.parquet
+  unispector inspect s3://camera/line3 --bank data/prompts --out results.parquet --workers 8
+
+Writes a Parquet table with a row a detection (docs/inspect.md has its columns). A killed run goes on where
+it was; a later one looks only at pictures that are new or changed. With RAY_ADDRESS in the environment the
+work is done on that Ray cluster."""
+
+
+def inspect(
+    place: Annotated[
+        str, typer.Argument(help="Folder, searched at any depth, or s3://bucket/prefix.", metavar="PLACE")
+    ],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, e.g. results.parquet.")],
+    model: Model = "shipped",
+    bank: Annotated[
+        Path, typer.Option(help="A bank made by `prompts build`, or the folder of a prompt store.")
+    ] = PROMPT_STORE,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is kept.")] = 0.05,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; 0 = one for each CPU, or for each GPU where there is one.")
+    ] = 0,
+) -> None:
+    """Find the prompted defects on all pictures of a folder or a bucket."""
+    from unispector.stages.inspect import inspect as run
+    from unispector.stages.model_reference import find_model
+
+    report = run(place, out, find_model(model), bank, min_score=min_score, workers=workers)
+    found = report.summary
+    typer.echo(
+        f"{found.pictures} pictures ({report.looked} looked at now), {found.detections} detections on "
+        f"{found.with_detections}, {found.failed} could not be read: {report.output}"
+    )

@@ -1,0 +1,59 @@
+"""`unispector serve`: the detector behind HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SERVE_HELP = """Answer requests over HTTP: pictures in, detections out; marked pictures add prompts.
+
+\b
+  unispector serve                                          the registry's champion, prompts in data/prompts
+  unispector serve --model shipped --bank bank.safetensors  a model and a bank that never change
+  curl -F images=@part.png http://127.0.0.1:8000/detect
+
+A model that is promoted, and prompts that are enrolled, take over without a restart. /health says what is
+in use, /metrics is for Prometheus, /openapi.json describes all. On any other --host than loopback every
+request must carry the token in the variable UNISPECTOR_TOKEN."""
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="models:/NAME@ALIAS (followed when it moves), models:/NAME/VERSION, `shipped`, a model's "
+            "folder, or an MLflow run id.",
+        ),
+    ] = "models:/unispector@champion",
+    bank: Annotated[
+        Path, typer.Option(help="Folder of prompts, which requests may change, or a bank file.")
+    ] = Path("data/prompts"),
+    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one, which is printed.")] = 8000,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures looked at in one turn.")] = 8,
+    queue: Annotated[int, typer.Option(min=1, help="Pictures waiting, of all requests; more: 503.")] = 64,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures of a request; more: 413.")] = 16,
+    megapixels: Annotated[int, typer.Option(min=1, help="Million pixels of a picture; more: 413.")] = 50,
+    body_mib: Annotated[int, typer.Option(min=1, help="MiB of a request; more: 413.")] = 64,
+    memory_mib: Annotated[
+        int, typer.Option(min=1, help="MiB of bodies and pictures of all requests; more: 503.")
+    ] = 1024,
+    body_seconds: Annotated[float, typer.Option(min=0.1, help="Time to send a body; more: 408.")] = 30,
+) -> None:
+    """Answer requests over HTTP."""
+    from unispector.serving.limits import Limits
+    from unispector.stages.serve import Address
+    from unispector.stages.serve import serve as run
+
+    limits = Limits(
+        batch=batch,
+        queue=queue,
+        pictures=pictures,
+        megapixels=megapixels,
+        body_mib=body_mib,
+        memory_mib=memory_mib,
+        body_seconds=body_seconds,
+    )
+    run(model, bank, Address(host, port), limits, device)

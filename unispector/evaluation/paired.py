@@ -1,0 +1,91 @@
+"""Two models on the same images: how sure their difference in AP50 is, by a paired bootstrap.
+
+Images are resampled per set, and a resample weighs the images alike for both models and for all draws of
+prompts: what makes a set easy or hard for both cancels out, and only their difference is left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from unispector.evaluation.intervals import Interval
+from unispector.evaluation.matching import Matches, average_precision_50
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class JudgedDraw:
+    """What a model found on a set with one draw of prompts.
+
+    Attributes:
+        files: file name of each image of `matches.images`; draws share those that are targets of both.
+        matches: boxes or masks.
+    """
+
+    files: tuple[str, ...]
+    matches: Matches
+
+
+def plain_figure(draws: Sequence[JudgedDraw]) -> float:
+    """AP50 of a set in percent, the mean over its draws of prompts, at least one."""
+    return float(np.mean([average_precision_50(d.matches, np.ones((1, len(d.files)))) for d in draws]))
+
+
+def resampled_figures(draws: Sequence[JudgedDraw], resamples: int, seed: int) -> Floats:
+    """AP50 of a set, the mean over its draws of prompts, as it would be on other images.
+
+    As many images as all draws together have are drawn with replacement. The same files, number of
+    resamples and seed give the same images, whatever was found on them.
+
+    Args:
+        draws: at least one.
+        resamples: R.
+        seed: of the choice; the global random state is neither used nor changed.
+
+    Returns:
+        [R] percent. A draw of prompts none of whose instances were drawn is left out of the mean; nan where
+        that is all of them.
+    """
+    files = sorted({name for draw in draws for name in draw.files})
+    place = {name: number for number, name in enumerate(files)}
+    weights = _weights(len(files), resamples, seed)
+    figures = np.stack(
+        [
+            average_precision_50(draw.matches, weights[:, [place[name] for name in draw.files]])
+            for draw in draws
+        ]
+    )
+    known = ~np.isnan(figures)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(known, figures, 0).sum(axis=0) / known.sum(axis=0)
+    return mean
+
+
+def paired_interval(challenger: Sequence[Floats], champion: Sequence[Floats], level: float) -> Interval:
+    """Percentile interval of the difference of two models' means over sets, in points.
+
+    Args:
+        challenger, champion: `resampled_figures` of each set, [R] each, in the same order, with equal seeds.
+        level: share of the resamples that lie inside, between 0 and 1.
+
+    Raises:
+        ValueError: there is no set, or no resample in which every set has an instance.
+    """
+    if not challenger:
+        raise ValueError("an interval needs at least one set")
+    differences = np.mean(np.stack(challenger) - np.stack(champion), axis=0)
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        raise ValueError("in no resample has every set an instance; draw more")
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(low=float(low), high=float(high))
+
+
+def _weights(images: int, resamples: int, seed: int) -> Integers:
+    """How often each image was drawn, [R, I]."""
+    shares = np.full(images, 1 / images)
+    return np.random.default_rng(seed).multinomial(images, shares, size=resamples)

@@ -1,0 +1,204 @@
+"""Do the marked pictures of a class find one another: each is looked at with prompts from the others."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
+from unispector.inference.detector import UniSpector
+from unispector.inference.instance_embeddings import InstanceEmbeddings
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.boxes import pairwise_iou
+from unispector.structures import Detections
+
+FOUND_IOU = 0.5
+"""A detection finds a mark from this IoU of the boxes on."""
+
+WEIGHED = 16
+"""Of more pictures than this, it is not tried what each is worth: that grows with their square."""
+
+
+@dataclass(frozen=True)
+class MarkCheck:
+    """What was found on one mark.
+
+    Attributes:
+        id: of the annotation.
+        box_xyxy: pixels.
+        score: of the best detection of its class there, in [0, 1]; 0 = the mark was missed.
+        other: the class already enrolled that scores best there; empty = none was detected.
+        other_score: its score; 0 without.
+    """
+
+    id: int
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    other: str
+    other_score: float
+
+    @property
+    def found(self) -> bool:
+        """Whether prompts from the other pictures find it."""
+        return self.score > 0
+
+    @property
+    def confused(self) -> bool:
+        """Whether a class already enrolled scores higher."""
+        return self.other_score > self.score
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """One picture, looked at with prompts from the others.
+
+    Attributes:
+        file_name: of the annotations.
+        marks: at least one.
+        detections: of all classes, those whose score counts.
+        found_without: other picture -> marks that are found here when its prompts are left out too.
+    """
+
+    file_name: str
+    marks: tuple[MarkCheck, ...]
+    detections: Detections
+    found_without: dict[str, int]
+
+    @property
+    def found(self) -> int:
+        """How many of its marks were found."""
+        return sum(mark.found for mark in self.marks)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What the prompts of one picture are worth to all the others.
+
+    Attributes:
+        file_name: of the picture.
+        found: marks on the other pictures that are found with it among the prompts.
+        without: those found without it.
+        marks: on the other pictures.
+    """
+
+    file_name: str
+    found: int
+    without: int
+    marks: int
+
+    @property
+    def hurts(self) -> bool:
+        """Whether more is found without it."""
+        return self.without > self.found
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What a new class joins.
+
+    Attributes:
+        bank: all classes enrolled already; the class itself may be among them, without pictures that are to
+            be checked. None = no class.
+        label: name of the class that is checked.
+    """
+
+    bank: PromptBank | None
+    label: str
+
+    def joined_by(self, new: InstanceEmbeddings) -> PromptBank | None:
+        """All classes with some new instances; None where the class would have no prompt."""
+        if len(new.labels) == 0:
+            return self.bank if self.bank is not None and self.label in self.bank.class_names else None
+        return new.bank() if self.bank is None else self.bank.merge(new.bank())
+
+
+def leave_one_out(
+    detector: UniSpector,
+    annotations: Annotations,
+    root: Path,
+    enrolled: Enrolled,
+    roi: Literal["box", "mask"],
+    score: float,
+) -> tuple[PictureCheck, ...]:
+    """Look at every picture with prompts from the others, beside the classes already enrolled.
+
+    Args:
+        detector: the model; it encodes every picture once as prompt and once as target.
+        annotations: pictures and marks of one category, named as the class; every picture has a mark.
+        root: folder their file names are relative to.
+        enrolled: what the class joins.
+        roi: prompt with boxes or with masks.
+        score: lowest score of a detection that counts, in [0, 1].
+
+    Returns:
+        A check for each picture that has prompts from others, in their order.
+
+    Raises:
+        DataError: a picture is unusable.
+        PromptBankError: the enrolled classes were encoded by another model.
+    """
+    instances = detector.encode_instances(annotations, root, roi)
+    checks = []
+    for image in annotations.images:
+        others = [other for other in annotations.images if other.id != image.id]
+        choices = {"": enrolled.joined_by(_of(instances, annotations, others))}
+        for left in others if len(annotations.images) <= WEIGHED else []:
+            rest = [other for other in others if other.id != left.id]
+            choices[left.file_name] = enrolled.joined_by(_of(instances, annotations, rest))
+        banks = {name: bank for name, bank in choices.items() if bank is not None}
+        if "" in banks:
+            found = next(detector.stream_banks([root / image.file_name], list(banks.values())))
+            counted = [detections.above(score) for detections in found]
+            by_choice = dict(zip(banks, counted, strict=True))
+            checks.append(_check(image, annotations.instances_of(image.id), by_choice, enrolled.label))
+    return tuple(checks)
+
+
+def worth_of(checks: Collection[PictureCheck]) -> tuple[Worth, ...]:
+    """What each picture is worth, of those it was tried for."""
+    names = dict.fromkeys(name for check in checks for name in check.found_without)
+    worth = []
+    for name in sorted(names):
+        seen = [check for check in checks if name in check.found_without]
+        worth.append(
+            Worth(
+                name,
+                found=sum(check.found for check in seen),
+                without=sum(check.found_without[name] for check in seen),
+                marks=sum(len(check.marks) for check in seen),
+            )
+        )
+    return tuple(worth)
+
+
+def _of(
+    instances: InstanceEmbeddings, annotations: Annotations, images: Collection[ImageRecord]
+) -> InstanceEmbeddings:
+    marks = (annotations.instances_of(image.id) for image in images)
+    return instances.only({mark.id for of_image in marks for mark in of_image})
+
+
+def _check(
+    image: ImageRecord, marks: tuple[InstanceRecord, ...], found: dict[str, Detections], label: str
+) -> PictureCheck:
+    """`found`: left out picture -> detections; the empty name is that of the check itself."""
+    detections = found[""]
+    without = {
+        name: sum(_mark(mark, other, label).found for mark in marks) for name, other in found.items() if name
+    }
+    checked = tuple(_mark(mark, detections, label) for mark in marks)
+    return PictureCheck(image.file_name, checked, detections, without)
+
+
+def _mark(mark: InstanceRecord, detections: Detections, label: str) -> MarkCheck:
+    left, top, width, height = mark.bbox
+    box = (left, top, left + width, top + height)
+    near = pairwise_iou(torch.tensor([box]), detections.boxes_xyxy)[0] >= FOUND_IOU
+    best: dict[str, float] = {}
+    for row in near.nonzero().flatten().tolist():  # best first
+        best.setdefault(detections.class_names[int(detections.labels[row])], float(detections.scores[row]))
+    own = best.pop(label, 0.0)
+    other = max(best, key=best.__getitem__, default="")
+    return MarkCheck(mark.id, box, own, other, best.get(other, 0.0))

@@ -1,0 +1,190 @@
+"""Marked pictures as they are kept: the file as it came and its marks in pixels, both checked before."""
+
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from unispector.errors import DataError
+from unispector.inference.marking import Geometry, Prompt, mark
+from unispector.ops.files import read_image_size
+from unispector.ops.rle import BoolArray, Rle, decode_rle, encode_rle, segmentation_to_mask
+
+SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
+"""Formats of pictures that are kept, as Pillow names them, and the suffix of their files."""
+
+_LABEL = re.compile(r"[\w ./-]{1,80}")
+_KEPT = re.compile(r"[0-9a-f]{64}\.(?:png|jpg|bmp|tif|webp)")
+# No model's: any size shows whether a mark can be read.
+_ANY = Geometry(image_size=64, padded_size=64, bins=8, spectrum_empty="interp", spectrum_min_side=8)
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class MarkedPicture:
+    """A picture file and the marks of one class on it; give boxes or masks, not both.
+
+    Attributes:
+        data: content of the file: PNG, JPEG, BMP, TIFF or WebP.
+        name: what messages and histories call it.
+        boxes_xywh: boxes (left, top, width, height) in pixels of the upright picture.
+        masks_rle: COCO run-length codes of the picture's size.
+    """
+
+    data: bytes
+    name: str
+    boxes_xywh: Sequence[Sequence[float]] = ()
+    masks_rle: Sequence[Rle] = ()
+
+
+@dataclass(frozen=True)
+class StoredPrompt:
+    """The marks of one class on a picture that is kept; boxes or masks, not both.
+
+    Attributes:
+        picture: name of the kept file: SHA-256 of its content, and a suffix.
+        boxes_xywh: left, top, width, height in pixels of the upright picture.
+        masks_rle: compressed COCO run-length codes of the picture's size.
+        source: what the picture was called when it came.
+    """
+
+    picture: str
+    boxes_xywh: tuple[Box, ...]
+    masks_rle: tuple[Rle, ...]
+    source: str
+
+    @classmethod
+    def of(cls, picture: MarkedPicture) -> Self:
+        """A marked picture, its marks checked and in their one form.
+
+        Raises:
+            DataError: the picture is unreadable or of another format; no mark; boxes and masks at once; a
+                mark that is empty, twice there, outside the picture or of another size.
+        """
+        suffix = _suffix(picture)
+        # The one reader of pictures reads files.
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            file.write(picture.data)
+            file.flush()
+            try:
+                masks = _masks(picture, Path(file.name))
+                boxes = tuple(_box(box) for box in picture.boxes_xywh)
+                mark(Prompt(file.name, boxes, masks), 0, _ANY)
+            except DataError as error:
+                message = str(error).removeprefix(f"{file.name}: ")
+                raise DataError(f"{picture.name}: {message}") from error
+        codes = () if masks is None else tuple(encode_rle(masks))
+        digest = hashlib.sha256(picture.data).hexdigest()
+        prompt = cls(digest + suffix, boxes, codes, one_line(picture.name))
+        if len(set(prompt.marks())) < len(boxes) + len(codes):
+            raise DataError(f"{picture.name}: the same mark twice; leave one out")
+        return prompt
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """What `as_dict` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError, DataError: it is no such thing.
+        """
+        picture = content["picture"]
+        boxes = tuple(_box(box) for box in content["boxes_xywh"])
+        codes = tuple({"size": list(c["size"]), "counts": str(c["counts"])} for c in content["masks_rle"])
+        if not _KEPT.fullmatch(picture) or bool(boxes) == bool(codes):
+            raise ValueError("no kept picture with boxes or masks")
+        return cls(picture, boxes, codes, str(content["source"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The prompt as plain lists and dicts."""
+        return {
+            "picture": self.picture,
+            "boxes_xywh": [list(box) for box in self.boxes_xywh],
+            "masks_rle": list(self.masks_rle),
+            "source": self.source,
+        }
+
+    def marks(self) -> list[object]:
+        """The marks, so that equal ones are equal."""
+        return [*self.boxes_xywh, *(code["counts"] for code in self.masks_rle)]
+
+    def prompt(self, folder: Path, label: str) -> Prompt:
+        """The prompt as a detector takes it.
+
+        Args:
+            folder: that keeps the picture.
+            label: name of the class.
+        """
+        masks = np.stack([decode_rle(code) for code in self.masks_rle]) if self.masks_rle else None
+        return Prompt(folder / self.picture, self.boxes_xywh, masks, label)
+
+
+def checked_label(label: str) -> str:
+    """The name of a class, if it can be one.
+
+    Raises:
+        DataError: other characters than letters, digits, space and `_-./`, more than 80, a space at an
+            end, or parts between slashes that are empty or `.` or `..`.
+    """
+    proper = _LABEL.fullmatch(label) and label == label.strip()
+    if not proper or {"", ".", ".."} & set(label.split("/")):
+        raise DataError(
+            f"{label[:80]!r}: not the name of a class; use 1 to 80 letters, digits, spaces and _-./, "
+            "without a space or slash at an end or parts such as '..'"
+        )
+    return label
+
+
+def one_line(text: str) -> str:
+    """Text that a list of versions can show: nothing but printable characters and single spaces."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def check_new(own: Iterable[StoredPrompt], new: Iterable[StoredPrompt]) -> None:
+    """Refuse a mark that a class has already.
+
+    Args:
+        own: prompts of the class.
+        new: what is to be added to it.
+
+    Raises:
+        DataError: the same mark on the same picture; the message names the picture.
+    """
+    known = {(prompt.picture, mark) for prompt in own for mark in prompt.marks()}
+    for prompt in new:
+        marks = {(prompt.picture, mark) for mark in prompt.marks()}
+        if marks & known:
+            raise DataError(f"{prompt.source}: the class has this mark on this picture already; leave it out")
+        known |= marks
+
+
+def _suffix(picture: MarkedPicture) -> str:
+    try:
+        with Image.open(io.BytesIO(picture.data), formats=tuple(SUFFIXES)) as image:
+            return SUFFIXES.get(str(image.format), ".jpg")  # MPO: what phones call some of their JPEGs
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{picture.name}: not a readable PNG, JPEG, BMP, TIFF or WebP picture; replace the file"
+        ) from error
+
+
+def _masks(picture: MarkedPicture, file: Path) -> BoolArray | None:
+    if not picture.masks_rle:
+        return None
+    width, height = read_image_size(file)
+    return np.stack([segmentation_to_mask(code, height, width) for code in picture.masks_rle])
+
+
+def _box(box: Sequence[float]) -> Box:
+    try:
+        left, top, width, height = (float(value) for value in box)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError("a box must be four numbers: left, top, width, height in pixels") from error
+    return left, top, width, height

@@ -1,0 +1,1 @@
+"""The detector as a service: what MLflow and HTTP clients talk to."""

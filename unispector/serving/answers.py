@@ -1,0 +1,131 @@
+"""What the service answers, as JSON."""
+
+from pydantic import Field
+
+from unispector.serving.messages import Message, PictureMessage
+
+
+class ErrorAnswer(Message):
+    """Why a request was not answered as asked.
+
+    Attributes:
+        error: one line.
+    """
+
+    error: str = Field(
+        description="What is wrong, in one line.",
+        examples=["part-17.png: not a readable PNG, JPEG, BMP, TIFF or WebP picture"],
+    )
+
+
+class ModelAnswer(Message):
+    """The model that answers.
+
+    Attributes:
+        reference: what the service was started with.
+        version: of the registry; empty of a folder.
+        fingerprint: hex SHA-256 of weights and configuration.
+    """
+
+    reference: str = Field(
+        description="What the service was started with.", examples=["models:/unispector@champion"]
+    )
+    version: str = Field(
+        description="Version in the registry; empty where the model is a folder.", examples=["3"]
+    )
+    fingerprint: str = Field(
+        description="SHA-256 of weights and configuration: equal ones give equal answers.",
+        examples=["5f0c3a7e" * 8],
+    )
+
+
+class DetectAnswer(Message):
+    """What was found, and by which model with which prompts.
+
+    Attributes:
+        model: that answered, for all pictures of the request.
+        bank_version: version of the prompts that were looked for.
+        pictures: in the order sent.
+    """
+
+    model: ModelAnswer
+    bank_version: str = Field(description="Version of the prompts that were looked for.", examples=["12"])
+    pictures: list[PictureMessage] = Field(description="In the order sent.")
+
+
+class ClassAnswer(Message):
+    """A class that is looked for.
+
+    Attributes:
+        label: its name.
+        marks: marked instances.
+    """
+
+    label: str = Field(description="Name of the class.", examples=["crack"])
+    marks: int = Field(description="Marked instances, over all its pictures.", examples=[5])
+
+
+class VersionAnswer(Message):
+    """One version of the prompts.
+
+    Attributes:
+        version: its number.
+        time: ISO 8601, UTC.
+        by: who made it.
+        note: why.
+        classes: that it has.
+    """
+
+    version: str = Field(examples=["12"])
+    time: str = Field(description="ISO 8601, UTC.", examples=["2026-03-01T09:30:00+00:00"])
+    by: str = Field(description="Who made it.", examples=["http"])
+    note: str = Field(examples=["new tool on line 3"])
+    classes: list[str] = Field(description="That it has.", examples=[["crack", "hole"]])
+
+
+class PromptsAnswer(Message):
+    """The prompts as they are now.
+
+    Attributes:
+        version: the newest.
+        served: the version that requests are answered with; empty before the first.
+        changeable: whether requests may change them; a bank file they may not.
+        classes: that are looked for.
+        history: newest first.
+    """
+
+    version: str = Field(description="The newest version.", examples=["12"])
+    served: str = Field(
+        description="The version that requests are answered with; empty before the first.", examples=["12"]
+    )
+    changeable: bool = Field(description="Whether requests may change them; of a bank file they may not.")
+    classes: list[ClassAnswer]
+    history: list[VersionAnswer] = Field(description="Newest first, at most a hundred.")
+
+
+class HealthAnswer(Message):
+    """How the service is.
+
+    Attributes:
+        ready: whether it can detect.
+        reason: why not; empty when it can.
+        model: that answers; None before the first.
+        bank_version: of the prompts in use; empty before the first.
+        classes: number of classes that are looked for.
+        since: when model and prompts came into use, ISO 8601, UTC; empty before.
+        trouble: why another model or other prompts could not be taken in; empty when all is well.
+    """
+
+    ready: bool = Field(description="Whether it can detect.")
+    reason: str = Field(description="Why not; empty when it can.", examples=[""])
+    model: ModelAnswer | None
+    bank_version: str = Field(description="Version of the prompts in use.", examples=["12"])
+    classes: int = Field(description="Number of classes that are looked for.", examples=[2])
+    since: str = Field(
+        description="When model and prompts came into use, ISO 8601, UTC.",
+        examples=["2026-03-01T09:30:00+00:00"],
+    )
+    trouble: str = Field(
+        description="Why another model or other prompts could not be taken in; empty when all is well.",
+        examples=[""],
+    )

@@ -1,0 +1,68 @@
+"""The service as an ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from unispector.errors import DataError
+from unispector.serving.gate import Gate, error_response
+from unispector.serving.refusal import RefusedError
+from unispector.serving.routes import router
+from unispector.serving.service import Service
+from unispector.serving.uploads import TooLargeError
+
+_ABOUT = """Show it one marked picture of a defect (`POST /prompts`); it finds that defect, boxed and masked,
+on every picture you send (`POST /detect`). Boxes are left, top, width, height in pixels of the upright
+picture; masks are COCO run-length codes. Every error is `{"error": "one line"}`."""
+
+
+def build_app(service: Service) -> FastAPI:
+    """The application, ready for a server that runs its lifespan.
+
+    Args:
+        service: used by this application only.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    # The usual pages for trying it out load scripts from elsewhere.
+    app = FastAPI(
+        title="UniSpector",
+        version=version("unispector"),
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="Where the service has a token."))],
+    )
+    app.state.service = service
+    app.include_router(router)
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(DataError, _bad_data)
+    app.add_exception_handler(HTTPException, _bad_request)
+    app.add_middleware(Gate, service=service)
+    return app
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, RefusedError) else 500
+    return error_response(RefusedError(status, str(error)))
+
+
+async def _bad_data(_: Request, error: Exception) -> Response:
+    return error_response(RefusedError(413 if isinstance(error, TooLargeError) else 400, str(error)))
+
+
+async def _bad_request(_: Request, error: Exception) -> Response:
+    """What the routing refuses: an unknown path or method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    text = {404: "no such path; /openapi.json lists them", 405: "no such method here"}
+    return error_response(RefusedError(status, text.get(status, "cannot be answered")))

@@ -1,0 +1,161 @@
+"""The model and the prompts in use, and how others take their place while requests are answered."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from unispector.errors import UniSpectorError
+from unispector.inference.detector import UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.serving.answers import ModelAnswer
+from unispector.serving.metrics import Metrics
+from unispector.serving.prompts import Prompts
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 60
+"""After which a model or prompts that failed are tried again."""
+
+
+@dataclass(frozen=True)
+class WantedModel:
+    """The model that should be served now.
+
+    Attributes:
+        reference: what the service was started with.
+        version: of the registry; empty of a folder.
+        folder: where it lies; asked only when the model is loaded.
+    """
+
+    reference: str
+    version: str
+    folder: Callable[[], Path] = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.reference} (version {self.version})" if self.version else self.reference
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model with its prompts, ready to detect; never changed, only replaced.
+
+    Attributes:
+        detector: the loaded model.
+        bank: its prompts; None while no class is enrolled.
+        model: where it came from.
+        bank_version: of the prompts.
+        since: when it came into use, ISO 8601, UTC.
+    """
+
+    detector: UniSpector
+    bank: PromptBank | None
+    model: WantedModel
+    bank_version: str
+    since: str
+
+    @property
+    def answer(self) -> ModelAnswer:
+        """The model as answers name it."""
+        return ModelAnswer(
+            reference=self.model.reference,
+            version=self.model.version,
+            fingerprint=self.detector.fingerprint,
+        )
+
+
+class Reloader:
+    """Keeps the engine up to date; what cannot be loaded leaves the one before in use.
+
+    Attributes:
+        engine: in use; None before the first.
+        trouble: why what should be in use is not, in one line; empty when all is well.
+        prompts: where the prompts come from.
+    """
+
+    def __init__(
+        self, wanted: Callable[[], WantedModel], prompts: Prompts, metrics: Metrics, device: str = "cpu"
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            wanted: says which model should be in use now; raises when there is none.
+            prompts: says which prompts.
+            metrics: told of every attempt.
+            device: where models run.
+        """
+        self.engine: Engine | None = None
+        self.trouble = "the model is still being loaded"
+        self.prompts = prompts
+        self._wanted = wanted
+        self._metrics = metrics
+        self._device = device
+        self._failed: tuple[WantedModel, str] | None = None
+        self._retry_at = 0.0
+
+    def refresh(self) -> None:
+        """Take in another model or other prompts if they should be in use; never raises.
+
+        Blocks while loading; called by one thread at a time.
+        """
+        try:
+            target = self._wanted(), self.prompts.version()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong out there, the engine stays
+            self._report(_line(error))
+            return
+        engine = self.engine
+        if engine is not None and (engine.model, engine.bank_version) == target:
+            self._report("")
+        elif target != self._failed or time.monotonic() >= self._retry_at:
+            self._replace(*target)
+
+    def _replace(self, model: WantedModel, bank_version: str) -> None:
+        try:
+            engine = self._loaded(model)
+        except Exception as error:  # noqa: BLE001 - the engine before stays, whatever is wrong with this one
+            self._failed, self._retry_at = (model, bank_version), time.monotonic() + RETRY_SECONDS
+            self._metrics.reloads.labels("failed").inc()
+            stays = f"; {self.engine.model} stays in use" if self.engine else ""
+            self._report(f"{model} with prompts {bank_version} cannot be used: {_line(error)}{stays}")
+            return
+        self.engine, self._failed = engine, None
+        self._metrics.reloads.labels("done").inc()
+        self._metrics.info.clear()
+        fingerprint = engine.detector.fingerprint
+        self._metrics.info.labels(model.reference, model.version, fingerprint, engine.bank_version).set(1)
+        self._report("")
+        logger.info("in use: %s, fingerprint %s, prompts %s", model, fingerprint[:12], engine.bank_version)
+
+    def _loaded(self, model: WantedModel) -> Engine:
+        """The model with the newest prompts, tried once."""
+        current = self.engine
+        if current is not None and current.model == model:
+            detector = current.detector
+        else:
+            detector = UniSpector.load(model.folder(), self._device)
+        while True:  # another process may change the prompts while they are encoded
+            version = self.prompts.version()
+            bank = self.prompts.bank(detector)
+            if version == self.prompts.version():
+                break
+        if bank is not None:
+            detector.detect([np.full((64, 64, 3), 128, dtype=np.uint8)], bank)
+        return Engine(detector, bank, model, version, datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def _report(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            logger.warning("%s", trouble)
+        self.trouble = trouble
+        self._metrics.trouble.set(bool(trouble))
+
+
+def _line(error: Exception) -> str:
+    """What is wrong in one line that names files without their folders."""
+    text = " ".join(str(error).split())[:500]
+    known = text if isinstance(error, UniSpectorError) else f"{type(error).__name__}: {text}"
+    return re.sub(r"(?<![\w:/@])(?:/[^\s/:;,'\"]+)+/(?=[^\s/])", "", known)

@@ -1,0 +1,111 @@
+"""What every request passes first: who may ask, how long it may take, and what is told of its end."""
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unispector.serving.refusal import RETRY_SECONDS, RefusedError
+from unispector.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = ("/health", "/ready")
+"""Answered without a token: supervisors ask them."""
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+class Gate:
+    """Refuses foreign requests before a byte of their body is read, and counts all."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; nothing of an unforeseen error is told but an id that is in the log."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, noting)
+        except Exception as error:
+            identity = secrets.token_hex(6)
+            slow = isinstance(error, TimeoutError)
+            logger.exception("error %s of %s", identity, scope["method"])
+            if status:
+                raise  # too late for an answer; the connection is closed
+            text = "took too long" if slow else f"internal error {identity}; the service's log says more"
+            await error_response(RefusedError(503 if slow else 500, text))(scope, receive, noting)
+        finally:
+            # Only known routes: a label of whatever a client asks would fill the memory.
+            route = getattr(scope.get("route"), "path", "unknown")
+            method = scope["method"] if route != "unknown" else ""
+            self._service.metrics.requests.labels(route, method, str(status)).inc()
+            self._service.metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            check_sender(headers, self._service.token, scope["path"])
+        except RefusedError as refused:
+            await error_response(refused)(scope, receive, send)
+            return
+        async with asyncio.timeout(self._service.limits.request_seconds):
+            await self._app(scope, receive, send)
+
+
+def check_sender(headers: dict[str, str], token: str, path: str) -> None:
+    """Whether a request comes from someone who may ask.
+
+    Without a token only this machine's programs may: a page in a browser reaches loopback too, under a
+    name of its own (`Host`) or from its own origin (`Origin`).
+
+    Args:
+        headers: by lower-case name.
+        token: that requests must carry; empty = none.
+        path: of the request.
+
+    Raises:
+        RefusedError: 401 or 403.
+    """
+    if token:
+        given = headers.get("authorization", "").encode("latin-1", "replace")
+        right = hmac.compare_digest(given, f"Bearer {token}".encode())
+        if path not in OPEN_PATHS and not right:
+            raise RefusedError(401, "a token is needed; send `Authorization: Bearer TOKEN`")
+        return
+    if _host_of(f"//{headers.get('host', '')}") not in LOOPBACK_NAMES:
+        raise RefusedError(403, "this service answers on loopback only; call it as localhost or 127.0.0.1")
+    if "origin" in headers and _host_of(headers["origin"]) not in LOOPBACK_NAMES:
+        raise RefusedError(403, "pages of other sites may not call this service")
+
+
+def error_response(refused: RefusedError) -> JSONResponse:
+    """The one shape of errors."""
+    headers = {}
+    if refused.status == 503:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": str(refused)}, refused.status, headers)
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

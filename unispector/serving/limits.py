@@ -1,0 +1,63 @@
+"""How much of everything the service takes."""
+
+from dataclasses import dataclass
+
+from unispector.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request, and all of them together, may ask for.
+
+    Attributes:
+        body_mib: MiB of a request's body.
+        megapixels: million pixels of a picture.
+        pictures: pictures of a request to detect.
+        marks: boxes of a request that adds prompts.
+        label: characters of a class name.
+        memory_mib: MiB of bodies and decoded pictures of all requests together.
+        queue: pictures of all requests together that wait or are looked at.
+        batch: pictures that are looked at in one turn.
+        batch_wait: seconds that a turn waits for more pictures after its first.
+        header_seconds: for the headers of a request.
+        body_seconds: for the body of a request.
+        request_seconds: for a whole request, its answer received.
+        connections: open connections.
+        shutdown_seconds: for the requests in flight when the service is told to stop.
+    """
+
+    body_mib: int = 64
+    megapixels: int = 50
+    pictures: int = 16
+    marks: int = 100
+    label: int = 64
+    memory_mib: int = 1024
+    queue: int = 64
+    batch: int = 8
+    batch_wait: float = 0.005
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    request_seconds: float = 120.0
+    connections: int = 128
+    shutdown_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.pictures > self.queue:
+            raise ServiceError(
+                f"a queue of {self.queue} pictures never holds a request of {self.pictures}; raise --queue"
+            )
+        if self.body_mib + self.pixels * 3 / 2**20 > self.memory_mib:
+            raise ServiceError(
+                f"{self.memory_mib} MiB do not hold a body of {self.body_mib} MiB and its picture of "
+                f"{self.megapixels} megapixels; raise --memory-mib"
+            )
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of a request's body."""
+        return self.body_mib * 2**20
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a picture."""
+        return self.megapixels * 1_000_000

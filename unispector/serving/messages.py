@@ -1,0 +1,110 @@
+"""What the service and the registered model say and understand, as JSON."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from unispector.structures import Detections
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Box = Annotated[list[Number], Field(min_length=4, max_length=4)]
+
+
+class Message(BaseModel):
+    """Base of all messages: a misspelt key is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RleMessage(Message):
+    """A mask as a COCO run-length code.
+
+    Attributes:
+        size: height and width in pixels.
+        counts: the compressed code.
+    """
+
+    size: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
+        description="Height and width in pixels.", examples=[[480, 640]]
+    )
+    counts: str = Field(
+        description="COCO's compressed run-length code; `pycocotools.mask.decode` reads it.",
+        examples=["PPYo1"],
+    )
+
+
+class DetectionMessage(Message):
+    """One detection.
+
+    Attributes:
+        label: class.
+        score: in [0, 1].
+        box: left, top, width, height in pixels.
+        mask: of the picture's size.
+    """
+
+    label: str = Field(description="Class, as its prompts were labelled.", examples=["crack"])
+    score: Number = Field(description="Class score times mask quality, 0 to 1.", examples=[0.62])
+    box: Box = Field(
+        description="Left, top, width, height in pixels of the picture.", examples=[[120.5, 80.0, 41.2, 23.9]]
+    )
+    mask: RleMessage
+
+
+class PictureMessage(Message):
+    """What was found on one picture, best first.
+
+    Attributes:
+        name: what the sender calls the picture.
+        width: of the upright picture, in pixels.
+        height: of the upright picture, in pixels.
+        detections: best first.
+    """
+
+    name: str = Field(description="File name as sent; odd characters are replaced.", examples=["part-17.png"])
+    width: int = Field(description="In pixels, of the upright picture.", examples=[640])
+    height: int = Field(description="In pixels, of the upright picture.", examples=[480])
+    detections: list[DetectionMessage] = Field(description="Best first.")
+
+
+class PromptMessage(Message):
+    """A marked picture: boxes or masks of one class, not both.
+
+    Attributes:
+        image: the picture's file, in base64.
+        label: class.
+        boxes: left, top, width, height in pixels of the picture, each.
+        masks: of the picture's size.
+    """
+
+    image: str
+    label: str = "defect"
+    boxes: list[Box] = []
+    masks: list[RleMessage] = []
+
+
+def picture_message(name: str, detections: Detections) -> PictureMessage:
+    """The detections on one picture as a message.
+
+    Args:
+        name: what the sender calls the picture.
+        detections: in the picture's own pixels, best first; not changed or rounded.
+    """
+    height, width = detections.image_hw
+    rows = zip(
+        detections.labels.tolist(),
+        detections.scores.tolist(),
+        detections.boxes_xyxy.tolist(),
+        detections.masks_rle,
+        strict=True,
+    )
+    found = [
+        DetectionMessage(
+            label=detections.class_names[label],
+            score=score,
+            box=[left, top, right - left, bottom - top],
+            mask=RleMessage.model_validate(rle),
+        )
+        for label, score, (left, top, right, bottom), rle in rows
+    ]
+    return PictureMessage(name=name, width=width, height=height, detections=found)

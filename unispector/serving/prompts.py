@@ -1,0 +1,117 @@
+"""The prompts that are served: a bank file that never changes, or a store that may."""
+
+import hashlib
+from pathlib import Path
+
+from unispector.inference.detector import UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.serving.answers import ClassAnswer, PromptsAnswer, VersionAnswer
+from unispector.serving.refusal import RefusedError
+
+HISTORY = 100
+"""Versions told at a time."""
+
+
+class FixedPrompts:
+    """A bank file, read once."""
+
+    def __init__(self, file: Path) -> None:
+        """Read the file.
+
+        Raises:
+            PromptBankError: it is absent or no prompt bank.
+        """
+        self._bank = PromptBank.load(file)
+        self._version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+    def version(self) -> str:
+        """Twelve hex digits of the file's hash."""
+        return self._version
+
+    def bank(self, detector: UniSpector) -> PromptBank:
+        """The bank.
+
+        Raises:
+            PromptBankError: another model made it.
+        """
+        self._bank.check(detector.fingerprint)
+        return self._bank
+
+    def listing(self, served: str) -> PromptsAnswer:
+        """Its classes, without a history."""
+        counts = zip(self._bank.class_names, self._bank.counts, strict=True)
+        classes = [ClassAnswer(label=label, marks=count) for label, count in counts]
+        return PromptsAnswer(
+            version=self._version, served=served, changeable=False, classes=classes, history=[]
+        )
+
+
+class StoredPrompts:
+    """A prompt store, which other processes may change too."""
+
+    def __init__(self, store: PromptStore) -> None:
+        self._store = store
+
+    def version(self) -> str:
+        """Number of the store's version."""
+        return str(self._store.current().version)
+
+    def bank(self, detector: UniSpector) -> PromptBank | None:
+        """The store's bank."""
+        return self._store.bank(detector)
+
+    def listing(self, served: str) -> PromptsAnswer:
+        """Classes of the current version, and the history."""
+        now, history = self._store.current(), self._store.history()[:HISTORY]
+        return PromptsAnswer(
+            version=str(now.version),
+            served=served,
+            changeable=True,
+            classes=[
+                ClassAnswer(label=label, marks=sum(len(prompt.marks()) for prompt in prompts))
+                for label, prompts in now.classes.items()
+            ],
+            history=[
+                VersionAnswer(
+                    version=str(past.version),
+                    time=past.time,
+                    by=past.by,
+                    note=past.note,
+                    classes=list(past.classes),
+                )
+                for past in history
+            ],
+        )
+
+    def add(self, label: str, picture: MarkedPicture, by: str, note: str) -> None:
+        """Make a version with the picture.
+
+        Raises:
+            DataError: the label, the picture or a mark cannot be used.
+        """
+        self._store.add(label, [picture], by, note, {})
+
+    def remove(self, label: str, by: str, note: str) -> None:
+        """Make a version without the class.
+
+        Raises:
+            RefusedError: there is no such class.
+        """
+        if label not in self._store.current().classes:
+            raise RefusedError(404, f"no class '{label}'")
+        self._store.remove(label, by, note)
+
+
+Prompts = FixedPrompts | StoredPrompts
+
+
+def stored(prompts: Prompts) -> StoredPrompts:
+    """Prompts that may be changed.
+
+    Raises:
+        RefusedError: they are a bank file.
+    """
+    if isinstance(prompts, FixedPrompts):
+        raise RefusedError(409, "the prompts are a bank file, which never changes; serve a folder of prompts")
+    return prompts

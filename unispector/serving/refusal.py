@@ -1,0 +1,61 @@
+"""Requests that are not answered as asked, and how much of everything is held at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from unispector.errors import ServiceError
+
+RETRY_SECONDS = 2
+"""After which a client may try again."""
+
+
+class RefusedError(ServiceError):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: HTTP status.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Share:
+    """What one request holds of a room."""
+
+    def __init__(self, room: "Room") -> None:
+        self.amount = 0
+        self._room = room
+
+    def take(self, amount: int) -> None:
+        """Hold so much more.
+
+        Raises:
+            RefusedError: 413 for more than there ever is, 503 for more than is left now.
+        """
+        room = self._room
+        if self.amount + amount > room.size:
+            raise RefusedError(413, f"more than {room.size} {room.unit}; send less at a time")
+        if room.used + amount > room.size:
+            raise RefusedError(503, "too busy; try again in a moment")
+        room.used += amount
+        self.amount += amount
+
+
+class Room:
+    """A bounded amount of something, shared by the requests in flight; used by the event loop only."""
+
+    def __init__(self, size: int, unit: str) -> None:
+        self.size = size
+        self.unit = unit
+        self.used = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """An empty share; what it has taken is given back when the block ends."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.used -= share.amount

@@ -1,0 +1,210 @@
+"""What the service can be asked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Request, Response
+
+from unispector.inference.prompt_store import MarkedPicture
+from unispector.ops.rle import encode_rle
+from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
+from unispector.serving.batching import Query, query_for
+from unispector.serving.forms import (
+    DetectForm,
+    Part,
+    PromptForm,
+    check_label,
+    detect_form,
+    parse_form,
+    prompt_form,
+    read_body,
+)
+from unispector.serving.gate import error_response
+from unispector.serving.messages import picture_message
+from unispector.serving.openapi import DETECT_BODY, PROMPT_BODY
+from unispector.serving.prompts import stored
+from unispector.serving.refusal import RefusedError, Share
+from unispector.serving.service import Service
+from unispector.serving.uploads import decode_mask, decode_picture, picture_size
+from unispector.structures import Detections
+
+router = APIRouter()
+
+_SAID = {
+    400: "Something in the request cannot be used; `error` says what.",
+    401: "The token is missing or wrong.",
+    408: "The body came too slowly.",
+    413: "Too many bytes, pixels or pictures.",
+    503: "No model or no prompts yet, or too busy; try again after `Retry-After` seconds.",
+}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer, "description": _SAID[status]} for status in statuses}
+
+
+@router.post(
+    "/detect",
+    response_model=DetectAnswer,
+    responses=_errors(400, 401, 408, 413, 503),
+    openapi_extra=DETECT_BODY,
+    summary="Find the prompted defects on pictures",
+)
+async def detect(request: Request) -> Response:
+    """Every picture is looked at for every class, or for those named by `classes`.
+
+    All pictures of a request are answered by one model with one version of the prompts, which the answer
+    names. Scores, boxes and masks are exactly those of `UniSpector.detect` in Python.
+    """
+    service = _service(request)
+    with service.memory.share() as memory, service.queue.share() as queue:
+        form = detect_form(await _parts(request, memory), service.limits)
+        reloader = service.reloader
+        query = query_for(reloader.engine, reloader.trouble, form.classes, form.limit)
+        queue.take(len(form.pictures))
+        pictures = [await _decoded(service, name, data, memory) for name, data in form.pictures]
+        found = await service.batcher.detect(pictures, query)
+        body = await service.decoding(_answer, query, form, found)
+    return Response(body, media_type="application/json")
+
+
+@router.get(
+    "/prompts",
+    response_model=PromptsAnswer,
+    responses=_errors(401),
+    summary="List the classes that are looked for",
+)
+async def list_prompts(request: Request) -> Response:
+    """Classes, how often each is marked, and the versions before."""
+    return await _listing(_service(request))
+
+
+@router.post(
+    "/prompts",
+    response_model=PromptsAnswer,
+    responses=_errors(400, 401, 408, 413, 503),
+    openapi_extra=PROMPT_BODY,
+    summary="Show the service a defect",
+)
+async def add_prompt(request: Request) -> Response:
+    """Adds a marked picture to a class, or makes the class; it is looked for from now on.
+
+    Mark every instance of the defect on the picture: what is not marked counts as its surroundings. Three to
+    five pictures a class are better than one. Nothing is trained. The picture is kept as it came.
+    """
+    service = _service(request)
+    stored(service.reloader.prompts)
+    with service.memory.share() as memory:
+        form = prompt_form(await _parts(request, memory), service.limits)
+        width, height = await service.decoding(picture_size, form.image, form.name, service.limits.pixels)
+        memory.take(3 * width * height)
+        picture = await service.decoding(_marked, form, service.limits.pixels)
+        prompts = stored(service.reloader.prompts)
+        await service.loading(prompts.add, form.label, picture, form.by, form.note)
+        await service.loading(service.reloader.refresh)
+    return await _listing(service)
+
+
+@router.delete(
+    "/prompts/{label:path}",
+    response_model=PromptsAnswer,
+    responses={**_errors(400, 401), 404: {"model": ErrorAnswer, "description": "There is no such class."}},
+    summary="Stop looking for a class",
+)
+async def remove_prompts(request: Request, label: str) -> Response:
+    """Takes a class out. The versions before keep it: `unispector prompts revert` brings it back."""
+    service = _service(request)
+    prompts = stored(service.reloader.prompts)
+    await service.loading(prompts.remove, check_label(label, service.limits), "http", "")
+    await service.loading(service.reloader.refresh)
+    return await _listing(service)
+
+
+@router.get("/health", response_model=HealthAnswer, summary="How the service is; always 200 while it lives")
+async def health(request: Request) -> Response:
+    """For people and for supervisors that restart what does not answer."""
+    return _json(_health(_service(request)))
+
+
+@router.get(
+    "/ready",
+    response_model=HealthAnswer,
+    responses=_errors(503),
+    summary="200 when pictures can be sent, 503 before",
+)
+async def ready(request: Request) -> Response:
+    """For load balancers and for scripts that wait."""
+    state = _health(_service(request))
+    return _json(state) if state.ready else error_response(RefusedError(503, state.reason))
+
+
+@router.get("/metrics", response_class=Response, responses=_errors(401), summary="Figures for Prometheus")
+async def metrics(request: Request) -> Response:
+    """Requests, times, pictures, batches, queue, reloads and memory, in Prometheus' text format."""
+    return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _json(answer: HealthAnswer | PromptsAnswer) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _parts(request: Request, memory: Share) -> tuple[Part, ...]:
+    service = _service(request)
+    body = await read_body(request, service.limits, memory)
+    most = service.limits.pictures + service.limits.marks
+    return await service.decoding(parse_form, body, request.headers.get("content-type", ""), most)
+
+
+async def _decoded(service: Service, name: str, data: bytes, memory: Share) -> npt.NDArray[np.uint8]:
+    width, height = await service.decoding(picture_size, data, name, service.limits.pixels)
+    memory.take(3 * width * height)
+    return await service.decoding(decode_picture, data, name, service.limits.pixels)
+
+
+def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
+    pictures = [
+        picture_message(name, detections.above(form.min_score))
+        for (name, _), detections in zip(form.pictures, found, strict=True)
+    ]
+    engine = query.engine
+    return DetectAnswer(
+        model=engine.answer, bank_version=engine.bank_version, pictures=pictures
+    ).model_dump_json()
+
+
+def _marked(form: PromptForm, pixels: int) -> MarkedPicture:
+    if form.mask is None:
+        return MarkedPicture(form.image, form.name, form.boxes)
+    mask = decode_mask(form.mask, "the mask", pixels)
+    return MarkedPicture(form.image, form.name, masks_rle=encode_rle(mask[None]))
+
+
+async def _listing(service: Service) -> Response:
+    engine = service.reloader.engine
+    served = engine.bank_version if engine else ""
+    return _json(await service.loading(service.reloader.prompts.listing, served))
+
+
+def _health(service: Service) -> HealthAnswer:
+    reloader = service.reloader
+    engine, trouble = reloader.engine, reloader.trouble
+    if engine is None:
+        return HealthAnswer(
+            ready=False, reason=trouble, model=None, bank_version="", classes=0, since="", trouble=trouble
+        )
+    return HealthAnswer(
+        ready=engine.bank is not None,
+        reason="" if engine.bank else "no prompts yet; add some with POST /prompts",
+        model=engine.answer,
+        bank_version=engine.bank_version,
+        classes=len(engine.bank) if engine.bank else 0,
+        since=engine.since,
+        trouble=trouble,
+    )

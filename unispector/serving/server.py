@@ -1,0 +1,70 @@
+"""The HTTP server: one process, one event loop, a clean end."""
+
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from unispector.errors import ServiceError
+from unispector.serving.app import build_app
+from unispector.serving.protocol import bounded_protocol
+from unispector.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+HEADER_BYTES = 2**14  # of a request, all headers together
+KEEP_ALIVE_SECONDS = 5  # between two requests of a connection
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on.
+
+    Args:
+        host: name or address of an interface of this machine.
+        port: 0 = a free one.
+
+    Raises:
+        ServiceError: the address is in use, or not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ServiceError(
+            f"{host}:{port}: cannot listen there ({error.strerror}); choose another --host or --port"
+        ) from error
+
+
+def run_server(service: Service, sock: socket.socket) -> None:
+    """Answer requests until SIGTERM or SIGINT; those in flight are answered first.
+
+    Args:
+        service: not used before.
+        sock: of `listening`.
+
+    Raises:
+        SystemExit: 0 after SIGTERM.
+        KeyboardInterrupt: after SIGINT.
+    """
+    config = uvicorn.Config(
+        build_app(service),
+        http=bounded_protocol(service.limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=round(service.limits.shutdown_seconds),
+    )
+    # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("answering on http://%s:%d", shown, port)
+    uvicorn.Server(config).run(sockets=[sock])

@@ -1,0 +1,95 @@
+"""The parts of the running service, and its life from start to stop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from unispector.serving.batching import Batcher
+from unispector.serving.engine import Reloader
+from unispector.serving.limits import Limits
+from unispector.serving.metrics import Metrics
+from unispector.serving.refusal import Room
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+DECODERS = 2  # threads
+
+
+class Service:
+    """Everything that requests share.
+
+    Attributes:
+        limits: of requests.
+        reloader: has the model and the prompts in use.
+        metrics: figures for Prometheus.
+        token: that requests must carry; empty = none.
+        batcher: detects.
+        memory: bytes of bodies and decoded pictures.
+        queue: pictures waiting or looked at.
+    """
+
+    def __init__(
+        self,
+        reloader: Reloader,
+        metrics: Metrics,
+        limits: Limits,
+        token: str = "",
+        poll_seconds: float = 5.0,
+    ) -> None:
+        """Put the parts together; nothing runs yet.
+
+        Args:
+            reloader: asked for another engine every `poll_seconds`.
+            metrics: the same that the reloader tells.
+            limits: of requests.
+            token: that requests must carry; empty = none, and only requests meant for loopback are taken.
+            poll_seconds: between two looks for another model or other prompts.
+        """
+        self.limits = limits
+        self.reloader = reloader
+        self.metrics = metrics
+        self.token = token
+        self.batcher = Batcher(limits, metrics)
+        self.memory = Room(limits.memory_mib * 2**20, "bytes of bodies and pictures")
+        self.queue = Room(limits.queue, "pictures")
+        metrics.queue.set_function(lambda: self.queue.used)
+        self._poll_seconds = poll_seconds
+        # Loads, encodes and writes prompts, one thing at a time.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Detect, and look for other models and prompts, while the block runs."""
+        tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.batcher.close()
+            self._loader.shutdown(wait=False, cancel_futures=True)
+            self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def loading(
+        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Result:
+        """Run something on the thread that loads models and handles prompts."""
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._loader, work)
+
+    async def decoding(
+        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Result:
+        """Run something on the threads that take requests apart and put answers together."""
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    async def _watch(self) -> None:
+        while True:
+            await self.loading(self.reloader.refresh)
+            await asyncio.sleep(self._poll_seconds)

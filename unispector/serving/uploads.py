@@ -1,0 +1,106 @@
+"""Pictures and masks that someone sent: checked by their header before a pixel is decoded."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unispector.errors import DataError
+from unispector.ops.rle import BoolArray
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+SCANS = 100
+"""Most passes of a JPEG; each costs as much as decoding a plain one, and files of normal use have ten."""
+
+
+class TooLargeError(DataError):
+    """A picture of more pixels, or a request of more bytes, than are taken."""
+
+
+def picture_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+    """Width and height in pixels as stored, from the header alone.
+
+    Raises:
+        DataError: no picture of the known formats.
+        TooLargeError: more than `max_pixels`.
+    """
+    with _opened(data, name, max_pixels) as image:
+        return image.size
+
+
+def decode_picture(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decode a picture as `unispector.ops.files.read_image` reads such a file.
+
+    Args:
+        data: the bytes of a PNG, JPEG, BMP, TIFF or WebP file.
+        name: what the messages call it.
+        max_pixels: more are refused before anything is decoded.
+
+    Returns:
+        uint8 RGB [h, w, 3], upright.
+
+    Raises:
+        DataError: another format, broken, cut off, or floating-point pixels.
+        TooLargeError: more than `max_pixels`.
+    """
+    with _opened(data, name, max_pixels) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16") or image.mode == "I":
+            grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.mode == "F":
+            raise DataError(f"{name}: floating-point pixels; convert the image to 8 bits")
+        return np.array(image.convert("RGB"))
+
+
+def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
+    """Decode a mask as `unispector.ops.files.read_mask` reads such a file: what is not black is marked.
+
+    Args:
+        data: the bytes of a file in one of the formats of pictures.
+        name: what the messages call it.
+        max_pixels: more are refused before anything is decoded.
+
+    Returns:
+        bool [h, w], upright.
+
+    Raises:
+        DataError: another format, broken or cut off.
+        TooLargeError: more than `max_pixels`.
+    """
+    with _opened(data, name, max_pixels) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I") or image.mode == "F":
+            return np.asarray(np.asarray(image) > 0)
+        return np.asarray(np.asarray(image.convert("RGB")).max(axis=2) > 0)
+
+
+@contextmanager
+def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture with only its header read; whatever goes wrong inside the block is the picture's fault."""
+    too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller picture"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
+            if image.width * image.height > max_pixels:
+                raise TooLargeError(too_large)
+            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > SCANS:
+                raise DataError(f"{name}: a JPEG of more than {SCANS} scans; save it again")
+            yield image
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(too_large) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not a readable PNG, JPEG, BMP, TIFF or WebP picture") from error
+    except Exception as error:  # a hostile file makes Pillow stumble in ways it does not name
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{name}: not a readable image ({reason}); replace the file") from error

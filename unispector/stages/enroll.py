@@ -1,0 +1,131 @@
+"""`unispector prompts enroll`: a new defect joins the prompts in production, without training, if it can."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from unispector.config import Config
+from unispector.errors import DataError
+from unispector.inference.prompt_checks import Enrolled, leave_one_out
+from unispector.inference.prompt_marks import StoredPrompt, checked_label
+from unispector.inference.prompt_store import PromptStore
+from unispector.stages.enroll_folder import MarkedFolder, read_marked
+from unispector.stages.enroll_report import EnrollReport, reasons, write_report
+from unispector.stages.judging import load_detector
+from unispector.stages.lineage import git_state
+from unispector.stages.model_reference import find_model
+
+REPORTS = Path("reports/enroll")
+
+
+def enroll(
+    config: Config,
+    folder: Path,
+    source: str,
+    label: str,
+    model: str,
+    store_folder: Path,
+    by: str,
+    reports: Path = REPORTS,
+) -> EnrollReport:
+    """Check a folder of marked pictures and, where it passes, add them to a class of the store.
+
+    Every picture is looked at with prompts from the others and with all classes already enrolled. Pictures
+    the class has already are left out; a folder that was enrolled before changes nothing.
+
+    Args:
+        config: the limits (`enroll`), the kind of prompt and the size rule of masks.
+        folder: marked pictures.
+        source: its layout, a key of `SOURCES` such as `coco`, `voc`, `yolo`, `labelme` or `masks`.
+        label: name of the class. It renames the one class of the folder; of several, it says which is meant.
+        model: reference of the model that checks.
+        store_folder: the prompts in production.
+        by: who enrols.
+        reports: gets a folder with `report.md`, `report.json` and drawings.
+
+    Returns:
+        Whether it passed, and why not. Where it is refused, nothing is written to the store.
+
+    Raises:
+        DataError: the name, the folder, a picture or a mark cannot be used, or there are too few pictures.
+        CheckpointError: the model cannot be found or loaded.
+        PromptBankError: the store is damaged or cannot be written.
+    """
+    checked_label(label)
+    store = PromptStore(store_folder)
+    marked = read_marked(folder, source, label, config.prompt.test_roi, config.data.min_side)
+    before = store.current()
+    own = before.classes.get(label, ())
+    known = _known(marked, own, label)
+    marked = marked.without(known)
+    if not marked.pictures:
+        return EnrollReport(label, "unchanged", before.version, marked, tuple(sorted(known)))
+    _check_enough(marked, own, label, config.enroll.pictures)
+    detector = load_detector(find_model(model))
+    enrolled = Enrolled(store.bank(detector), label)
+    limits = config.enroll
+    checks = leave_one_out(
+        detector, marked.annotations, folder, enrolled, config.prompt.test_roi, limits.score
+    )
+    report = EnrollReport(
+        label=label,
+        outcome="refused" if reasons(checks, limits) else "passed",
+        version=before.version,
+        marked=marked,
+        known=tuple(sorted(known)),
+        checks=checks,
+        limits=limits,
+        model=detector.fingerprint,
+        output=reports / label.replace("/", "+"),
+    )
+    return _finished(report, store, source, by)
+
+
+def _finished(report: EnrollReport, store: PromptStore, source: str, by: str) -> EnrollReport:
+    """Keep the prompts of a class that passed, and write the report."""
+    if report.outcome == "passed":
+        pictures = list(report.marked.pictures.values())
+        note = f"{len(pictures)} pictures, {report.found} of {report.marks} marks found by the others"
+        new = store.add(report.label, pictures, by, note, _lineage(report, source))
+        report = replace(report, version=new.version)
+    if report.output is not None:
+        write_report(report, report.output)
+    return report
+
+
+def _lineage(report: EnrollReport, source: str) -> dict[str, str]:
+    return {
+        "folder": str(report.marked.root),
+        "folder_sha256": report.marked.digest,
+        "source": source,
+        "model": report.model,
+        "found": f"{report.found} of {report.marks}",
+        "confused": f"{report.confused} of {report.marks}",
+        "score": f"{report.limits.score:g}",
+        **{f"git.{key}": value for key, value in git_state(Path()).items()},
+    }
+
+
+def _known(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str) -> frozenset[str]:
+    """Pictures of the folder that the class has already, with these marks."""
+    marks: dict[str, set[object]] = {}
+    for prompt in own:
+        marks.setdefault(prompt.picture, set()).update(prompt.marks())
+    known = set()
+    for name, picture in marked.pictures.items():
+        prompt = StoredPrompt.of(picture)
+        if prompt.picture in marks:
+            if set(prompt.marks()) != marks[prompt.picture]:
+                raise DataError(
+                    f"{marked.root}: {name} is enrolled as {label!r} with other marks; take it out of the "
+                    "folder, or `unispector prompts revert` (or remove the class) first"
+                )
+            known.add(name)
+    return frozenset(known)
+
+
+def _check_enough(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str, fewest: int) -> None:
+    pictures = len(marked.pictures) + len({prompt.picture for prompt in own})
+    if pictures < fewest:
+        raise DataError(
+            f"{marked.root}: {pictures} marked picture(s) of {label!r}, at least {fewest} are needed; mark more"
+        )
