@@ -244,7 +244,7 @@ def factory(tmp_path: Path) -> Path:
 
 
 def marked_batch(folder: Path, seed: int, count: int = 9) -> None:
-    """Grey noise with a dark, a bright or a striped square each, marked in a COCO file beside the pictures."""
+    """Grey noise with a dark, bright or striped square each, and a COCO file that marks them."""
     rng = np.random.default_rng(seed)
     images, marks = [], []
     folder.mkdir(parents=True)

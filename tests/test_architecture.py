@@ -13,15 +13,18 @@ ROOT = Path(__file__).parents[1]
 FILE_LINES, FUNCTION_LINES, ARGUMENTS, CONSTRUCTOR_ARGUMENTS = 400, 60, 8, 12
 TOP_FOLDERS = {".ci", ".dvc", "benchmarks", "data", "docs", "flows", "reports", "tests", "unispector"}
 TOP_FILES = {
+    ".dockerignore",
     ".dvcignore",
     ".gitignore",
     "CHANGELOG.md",
+    "Dockerfile",
     "LICENSE",
     "Makefile",
     "README.md",
     "dvc.lock",
     "dvc.yaml",
     "params.yaml",
+    "prefect.yaml",
     "pyproject.toml",
     "requirements.lock",
 }

@@ -50,7 +50,9 @@ def decided(comparison, data=(), working="", champion=3, automatic=True):
     rules = (data_rule(data), working_rule(working))
     if champion is not None:
         rules += compared_rules(comparison, LIMITS)
-    return Decision(4, champion, "k" * 64, "2026-01-02T03:04:05+00:00", automatic, rules, comparison)
+    return Decision(
+        4, champion, "f" * 64, "k" * 64, "2026-01-02T03:04:05+00:00", automatic, rules, comparison
+    )
 
 
 CLEAR = Interval(0.5, 6.0)
@@ -78,7 +80,7 @@ def test_a_challenger_that_meets_every_rule_becomes_champion():
     assert decision.passed
     assert decision.promoted
     assert decision.broken == ()
-    assert decision.verdict == "Version 4 becomes champion in place of version 3: all 8 rules are met."
+    assert decision.summary == "Version 4 becomes champion in place of version 3: all 8 rules are met."
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -87,7 +89,7 @@ def test_each_rule_alone_turns_yes_to_no(name):
     assert [rule.name for rule in decision.broken] == [name]
     assert not decision.promoted
     verdict = f"Version 4 is refused and version 3 stays champion: 1 of 8 rules not met ({name})."
-    assert decision.verdict == verdict
+    assert decision.summary == verdict
 
 
 def test_broken_data_or_a_broken_model_alone_turn_yes_to_no():
@@ -142,12 +144,12 @@ def test_robustness_that_no_set_could_show_is_no_reason_to_promote():
 def test_the_first_champion_needs_data_in_order_and_to_work():
     decision = decided(None, champion=None)
     assert decision.promoted
-    assert decision.verdict == (
+    assert decision.summary == (
         "Version 4 becomes champion: there is no champion to compare it with, "
         "its data are in order and it works."
     )
     refused = decided(None, champion=None, working="m: damaged")
-    assert refused.verdict == (
+    assert refused.summary == (
         "Version 4 is refused and there is still no champion: 1 of 2 rules not met (working model)."
     )
 
@@ -156,7 +158,7 @@ def test_where_a_person_has_the_last_word_a_challenger_that_passes_waits():
     decision = decided(GOOD, automatic=False)
     assert decision.passed
     assert not decision.promoted
-    assert decision.verdict == (
+    assert decision.summary == (
         "Version 4 may become champion, all 8 rules are met; it waits for `unispector registry approve 4`."
     )
 
@@ -166,7 +168,7 @@ def test_the_page_has_every_figure():
         make_set(trained=("hole",), masks=Pair(27.8, 30.0)), make_set("steel"), left_out=("wood",)
     )
     lines = decided(lost).markdown().splitlines()
-    assert lines[:3] == ["# Version 4 against version 3", "", decided(lost).verdict]
+    assert lines[:3] == ["# Version 4 against version 3", "", decided(lost).summary]
     assert (
         "| masks | NO | -1.10 points (30.00 to 28.90) | mean AP50 of masks falls by at most 1 points |"
         in lines
@@ -191,7 +193,7 @@ def test_a_decision_survives_json(comparison):
     decision = decided(comparison)
     content = json.loads(json.dumps(decision.as_dict()))
     assert Decision.from_dict(content) == decision
-    assert (content["verdict"], content["promoted"]) == (decision.verdict, decision.promoted)
+    assert (content["summary"], content["promoted"]) == (decision.summary, decision.promoted)
 
 
 # Two models on the same images, as a random process: what an image shows and how hard it is is the same for
@@ -277,6 +279,6 @@ def test_of_fifty_equal_models_none_is_promoted():
 def test_a_planted_better_model_is_promoted_and_a_worse_one_refused():
     for seed in range(3):
         better = decided(contest(seed, gain=1.2))
-        assert better.promoted, better.verdict
+        assert better.promoted, better.summary
         worse = decided(contest(seed, gain=-1.2))
         assert {"gain", "masks", "every set"} <= {rule.name for rule in worse.broken}

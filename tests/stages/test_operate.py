@@ -1,12 +1,13 @@
 """What is kept alive, and where it listens."""
 
 import shlex
+import socket
 from configparser import RawConfigParser
 
 import pytest
 
 from unispector.errors import ConfigError
-from unispector.stages.operate import Program, port, programs, write_configuration
+from unispector.stages.operate import Program, operate, port, programs, write_configuration
 
 
 def test_everything_listens_on_loopback_on_the_ports_asked_for(monkeypatch):
@@ -43,3 +44,14 @@ def test_supervisord_reads_back_what_was_written(tmp_path):
     assert odd.autorestart is not False
     assert odd.stopasgroup
     assert odd.killasgroup
+
+
+def test_a_port_in_use_is_told_before_anything_starts(monkeypatch, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setenv("UNISPECTOR_MLFLOW_PORT", str(taken))
+        with pytest.raises(ConfigError, match=f"^mlflow: port {taken} .* UNISPECTOR_MLFLOW_PORT$"):
+            operate(["mlflow"], tmp_path)
+    assert not list(tmp_path.iterdir())

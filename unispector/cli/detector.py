@@ -1,4 +1,4 @@
-"""`unispector detect`, `evaluate` and `prompts`: what a trained model is for."""
+"""`unispector detect`, `evaluate` and `sweep`: what a trained model is for."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.groups import group
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,14 +26,6 @@ Two defects, one of them marked twice:
 Writes one drawn picture per target to OUT/pictures, and OUT/detections.json: a COCO file whose
 annotations carry boxes, masks and scores (those of at least 0.05)."""
 
-_BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed any more.
-
-\b
-  unispector prompts build --annotations prompts.json --images photos --out bank.safetensors
-  unispector detect line3/ --bank bank.safetensors --out found
-
-A bank works only with the model that made it."""
-
 EVALUATE_HELP = """Measure AP of boxes and masks on annotated pictures of your own.
 
 \b
@@ -53,8 +44,6 @@ SWEEP_HELP = """Measure how robust a model is on annotated pictures of your own.
 Prompts are blurred, boxed inexactly, made fewer or more, and given as masks; targets are blurred, made
 noisy, compressed, darkened, flattened, turned and shrunk. Writes OUT/index.html with the curves and
 OUT/sweep.json. It takes about as long as fifty evaluations."""
-
-prompts_app = group("Make prompt banks.")
 
 
 class Roi(StrEnum):
@@ -145,25 +134,6 @@ def _box(text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise DataError(f"--box {text}: four numbers are needed, X,Y,W,H in pixels") from error
     return left, top, width, height
-
-
-@prompts_app.command("build", help=_BUILD_HELP)
-def prompts_build(
-    annotations: Annotated[
-        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-    ],
-    images: Images,
-    out: Annotated[Path, typer.Option(help="Bank to write, e.g. bank.safetensors.")],
-    model: Model = "shipped",
-    roi: RoiOption = Roi.BOX,
-) -> None:
-    """Encode prompts once and keep them."""
-    from unispector.stages.model_reference import find_model
-    from unispector.stages.prompts import build_prompts
-
-    bank = build_prompts(annotations, images, find_model(model), out, roi.value)
-    counts = zip(bank.class_names, bank.counts, strict=True)
-    typer.echo(f"{out}: {', '.join(f'{name} ({count})' for name, count in counts)}")
 
 
 def evaluate(

@@ -14,13 +14,16 @@ from unispector.cli.detector import (
     SWEEP_HELP,
     detect,
     evaluate,
-    prompts_app,
     sweep,
 )
 from unispector.cli.groups import group
+from unispector.cli.inspect import INSPECT_HELP, inspect
 from unispector.cli.operate import OPERATE_HELP, operate
 from unispector.cli.params import params_app
+from unispector.cli.prompts import prompts_app
+from unispector.cli.registry import registry_app
 from unispector.cli.reports import report
+from unispector.cli.serve import SERVE_HELP, serve
 from unispector.cli.stages import stage_app
 from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
@@ -36,7 +39,8 @@ _HELP = """Show one marked picture of a defect; find that defect on every other 
   unispector convert voc my-set/ --out my-set.json
 
 These use the model that the package ships; `--model` takes a folder (`make repro` leaves models in
-artifacts/models/) or an MLflow run id.
+artifacts/models/), an MLflow run id, or `models:/unispector@champion` of the registry.
+`unispector operate` starts what runs day and night.
 `unispector VERB --help` explains a verb."""
 
 app = group(_HELP)
@@ -46,8 +50,11 @@ app.command(help=SWEEP_HELP)(sweep)
 app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(report)
+app.command(help=INSPECT_HELP)(inspect)
+app.command(help=SERVE_HELP)(serve)
 app.command(help=OPERATE_HELP)(operate)
 app.add_typer(prompts_app, name="prompts")
+app.add_typer(registry_app, name="registry")
 app.add_typer(data_app, name="data")
 app.add_typer(params_app, name="params")
 app.add_typer(stage_app, name="stage")

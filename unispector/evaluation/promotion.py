@@ -124,7 +124,8 @@ class Decision:
 
     Attributes:
         challenger, champion: version numbers; champion None where there was none.
-        key: of everything the decision depends on; equal keys, equal decisions.
+        fingerprint: of the challenger's model.
+        key: of all else that the decision depends on: champion, rules, data.
         time: when it was made, ISO 8601 in UTC.
         automatic: whether passing is enough to become champion.
         rules: all that were asked; each must hold.
@@ -133,6 +134,7 @@ class Decision:
 
     challenger: int
     champion: int | None
+    fingerprint: str
     key: str
     time: str
     automatic: bool
@@ -155,7 +157,7 @@ class Decision:
         return tuple(rule for rule in self.rules if not rule.passed)
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """The decision and its reason in one sentence."""
         version, before = f"Version {self.challenger}", self.champion
         if not self.passed:
@@ -176,7 +178,7 @@ class Decision:
         """The decision as a page: verdict, rules, what was missing, sets."""
         before = "no champion" if self.champion is None else f"version {self.champion}"
         rules = [(rule.name, "yes" if rule.passed else "NO", rule.figure, rule.limit) for rule in self.rules]
-        lines = [f"# Version {self.challenger} against {before}", "", self.verdict, "", "## Rules", ""]
+        lines = [f"# Version {self.challenger} against {before}", "", self.summary, "", "## Rules", ""]
         lines += markdown_table(("rule", "met", "measured", "asked for"), (), rules)
         if self.broken:
             lines += ["", "## What would have had to be better", ""]
@@ -185,11 +187,11 @@ class Decision:
             ]
         if self.comparison is not None:
             lines += ["", *_sets_lines(self.comparison)]
-        return "\n".join([*lines, "", f"Decided {self.time}."]) + "\n"
+        return "\n".join([*lines, "", f"Decided {self.time}, model {self.fingerprint[:12]}."]) + "\n"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON, with the verdict beside them."""
-        told = {"passed": self.passed, "promoted": self.promoted, "verdict": self.verdict}
+        """Plain values, fit for JSON, with the summary beside them."""
+        told = {"passed": self.passed, "promoted": self.promoted, "summary": self.summary}
         return {**asdict(self), **told}
 
     @classmethod
@@ -203,6 +205,7 @@ class Decision:
         return cls(
             challenger=content["challenger"],
             champion=content["champion"],
+            fingerprint=content["fingerprint"],
             key=content["key"],
             time=content["time"],
             automatic=content["automatic"],

@@ -1,6 +1,6 @@
 """Do the marked pictures of a class find one another: each is looked at with prompts from the others."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,7 +121,7 @@ def leave_one_out(
     enrolled: Enrolled,
     roi: Literal["box", "mask"],
     score: float,
-) -> tuple[PictureCheck, ...]:
+) -> Iterator[PictureCheck]:
     """Look at every picture with prompts from the others, beside the classes already enrolled.
 
     Args:
@@ -132,7 +132,7 @@ def leave_one_out(
         roi: prompt with boxes or with masks.
         score: lowest score of a detection that counts, in [0, 1].
 
-    Returns:
+    Yields:
         A check for each picture that has prompts from others, in their order.
 
     Raises:
@@ -140,7 +140,6 @@ def leave_one_out(
         PromptBankError: the enrolled classes were encoded by another model.
     """
     instances = detector.encode_instances(annotations, root, roi)
-    checks = []
     for image in annotations.images:
         others = [other for other in annotations.images if other.id != image.id]
         choices = {"": enrolled.joined_by(_of(instances, annotations, others))}
@@ -152,8 +151,7 @@ def leave_one_out(
             found = next(detector.stream_banks([root / image.file_name], list(banks.values())))
             counted = [detections.above(score) for detections in found]
             by_choice = dict(zip(banks, counted, strict=True))
-            checks.append(_check(image, annotations.instances_of(image.id), by_choice, enrolled.label))
-    return tuple(checks)
+            yield _check(image, annotations.instances_of(image.id), by_choice, enrolled.label)
 
 
 def worth_of(checks: Collection[PictureCheck]) -> tuple[Worth, ...]:

@@ -29,6 +29,7 @@ from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_w
 __all__ = ["MarkedPicture", "PromptSet", "PromptStore", "StoredPrompt"]
 
 FORMAT = "unispector prompts 1"
+_NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
 _MEND = "restore the file from a backup of the store"
 
 
@@ -283,7 +284,7 @@ class PromptStore:
             return PromptSet.from_dict(content)
         except FileNotFoundError as error:
             raise PromptBankError(f"{file}: gone; {_MEND}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+        except _NOT_A_VERSION as error:
             raise PromptBankError(f"{file}: damaged; {_MEND}") from error
 
     def _keep(self, name: str, data: bytes) -> None:

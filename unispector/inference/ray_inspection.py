@@ -7,11 +7,13 @@ that kills its worker is told from its neighbours.
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from unispector.errors import ServiceError
 from unispector.inference.detector import UniSpector
 from unispector.inference.inspection import Inspection, as_table, failed_row, look
 from unispector.inference.picture_source import PictureFile
@@ -24,7 +26,7 @@ _LOST = "its worker died or failed while looking at it, twice; start again with 
 
 
 def prepare_ray() -> None:
-    """Quieten what Ray's core prints in this process; call it before Ray starts."""
+    """Silence what Ray's core would print in this process; call it before Ray starts."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
@@ -41,6 +43,9 @@ def look_on_ray(
 
     Yields:
         All rows of some pictures, as `look` gives them; tables come in no fixed order.
+
+    Raises:
+        ServiceError: no worker can start, or the cluster is lost.
     """
     block = max(1, min(_BLOCK_PICTURES, len(files) // (workers * _BLOCKS_A_WORKER)))
     lost = {file.path: file for file in files}
@@ -75,6 +80,7 @@ def _looks(
     inspection: Inspection, files: Sequence[PictureFile], size: int, workers: int, gpu: bool
 ) -> Iterator[pa.Table]:
     import ray.data
+    from ray.exceptions import RayError
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
@@ -84,21 +90,31 @@ def _looks(
         pa.Table.from_pylist([vars(file) for file in files[first : first + size]])
         for first in range(0, len(files), size)
     ]
-    looks = ray.data.from_arrow(blocks).map_batches(
-        _Worker,
-        fn_constructor_args=(inspection,),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(blocks)), max_tasks_in_flight_per_actor=2),
-        num_cpus=1,
-        num_gpus=1 if gpu else None,
-        ray_remote_args_fn=_endurance,
-    )
-    for table in looks.iter_batches(batch_format="pyarrow", batch_size=None):
-        if len(table):
-            yield table
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        looks = ray.data.from_arrow(blocks).map_batches(
+            _Worker,
+            fn_constructor_args=(inspection,),
+            batch_format="pyarrow",
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers, len(blocks)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=1,
+            num_gpus=1 if gpu else None,
+            ray_remote_args_fn=_endurance,
+        )
+    try:
+        for table in looks.iter_batches(batch_format="pyarrow", batch_size=None):
+            if len(table):
+                yield table
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("unispector.errors.")
+        raise ServiceError(
+            f"the workers of the inspection cannot go on ({reason}); mend that and start it again, what was "
+            "looked at is kept"
+        ) from error
 
 
 def _endurance() -> dict[str, Any]:
-    """Workers are replaced without end, but what kills two of them is given up."""
+    """Workers are replaced without end (without any, Ray Data waits for a dead one), tries end at two."""
     return {"max_restarts": -1, "max_task_retries": 1}

@@ -95,7 +95,7 @@ class Reloader:
         self._wanted = wanted
         self._metrics = metrics
         self._device = device
-        self._failed: tuple[WantedModel, str] | None = None
+        self._failed: tuple[tuple[WantedModel, str], str] | None = None  # and why
         self._retry_at = 0.0
 
     def refresh(self) -> None:
@@ -111,17 +111,20 @@ class Reloader:
         engine = self.engine
         if engine is not None and (engine.model, engine.bank_version) == target:
             self._report("")
-        elif target != self._failed or time.monotonic() >= self._retry_at:
+        elif self._failed and self._failed[0] == target and time.monotonic() < self._retry_at:
+            self._report(self._failed[1])
+        else:
             self._replace(*target)
 
     def _replace(self, model: WantedModel, bank_version: str) -> None:
         try:
             engine = self._loaded(model)
         except Exception as error:  # noqa: BLE001 - the engine before stays, whatever is wrong with this one
-            self._failed, self._retry_at = (model, bank_version), time.monotonic() + RETRY_SECONDS
-            self._metrics.reloads.labels("failed").inc()
             stays = f"; {self.engine.model} stays in use" if self.engine else ""
-            self._report(f"{model} with prompts {bank_version} cannot be used: {_line(error)}{stays}")
+            why = f"{model} with prompts {bank_version} cannot be used: {_line(error)}{stays}"
+            self._failed, self._retry_at = ((model, bank_version), why), time.monotonic() + RETRY_SECONDS
+            self._metrics.reloads.labels("failed").inc()
+            self._report(why)
             return
         self.engine, self._failed = engine, None
         self._metrics.reloads.labels("done").inc()

@@ -207,7 +207,10 @@ def detect_form(parts: Sequence[Part], limits: Limits) -> DetectForm:
     pictures = tuple((shown_name(file.filename, n), file.data) for n, file in enumerate(files, start=1))
     classes = tuple(check_label(_text(part), limits) for part in parts if part.name == "classes")
     return DetectForm(
-        pictures, classes, _score(_field(parts, "min_score", "0")), _pairs(_field(parts, "limit", ""))
+        pictures,
+        classes,
+        _score(_field(parts, "min_score", "0")),
+        _pairs(_field(parts, "limit", str(KEPT_PAIRS))),
     )
 
 
@@ -296,8 +299,6 @@ def _score(text: str) -> float:
 
 
 def _pairs(text: str) -> int:
-    if not text:
-        return KEPT_PAIRS
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= KEPT_PAIRS:
         raise RefusedError(400, f"limit: give a whole number from 1 to {KEPT_PAIRS}")
     return int(text)

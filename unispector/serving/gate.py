@@ -51,9 +51,9 @@ class Gate:
             text = "took too long" if slow else f"internal error {identity}; the service's log says more"
             await error_response(RefusedError(503 if slow else 500, text))(scope, receive, noting)
         finally:
-            # Only known routes: a label of whatever a client asks would fill the memory.
-            route = getattr(scope.get("route"), "path", "unknown")
-            method = scope["method"] if route != "unknown" else ""
+            # Only what is known: a label of whatever clients ask would fill the memory.
+            route = "unknown" if status in (404, 405) else getattr(scope.get("route"), "path", "unknown")
+            method = "" if route == "unknown" else scope["method"]
             self._service.metrics.requests.labels(route, method, str(status)).inc()
             self._service.metrics.seconds.labels(route).observe(time.perf_counter() - began)
 

@@ -6,6 +6,8 @@ MLflow runs this file to load a model (models from code): nothing is pickled.
 import base64
 import binascii
 import json
+import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -15,12 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, set_model
+from mlflow.models import Model, ModelSignature, set_model
+from mlflow.pyfunc import save_model
+from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from pydantic import TypeAdapter, ValidationError
 
@@ -75,7 +78,7 @@ SIGNATURE = ModelSignature(
 )
 
 EXPLAINED = {
-    "image": "a row a picture: base64 of a PNG, JPEG, BMP, TIFF or WebP file, or its path on the model's machine",
+    "image": "a row a picture: base64 of a PNG, JPEG, BMP, TIFF or WebP file, or its path where it runs",
     "prompts": "JSON text: [{image: base64 or path, label, boxes: [[left, top, width, height]] or masks: "
     "[{size: [height, width], counts: COCO RLE}]}], pixels; prompts or bank, not both",
     "bank": "base64 of a prompt bank that this model made, or its path",
@@ -86,14 +89,15 @@ EXPLAINED = {
 """What the signature's columns and parameters mean."""
 
 _LONGEST_PATH = 4096
+_PATIENCE_SECONDS = 600
 _PROMPTS = TypeAdapter(list[PromptMessage])
 _TRIAL = """
 import json, sys
 import mlflow.pyfunc
 from mlflow.models import Model
 folder = sys.argv[1]
-model = mlflow.pyfunc.load_model(folder)
-data, params = Model.load(folder).load_input_example(folder), Model.load(folder).load_input_example_params(folder)
+model, description = mlflow.pyfunc.load_model(folder), Model.load(folder)
+data, params = description.load_input_example(folder), description.load_input_example_params(folder)
 for text in model.predict(data, params=params)["detections"]:
     json.loads(text)
 import unispector
@@ -101,7 +105,7 @@ print(unispector.__file__)
 """
 
 
-class RegisteredModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class RegisteredModel(PythonModel):
     """A detector behind MLflow's `predict`; `EXPLAINED` says what goes in and comes out."""
 
     def load_context(self, context: Any) -> None:
@@ -116,7 +120,7 @@ class RegisteredModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(
         self,
         context: Any,  # noqa: ARG002
-        model_input: Any,
+        model_input: pd.DataFrame,
         params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Find the prompted classes on pictures.
@@ -160,9 +164,14 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
         package: folder named `package` with `model.safetensors`, `config.json` and what else goes along.
         metadata: kept in the model's description.
     """
+    # MLflow would add this project's lock file, and tell of every file it copies.
+    os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow.pyfunc", "mlflow.utils.environment"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch:
         code = _copy_of_code(Path(scratch))
-        mlflow.pyfunc.save_model(
+        save_model(
             path=folder,
             python_model=str(Path(__file__)),
             artifacts={package.name: str(package)},
@@ -172,6 +181,12 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
             input_example=example(),
             metadata={**metadata, **EXPLAINED},
         )
+    description = Model.load(folder)
+    flavor = description.flavors["python_function"]
+    # Paths of this machine mean nothing elsewhere; MLflow reads neither of them.
+    flavor["model_code_path"] = Path(__file__).name
+    flavor["artifacts"][package.name]["uri"] = flavor["artifacts"][package.name]["path"]
+    description.save(str(folder / "MLmodel"))
 
 
 def requirements() -> list[str]:
@@ -201,14 +216,39 @@ def try_registered_model(folder: Path) -> None:
         RegistryError: it does not load, or does not answer its own example.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
-        command = [sys.executable, "-P", "-c", _TRIAL, str(folder.resolve())]
-        tried = subprocess.run(command, capture_output=True, text=True, cwd=elsewhere, check=False)  # noqa: S603
+        command = [sys.executable, "-P", "-B", "-c", _TRIAL, str(folder.resolve())]
+        try:
+            tried = subprocess.run(  # noqa: S603
+                command, capture_output=True, text=True, cwd=elsewhere, check=False, timeout=_PATIENCE_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RegistryError(
+                f"{folder}: the registered model gave no answer in {_PATIENCE_SECONDS} s; try again"
+            ) from error
     if tried.returncode != 0:
         reason = (tried.stderr.strip().splitlines() or ["no message"])[-1][:300]
         raise RegistryError(f"{folder}: the registered model does not work ({reason}); register it again")
     used = Path(tried.stdout.strip().splitlines()[-1])
     if folder.resolve() not in used.resolve().parents:
         raise RegistryError(f"{folder}: the registered model ran the code of {used.parent}, not its own")
+
+
+def answer_example(package: Path) -> None:
+    """Load a package with the code that runs here, and let it find the example's defect.
+
+    Args:
+        package: folder with `model.safetensors` and `config.json`.
+
+    Raises:
+        CheckpointError: it does not load.
+        DataError: it does not answer.
+    """
+    detector = UniSpector.load(package)
+    data, params = example()
+    picture = decode_picture(_content(data["image"][0], "the example"), "the example", MAX_PIXELS)
+    (found,) = detector.detect([picture], detector.encode(_prompts(params["prompts"])), limit=params["limit"])
+    if not np.isfinite(found.scores.numpy()).all():
+        raise DataError(f"{package}: its scores are not all numbers; train again")
 
 
 def _copy_of_code(scratch: Path) -> Path:

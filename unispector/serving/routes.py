@@ -189,7 +189,7 @@ def _marked(form: PromptForm, pixels: int) -> MarkedPicture:
 async def _listing(service: Service) -> Response:
     engine = service.reloader.engine
     served = engine.bank_version if engine else ""
-    return _json(await service.loading(service.reloader.prompts.listing, served))
+    return _json(await service.decoding(service.reloader.prompts.listing, served))
 
 
 def _health(service: Service) -> HealthAnswer:

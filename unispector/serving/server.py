@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import sys
+import warnings
 
 import uvicorn
 
@@ -37,17 +38,13 @@ def listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run_server(service: Service, sock: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; those in flight are answered first.
+def make_server(service: Service) -> uvicorn.Server:
+    """A server that does not run yet.
 
     Args:
         service: not used before.
-        sock: of `listening`.
-
-    Raises:
-        SystemExit: 0 after SIGTERM.
-        KeyboardInterrupt: after SIGINT.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
     config = uvicorn.Config(
         build_app(service),
         http=bounded_protocol(service.limits),
@@ -62,9 +59,24 @@ def run_server(service: Service, sock: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(service.limits.shutdown_seconds),
     )
+    return uvicorn.Server(config)
+
+
+def run_server(service: Service, sock: socket.socket) -> None:
+    """Answer requests until SIGTERM or SIGINT; those in flight are answered first.
+
+    Args:
+        service: not used before.
+        sock: of `listening`.
+
+    Raises:
+        SystemExit: 0 after SIGTERM.
+        KeyboardInterrupt: after SIGINT.
+    """
+    warnings.filterwarnings("ignore", module="PIL")  # what it thinks of clients' pictures
     # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("answering on http://%s:%d", shown, port)
-    uvicorn.Server(config).run(sockets=[sock])
+    make_server(service).run(sockets=[sock])

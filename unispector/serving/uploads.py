@@ -1,7 +1,6 @@
 """Pictures and masks that someone sent: checked by their header before a pixel is decoded."""
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -86,10 +85,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The picture with only its header read; whatever goes wrong inside the block is the picture's fault."""
     too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller picture"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        with image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise TooLargeError(too_large)
             if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > SCANS:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from unispector.config import Config
 from unispector.errors import DataError
-from unispector.inference.prompt_checks import Enrolled, leave_one_out
+from unispector.inference.prompt_checks import Enrolled, PictureCheck, leave_one_out
 from unispector.inference.prompt_marks import StoredPrompt, checked_label
 from unispector.inference.prompt_store import PromptStore
 from unispector.stages.enroll_folder import MarkedFolder, read_marked
-from unispector.stages.enroll_report import EnrollReport, reasons, write_report
+from unispector.stages.enroll_report import EnrollReport, refusals, write_report
 from unispector.stages.judging import load_detector
 from unispector.stages.lineage import git_state
 from unispector.stages.model_reference import find_model
+from unispector.stages.progress import progress_bar
 
+CHAMPION = "models:/unispector@champion"
 REPORTS = Path("reports/enroll")
 
 
@@ -40,7 +42,8 @@ def enroll(
         model: reference of the model that checks.
         store_folder: the prompts in production.
         by: who enrols.
-        reports: gets a folder with `report.md`, `report.json` and drawings.
+        reports: gets a folder named as the class, with `report.md`, `report.json`, drawings and what the
+            conversion of the folder wrote.
 
     Returns:
         Whether it passed, and why not. Where it is refused, nothing is written to the store.
@@ -52,7 +55,8 @@ def enroll(
     """
     checked_label(label)
     store = PromptStore(store_folder)
-    marked = read_marked(folder, source, label, config.prompt.test_roi, config.data.min_side)
+    output, roi = reports / label.replace("/", "+"), config.prompt.test_roi
+    marked = read_marked(folder, source, label, roi, config.data.min_side, output / "marked.json")
     before = store.current()
     own = before.classes.get(label, ())
     known = _known(marked, own, label)
@@ -63,33 +67,28 @@ def enroll(
     detector = load_detector(find_model(model))
     enrolled = Enrolled(store.bank(detector), label)
     limits = config.enroll
-    checks = leave_one_out(
-        detector, marked.annotations, folder, enrolled, config.prompt.test_roi, limits.score
-    )
+    checks: list[PictureCheck] = []
+    with progress_bar(f"check {label}") as progress:
+        for check in leave_one_out(detector, marked.annotations, folder, enrolled, roi, limits.score):
+            checks.append(check)
+            progress(len(checks), len(marked.pictures))
     report = EnrollReport(
         label=label,
-        outcome="refused" if reasons(checks, limits) else "passed",
+        outcome="refused" if refusals(checks, limits) else "passed",
         version=before.version,
         marked=marked,
         known=tuple(sorted(known)),
-        checks=checks,
+        checks=tuple(checks),
         limits=limits,
         model=detector.fingerprint,
-        output=reports / label.replace("/", "+"),
+        output=output,
     )
-    return _finished(report, store, source, by)
-
-
-def _finished(report: EnrollReport, store: PromptStore, source: str, by: str) -> EnrollReport:
-    """Keep the prompts of a class that passed, and write the report."""
-    if report.outcome == "passed":
-        pictures = list(report.marked.pictures.values())
-        note = f"{len(pictures)} pictures, {report.found} of {report.marks} marks found by the others"
-        new = store.add(report.label, pictures, by, note, _lineage(report, source))
-        report = replace(report, version=new.version)
-    if report.output is not None:
-        write_report(report, report.output)
-    return report
+    write_report(report)
+    if report.outcome == "refused":
+        return report
+    note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
+    new = store.add(label, list(marked.pictures.values()), by, note, _lineage(report, source))
+    return replace(report, version=new.version)
 
 
 def _lineage(report: EnrollReport, source: str) -> dict[str, str]:
@@ -127,5 +126,6 @@ def _check_enough(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: st
     pictures = len(marked.pictures) + len({prompt.picture for prompt in own})
     if pictures < fewest:
         raise DataError(
-            f"{marked.root}: {pictures} marked picture(s) of {label!r}, at least {fewest} are needed; mark more"
+            f"{marked.root}: {pictures} marked picture(s) of {label!r}, at least {fewest} are needed; "
+            "mark more"
         )

@@ -1,6 +1,5 @@
 """A folder of marked pictures, in any layout that is read, as the prompts of one class."""
 
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +50,7 @@ class MarkedFolder:
 
 
 def read_marked(
-    folder: Path, source: str, label: str, roi: Literal["box", "mask"], min_side: float
+    folder: Path, source: str, label: str, roi: Literal["box", "mask"], min_side: float, out: Path
 ) -> MarkedFolder:
     """Read a folder by the rules of a conversion, its checks included.
 
@@ -61,19 +60,17 @@ def read_marked(
         label: what its one class will be called, or which of its classes is meant.
         roi: keep boxes or masks.
         min_side: share of the picture's sides under which a component of a mask is dropped.
+        out: annotation file to write; beside it come the account of what was dropped and the checks.
 
     Raises:
         DataError: the folder cannot be read or breaks a rule, has several classes of which none is called
             `label`, or holds a picture twice.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "marked.json"
-        outcome = convert_release(source, folder, file, min_side=min_side)
-        everything = Annotations.read(file)
-        survey = read_survey(file.with_suffix(".survey.parquet"))
-    annotations, left = _of_class(everything, folder, label)
+    outcome = convert_release(source, folder, out, min_side=min_side)
+    annotations, left = _of_class(Annotations.read(out), folder, label)
     names = {image.file_name for image in annotations.images}
-    codes = dict(survey[["file_name", "dhash"]].itertuples(index=False))
+    survey = read_survey(out.with_suffix(".survey.parquet"))
+    codes: dict[str, str] = dict(survey[["file_name", "dhash"]].itertuples(index=False))
     pictures = _pictures(annotations, folder, roi)
     _refuse_copies(folder, pictures)
     return MarkedFolder(

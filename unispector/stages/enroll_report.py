@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from unispector.evaluation.pictures import (
     side_by_side,
     write_picture,
 )
-from unispector.inference.prompt_checks import PictureCheck, Worth, worth_of
+from unispector.inference.prompt_checks import WEIGHED, PictureCheck, Worth, worth_of
 from unispector.ops.files import atomic_write_json, atomic_write_text, read_image
 from unispector.stages.enroll_folder import MarkedFolder
 
@@ -40,7 +40,7 @@ class EnrollReport:
         checks: picture by picture.
         limits: what the checks had to pass.
         model: fingerprint of the model that checked.
-        output: folder of the report; None where nothing was checked.
+        output: folder of the report; nothing is written where nothing was checked.
     """
 
     label: str
@@ -49,9 +49,9 @@ class EnrollReport:
     marked: MarkedFolder
     known: tuple[str, ...] = ()
     checks: tuple[PictureCheck, ...] = ()
-    limits: EnrollConfig = EnrollConfig()
+    limits: EnrollConfig = field(default_factory=EnrollConfig)
     model: str = ""
-    output: Path | None = None
+    output: Path = Path()
 
     @property
     def marks(self) -> int:
@@ -71,7 +71,7 @@ class EnrollReport:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it was refused, a line each; none if it was not."""
-        return reasons(self.checks, self.limits)
+        return refusals(self.checks, self.limits)
 
     @property
     def weak(self) -> dict[str, str]:
@@ -83,19 +83,25 @@ class EnrollReport:
             if others := sorted({mark.other for mark in check.marks if mark.confused}):
                 weak[check.file_name].append(f"looks more like {', '.join(others)}")
         for worth in worth_of(self.checks):
-            if worth.hurts:
+            if worth.without - worth.found > 1:  # a single mark may be chance
                 more = f"without its prompts {worth.without} of {worth.marks} marks elsewhere are found"
                 weak[worth.file_name].append(f"{more}, with them {worth.found}")
         return {name: "; ".join(why) for name, why in weak.items() if why}
 
+    @property
+    def verdict(self) -> str:
+        """What the checks say, in a line."""
+        if self.outcome == "unchanged":
+            return "all pictures are enrolled already, nothing was checked"
+        if self.outcome == "refused":
+            return f"refused: {'; '.join(self.reasons)}"
+        return f"passed: {_share(self.found, self.marks)} marks are found by prompts from the other pictures"
+
     def summary(self) -> str:
         """One line for a terminal or a log."""
-        if self.outcome == "unchanged":
-            return f"{self.label}: all pictures are enrolled already; version {self.version} stays"
-        figures = f"{_share(self.found, self.marks)} marks found by the other pictures' prompts"
-        if self.outcome == "passed":
-            return f"{self.label}: enrolled as version {self.version}; {figures}"
-        return f"{self.label}: refused, nothing was enrolled; {'; '.join(self.reasons)}"
+        done = f"enrolled as version {self.version}"
+        kept = f"the prompts stay at version {self.version}"
+        return f"{self.label}: {self.verdict}; {done if self.outcome == 'passed' else kept}"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the detections, as plain lists and dicts."""
@@ -127,13 +133,15 @@ class EnrollReport:
         Args:
             pictures: the drawings, a file for each check; empty = none are shown.
         """
-        parts = [f"# Enrolment of `{self.label}`", self.summary(), _bullets(self._remarks())]
+        parts = [f"# Enrolment of `{self.label}`", f"**{self.verdict}**", _bullets(self._remarks())]
         if self.checks:
             parts.append(self._figures())
             parts += ["## Pictures", _picture_table(self.checks)]
         if self.weak:
             lines = [f"`{name}`: {why}" for name, why in self.weak.items()]
             parts += ["## Pictures to replace or to mark better", _bullets(lines)]
+        if len(self.checks) > WEIGHED:
+            parts.append(f"What single pictures are worth is tried for at most {WEIGHED} pictures.")
         if worth := worth_of(self.checks):
             parts += ["## What the prompts of a picture are worth to the others", _worth_table(worth)]
         drawings = zip(self.checks, pictures, strict=False)
@@ -174,7 +182,7 @@ class EnrollReport:
         return remarks
 
 
-def reasons(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, ...]:
+def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, ...]:
     """Why a class may not join the prompts in production; none if it may.
 
     Args:
@@ -184,12 +192,12 @@ def reasons(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, 
     marks = [mark for check in checks for mark in check.marks]
     found, confused = sum(mark.found for mark in marks), sum(mark.confused for mark in marks)
     why = []
-    if found < limits.found * len(marks):
+    if marks and found / len(marks) < limits.found:
         why.append(
             f"only {_share(found, len(marks))} marks are found by prompts from the other pictures, "
             f"{limits.found:.0%} are needed"
         )
-    if confused > limits.confused * len(marks):
+    if marks and confused / len(marks) > limits.confused:
         others = sorted({mark.other for mark in marks if mark.confused})
         why.append(
             f"on {_share(confused, len(marks))} marks a class already enrolled scores higher "
@@ -198,16 +206,16 @@ def reasons(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, 
     return tuple(why)
 
 
-def write_report(report: EnrollReport, folder: Path) -> None:
+def write_report(report: EnrollReport) -> None:
     """Write `report.md`, `report.json` and a drawing for each picture that was checked."""
     names = [
         f"pictures/{number:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(check.file_name).stem)}.png"
         for number, check in enumerate(report.checks, start=1)
     ]
     for check, name in zip(report.checks, names, strict=True):
-        write_picture(folder / name, _drawing(check, report))
-    atomic_write_json(folder / RECORD, report.as_dict())
-    atomic_write_text(folder / PAGE, report.markdown(names))
+        write_picture(report.output / name, _drawing(check, report))
+    atomic_write_json(report.output / RECORD, report.as_dict())
+    atomic_write_text(report.output / PAGE, report.markdown(names))
 
 
 def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -66,6 +66,7 @@ def inspect(
         DataError: no pictures, or the file is in use or no inspection's.
         CheckpointError: the model cannot be loaded.
         PromptBankError: the bank is unreadable, of another model, or there is no class in the store.
+        ServiceError: no worker can start.
         TrainingError: nobody answers at `RAY_ADDRESS`.
     """
     source = PictureSource.at(place)

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from configparser import RawConfigParser
@@ -133,8 +134,13 @@ def operate(names: Sequence[str], root: Path = Path()) -> None:
     Args:
         names: of the programs to keep alive.
         root: the project's folder; logs and state lie below it in `artifacts/operate`.
+
+    Raises:
+        ConfigError: a port is none, or in use.
     """
     known = {each.name: each for each in programs()}
+    for name in set(names) & set(_PORTS):
+        _check_free(name)
     (root / TRACKING).mkdir(parents=True, exist_ok=True)
     file = write_configuration([known[name] for name in names], root / OPERATION)
     os.environ.setdefault("PREFECT_API_URL", f"http://{_HOST}:{port('prefect')}/api")
@@ -142,3 +148,17 @@ def operate(names: Sequence[str], root: Path = Path()) -> None:
     os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
     os.chdir(root)
     os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(file)])  # noqa: S606
+
+
+def _check_free(name: str) -> None:
+    """Better known now than from a program that is started again and again."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port(name)))
+        except OSError as error:
+            variable = f"UNISPECTOR_{name.upper()}_PORT"
+            raise ConfigError(
+                f"{name}: port {port(name)} cannot be listened on ({error.strerror}); stop what uses it, or "
+                f"choose another with {variable}"
+            ) from error

@@ -6,27 +6,26 @@ registry's history: a promotion that is killed and starts again comes to the sam
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
+from safetensors.torch import load_file
 
 from unispector.config import Config
 from unispector.data.checks.expectations import CheckReport, CheckResult
-from unispector.errors import CheckpointError, RegistryError
+from unispector.errors import RegistryError, UniSpectorError
 from unispector.evaluation.promotion import (
     Decision,
     Limits,
+    RuleOutcome,
     compared_rules,
     data_rule,
     working_rule,
 )
-from unispector.inference.marking import Prompt
+from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
 from unispector.stages.contest import contest
 from unispector.stages.evaluation_plan import Evaluation, evaluations_of
-from unispector.stages.judging import load_detector
 from unispector.stages.paths import check_report
 from unispector.stages.register import read_lineage
 from unispector.stages.registry_actions import promote_version, refuse
@@ -43,9 +42,9 @@ BY_RULES = "rules"
 def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
     """Decide whether the registered challenger becomes champion, and do it.
 
-    A decision that was made before, of the same versions, rules and data, is returned as it was; so is the
-    decision on the newest version where no challenger is left. What it asks for is done where it was cut
-    short.
+    A decision that was made before, of the same versions, rules and data, is returned as it was, and so is
+    the latest one on the newest version where no challenger is left; what it asks for is done where that was
+    cut short. Of a version that the rules have refused, other rules or data are a new question.
 
     Args:
         config: all parameters.
@@ -59,12 +58,21 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
         DataError: a file of the splits or an image is unusable.
     """
     registry = ModelRegistry(store)
-    challenger, champion = registry.find(CHALLENGER), registry.find(CHAMPION)
-    if challenger is None or (champion is not None and challenger.number == champion.number):
-        decision = _latest_decision(registry, root)
+    version = registry.find(CHALLENGER) or next(iter(registry.versions()), None)
+    known = [] if version is None else _known(registry, root, version)
+    if version is not None and _is_open(registry, version):
+        decision = _decision(config, root, registry, version, known)
+    elif known:
+        decision = max(known, key=lambda each: each.time)
     else:
-        decision = _decision(config, root, registry, challenger, champion)
-    _carry_out(registry, decision, root)
+        raise RegistryError(
+            f"{registry.place}: no version of {registry.name} is a challenger; register a newly trained "
+            "model first"
+        )
+    page, data = decision_files(decision, root)
+    atomic_write_text(page, decision.markdown())
+    atomic_write_json(data, decision.as_dict())
+    _carry_out(registry, decision, (page, data))
     return decision
 
 
@@ -75,9 +83,11 @@ def decision_files(decision: Decision, root: Path = Path()) -> tuple[Path, Path]
 
 
 def read_decisions(files: Iterable[Path]) -> list[Decision]:
-    """The decisions among some files; others are passed over, as are damaged ones: they are made anew."""
+    """The decisions among some files; pages are passed over, as are damaged files: they are made anew."""
     decisions = []
     for file in files:
+        if file.suffix != ".json":
+            continue
         try:
             decisions.append(Decision.from_dict(json.loads(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, KeyError, TypeError):
@@ -85,75 +95,85 @@ def read_decisions(files: Iterable[Path]) -> list[Decision]:
     return decisions
 
 
+def _is_open(registry: ModelRegistry, version: ModelVersion) -> bool:
+    """Whether rules may decide: on a challenger, and again on what they refused, since they may change."""
+    if {CHALLENGER, CHAMPION} & {*version.aliases}:
+        return CHAMPION not in version.aliases
+    events = (event for event in registry.history() if event.version == version.number)
+    last = next(events, None)
+    return last is not None and (last.action, last.by) == ("refused", BY_RULES)
+
+
+def _known(registry: ModelRegistry, root: Path, version: ModelVersion) -> list[Decision]:
+    """Every decision on a version that is on the disk or in the history."""
+    files = list((root / PROMOTIONS).glob(f"{version.number}-vs-*.json"))
+    for event in registry.history():
+        if (event.version, event.by) == (version.number, BY_RULES):
+            files += registry.event_files(event)
+    # A file of an earlier registry may bear the same number, not the same model.
+    own = version.tags["fingerprint"]
+    return [each for each in read_decisions(files) if each.fingerprint == own]
+
+
 def _decision(
-    config: Config,
-    root: Path,
-    registry: ModelRegistry,
-    challenger: ModelVersion,
-    champion: ModelVersion | None,
+    config: Config, root: Path, registry: ModelRegistry, challenger: ModelVersion, known: Iterable[Decision]
 ) -> Decision:
-    """The decision on a pair: the one that was written down, or a new one, written down."""
-    directory = registry.model_directory(challenger.number)
-    seed = read_lineage(directory).split_seed
-    evaluations = [
-        each
-        for each in evaluations_of(config, root, [("challenger", seed, directory)])
-        if each.subset == "unseen"
-    ]
-    key = _key(config, root, evaluations)
+    """The decision on a version: the one that is known already, or a new one."""
+    champion = registry.find(CHAMPION)
     before = None if champion is None else champion.number
-    for known in _known(registry, root, challenger.number):
-        if (known.champion, known.key) == (before, key):
-            return known
-    rules = (data_rule(list(_data_problems(config, root))), working_rule(_problem(directory)))
+    directory = registry.model_directory(challenger.number)
+    models = [("challenger", read_lineage(directory).split_seed, directory)]
+    evaluations = [each for each in evaluations_of(config, root, models) if each.subset == "unseen"]
+    key = _key(config, root, evaluations, "" if champion is None else champion.tags["fingerprint"])
+    for decision in known:
+        if (decision.champion, decision.key) == (before, key):
+            return decision
+    rules: tuple[RuleOutcome, ...] = (
+        data_rule(list(_data_problems(config, root))),
+        working_rule(_problem(directory)),
+    )
     comparison = None
-    if champion is not None:
+    if before is not None:
         if all(rule.passed for rule in rules):
-            other = registry.model_directory(champion.number)
+            other = registry.model_directory(before)
             trained = {name for each in (directory, other) for name in read_lineage(each).trained_classes}
             comparison = contest(directory, other, evaluations, trained, config)
         rules += compared_rules(comparison, _limits(config))
-    automatic = config.promote.automatic
-    decision = Decision(challenger.number, before, key, now(), automatic, rules, comparison)
-    page, data = decision_files(decision, root)
-    atomic_write_text(page, decision.markdown())
-    atomic_write_json(data, decision.as_dict())
-    return decision
+    return Decision(
+        challenger=challenger.number,
+        champion=before,
+        fingerprint=challenger.tags["fingerprint"],
+        key=key,
+        time=now(),
+        automatic=config.promote.automatic,
+        rules=rules,
+        comparison=comparison,
+    )
 
 
-def _latest_decision(registry: ModelRegistry, root: Path) -> Decision:
-    versions = registry.versions()
-    known = _known(registry, root, versions[0].number) if versions else []
-    if not known:
-        raise RegistryError(
-            f"{registry.place}: no version of {registry.name} is a challenger; register a newly trained "
-            "model first"
-        )
-    return max(known, key=lambda decision: decision.time)
-
-
-def _known(registry: ModelRegistry, root: Path, number: int) -> list[Decision]:
-    """Every decision on a version that is on the disk or in the history."""
-    files = list((root / PROMOTIONS).glob(f"{number}-vs-*.json"))
+def _carry_out(registry: ModelRegistry, decision: Decision, files: Sequence[Path]) -> None:
+    """Do what a decision says, unless the history has it: who rolled it back since is not overruled."""
     for event in registry.history():
-        if (event.version, event.by) == (number, BY_RULES):
-            files += registry.event_files(event)
-    return [decision for decision in read_decisions(files) if decision.challenger == number]
+        if (event.version, event.by) == (decision.challenger, BY_RULES):
+            kept = read_decisions(registry.event_files(event))
+            if decision.key in [each.key for each in kept if each.champion == decision.champion]:
+                return
+    if decision.promoted:
+        promote_version(registry, decision.challenger, BY_RULES, decision.summary, files)
+    elif not decision.passed:
+        refuse(registry, decision.challenger, BY_RULES, decision.summary, files)
 
 
-def _carry_out(registry: ModelRegistry, decision: Decision, root: Path) -> None:
-    ...
-
-
-def _key(config: Config, root: Path, evaluations: Iterable[Evaluation]) -> str:
-    """Hash of the rules and of the data that a decision rests on."""
+def _key(config: Config, root: Path, evaluations: Sequence[Evaluation], champion: str) -> str:
+    """Hash of the rules, the data and the champion's model: what a decision on a model rests on."""
     tests = [test for evaluation in evaluations for test in evaluation.tests]
-    files = [
-        *(file for test in tests for file in (test.prompt, test.target)),
-        *_reports(root),
-    ]
-    sections = {name: getattr(config, name).model_dump(mode="json") for name in ("promote", "evaluate", "sweep")}
-    text = json.dumps([sections, config.prompt.test_roi, sha256_of_tree(files)], sort_keys=True)
+    files = [file for test in tests for file in (test.prompt, test.target)]
+    files += [evaluation.dropped for evaluation in evaluations]
+    sections = {
+        name: getattr(config, name).model_dump(mode="json") for name in ("promote", "evaluate", "sweep")
+    }
+    data = sha256_of_tree([*files, *_reports(root)])
+    text = json.dumps([sections, config.prompt.test_roi, data, champion], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -180,17 +200,16 @@ def _data_problems(config: Config, root: Path) -> Iterator[str]:
 
 
 def _problem(directory: Path) -> str:
-    """Why a model does not work, one line; empty where it loads and predicts finite numbers."""
+    """Why a model does not work, one line; empty where it loads, is all numbers and predicts."""
+    from unispector.serving.registered_model import answer_example
+
     try:
-        detector = load_detector(directory)
-    except CheckpointError as error:
+        answer_example(directory)
+    except UniSpectorError as error:
         return str(error)
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    bank = detector.encode([Prompt(picture, boxes_xywh=[(16, 16, 32, 32)])])
-    (found,) = detector.detect([picture], bank)
-    if not (found.scores.isfinite().all() and found.boxes_xyxy.isfinite().all()):
-        return f"{directory}: what it predicts is not finite; its weights are broken"
-    return ""
+    weights = load_file(directory / WEIGHTS)
+    broken = sorted(name for name, values in weights.items() if not values.isfinite().all())
+    return f"{directory}: {broken[0]} is not all numbers; train again" if broken else ""
 
 
 def _limits(config: Config) -> Limits:

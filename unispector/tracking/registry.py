@@ -29,7 +29,7 @@ PACKAGE = "package"
 
 Action = Literal["promoted", "refused", "approved", "rolled back"]
 
-_MODELS, _EVENTS, _EVENT_TAG = "registry", "promotion", "event"
+_MODELS, _EVENTS, _EVENT_TAG, _MODEL_TAG = "registry", "promotion", "event", "model"
 _PAGE = 200
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -223,7 +223,6 @@ class ModelRegistry:
         """
         return self.mlflow_directory(number) / "artifacts" / PACKAGE
 
-    @_told
     def record(self, event: Event, files: Sequence[Path] = ()) -> None:
         """Add an event to the history; the same event is never there twice.
 
@@ -231,30 +230,28 @@ class ModelRegistry:
             event: what was decided.
             files: kept with it, such as the decision's figures.
         """
-        text = json.dumps(asdict(replace(event, run_id="")))
-        tags = {JOB_TAG: hashlib.sha256(text.encode()).hexdigest(), _EVENT_TAG: text}
-        with self._store.run(_EVENTS, f"{self.name} {event.version} {event.action}", tags) as run:
-            for file in files:
-                run.artifact(file)
+        self.begin(event, files)
+        self.finish(event)
 
     @_told
+    def begin(self, event: Event, files: Sequence[Path] = ()) -> None:
+        """Write down an event that is about to be carried out; `history` has it once it is finished."""
+        run = self._open(event)
+        for file in files:
+            run.artifact(file)
+
+    @_told
+    def finish(self, event: Event) -> None:
+        """Put an event that was begun into the history."""
+        self._open(event).end("FINISHED")
+
+    def begun(self) -> tuple[Event, ...]:
+        """Events that were begun and never finished, oldest first."""
+        return tuple(reversed(self._events("status != 'FINISHED'")))
+
     def history(self) -> tuple[Event, ...]:
         """All events, newest first."""
-        if not self._store._exists():
-            return ()
-        client = self._store._client()
-        known = client.get_experiment_by_name(_EVENTS)
-        if known is None:
-            return ()
-        runs = _all_pages(
-            lambda token: client.search_runs([known.experiment_id], max_results=_PAGE, page_token=token)
-        )
-        events = [
-            replace(Event(**json.loads(run.data.tags[_EVENT_TAG])), run_id=run.info.run_id)
-            for run in runs
-            if _EVENT_TAG in run.data.tags
-        ]
-        return tuple(sorted(events, key=lambda event: event.time, reverse=True))
+        return self._events("status = 'FINISHED'")
 
     @_told
     def event_files(self, event: Event) -> tuple[Path, ...]:
@@ -262,6 +259,33 @@ class ModelRegistry:
         client = self._store._client()
         names = sorted(each.path for each in client.list_artifacts(event.run_id) if not each.is_dir)
         return tuple(self._local(client, event.run_id, name) for name in names)
+
+    @_told
+    def _events(self, query: str) -> tuple[Event, ...]:
+        """The events of some runs, newest first."""
+        if not self._store._exists():
+            return ()
+        client = self._store._client()
+        known = client.get_experiment_by_name(_EVENTS)
+        if known is None:
+            return ()
+        runs = _all_pages(
+            lambda token: client.search_runs(
+                [known.experiment_id], query, max_results=_PAGE, page_token=token
+            )
+        )
+        events = [
+            replace(Event(**json.loads(run.data.tags[_EVENT_TAG])), run_id=run.info.run_id)
+            for run in runs
+            if _EVENT_TAG in run.data.tags and run.data.tags.get(_MODEL_TAG) == self.name
+        ]
+        return tuple(sorted(events, key=lambda event: event.time, reverse=True))
+
+    def _open(self, event: Event) -> TrackedRun:
+        text = json.dumps(asdict(replace(event, run_id="")))
+        job = hashlib.sha256(f"{self.name} {text}".encode()).hexdigest()
+        tags = {JOB_TAG: job, _EVENT_TAG: text, _MODEL_TAG: self.name}
+        return self._store.open(_EVENTS, f"{self.name} {event.version} {event.action}", tags)
 
     def _run(self, run_id: str, key: str) -> TrackedRun:
         if run_id and self._store.has_run(run_id):
@@ -290,7 +314,9 @@ class ModelRegistry:
         """An artifact of a run on this machine; what a server holds is downloaded, whole or not at all."""
         uri = urlsplit(str(client.get_run(run_id).info.artifact_uri))
         if uri.scheme in ("", "file"):
-            return Path(unquote(uri.path)) / path
+            recorded = Path(unquote(uri.path))
+            moved = self._store.root.joinpath("artifacts", *recorded.parts[-3:])  # with all of the project
+            return (recorded if recorded.exists() else moved) / path
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         kept = self._store.root / "downloads" / run_id / path
         if not kept.exists():

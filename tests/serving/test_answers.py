@@ -1,0 +1,242 @@
+"""A running service answers exactly what the library finds."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from unispector.inference.detector import Prompt
+from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.serving.limits import Limits
+from unispector.serving.prompts import FixedPrompts
+
+BOXES = [[5, 5, 20, 10], [40, 30, 10, 10]]
+
+
+def test_detections_equal_the_library_s(fixed, files, pictures, detector, bank, assert_equal):
+    sent = [("images", (f"{n}.png", data)) for n, data in enumerate(files)]
+    answer = fixed.client.post("/detect", files=sent).json()
+    assert answer["model"] == {"reference": "a model", "version": "", "fingerprint": detector.fingerprint}
+    assert [each["name"] for each in answer["pictures"]] == [f"{n}.png" for n in range(len(files))]
+    for picture, message in zip(pictures, answer["pictures"], strict=True):
+        assert message["detections"]
+        assert_equal(message, detector.detect([picture], bank)[0])
+
+
+def test_many_clients_at_once_get_their_own_answers(fixed, files, pictures, detector, bank, assert_equal):
+    before = fixed.metric("unispector_pictures_total"), fixed.metric("unispector_batch_pictures_count")
+    turns = [n % len(files) for n in range(30)]
+
+    def asked(n: int):
+        answer = fixed.client.post("/detect", files={"images": files[n]})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["pictures"][0]
+
+    with ThreadPoolExecutor(10) as pool:
+        messages = list(pool.map(asked, turns))
+    expected = [detector.detect([picture], bank)[0] for picture in pictures]
+    for n, message in zip(turns, messages, strict=True):
+        assert_equal(message, expected[n])
+    looked = fixed.metric("unispector_pictures_total") - before[0]
+    taken = fixed.metric("unispector_batch_pictures_count") - before[1]
+    assert looked == 30
+    assert taken < 30  # some shared a turn
+    assert fixed.metric("unispector_queue_pictures") == 0
+
+
+def test_classes_scores_and_limits(fixed, files, pictures, detector, bank, assert_equal):
+    def asked(**data: object):
+        return fixed.client.post("/detect", files={"images": files[1]}, data=data).json()["pictures"][0]
+
+    found = detector.detect([pictures[1]], bank)[0]
+    middle = float(found.scores.median())
+    assert 0 < len(found.above(middle)) < len(found)
+    assert_equal(asked(min_score=repr(middle)), found.above(middle))
+    assert_equal(asked(limit="3"), detector.detect([pictures[1]], bank, limit=3)[0])
+    for classes in (["line"], ["line", "spot"], ["spot", "spot"]):
+        own = bank.select(list(dict.fromkeys(classes)))
+        assert_equal(asked(classes=classes), detector.detect([pictures[1]], own)[0])
+
+
+def test_different_questions_do_not_share_a_pass(fixed, files, pictures, detector, bank, assert_equal):
+    questions = [{}, {"classes": "line"}, {"limit": "2"}, {"classes": "spot"}] * 4
+
+    def asked(data):
+        return fixed.client.post("/detect", files={"images": files[2]}, data=data).json()["pictures"][0]
+
+    with ThreadPoolExecutor(8) as pool:
+        messages = list(pool.map(asked, questions))
+    for data, message in zip(questions, messages, strict=True):
+        own = bank.select([data["classes"]]) if "classes" in data else bank
+        assert_equal(message, detector.detect([pictures[2]], own, limit=int(data.get("limit", 300)))[0])
+
+
+def test_a_broken_picture_fails_only_its_own_request(fixed, files):
+    def asked(data: bytes):
+        return fixed.client.post(
+            "/detect", files=[("images", ("ok.png", files[0])), ("images", ("p.png", data))]
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(asked, [files[1], files[1][:60], files[2], b"no picture", files[3], b""]))
+    assert [answer.status_code for answer in answers] == [200, 400, 200, 400, 200, 400]
+    for answer in answers[1::2]:
+        assert answer.json()["error"].startswith("p.png: not a readable")
+
+
+def test_unknown_classes_are_refused(fixed, files):
+    answer = fixed.client.post("/detect", files={"images": files[0]}, data={"classes": ["spot", "hole"]})
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "classes: 'hole' has no prompt; GET /prompts lists those that have"}
+
+
+def test_a_bank_file_is_listed_and_never_changed(fixed, files):
+    listing = fixed.client.get("/prompts").json()
+    assert listing["classes"] == [{"label": "spot", "marks": 2}, {"label": "line", "marks": 1}]
+    assert (listing["changeable"], listing["history"]) == (False, [])
+    assert listing["served"] == listing["version"]
+    data = {"label": "spot", "boxes": "[[1,1,9,9]]"}
+    assert fixed.client.post("/prompts", files={"image": files[0]}, data=data).status_code == 409
+    assert fixed.client.delete("/prompts/spot").status_code == 409
+
+
+def test_prompts_are_looked_for_at_once(growing, files, pictures, detector, tmp_path, assert_equal):
+    refused = growing.client.post("/detect", files={"images": files[1]})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert growing.client.get("/ready").status_code == 503
+
+    data = {"label": "set/spot", "boxes": str(BOXES), "note": "first", "by": "anna"}
+    added = growing.client.post("/prompts", files={"image": ("p.png", files[0])}, data=data).json()
+    assert added["classes"] == [{"label": "set/spot", "marks": 2}]
+    assert (added["version"], added["served"]) == ("1", "1")
+    assert (added["history"][0]["by"], added["history"][0]["note"]) == ("anna", "first")
+    assert growing.client.get("/ready").status_code == 200
+
+    answer = growing.client.post("/detect", files={"images": files[1]}).json()
+    bank = detector.encode([Prompt(pictures[0], BOXES, label="set/spot")])
+    assert answer["bank_version"] == "1"
+    assert_equal(answer["pictures"][0], detector.detect([pictures[1]], bank)[0])
+    assert [
+        len(stored.marks()) for stored in PromptStore(tmp_path / "prompts").current().classes["set/spot"]
+    ] == [2]
+
+    gone = growing.client.delete("/prompts/set/spot").json()
+    assert (gone["classes"], gone["version"], gone["served"]) == ([], "2", "2")
+    assert growing.client.delete("/prompts/set/spot").status_code == 404
+
+
+def test_masks_are_prompts_too(growing, files, pictures, detector, encoded, assert_equal):
+    mask = np.zeros(pictures[0].shape[:2], dtype=np.uint8)
+    mask[10:30, 12:20] = 200
+    sent = {"image": ("p.png", files[0]), "mask": ("m.png", encoded(mask))}
+    assert growing.client.post("/prompts", files=sent, data={"label": "spot"}).status_code == 200
+    bank = detector.encode([Prompt(pictures[0], masks=mask, label="spot")])
+    answer = growing.client.post("/detect", files={"images": files[1]}).json()
+    assert_equal(answer["pictures"][0], detector.detect([pictures[1]], bank)[0])
+
+
+def test_marks_that_cannot_be_used_leave_no_trace(growing, files, encoded):
+    wrong_size = encoded(np.full((9, 9), 255, dtype=np.uint8))
+    black = encoded(np.zeros((50, 70), dtype=np.uint8))
+    cases = [
+        ({"image": ("p.png", files[0])}, {"label": "a", "boxes": "[[500,500,5,5]]"}),
+        ({"image": ("p.png", files[0])}, {"label": "a", "boxes": "[[1,1,-5,5]]"}),
+        ({"image": ("p.png", files[0])}, {"label": "a", "boxes": "[[1,1,5,5],[1,1,5,5]]"}),
+        ({"image": ("p.png", files[0][:50])}, {"label": "a", "boxes": "[[1,1,5,5]]"}),
+        ({"image": ("p.png", files[0]), "mask": ("m", wrong_size)}, {"label": "a"}),
+        ({"image": ("p.png", files[0]), "mask": ("m", black)}, {"label": "a"}),
+        ({"image": ("p.png", files[0]), "mask": ("m", b"no mask")}, {"label": "a"}),
+    ]
+    for sent, data in cases:
+        answer = growing.client.post("/prompts", files=sent, data=data)
+        assert (answer.status_code, list(answer.json())) == (400, ["error"]), answer.text
+        assert "/" not in answer.json()["error"]
+    assert growing.client.get("/prompts").json()["version"] == "0"
+
+
+def test_prompts_changed_by_another_process_take_over(growing, files, tmp_path):
+    other = PromptStore(tmp_path / "prompts")
+    other.add("spot", [MarkedPicture(files[0], "p.png", BOXES)], "another", "", {})
+    growing.wait_for(lambda state: state["bank_version"] == "1" and state["ready"])
+    other.remove("spot", "another", "")
+    growing.wait_for(lambda state: state["bank_version"] == "2" and not state["ready"])
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(pictures=2, queue=2, batch=1, megapixels=1), Limits(memory_mib=70, megapixels=1)]
+)
+def test_what_does_not_fit_is_told_to_come_back(serving, follow, tiny_model, bank_file, encoded, limits):
+    picture = encoded(np.zeros((1000, 1000, 3), dtype=np.uint8))
+    with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live:
+
+        def asked(_):
+            return live.client.post("/detect", files=[("images", picture)] * 2)
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(asked, range(16)))
+        codes = [answer.status_code for answer in answers]
+        assert set(codes) == {200, 503}
+        busy = answers[codes.index(503)]
+        assert busy.headers["retry-after"] == "2"
+        assert busy.json() == {"error": "too busy; try again in a moment"}
+        assert asked(0).status_code == 200  # all room is given back
+        assert live.service.memory.used == live.service.queue.used == 0
+
+
+def test_an_error_inside_tells_an_id_that_is_in_the_log(fixed, files, caplog, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("secret /place")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fixed.service.reloader.engine.detector, "detect", broken, raising=True)
+        answer = fixed.client.post("/detect", files={"images": files[0]})
+    assert answer.status_code == 500
+    identity = re.fullmatch(
+        r"internal error ([0-9a-f]{12}); the service's log says more", answer.json()["error"]
+    )
+    assert identity is not None
+    assert identity[1] in caplog.text
+    assert "secret" in caplog.text
+    assert "secret" not in answer.text
+    assert fixed.client.post("/detect", files={"images": files[0]}).status_code == 200
+
+
+def test_metrics_count_requests_by_what_is_known(fixed, files):
+    def count(route: str, method: str, status: str) -> float:
+        return fixed.metric("unispector_requests_total", route=route, method=method, status=status)
+
+    before = count("/detect", "POST", "400")
+    fixed.client.post("/detect", files={"images": b"x"})
+    assert count("/detect", "POST", "400") == before + 1
+    for n in range(5):
+        fixed.client.get(f"/nothing/{n}")
+        fixed.client.request(f"ODD{n}", "/detect")
+    text = fixed.client.get("/metrics").text
+    assert "nothing" not in text
+    assert "ODD" not in text
+    assert count("unknown", "", "404") >= 5
+    assert count("unknown", "", "405") >= 5
+    fingerprint = fixed.client.get("/health").json()["model"]["fingerprint"]
+    assert f'fingerprint="{fingerprint}"' in text
+    assert fixed.metric("process_resident_memory_bytes") > 1e6
+
+
+def test_the_description_says_how_to_ask(fixed):
+    spec = fixed.client.get("/openapi.json").json()
+    assert sorted(spec["paths"]) == [
+        "/detect",
+        "/health",
+        "/metrics",
+        "/prompts",
+        "/prompts/{label}",
+        "/ready",
+    ]
+    form = spec["paths"]["/detect"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert sorted(form["properties"]) == ["classes", "images", "limit", "min_score"]
+    for path in spec["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
+            assert operation["description"]
+    shapes = spec["components"]["schemas"]
+    assert {"DetectAnswer", "PictureMessage", "DetectionMessage", "ErrorAnswer"} <= set(shapes)

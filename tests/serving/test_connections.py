@@ -1,0 +1,157 @@
+"""Connections that dawdle, are too many, or do not speak HTTP."""
+
+import json
+import socket
+import time
+from contextlib import closing
+
+import pytest
+
+from unispector.serving.limits import Limits
+from unispector.serving.prompts import FixedPrompts
+
+QUICK = Limits(header_seconds=0.5, body_seconds=0.5, connections=4, body_mib=1, megapixels=1)
+FORM = b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+
+
+@pytest.fixture(scope="module")
+def live(serving, follow, tiny_model, bank_file):
+    with serving(follow(tiny_model), FixedPrompts(bank_file), QUICK) as live:
+        live.client.close()
+        yield live
+
+
+def connected(live) -> closing:
+    return closing(socket.create_connection(("127.0.0.1", live.port), timeout=20))
+
+
+def answer(sock: socket.socket) -> tuple[int, dict[str, str]]:
+    """Status and body of what comes until the other side closes or has sent what it announced."""
+    data = b""
+    while True:
+        head, ended, body = data.partition(b"\r\n\r\n")
+        lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        if ended and lengths and len(body) >= int(lengths[0].split(b":")[1]):
+            return int(head.split()[1]), json.loads(body)
+        piece = sock.recv(65536)
+        assert piece, data
+        data += piece
+
+
+def is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def drip(sock: socket.socket, data: bytes) -> None:
+    """A byte at a time until nobody listens."""
+    deadline = time.monotonic() + 15
+    sock.settimeout(0.05)
+    for byte in data:
+        try:
+            sock.sendall(bytes([byte]))
+            if sock.recv(1, socket.MSG_PEEK) or time.monotonic() > deadline:
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    sock.settimeout(20)
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /health HTTP/1.1\r\nHost: local"])
+def test_slow_headers(live, start):
+    with connected(live) as sock:
+        sock.sendall(start)
+        assert answer(sock) == (408, {"error": "the headers took more than 0.5 s"})
+        assert is_closed(sock)
+
+
+def test_dripping_headers(live):
+    with connected(live) as sock:
+        drip(sock, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1000)
+        assert answer(sock)[0] == 408
+
+
+def test_a_slow_body(live):
+    with connected(live) as sock:
+        sock.sendall(FORM + b"Content-Length: 100000\r\n\r\n--x\r\n")
+        assert answer(sock) == (408, {"error": "the body took more than 0.5 s"})
+
+
+def test_a_dripping_body_is_neither_waited_for_nor_read_on_for_ever(live):
+    with connected(live) as sock:
+        sock.sendall(FORM + b"Content-Length: 100000\r\n\r\n")
+        drip(sock, b"x" * 1000)
+        assert answer(sock)[0] == 408
+        drip(sock, b"x" * 1000)
+        assert is_closed(sock)
+
+
+def test_a_body_that_is_announced_too_large_is_not_waited_for(live):
+    with connected(live) as sock:
+        sock.sendall(FORM + b"Content-Length: 99999999999999\r\n\r\n")
+        assert answer(sock) == (413, {"error": "a body of more than 1 MiB; send less at a time"})
+
+
+def test_a_body_of_unknown_size_is_counted_while_it_arrives(live):
+    with connected(live) as sock:
+        sock.sendall(FORM + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(17):
+            sock.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        # The body has not ended.
+        assert answer(sock)[0] == 413
+    assert live.service.memory.used == 0
+
+
+def test_more_connections_than_allowed(live):
+    held = [socket.create_connection(("127.0.0.1", live.port)) for _ in range(QUICK.connections)]
+    try:
+        with connected(live) as sock:
+            assert answer(sock) == (503, {"error": "too many connections; try again in a moment"})
+    finally:
+        for each in held:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50),
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 300_000,
+        b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_what_is_not_http(live, raw):
+    with connected(live) as sock:
+        sock.sendall(raw)
+        status, body = answer(sock)
+        assert status == 400
+        assert list(body) == ["error"]
+        assert is_closed(sock)
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_kept(live):
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(live) as sock:
+        for _ in range(3):
+            time.sleep(0.2)
+            sock.sendall(ask)
+            assert answer(sock)[0] == 200
+        assert is_closed(sock)
+
+
+def test_pipelined_requests_are_all_answered(live):
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(live) as sock:
+        sock.sendall(ask * 3)
+        received = b""
+        while piece := sock.recv(65536):  # until it is closed for being idle
+            received += piece
+        assert received.count(b"HTTP/1.1 200 OK") == 3

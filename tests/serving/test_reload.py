@@ -1,0 +1,147 @@
+"""Another model or other prompts take over while requests are answered; what cannot be loaded does not."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from unispector.errors import RegistryError
+from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.serving.engine import WantedModel
+from unispector.serving.prompts import FixedPrompts, StoredPrompts
+
+BOXES = [[5, 5, 20, 10]]
+
+
+@dataclass
+class Champion:
+    """Stands for a version that a test may change; none to begin with."""
+
+    folder: Path | None = None
+    version: str = "1"
+
+    def __call__(self) -> WantedModel:
+        if self.folder is None:
+            raise RegistryError("unispector: no version with the alias champion")
+        return WantedModel("models:/unispector@champion", self.version, lambda folder=self.folder: folder)
+
+
+@pytest.fixture
+def filled(tmp_path: Path, files: list[bytes]) -> PromptStore:
+    store = PromptStore(tmp_path / "prompts")
+    store.add("spot", [MarkedPicture(files[0], "p.png", BOXES)], "a test", "", {})
+    return store
+
+
+def test_no_request_is_dropped_while_models_and_prompts_change(
+    serving, tiny_model, other_tiny_model, filled, files, pictures, assert_equal
+):
+    champion = Champion(tiny_model)
+    stop, trouble, answers = threading.Event(), [], []
+
+    with serving(champion, StoredPrompts(filled)) as live:
+
+        def client():
+            while not stop.is_set():
+                answer = live.client.post("/detect", files={"images": files[1]})
+                (answers if answer.status_code == 200 else trouble).append(answer.json())
+
+        threads = [threading.Thread(target=client) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for number in range(2, 6):
+            champion.version, champion.folder = (
+                str(number),
+                other_tiny_model if number % 2 == 0 else tiny_model,
+            )
+            live.wait_for(lambda state, n=number: state["model"]["version"] == str(n))
+            filled.add(
+                "line", [MarkedPicture(files[number - 2], "p.png", [[9, 9, 20 + number, 9]])], "", "", {}
+            )
+            live.wait_for(lambda state, n=number: state["bank_version"] == str(n))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert live.metric("unispector_reloads_total", outcome="done") == 9
+    assert trouble == []
+
+    # Every answer is exactly that of the model and the prompts that it names.
+    detectors = {d.fingerprint: d for d in map(UniSpector.load, (tiny_model, other_tiny_model))}
+    expected = {}
+    seen = {(a["model"]["fingerprint"], a["bank_version"], a["model"]["version"]) for a in answers}
+    for fingerprint, version, _ in seen:
+        stored = filled.version(int(version)).classes
+        prompts = [
+            Prompt(filled.folder / "pictures" / mark.picture, mark.boxes_xywh, label=label)
+            for label, marks in stored.items()
+            for mark in marks
+        ]
+        detector = detectors[fingerprint]
+        expected[fingerprint, version] = detector.detect([pictures[1]], detector.encode(prompts))[0]
+    assert len(seen) >= 5
+    for answer in answers:
+        own = expected[answer["model"]["fingerprint"], answer["bank_version"]]
+        assert_equal(answer["pictures"][0], own)
+
+
+def test_it_starts_before_the_first_promotion(serving, tiny_model, filled, files):
+    champion = Champion()
+    with serving(champion, StoredPrompts(filled), ready=False) as live:
+        state = live.wait_for(lambda state: "no version" in state["reason"])
+        assert (state["ready"], state["model"]) == (False, None)
+        for answer in (live.client.get("/ready"), live.client.post("/detect", files={"images": files[0]})):
+            assert answer.status_code == 503
+            assert "no version with the alias champion" in answer.json()["error"]
+        assert live.client.get("/health").status_code == 200
+        champion.folder = tiny_model
+        live.wait_for(lambda state: state["ready"])
+        assert live.client.get("/ready").status_code == 200
+        assert live.client.post("/detect", files={"images": files[0]}).json()["model"]["version"] == "1"
+
+
+def test_what_cannot_be_loaded_leaves_the_model_before(serving, tiny_model, filled, files, tmp_path):
+    champion = Champion(tiny_model)
+    with serving(champion, StoredPrompts(filled)) as live:
+        fingerprint = live.client.get("/health").json()["model"]["fingerprint"]
+        champion.version, champion.folder = "2", tmp_path / "no model"
+        state = live.wait_for(lambda state: state["trouble"])
+        assert state["ready"]
+        assert state["model"]["version"] == "1"
+        assert "(version 2)" in state["trouble"]
+        assert "(version 1) stays in use" in state["trouble"]
+        assert str(tmp_path) not in state["trouble"]
+        assert (
+            live.metric("unispector_reloads_total", outcome="failed") == 1
+        )  # and is not tried at every look
+        assert live.metric("unispector_reload_trouble") == 1
+        answer = live.client.post("/detect", files={"images": files[0]}).json()
+        assert (answer["model"]["version"], answer["model"]["fingerprint"]) == ("1", fingerprint)
+        champion.folder = None  # the registry is away
+        live.wait_for(lambda state: "no version" in state["trouble"] and state["ready"])
+        champion.version, champion.folder = "3", tiny_model
+        live.wait_for(lambda state: state["model"]["version"] == "3" and not state["trouble"])
+        assert live.metric("unispector_reload_trouble") == 0
+
+
+def test_a_bank_file_stays_with_the_model_that_made_it(
+    serving, tiny_model, other_tiny_model, bank_file, files
+):
+    champion = Champion(tiny_model)
+    with serving(champion, FixedPrompts(bank_file)) as live:
+        champion.version, champion.folder = "2", other_tiny_model
+        state = live.wait_for(lambda state: state["trouble"])
+        assert "was made by model" in state["trouble"]
+        assert (state["model"]["version"], state["ready"]) == ("1", True)
+        assert live.client.post("/detect", files={"images": files[0]}).status_code == 200
+
+
+def test_damaged_prompts_leave_those_before(serving, tiny_model, filled, files):
+    with serving(Champion(tiny_model), StoredPrompts(filled)) as live:
+        filled.add("line", [MarkedPicture(files[1], "p.png", BOXES)], "", "", {})
+        live.wait_for(lambda state: state["bank_version"] == "2")
+        (filled.folder / "CURRENT").write_text("nonsense")
+        state = live.wait_for(lambda state: state["trouble"])
+        assert (state["bank_version"], state["ready"]) == ("2", True)
+        assert live.client.post("/detect", files={"images": files[0]}).json()["bank_version"] == "2"

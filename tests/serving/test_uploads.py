@@ -1,0 +1,129 @@
+"""Sent pictures are read as files are, and refused before they cost anything."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unispector.errors import DataError
+from unispector.ops.files import read_image, read_mask
+from unispector.serving.uploads import (
+    SCANS,
+    TooLargeError,
+    decode_mask,
+    decode_picture,
+    picture_size,
+)
+
+PIXELS = 10_000
+RNG = np.random.default_rng(3)
+RGB = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def stored(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return stored(Image.fromarray(RGB), "JPEG", exif=exif)
+
+
+SIXTEEN = Image.fromarray(RNG.integers(0, 65536, (40, 60), dtype=np.uint16))
+KINDS = {
+    "png": stored(Image.fromarray(RGB), "PNG"),
+    "grey.png": stored(Image.fromarray(RGB[:, :, 0]), "PNG"),
+    "alpha.png": stored(Image.fromarray(np.dstack((RGB, RGB[:, :, 0]))), "PNG"),
+    "palette.png": stored(Image.fromarray(RGB).quantize(16), "PNG"),
+    "bilevel.png": stored(Image.fromarray(RGB[:, :, 0] > 128), "PNG"),
+    "sixteen.png": stored(SIXTEEN, "PNG"),
+    "sixteen.tif": stored(SIXTEEN, "TIFF"),
+    "cmyk.jpg": stored(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
+    "progressive.jpg": stored(Image.fromarray(RGB), "JPEG", progressive=True),
+    "bmp": stored(Image.fromarray(RGB), "BMP"),
+    "lzw.tif": stored(Image.fromarray(RGB), "TIFF", compression="tiff_lzw"),
+    "webp": stored(Image.fromarray(RGB), "WEBP"),
+    **{f"turned{n}.jpg": turned(n) for n in (3, 6, 8)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_and_masks_are_read_as_files_are(kind, tmp_path):
+    file = tmp_path / kind
+    file.write_bytes(KINDS[kind])
+    assert np.array_equal(decode_picture(KINDS[kind], kind, PIXELS), read_image(file))
+    assert np.array_equal(decode_mask(KINDS[kind], kind, PIXELS), read_mask(file) > 0)
+    assert sorted(picture_size(KINDS[kind], kind, PIXELS)) == [40, 60]
+
+
+def test_floating_point_pixels_are_refused():
+    data = stored(Image.fromarray(RNG.random((5, 5), dtype=np.float32)), "TIFF")
+    with pytest.raises(DataError, match=r"^a: floating-point pixels"):
+        decode_picture(data, "a", PIXELS)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that is nothing but a header."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    length = struct.pack(">I", len(chunk) - 4)
+    return b"\x89PNG\r\n\x1a\n" + length + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\1\0IDAT"
+
+
+@pytest.mark.parametrize(("width", "height"), [(101, 100), (2**16, 2**15), (2**30, 2**30)])
+def test_too_many_pixels_are_refused_by_the_header_alone(width, height):
+    # Nothing follows the header: whoever decoded would complain of that.
+    for decode in (picture_size, decode_picture, decode_mask):
+        with pytest.raises(TooLargeError, match=r"^p\.png: more than 0\.01 million pixels"):
+            decode(png_header(width, height), "p.png", PIXELS)
+
+
+def test_as_many_pixels_as_allowed_are_taken():
+    data = stored(Image.new("RGB", (100, 100)), "PNG")
+    assert decode_picture(data, "a", PIXELS).shape == (100, 100, 3)
+
+
+def test_other_formats_are_refused():
+    gif = stored(Image.fromarray(RGB[:, :, 0]), "GIF")
+    for data in (b"", b"%PDF-1.4", b"<svg/>", gif, stored(Image.fromarray(RGB), "PPM")):
+        with pytest.raises(DataError, match=r"^a: not a readable PNG, JPEG, BMP, TIFF or WebP picture$"):
+            decode_picture(data, "a", PIXELS)
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = stored(Image.fromarray(RGB), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    scan = data[start:-2]
+    with pytest.raises(DataError, match="scans"):
+        decode_picture(data[:-2] + scan * SCANS + b"\xff\xd9", "a", PIXELS)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("turned")])
+def test_damage_is_refused_or_read_and_never_anything_else(kind):
+    data = KINDS[kind]
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        broken = bytearray(data)
+        for place in generator.integers(0, min(len(data), 400), 4):
+            broken[place] = generator.integers(256)
+        broken = broken[: generator.integers(1, len(data) + 1)] if generator.random() < 0.3 else broken
+        for decode in (decode_picture, decode_mask):
+            message = ""
+            try:
+                decode(bytes(broken), "a", PIXELS)
+            except DataError as error:
+                message = str(error)
+            assert message == "" or (message.startswith("a: ") and "\n" not in message)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_cut_off_picture_is_refused():
+    for kind in ("png", "progressive.jpg", "lzw.tif", "webp", "bmp"):
+        with pytest.raises(DataError, match=r"^a: not a readable"):
+            decode_picture(KINDS[kind][: len(KINDS[kind]) // 2], "a", PIXELS)
