@@ -1,5 +1,4 @@
-# The service `unispector serve` (docs/serving.md), or any other verb. How to build and run it: docs/serving.md
-# and, of what was tried, the end of docs/remotes.md.
+# The service `unispector serve`, or any other verb. How to run it, and what was tried: docs/remotes.md.
 #
 #   docker build -t unispector .                             PyTorch's CPU build
 #   docker build -t unispector:gpu --build-arg TORCH=locked .  the locked one, with CUDA

@@ -1,12 +1,13 @@
-"""The service under load: requests a second, how long one waits, errors, memory, and whether answers are right.
+"""The service under load: requests a second, waiting times, errors, memory, and whether answers are right.
 
     python benchmarks/serve_load.py --seconds 120 --out reports/serve_load.md
 
 Starts `unispector serve` on loopback with the model of the package (or `--model`) and a bank of two classes,
-and sends it drawn pictures of 640 x 480 pixels, one a request, from 1, 4 and 16 clients at a time, each of which
-asks again as soon as it is answered. Every answer is compared with what `UniSpector.detect` finds on the same
-picture in this process: all scores, boxes and masks must be equal to the last bit. Memory is the service's
-resident set, after every picture was asked for once, and at the end. Clients and service share the machine.
+and sends it drawn pictures of 640 x 480 pixels, one a request, from 1, 4 and 16 clients at a time, each of
+which asks again as soon as it is answered. Every answer is compared with what `UniSpector.detect` finds on
+the same picture in this process: all scores, boxes and masks must be equal to the last bit. Memory is the
+service's resident set, after every picture was asked for once, and at the end. Clients and service share the
+machine.
 """
 
 import argparse
@@ -182,14 +183,15 @@ def table(start: float, found: Sequence[Load]) -> str:
     """The figures as Markdown."""
     wait = statistics.median(found[0].waits)
     head = (
-        "| clients | requests | requests/s | p50 ms | p95 ms | p99 ms | errors | equal to the library's | MiB |\n"
+        "| clients | requests | requests/s | p50 ms | p95 ms | p99 ms | errors | equal | MiB |\n"
         "|---|---|---|---|---|---|---|---|---|"
     )
     rows = "\n".join(load.row() for load in found)
     end = found[-1].rss_mib
     return (
         f"{head}\n{rows}\n\nOne picture of {WIDTH} x {HEIGHT} pixels a request, each number of clients for "
-        f"{found[0].seconds:.0f} s; alone a request takes {wait * 1000:.0f} ms. Memory of the service: "
+        f"{found[0].seconds:.0f} s; alone a request takes {wait * 1000:.0f} ms. `equal`: answers that "
+        "equal the library's to the last bit. Memory of the service: "
         f"{start:.0f} MiB at the start, {end:.0f} MiB at the end ({end - start:+.0f}).\n"
     )
 

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UniSpectorError as error:
         sys.exit(f"error: {error}")
     if report.outcome == "refused":
-        sys.exit(f"refused: {report.summary()}")
+        sys.exit(report.summary())
     sys.stdout.write(f"{report.summary()}\n")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import time
@@ -263,6 +264,8 @@ def test_every_version_and_model_has_its_own_bank(filled, detector, other_tiny_m
     assert filled.bank(detector).class_names == ("dent/deep",)
     filled.revert(3, "ann")
     assert torch.equal(filled.bank(detector).embeddings, first.embeddings)
+    filled.add("scratch", [boxed(6)], "ann", "the same classes, one more mark", {})
+    assert filled.bank(detector).counts == (3, 2)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "folder"])
@@ -418,3 +421,37 @@ def test_a_kill_leaves_the_old_version_or_the_new_one(prompts):
         assert prompts.current() == new
         assert new.version == versions[-1] + 1
     assert versions[-1] > len(versions)  # the writers did write
+
+
+def add_and_die(folder: Path, replacements: int) -> None:
+    """Add a class, but die when so many files have taken their place and the next one is about to."""
+    done, replace = 0, Path.replace
+
+    def counted(self: Path, target: Path) -> Path:
+        nonlocal done
+        if done == replacements:
+            os._exit(9)
+        done += 1
+        return replace(self, target)
+
+    Path.replace = counted  # type: ignore[assignment]
+    PromptStore(folder).add("new", [boxed(7), boxed(8)], "ann", "", {})
+
+
+# Two pictures, the version, the pointer: the version counts once the pointer is there.
+@pytest.mark.parametrize(("replacements", "version"), [(0, 3), (1, 3), (2, 3), (3, 3), (4, 4)])
+def test_killed_before_each_file_in_turn(filled, replacements, version):
+    before = filled.current()
+    process = multiprocessing.get_context("fork").Process(
+        target=add_and_die, args=(filled.folder, replacements)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == (9 if version == 3 else 0)
+    whole(filled)
+    assert filled.current().version == version
+    assert ("new" in filled.current().classes) == (version == 4)
+    if version == 3:
+        assert filled.current() == before
+    assert filled.add("next", [boxed(9)], "ann", "", {}).version == version + 1
+    whole(filled)

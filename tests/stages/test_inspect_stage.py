@@ -88,7 +88,7 @@ def test_mistakes_are_told_before_any_picture_is_looked_at(
     ):
         with pytest.raises(kind, match=reason):
             inspect(str(place), out, model, prompts)
-        assert not out.exists()
+        assert not [path for path in tmp_path.iterdir() if "results" in path.name]
 
 
 RUN = """

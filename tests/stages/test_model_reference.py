@@ -1,12 +1,13 @@
-"""A model by its folder or by the run that trained it."""
+"""A model by its folder, as a version of the registry, or by the run that trained it."""
 
 from pathlib import Path
 
 import pytest
 
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, RegistryError
 from unispector.stages.model_reference import find_model
 from unispector.stages.paths import MODELS, TRACKING
+from unispector.tracking.registry import ModelRegistry
 from unispector.tracking.run import TrackingStore
 
 
@@ -30,3 +31,44 @@ def test_a_run_stands_for_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with TrackingStore(TRACKING).run("training", "unispector-seed42", {}) as run:
         run.model_directory(directory)
     assert find_model(run.run_id).resolve() == directory.resolve()
+
+
+def test_a_registered_version_by_number_and_by_alias(
+    store: TrackingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    TRACKING.parent.mkdir()
+    store.root.rename(TRACKING)
+    package = tmp_path / "saved"
+    (package / "artifacts" / "package").mkdir(parents=True)
+    (package / "MLmodel").write_text("flavors: {}")
+    registry = ModelRegistry(TrackingStore(TRACKING))
+    for key in "ab":
+        (package / "artifacts" / "package" / "key").write_text(key)
+        registry.register(package, "", {"key": key})
+    registry.set_alias("champion", 1)
+    assert (find_model("models:/unispector@champion") / "key").read_text() == "a"
+    assert (find_model("models:/unispector/2") / "key").read_text() == "b"
+    with pytest.raises(RegistryError, match="unispector: no version 3"):
+        find_model("models:/unispector/3")
+    with pytest.raises(RegistryError, match="other: no version with the alias champion"):
+        find_model("models:/other@champion")
+
+
+@pytest.mark.parametrize("reference", ["models:/unispector", "models:/unispector/latest", "models:/a/1/b"])
+def test_other_ways_to_name_a_version_are_refused(reference: str) -> None:
+    with pytest.raises(CheckpointError, match="write models:/NAME@ALIAS or models:/NAME/VERSION"):
+        find_model(reference)
+
+
+def test_a_project_that_was_moved_finds_its_versions(
+    store: TrackingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "saved"
+    (package / "artifacts" / "package").mkdir(parents=True)
+    (package / "MLmodel").write_text("flavors: {}")
+    ModelRegistry(store).register(package, "", {})
+    store.root.rename(tmp_path / "elsewhere")
+    directory = ModelRegistry(TrackingStore(tmp_path / "elsewhere")).model_directory(1)
+    assert directory.is_dir()
+    assert tmp_path / "elsewhere" in directory.parents

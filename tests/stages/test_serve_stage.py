@@ -159,7 +159,9 @@ def command(*arguments: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_requests_in_flight_are_answered_before_it_stops(
     tiny_model, bank_file, picture, tmp_path, number, code
 ):

@@ -1,7 +1,13 @@
 """The model registry, against MLflow's own client."""
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -152,3 +158,70 @@ def test_a_store_that_is_away_is_one_line(tmp_path, monkeypatch):
     assert line.startswith("http://127.0.0.1:9: the model registry cannot be used (")
     assert "\n" not in line
     assert "secret" not in line
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of an MLflow server of its own, which keeps the files too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", "kept"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **quiet},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 240
+    try:
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_registry_on_a_server(server, package, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    store = TrackingStore(tmp_path / "local")
+    registry = ModelRegistry(store)
+    assert registry.versions() == ()
+    assert registry.find("champion") is None
+    with store.run("training", "seed 42", {}) as run:
+        pass
+    lineage = package / "artifacts" / "package" / "lineage.json"
+    for key, run_id in (("a", run.run_id), ("b", "")):
+        lineage.write_text(f'{{"key": "{key}"}}')
+        registry.register(package, run_id, {"key": key})
+    registry.set_alias("champion", 1)
+    registry.tag(1, {"state": "champion"})
+    champion = registry.version("champion")
+    assert (champion.number, champion.run_id, champion.tags["state"]) == (1, run.run_id, "champion")
+    assert [version.aliases for version in registry.versions()] == [(), ("champion",)]
+    directories = [registry.model_directory(number) for number in (1, 2)]
+    assert [(d / "lineage.json").read_text() for d in directories] == ['{"key": "a"}', '{"key": "b"}']
+    assert all(store.root in directory.parents for directory in directories)
+    decision = tmp_path / "decision.md"
+    decision.write_text("passed")
+    registry.record(Event("promoted", 1, None, "rules", "passed", now()), [decision])
+    (event,) = registry.history()
+    assert [file.read_text() for file in registry.event_files(event)] == ["passed"]
+    with pytest.raises(RegistryError, match=re.escape(f"no version 3 in {server}; it has 2, 1")):
+        registry.version(3)
+    monkeypatch.setattr(MlflowClient, "download_artifacts", lambda *_: 1 / 0)  # what is here stays here
+    assert [registry.model_directory(number) for number in (1, 2)] == directories
+    assert not list((store.root / "downloads").rglob("tmp*"))

@@ -93,7 +93,7 @@ def history() -> None:
 
 @registry_app.command("approve")
 def approve(version: Version, reason: Reason) -> None:
-    """Make a version champion, whatever the rules said, once it loads and predicts."""
+    """Make a version champion, if it works, whatever the rules said."""
     from unispector.stages.registry_actions import approve as run
 
     typer.echo(_told(run(_registry(), version, _user(), reason)))

@@ -165,8 +165,8 @@ def _pixels(source: PictureSource, path: str) -> npt.NDArray[np.uint8]:
         try:
             return read_image(file)
         except DataError as error:
-            # The row's path names the picture already, and a copy's own name tells nobody anything.
-            raise DataError(str(error).removeprefix(f"{file}: ")) from error
+            # The row's path names the picture, and a copy's own name would differ from run to run.
+            raise DataError(str(error).removeprefix(f"{file}: ").replace(str(file), path)) from error
 
 
 def _identity(file: PictureFile) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from unispector.config import Config
 from unispector.errors import DataError
+from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_checks import Enrolled, PictureCheck, leave_one_out
 from unispector.inference.prompt_marks import StoredPrompt, checked_label
 from unispector.inference.prompt_store import PromptStore
@@ -65,20 +67,15 @@ def enroll(
         return EnrollReport(label, "unchanged", before.version, marked, tuple(sorted(known)))
     _check_enough(marked, own, label, config.enroll.pictures)
     detector = load_detector(find_model(model))
-    enrolled = Enrolled(store.bank(detector), label)
-    limits = config.enroll
-    checks: list[PictureCheck] = []
-    with progress_bar(f"check {label}") as progress:
-        for check in leave_one_out(detector, marked.annotations, folder, enrolled, roi, limits.score):
-            checks.append(check)
-            progress(len(checks), len(marked.pictures))
+    enrolled, limits = Enrolled(store.bank(detector), label), config.enroll
+    checks = _checks(detector, marked, enrolled, roi, limits.score)
     report = EnrollReport(
         label=label,
         outcome="refused" if refusals(checks, limits) else "passed",
         version=before.version,
         marked=marked,
         known=tuple(sorted(known)),
-        checks=tuple(checks),
+        checks=checks,
         limits=limits,
         model=detector.fingerprint,
         output=output,
@@ -89,6 +86,22 @@ def enroll(
     note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
     new = store.add(label, list(marked.pictures.values()), by, note, _lineage(report, source))
     return replace(report, version=new.version)
+
+
+def _checks(
+    detector: UniSpector,
+    marked: MarkedFolder,
+    enrolled: Enrolled,
+    roi: Literal["box", "mask"],
+    score: float,
+) -> tuple[PictureCheck, ...]:
+    """The checks of all pictures, with a bar."""
+    checks: list[PictureCheck] = []
+    with progress_bar(f"check {enrolled.label}") as progress:
+        for check in leave_one_out(detector, marked.annotations, marked.root, enrolled, roi, score):
+            checks.append(check)
+            progress(len(checks), len(marked.pictures))
+    return tuple(checks)
 
 
 def _lineage(report: EnrollReport, source: str) -> dict[str, str]:

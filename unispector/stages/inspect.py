@@ -73,9 +73,9 @@ def inspect(
     detector = load_detector(model_directory)
     bank = _bank(prompts, detector)
     inspection = Inspection(source, model_directory.resolve(), bank, min_score)
+    pictures = source.pictures(IMAGE_SUFFIXES)
     results = InspectionResults(output, inspection)
     with results.held():
-        pictures = source.pictures(IMAGE_SUFFIXES)
         missing = results.missing(pictures)
         done = len(pictures) - len(missing)
         with progress_bar("inspect", "picture") as show:

@@ -60,15 +60,15 @@ def serve(
     """
     token = token_for(address.host)
     prompts = open_prompts(bank)
-    wanted = followed_model(model) or fixed_model(model)
+    followed = followed_model(model)
     metrics = Metrics()
-    reloader = Reloader(wanted, prompts, metrics, device)
-    if not _ALIAS.fullmatch(model):
-        reloader.refresh()
-        if reloader.engine is None:
-            raise ServiceError(reloader.trouble)
-    service = Service(reloader, metrics, limits, token, poll_seconds)
-    run_server(service, listening(address.host, address.port))
+    reloader = Reloader(followed or fixed_model(model), prompts, metrics, device)
+    with listening(address.host, address.port) as sock:
+        if followed is None:
+            reloader.refresh()
+            if reloader.engine is None:
+                raise ServiceError(reloader.trouble)
+        run_server(Service(reloader, metrics, limits, token, poll_seconds), sock)
 
 
 def token_for(host: str) -> str:
