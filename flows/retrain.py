@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.context import get_run_context
+from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
 from flows.guard import guard_this_process
@@ -134,14 +134,17 @@ def _retrain(params: Path, found: Look) -> str:
 
 def close_dead_runs() -> None:
     """Have Prefect know that earlier runs it believes alive are dead: this one holds their lock."""
-    own = get_run_context().flow_run
+    context = FlowRunContext.get()
+    own = context.flow_run if context else None
+    if own is None or own.start_time is None:
+        return
     running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[NAME])), flow_run_filter=running
         )
         for run in runs:
-            if run.id != own.id and run.start_time and own.start_time and run.start_time < own.start_time:
+            if run.id != own.id and run.start_time and run.start_time < own.start_time:
                 message = "its process was gone when the next retraining began"
                 client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 

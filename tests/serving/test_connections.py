@@ -155,3 +155,10 @@ def test_pipelined_requests_are_all_answered(live):
         while piece := sock.recv(65536):  # until it is closed for being idle
             received += piece
         assert received.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_no_request_takes_for_ever(serving, follow, tiny_model, bank_file):
+    limits = Limits(body_seconds=20, request_seconds=0.5)
+    with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live, connected(live) as sock:
+        sock.sendall(FORM + b"Content-Length: 100000\r\n\r\n--x\r\n")
+        assert answer(sock) == (503, {"error": "took too long"})

@@ -235,12 +235,12 @@ def test_a_model_is_tried_with_its_own_code_in_a_process_of_its_own(tiny_model, 
     folder = saved(tiny_model, tmp_path)
     try_registered_model(folder)
     module = folder / "code" / "unispector" / "serving" / "messages.py"
-    module.rename(module.with_suffix(".gone"))
-    with pytest.raises(RegistryError, match=r"does not work \(ModuleNotFoundError: .*messages") as caught:
+    module.unlink()
+    with pytest.raises(RegistryError, match=r"does not work \(.*No module named '.*messages'") as caught:
         try_registered_model(folder)
     assert "\n" not in str(caught.value)
-    shutil.rmtree(folder / "code")
-    with pytest.raises(RegistryError):
+    shutil.rmtree(folder / "code" / "unispector")
+    with pytest.raises(RegistryError, match=r"ran the code of .*, not its own"):
         try_registered_model(folder)
 
 

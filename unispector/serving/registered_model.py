@@ -226,7 +226,7 @@ def try_registered_model(folder: Path) -> None:
                 f"{folder}: the registered model gave no answer in {_PATIENCE_SECONDS} s; try again"
             ) from error
     if tried.returncode != 0:
-        reason = (tried.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        reason = (tried.stderr.strip().splitlines() or ["no message"])[-1][:500]
         raise RegistryError(f"{folder}: the registered model does not work ({reason}); register it again")
     used = Path(tried.stdout.strip().splitlines()[-1])
     if folder.resolve() not in used.resolve().parents:

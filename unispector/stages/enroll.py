@@ -56,32 +56,22 @@ def enroll(
         PromptBankError: the store is damaged or cannot be written.
     """
     checked_label(label)
-    store = PromptStore(store_folder)
-    output, roi = reports / label.replace("/", "+"), config.prompt.test_roi
+    store, output, roi = PromptStore(store_folder), reports / label.replace("/", "+"), config.prompt.test_roi
     marked = read_marked(folder, source, label, roi, config.data.min_side, output / "marked.json")
     before = store.current()
     own = before.classes.get(label, ())
     known = _known(marked, own, label)
     marked = marked.without(known)
+    report = EnrollReport(label, "unchanged", before.version, marked, tuple(sorted(known)), output=output)
     if not marked.pictures:
-        return EnrollReport(label, "unchanged", before.version, marked, tuple(sorted(known)))
+        return report
     _check_enough(marked, own, label, config.enroll.pictures)
-    detector = load_detector(find_model(model))
-    enrolled, limits = Enrolled(store.bank(detector), label), config.enroll
-    checks = _checks(detector, marked, enrolled, roi, limits.score)
-    report = EnrollReport(
-        label=label,
-        outcome="refused" if refusals(checks, limits) else "passed",
-        version=before.version,
-        marked=marked,
-        known=tuple(sorted(known)),
-        checks=checks,
-        limits=limits,
-        model=detector.fingerprint,
-        output=output,
-    )
+    detector, limits = load_detector(find_model(model)), config.enroll
+    checks = _checks(detector, marked, Enrolled(store.bank(detector), label), roi, limits.score)
+    outcome: Literal["passed", "refused"] = "refused" if refusals(checks, limits) else "passed"
+    report = replace(report, outcome=outcome, checks=checks, limits=limits, model=detector.fingerprint)
     write_report(report)
-    if report.outcome == "refused":
+    if outcome == "refused":
         return report
     note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
     new = store.add(label, list(marked.pictures.values()), by, note, _lineage(report, source))

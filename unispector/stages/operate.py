@@ -78,7 +78,7 @@ def programs() -> tuple[Program, ...]:
             "service",
             (*serve, "--bank", str(PROMPT_STORE)),
             "the champion behind HTTP",
-            f"{address['service']}/docs",
+            f"{address['service']}/health",
             stop_seconds=60,
         ),
     )
