@@ -24,12 +24,12 @@ from flows.guard import guard_this_process
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import TrainingError, UniSpectorError
-from unispector.evaluation.promotion import Decision
 from unispector.stages.alert import alert
 from unispector.stages.paths import TRACKING
-from unispector.stages.promote import promote
+from unispector.stages.promote import BY_RULES, promote
 from unispector.stages.register import register_challenger
 from unispector.stages.retrain import DataRefusedError, Journal, Look, look, reproduce, version_key
+from unispector.tracking.registry import ModelRegistry
 from unispector.tracking.run import TrackingStore
 
 NAME = "retrain"
@@ -73,9 +73,15 @@ def register(params: Path) -> int:
 
 
 @step("promote")
-def decide(params: Path) -> Decision:
-    """See `unispector.stages.promote.promote`."""
-    return promote(load_config(params), Path(), TrackingStore(TRACKING))
+def decide(params: Path, number: int) -> tuple[str, str]:
+    """In one line and as a page, what is decided on a version: by a person already, or by the rules now."""
+    store = TrackingStore(TRACKING)
+    for event in ModelRegistry(store).history():
+        if event.version == number and event.by != BY_RULES:
+            said = f"Version {number} was {event.action} by {event.by}, which stands: {event.reason}"
+            return said, said
+    decision = promote(load_config(params), Path(), store)
+    return decision.summary, decision.markdown()
 
 
 @flow(name=NAME, validate_parameters=False)
@@ -126,10 +132,10 @@ def _retrain(params: Path, found: Look) -> str:
     pipeline.with_options(name="convert and check data")(["split"])
     pipeline.with_options(name="train and evaluate")([])
     number = one(params)
-    decision = decide.with_options(retries=retries)(params)
-    Journal(found.key, "decided", decision.summary, number).write(Path())
-    alert(f"retraining: {decision.summary}")
-    return _page(decision.summary, f"{decision.markdown()}\n\n{_notes(found)}")
+    summary, page = decide.with_options(retries=retries)(params, number)
+    Journal(found.key, "decided", summary, number).write(Path())
+    alert(f"retraining: {summary}")
+    return _page(summary, f"{page}\n\n{_notes(found)}")
 
 
 def close_dead_runs() -> None:

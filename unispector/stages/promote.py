@@ -26,14 +26,11 @@ from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
 from unispector.stages.contest import contest
 from unispector.stages.evaluation_plan import Evaluation, evaluations_of
-from unispector.stages.paths import check_report
+from unispector.stages.paths import PROMOTIONS, check_report
 from unispector.stages.register import read_lineage
 from unispector.stages.registry_actions import promote_version, refuse
 from unispector.tracking.registry import CHALLENGER, CHAMPION, ModelRegistry, ModelVersion, now
 from unispector.tracking.run import TrackingStore
-
-PROMOTIONS = Path("reports/promotion")
-"""Folder of the decisions, `<challenger>-vs-<champion>.md` and `.json`."""
 
 BY_RULES = "rules"
 """Who decides here, as the registry's history names it."""
