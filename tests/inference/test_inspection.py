@@ -17,7 +17,15 @@ from PIL import Image
 from unispector.errors import DataError
 from unispector.inference import inspection_results, picture_source
 from unispector.inference.detector import Prompt, UniSpector
-from unispector.inference.inspection import SCHEMA, Inspection, bank_hash, look, one_thread
+from unispector.inference.inspection import (
+    SCHEMA,
+    Inspection,
+    as_table,
+    bank_hash,
+    failed_row,
+    look,
+    one_thread,
+)
 from unispector.inference.inspection_results import InspectionResults
 from unispector.inference.picture_source import PictureFile, PictureSource
 from unispector.inference.prompt_bank import PromptBank
@@ -329,6 +337,23 @@ def test_only_what_changed_or_failed_is_looked_at_again(detector, inspection, tm
     assert summary.detections == sum(row["detection"] is not None for row in pq.read_table(out).to_pylist())
     fresh = finished(tmp_path / "fresh.parquet", inspection, detector, [files])
     assert out.read_bytes() == fresh
+
+
+def test_a_failure_that_passed_by_leaves_no_trace(detector, inspection, tmp_path):
+    files = inspection.source.pictures(SUFFIXES)
+    expected = finished(tmp_path / "whole.parquet", inspection, detector, [files])
+    out = tmp_path / "a.parquet"
+    results = InspectionResults(out, inspection)
+    with results.held():
+        away = as_table([failed_row(file, "the store is away") for file in files[1:]])
+        list(results.keep([looked(detector, inspection, files[:1]), away]))
+        assert results.finish(files).failed == 4
+    with results.held():
+        missing = results.missing(files)
+        assert missing == files[1:]
+        list(results.keep([looked(detector, inspection, missing)]))
+        assert results.finish(files).failed == 0
+    assert out.read_bytes() == expected
 
 
 def test_rows_of_another_model_bank_or_option_never_mix(

@@ -79,6 +79,14 @@ def test_versions_carry_tags_aliases_run_and_files(registry, store, client, pack
     }
 
 
+def test_versions_without_a_key_keep_their_own_files(registry, package):
+    lineage = package / "artifacts" / "package" / "lineage.json"
+    for number in (1, 2):
+        lineage.write_text(str(number))
+        registry.register(package, "", {})
+    assert [(registry.model_directory(n) / "lineage.json").read_text() for n in (1, 2)] == ["1", "2"]
+
+
 def test_an_alias_stands_for_one_version(registry, package):
     for key in "ab":
         registry.register(package, "", {"key": key})

@@ -170,10 +170,8 @@ class InspectionResults:
         known: dict[str, _Rows] = {}
         for file in self._files():
             for picture, failed, rows in _pictures_in(file):
-                if current.get(picture.path) == picture:
-                    known.pop(picture.path, None)
-                    if failed_too or not failed:
-                        known[picture.path] = rows
+                if current.get(picture.path) == picture and (failed_too or not failed):
+                    known[picture.path] = rows
         return known
 
     def _files(self) -> list[Path]:

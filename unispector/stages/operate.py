@@ -84,6 +84,11 @@ def programs() -> tuple[Program, ...]:
     )
 
 
+def _keep(name: str) -> tuple[str, ...]:
+    """What runs a program so that a SIGKILL leaves nothing of it."""
+    return sys.executable, "-m", "flows.keep", name, "--"
+
+
 def write_configuration(wanted: Sequence[Program], folder: Path) -> Path:
     """Write supervisord's file.
 
@@ -110,13 +115,12 @@ def write_configuration(wanted: Sequence[Program], folder: Path) -> Path:
     for rank, each in enumerate(wanted):
         parser[f"program:{each.name}"] = {
             # supervisord expands % itself.
-            "command": shlex.join(each.command).replace("%", "%%"),
+            "command": shlex.join((*_keep(each.name), *each.command)).replace("%", "%%"),
             "priority": str(rank),
             "autorestart": "true",
             "startretries": "1000000",
             "startsecs": "5",
             "stopwaitsecs": str(each.stop_seconds),
-            "stopasgroup": "true",
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": str(folder / f"{each.name}.log"),

@@ -389,8 +389,8 @@ def _json_value(value: object) -> object:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, in one line of bearable length."""
-    return textwrap.shorten(str(error), 300, placeholder="...")
+    """What an exception says, in one line of bearable length, passwords in addresses left out."""
+    return textwrap.shorten(re.sub(r"//[^/@\s]*@", "//", str(error)), 300, placeholder="...")
 
 
 def _shortest(path: Path) -> str:
