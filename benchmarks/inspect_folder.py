@@ -4,7 +4,8 @@
 
 The pictures are drawn here; model and code are the package's. Each way runs in a process of its own, in turn.
 Printed are pictures a second once rows come, the time until the first ones do (Python's own start, Ray's and
-the workers'), and the peak of the memory of all processes together (PSS: what they share counts once).
+the workers'), the CPU time of all processes together, which a busy machine changes less, and the peak of
+their memory (PSS: what they share counts once).
 """
 
 import argparse
@@ -63,11 +64,12 @@ def inspect_once(folder: Path, workers: int) -> None:
             print(time.time(), len(table["path"].unique()), flush=True)
 
 
-def measured(command: list[str]) -> tuple[list[tuple[float, int]], float, int]:
-    """Lines of a command as (time, pictures), when it was started, and its peak memory in bytes."""
+def measured(command: list[str]) -> tuple[list[tuple[float, int]], float, float, int]:
+    """Lines of a command as (time, pictures), its start, CPU seconds and peak memory in bytes."""
     began = time.time()
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
     peak = 0
+    busy: dict[int, float] = {}
 
     def watch() -> None:
         nonlocal peak
@@ -77,6 +79,7 @@ def measured(command: list[str]) -> tuple[list[tuple[float, int]], float, int]:
             try:
                 for process in (top, *top.children(recursive=True)):
                     total += process.memory_full_info().pss
+                    busy[process.pid] = sum(process.cpu_times()[:2])
             except psutil.Error:
                 continue
             peak = max(peak, total)
@@ -85,7 +88,7 @@ def measured(command: list[str]) -> tuple[list[tuple[float, int]], float, int]:
     threading.Thread(target=watch, daemon=True).start()
     output, _ = running.communicate()
     rows = [line.split() for line in output.splitlines() if line[:1].isdigit()]
-    return [(float(at), int(count)) for at, count in rows], began, peak
+    return [(float(at), int(count)) for at, count in rows], began, sum(busy.values()), peak
 
 
 def main() -> None:
@@ -102,13 +105,14 @@ def main() -> None:
         draw(Path(folder), options.pictures, options.side)
         for name, workers in WAYS.items():
             command = [sys.executable, __file__, "--once", folder, str(workers)]
-            lines, began, peak = measured(command)
+            lines, began, busy, peak = measured(command)
             done = sum(count for _, count in lines)
             seconds = lines[-1][0] - lines[0][0]
             rate = (done - lines[0][1]) / seconds
             print(
                 f"{name:14}  {rate:5.2f} pictures/s  first rows after {lines[0][0] - began:5.1f} s  "
-                f"in all {lines[-1][0] - began:6.1f} s  {peak / 2**30:4.2f} GiB  ({done} pictures)",
+                f"in all {lines[-1][0] - began:6.1f} s  "
+                f"CPU {busy:6.1f} s  {peak / 2**30:4.2f} GiB  ({done} pictures)",
                 flush=True,
             )
 

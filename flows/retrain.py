@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,9 @@ from unispector.environment import show_messages
 from unispector.errors import TrainingError, UniSpectorError
 from unispector.stages.alert import alert
 from unispector.stages.paths import TRACKING
-from unispector.stages.promote import BY_RULES, promote
+from unispector.stages.promote import promote, settled
 from unispector.stages.register import register_challenger
-from unispector.stages.retrain import DataRefusedError, Journal, Look, look, reproduce, version_key
-from unispector.tracking.registry import ModelRegistry
+from unispector.stages.retrain import CHECKS, DataRefusedError, Journal, Look, look, reproduce, version_key
 from unispector.tracking.run import TrackingStore
 
 NAME = "retrain"
@@ -39,6 +39,16 @@ _PATIENCE = 30.0  # seconds for the guard of a killed retraining to clear up
 _RETRY_SECONDS = 30.0
 
 logger = logging.getLogger("unispector.flows")
+
+
+@cache
+def hold_lock() -> None:
+    """Be the only retraining, once for the life of this process; see `flows.guard`.
+
+    Raises:
+        TrainingError: another one runs.
+    """
+    guard_this_process(LOCK, _PATIENCE)
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -74,12 +84,11 @@ def register(params: Path) -> int:
 
 @step("promote")
 def decide(params: Path, number: int) -> tuple[str, str]:
-    """In one line and as a page, what is decided on a version: by a person already, or by the rules now."""
+    """In one line and as a page, what is decided on a version: already, or by the rules now."""
     store = TrackingStore(TRACKING)
-    for event in ModelRegistry(store).history():
-        if event.version == number and event.by != BY_RULES:
-            said = f"Version {number} was {event.action} by {event.by}, which stands: {event.reason}"
-            return said, said
+    already = settled(Path(), store, number)
+    if already is not None:
+        return already, already
     decision = promote(load_config(params), Path(), store)
     return decision.summary, decision.markdown()
 
@@ -102,40 +111,44 @@ def retrain_flow(params: Path = Path("params.yaml")) -> str:
     """
     show_messages()
     try:
-        guard_this_process(LOCK, _PATIENCE)
+        hold_lock()
     except TrainingError as busy:
         return _page("another retraining runs", str(busy))
     close_dead_runs()
-    found = find_work(params)
-    if not found.work:
-        return _page(found.reason, _notes(found))
     before = Journal.read(Path())
-    if before.outcome == "going on":
-        alert("retraining: the last one was cut off; going on with it")
-    Journal(found.key, "going on", found.reason).write(Path())
     try:
-        return _retrain(params, found)
+        verdict, text = _retrain(params, before)
     except Exception as error:
         outcome = "data refused" if isinstance(error, DataRefusedError) else "failed"
         reason = " ".join(str(error).split())
-        if (before.key, before.outcome, before.reason) != (found.key, outcome, reason):
-            alert(f"retraining: {outcome}: {reason}; the champion stays")
-        Journal(found.key, outcome, reason).write(Path())
-        _page(f"{outcome}: the champion stays", f"{reason}\n\n{_notes(found)}")
+        if (before.outcome, before.reason) != (outcome, reason):
+            alert(f"retraining: {outcome}: {reason}")
+        Journal("", outcome, reason).write(Path())
+        _page(outcome, reason)
         raise
+    return _page(verdict, text)
 
 
-def _retrain(params: Path, found: Look) -> str:
+def _retrain(params: Path, before: Journal) -> tuple[str, str]:
+    """How it ended, in one line and as a page."""
     retries = load_config(params).retrain.retries
-    pipeline, one = (each.with_options(retries=retries) for each in (run_pipeline, register))
+    steps = (each.with_options(retries=retries) for each in (find_work, run_pipeline, register, decide))
+    find, pipeline, enter, judge = steps
+    found = find(params)
+    if not found.work:
+        return found.reason, "\n\n".join(found.notes)
+    if before.outcome == "going on":
+        alert("retraining: the last one was cut off; going on with it")
+    Journal(found.key, "going on", found.reason).write(Path())
     # The checks first, by themselves: a bad batch is told from a training that failed.
-    pipeline.with_options(name="convert and check data")(["split"])
-    pipeline.with_options(name="train and evaluate")([])
-    number = one(params)
-    summary, page = decide.with_options(retries=retries)(params, number)
-    Journal(found.key, "decided", summary, number).write(Path())
+    pipeline.with_options(name="convert and check data")(CHECKS)
+    pipeline.with_options(name="train and evaluate")(())
+    number = enter(params)
+    summary, page = judge(params, number)
+    # Told before it is remembered: twice is better than never.
     alert(f"retraining: {summary}")
-    return _page(summary, f"{page}\n\n{_notes(found)}")
+    Journal(found.key, "decided", summary, number).write(Path())
+    return summary, "\n\n".join((page, f"Looked at: {found.reason}.", *found.notes))
 
 
 def close_dead_runs() -> None:
@@ -155,15 +168,6 @@ def close_dead_runs() -> None:
                 client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 
-def _notes(found: Look) -> str:
-    notes = [f"Looked at: {found.reason}."]
-    notes += [
-        f"`{name}` among the raw data belongs to no set: `unispector data add` brings it in."
-        for name in found.unknown
-    ]
-    return "\n".join(notes)
-
-
 def _page(verdict: str, text: str) -> str:
     """What Prefect's page of the run shows; the verdict also goes to the log."""
     create_markdown_artifact(f"# {verdict}\n\n{text}\n", key="retraining")
@@ -174,6 +178,7 @@ def _page(verdict: str, text: str) -> str:
 def main() -> None:
     """Run the flow once, by hand; a user's mistake ends as one line."""
     try:
+        hold_lock()  # before Prefect starts a server of its own, so that the guard ends that too
         retrain_flow()
     except UniSpectorError as error:
         sys.exit(f"error: {error}")

@@ -7,7 +7,10 @@ import multiprocessing
 import os
 import random
 import shutil
+import tempfile
 import time
+import tracemalloc
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_store import MarkedPicture, PromptSet, PromptStore
@@ -70,7 +74,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_a_new_store_is_empty_and_reading_makes_nothing(prompts, detector):
     assert prompts.current() == PromptSet()
-    assert (prompts.history(), prompts.prompts(), prompts.bank(detector)) == ((), [], None)
+    assert (prompts.history(), prompts.bank(detector)) == ((), None)
+    assert prompts.annotations() == Annotations((), (), ())
     assert not prompts.folder.exists()
 
 
@@ -83,6 +88,19 @@ def test_each_change_is_a_version_that_says_where_it_came_from(filled):
     assert list(first.classes) == ["scratch"]
     assert second.classes["scratch"] == first.classes["scratch"]
     assert time.strptime(first.time, "%Y-%m-%dT%H:%M:%S+00:00")
+
+
+def test_only_as_much_history_is_read_as_was_asked_for(filled, monkeypatch):
+    read, read_text = [], Path.read_text
+
+    def counted(self: Path, *args: str, **named: str) -> str:
+        read.append(self.name)
+        return read_text(self, *args, **named)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    assert [each.version for each in filled.history(most=2)] == [3, 2]
+    assert read == ["CURRENT", "000003.json", "000002.json"]
+    assert [len(filled.history(most)) for most in (0, 1, 3, 9, None)] == [0, 1, 3, 3, 3]
 
 
 def test_pictures_are_kept_once_as_they_came(filled):
@@ -127,16 +145,24 @@ def test_removing(filled):
 def test_prompts_are_what_came(prompts, kind):
     data, masks = encoded(5, kind), np.stack([mask(3, 4), mask(30, 50)])
     prompts.add("spot", [MarkedPicture(data, "a", masks_rle=encode_rle(masks))], "ann", "", {})
-    prompts.add("spot", [MarkedPicture(data, "a", [(1.5, 2.25, 30, 40.125)])], "ann", "", {})
-    with_masks, with_boxes = prompts.prompts()
-    assert {with_masks.label, with_boxes.label} == {"spot"}
-    assert (with_masks.masks == masks).all()
-    assert with_boxes.boxes_xywh == ((1.5, 2.25, 30, 40.125),)
-    assert Path(with_masks.image).read_bytes() == data
-    assert all(
-        (decode_rle(code) == own).all()
-        for code, own in zip(prompts.current().classes["spot"][0].masks_rle, masks, strict=True)
-    )
+    boxes = [(1.5, 2.25, 30, 40.125), (-3.5, 50, 10, 20)]
+    prompts.add("dent", [MarkedPicture(data, "a", boxes)], "ann", "", {})
+    marks = prompts.annotations()
+    assert marks.class_names == ("spot", "dent")
+    (image,) = marks.images
+    assert (image.width, image.height) == (80, 60)
+    assert (prompts.folder / "pictures" / image.file_name).read_bytes() == data
+    with_masks, with_boxes = marks.instances[:2], marks.instances[2:]
+    for own, pixels in zip(with_masks, masks, strict=True):
+        assert (decode_rle(own.segmentation) == pixels).all()
+    assert [own.bbox for own in with_masks] == [(4, 3, 14, 9), (50, 30, 14, 9)]
+    assert [(own.bbox, own.segmentation) for own in with_boxes] == [
+        (boxes[0], None),
+        ((0, 50, 6.5, 10), None),  # cut at the picture's edge
+    ]
+    kept = prompts.current().classes
+    assert [len(kept[label][0].marks()) for label in ("spot", "dent")] == [2, 2]
+    assert kept["dent"][0].boxes_xywh == tuple(boxes)
 
 
 def test_text_that_could_hide_something_is_made_plain(prompts):
@@ -268,6 +294,59 @@ def test_every_version_and_model_has_its_own_bank(filled, detector, other_tiny_m
     assert filled.bank(detector).counts == (3, 2)
 
 
+def test_marks_of_all_kinds_give_the_bank_of_their_prompts(prompts, detector):
+    """Boxes over the edge, masks, one that vanishes in the network's frame, and classes on one picture."""
+    size = (700, 900)
+    dot = np.zeros(size, dtype=bool)
+    dot[333, 444] = True
+    masks = np.stack([mask(3, 4, size), mask(691, 880, size), dot])
+    boxes, data = [(-5, 300.5, 200, 80), (700, 600, 300, 300)], encoded(4, size=size)
+    prompts.add("a", [MarkedPicture(data, "p", masks_rle=encode_rle(masks)), boxed(1)], "ann", "", {})
+    prompts.add("b", [boxed(2), MarkedPicture(data, "p", boxes)], "ann", "", {})
+    image = prompts.folder / "pictures" / f"{hashlib.sha256(data).hexdigest()}.png"
+    small = [image.with_name(f"{hashlib.sha256(encoded(n)).hexdigest()}.png") for n in (1, 2)]
+    expected = detector.encode(
+        [
+            Prompt(image, masks=masks, label="a"),
+            Prompt(small[0], [BOX], label="a"),
+            Prompt(small[1], [BOX], label="b"),
+            Prompt(image, boxes, label="b"),
+        ]
+    )
+    bank = prompts.bank(detector)
+    assert (bank.class_names, bank.counts, bank.owners) == (("a", "b"), (4, 3), expected.owners)
+    torch.testing.assert_close(bank.embeddings, expected.embeddings)
+    for side in ("inside", "outside"):
+        torch.testing.assert_close(getattr(bank.memory, side), getattr(expected.memory, side))
+
+
+def test_masks_are_pixels_one_at_a_time(prompts, detector):
+    size, most = (1500, 2000), 12
+    for number in range(most):
+        code = encode_rle(mask(40 * number, 60 * number, size)[None])
+        shared = MarkedPicture(encoded(1, size=size), "p", masks_rle=code)
+        prompts.add(f"class {number}", [shared], "ann", "", {})
+    tracemalloc.start()
+    prompts.bank(detector)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print("PEAK", peak / (size[0] * size[1]))
+    assert peak < most * size[0] * size[1]  # bytes: what all masks at once would take
+
+
+def test_banks_of_other_versions_go(filled, detector, other_tiny_model):
+    banks = filled.folder / "banks"
+    filled.bank(detector)
+    (banks / ".half.safetensors").write_bytes(b"another process writes it")
+    filled.bank(UniSpector.load(other_tiny_model))
+    assert len(list(banks.glob("[!.]*"))) == 4  # two models, each a bank and its hash
+    filled.remove("scratch", "ann", "")
+    filled.bank(detector)
+    left = {file.name for file in banks.iterdir()}
+    name = f"{filled.current().digest[:12]}-{detector.fingerprint[:12]}"
+    assert left == {f"{name}.safetensors", f"{name}.sha256", ".half.safetensors"}
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "folder"])
 def test_a_bad_bank_file_is_made_anew(filled, detector, other_tiny_model, damage):
     good = filled.bank(detector)
@@ -312,13 +391,21 @@ def one_line(refused: pytest.ExceptionInfo[PromptBankError], *parts: str) -> Non
 def test_a_damaged_version_is_named(filled, detector, change):
     file = filled.folder / "versions/000003.json"
     file.write_text(change(file.read_text()))
-    for use in (filled.current, filled.history, filled.prompts, lambda: filled.bank(detector)):
+    for use in (filled.current, filled.annotations, lambda: filled.bank(detector)):
         with pytest.raises(PromptBankError) as refused:
             use()
-        one_line(refused, "versions/000003.json: damaged; restore the file")
+        remedy = f"write 2 into {filled.folder / 'CURRENT'}"
+        one_line(refused, "versions/000003.json: damaged; restore the file", remedy)
     with pytest.raises(PromptBankError, match="damaged"):
         filled.add("new", [boxed(7)], "ann", "", {})
     assert filled.version(2).version == 2
+    damaged, *rest = filled.history()
+    assert (damaged.version, damaged.classes) == (3, {})
+    assert damaged.note.startswith("versions/000003.json: damaged; restore")  # not where the store lies
+    assert [each.version for each in rest] == [2, 1]
+    (filled.folder / "CURRENT").write_text("2")  # the remedy
+    assert filled.add("new", [boxed(7)], "ann", "", {}).version == 3
+    assert list(filled.current().classes) == ["scratch", "dent/deep", "new"]
 
 
 def test_a_forged_version_leads_out_of_no_folder(filled):
@@ -336,8 +423,13 @@ def test_a_forged_version_leads_out_of_no_folder(filled):
 def test_what_is_gone_is_named(filled):
     (filled.folder / "versions/000002.json").unlink()
     assert filled.current().version == 3
+    assert [each.note.partition(";")[0] for each in filled.history()] == [
+        "third",
+        "versions/000002.json: gone",
+        "first",
+    ]
     with pytest.raises(PromptBankError, match=r"000002\.json: gone; restore"):
-        filled.history()
+        filled.version(2)
     (filled.folder / "CURRENT").write_text("three")
     with pytest.raises(PromptBankError, match="CURRENT: not the number of a version"):
         filled.current()
@@ -351,16 +443,16 @@ def test_what_is_gone_is_named(filled):
 def test_a_picture_gone_or_changed_is_named(filled, detector):
     kept = filled.folder / "pictures" / f"{hashlib.sha256(encoded(2)).hexdigest()}.png"
     kept.write_bytes(encoded(8))
-    for use in (filled.prompts, lambda: filled.bank(detector), lambda: filled.revert(2, "ann")):
+    for use in (filled.annotations, lambda: filled.bank(detector), lambda: filled.revert(2, "ann")):
         with pytest.raises(PromptBankError) as refused:
             use()
         one_line(refused, f"{kept}: changed since it was enrolled; restore")
     kept.unlink()
     with pytest.raises(PromptBankError, match="cannot be read"):
-        filled.prompts()
+        filled.annotations()
     assert filled.current().version == 3
     filled.add("new", [boxed(2, (30, 30, 9, 9))], "ann", "brings the picture again", {})
-    assert len(filled.prompts()) == 5
+    assert len(filled.annotations().instances) == 5
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
@@ -368,6 +460,24 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(PromptBankError) as refused:
         PromptStore(tmp_path / "file").add("new", [boxed(7)], "ann", "", {})
     one_line(refused, "cannot be written")
+
+
+def test_a_full_temporary_folder_is_one_line(prompts, monkeypatch):
+    full = partial(open, "/dev/full", "wb")  # never has space left
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda suffix: full())
+    with pytest.raises(PromptBankError) as refused:
+        prompts.add("new", [boxed(7)], "ann", "", {})
+    one_line(refused, "7.png: cannot be checked, the temporary folder cannot be written (No space left")
+    assert not prompts.folder.exists()
+
+
+def test_a_version_that_was_not_checked_with_is_not_added_to(filled):
+    before = content(filled.folder)
+    with pytest.raises(PromptBankError) as refused:
+        filled.add("new", [boxed(7)], "ann", "", {}, checked=2)
+    one_line(refused, "'new' was checked with version 2, but version 3 is in use by now; check it again")
+    assert content(filled.folder) == before
+    assert filled.add("new", [boxed(7)], "ann", "", {}, checked=3).version == 4
 
 
 def write(folder: Path, name: str, count: int) -> None:
@@ -388,9 +498,10 @@ def writer(folder: Path, name: str, count: int) -> BaseProcess:
 
 def whole(prompts: PromptStore) -> None:
     """Every version up to the current one can be read, and every picture of the current one."""
-    history = prompts.history()
-    assert [each.version for each in history] == list(range(len(history), 0, -1))
-    assert len(prompts.prompts()) == sum(map(len, prompts.current().classes.values()))
+    now = prompts.current()
+    assert [prompts.version(number).version for number in range(now.version)] == list(range(now.version))
+    marks = sum(len(prompt.marks()) for own in now.classes.values() for prompt in own)
+    assert len(prompts.annotations().instances) == marks
 
 
 def test_two_writers_at_once_lose_nothing(prompts):

@@ -1,3 +1,6 @@
+import errno
+import os
+import stat
 import zipfile
 from pathlib import Path
 
@@ -49,6 +52,44 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         write_half(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        done.append(Path(f"/proc/self/fd/{handle}").readlink())
+        if done[-1] != tmp_path:
+            assert done[-1].read_text() == "new"
+        fsync(handle)
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    atomic_write_text(tmp_path / "file", "new")
+    temporary, *rest = done
+    assert temporary.parent == tmp_path
+    assert rest == ["replace", tmp_path]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error_but_a_file_is(tmp_path, monkeypatch):
+    def refuse(kind):
+        def fsync(handle: int) -> None:
+            if kind(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    refuse(stat.S_ISDIR)
+    atomic_write_text(tmp_path / "file", "one")
+    refuse(stat.S_ISREG)
+    with pytest.raises(OSError, match="Invalid argument"):
+        atomic_write_text(tmp_path / "file", "two")
+    assert (tmp_path / "file").read_text() == "one"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_read_image_is_exact_rgb(tmp_path, picture):

@@ -1,15 +1,19 @@
 """A running service answers exactly what the library finds."""
 
 import re
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 
 from unispector.inference.detector import Prompt
 from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.serving import batching
 from unispector.serving.limits import Limits
-from unispector.serving.prompts import FixedPrompts
+from unispector.serving.prompts import FixedPrompts, StoredPrompts
 
 BOXES = [[5, 5, 20, 10], [40, 30, 10, 10]]
 
@@ -91,6 +95,18 @@ def test_unknown_classes_are_refused(fixed, files):
     assert answer.json() == {"error": "classes: 'hole' has no prompt; GET /prompts lists those that have"}
 
 
+def test_classes_of_a_bank_file_have_any_name(
+    serving, follow, tiny_model, detector, pictures, files, tmp_path
+):
+    names = ["crack (deep)", "a" * 90]
+    bank = detector.encode([Prompt(pictures[0], BOXES, label=name) for name in names])
+    bank.save(tmp_path / "bank.safetensors")
+    with serving(follow(tiny_model), FixedPrompts(tmp_path / "bank.safetensors")) as live:
+        for name in names:
+            answer = live.client.post("/detect", files={"images": files[1]}, data={"classes": name})
+            assert {each["label"] for each in answer.json()["pictures"][0]["detections"]} == {name}
+
+
 def test_a_bank_file_is_listed_and_never_changed(fixed, files):
     listing = fixed.client.get("/prompts").json()
     assert listing["classes"] == [{"label": "spot", "marks": 2}, {"label": "line", "marks": 1}]
@@ -153,6 +169,102 @@ def test_marks_that_cannot_be_used_leave_no_trace(growing, files, encoded):
         assert (answer.status_code, list(answer.json())) == (400, ["error"]), answer.text
         assert "/" not in answer.json()["error"]
     assert growing.client.get("/prompts").json()["version"] == "0"
+
+
+def test_a_long_name_can_be_deleted(growing, files):
+    label, image = "a" * 80, {"image": files[0]}
+    added = growing.client.post("/prompts", files=image, data={"label": label, "boxes": str(BOXES)})
+    assert added.json()["served"] == "1"
+    assert growing.client.delete(f"/prompts/{label}").json()["classes"] == []
+
+
+def test_damage_of_the_store_is_told_in_one_line(growing, files, tmp_path):
+    def added(label: str):
+        data = {"label": label, "boxes": str(BOXES)}
+        return growing.client.post("/prompts", files={"image": files[0]}, data=data)
+
+    assert [added(label).status_code for label in ("spot", "line")] == [200, 200]
+    (tmp_path / "prompts" / "versions" / "000001.json").write_text("damaged")
+    answer = added("hole")
+    assert answer.status_code == 200
+    assert [each["version"] for each in answer.json()["history"]] == ["3", "2", "1"]
+    assert "000001.json" in answer.json()["history"][2]["note"]
+    assert str(tmp_path) not in answer.text
+    (tmp_path / "prompts" / "CURRENT").write_text("nonsense")
+    for answer in (growing.client.get("/prompts"), added("crack"), growing.client.delete("/prompts/spot")):
+        assert answer.status_code == 503
+        assert answer.json()["error"].startswith("CURRENT: not the number of a version")
+
+
+def test_a_change_that_was_not_begun_in_time_is_never_made(serving, follow, tiny_model, files, tmp_path):
+    prompts = StoredPrompts(PromptStore(tmp_path / "prompts"))
+    data, done = {"label": "spot", "boxes": str(BOXES)}, threading.Event()
+    with serving(follow(tiny_model), prompts, Limits(request_seconds=1), ready=False) as live:
+        live.wait_for(lambda state: state["model"] is not None)
+        live.service._loader.submit(done.wait)
+        answer = live.client.post("/prompts", files={"image": files[0]}, data=data)
+        done.set()
+        assert (answer.status_code, answer.json()) == (503, {"error": "took too long"})
+    assert prompts.version() == "0"
+
+
+@pytest.mark.parametrize("slow", ["add", "refresh"])
+def test_a_change_that_was_made_is_told(serving, follow, tiny_model, files, tmp_path, monkeypatch, slow):
+    prompts = StoredPrompts(PromptStore(tmp_path / "prompts"))
+    data = {"label": "spot", "boxes": str(BOXES)}
+    with serving(follow(tiny_model), prompts, Limits(request_seconds=1), ready=False) as live:
+        live.wait_for(lambda state: state["model"] is not None)
+        owner = prompts if slow == "add" else live.service.reloader
+        right = getattr(owner, slow)
+
+        def late(*args):
+            time.sleep(2)
+            return right(*args)
+
+        monkeypatch.setattr(owner, slow, late)
+        answer = live.client.post("/prompts", files={"image": files[0]}, data=data)
+        assert (answer.status_code, answer.json()["version"], answer.json()["served"]) == (202, "1", "0")
+        assert answer.json()["trouble"] == "the newest prompts are still being encoded"
+        live.wait_for(lambda state: state["bank_version"] == "1" and state["ready"])
+
+
+def test_pictures_of_a_client_that_is_gone_are_not_looked_at(
+    serving, follow, tiny_model, bank_file, files, monkeypatch
+):
+    go, right = threading.Event(), batching._detected
+
+    def held(*args):
+        go.wait(60)
+        return right(*args)
+
+    monkeypatch.setattr(batching, "_detected", held)
+    with (
+        serving(follow(tiny_model), FixedPrompts(bank_file), Limits(batch=1)) as live,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stays = pool.submit(live.client.post, "/detect", files={"images": files[0]})
+        with httpx.Client(base_url=live.url, timeout=1) as client, pytest.raises(httpx.ReadTimeout):
+            client.post("/detect", files=[("images", files[1])] * 3)
+        deadline = time.monotonic() + 20
+        while live.service.queue.used > 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert live.service.queue.used == 1
+        go.set()
+        assert stays.result().status_code == 200
+        live.client.post("/detect", files={"images": files[0]})
+        assert live.metric("unispector_pictures_total") == 2
+
+
+def test_the_pixels_of_a_mask_take_room_too(serving, follow, tiny_model, tmp_path, encoded):
+    limits = Limits(body_mib=1, megapixels=1, memory_mib=4)
+    picture = encoded(np.zeros((1000, 1000, 3), dtype=np.uint8))
+    mask = encoded(np.full((1000, 1000), 255, dtype=np.uint8))
+    prompts = StoredPrompts(PromptStore(tmp_path / "prompts"))
+    with serving(follow(tiny_model), prompts, limits, ready=False) as live:
+        live.wait_for(lambda state: state["model"] is not None)
+        sent = {"image": picture, "mask": mask}
+        answer = live.client.post("/prompts", files=sent, data={"label": "a"})
+        assert (answer.status_code, answer.json()["error"][:9]) == (413, "more than")
 
 
 def test_prompts_changed_by_another_process_take_over(growing, files, tmp_path):
@@ -238,5 +350,9 @@ def test_the_description_says_how_to_ask(fixed):
         for operation in path.values():
             assert operation["summary"]
             assert operation["description"]
+            assert {"200", "401", "403", "500"} <= set(operation["responses"])
+    assert {"400", "408", "413", "415", "503"} <= set(spec["paths"]["/detect"]["post"]["responses"])
+    for path, method in (("/prompts", "post"), ("/prompts/{label}", "delete")):
+        assert {"202", "400", "409", "503"} <= set(spec["paths"][path][method]["responses"])
     shapes = spec["components"]["schemas"]
     assert {"DetectAnswer", "PictureMessage", "DetectionMessage", "ErrorAnswer"} <= set(shapes)

@@ -101,6 +101,15 @@ def test_a_picture_that_fails_fails_alone(engines, pictures):
         assert equal(results[n][0], engines[0].detector.detect([pictures[n]], query.bank)[0])
 
 
+def test_the_rest_of_a_request_that_failed_is_not_looked_at(engines, pictures):
+    query = query_for(engines[0], "", (), 300)
+    bad = pictures[1].astype(np.float32)
+    results, metrics = answered([([bad, *pictures[:3]], query), ([pictures[2]], query)], Limits(batch=1))
+    assert isinstance(results[0], DataError)
+    assert equal(results[1][0], engines[0].detector.detect([pictures[2]], query.bank)[0])
+    assert turns(metrics) == [2, 2]
+
+
 def test_what_cannot_be_looked_for(engines):
     with pytest.raises(RefusedError, match="no model yet: because") as told:
         query_for(None, "because", (), 300)
@@ -108,3 +117,5 @@ def test_what_cannot_be_looked_for(engines):
     with pytest.raises(RefusedError, match="'hole' has no prompt") as told:
         query_for(engines[0], "", ("hole",), 300)
     assert told.value.status == 400
+    with pytest.raises(RefusedError, match="'_b__' has no prompt"):
+        query_for(engines[0], "", ("<b>\n",), 300)

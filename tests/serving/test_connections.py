@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -155,6 +155,33 @@ def test_pipelined_requests_are_all_answered(live):
         while piece := sock.recv(65536):  # until it is closed for being idle
             received += piece
         assert received.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_answers_that_are_not_read_are_not_kept_for_ever(serving, follow, tiny_model, bank_file):
+    limits = Limits(request_seconds=1, connections=1)
+
+    def told(live) -> int:
+        with connected(live) as sock:
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return answer(sock)[0]
+
+    def wait_for(live, status: int) -> None:
+        deadline = time.monotonic() + 30
+        while told(live) != status:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live:
+        live.client.close()
+        wait_for(live, 200)
+        with closing(socket.socket()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", live.port))
+            sock.settimeout(0.5)
+            with suppress(TimeoutError):  # sends until the other side takes no more
+                while True:
+                    sock.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+            wait_for(live, 200)
 
 
 def test_no_request_takes_for_ever(serving, follow, tiny_model, bank_file):

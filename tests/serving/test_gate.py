@@ -9,7 +9,9 @@ from unispector.serving.refusal import RefusedError
 TOKEN = "a long random text"
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "127.0.0.2:80", "[::1]:8000", "[::1]"]
+)
 def test_without_a_token_this_machine_is_answered(host):
     check_sender({"host": host}, "", "/prompts")
     check_sender({"host": host, "origin": "http://127.0.0.1:3000"}, "", "/prompts")

@@ -95,6 +95,27 @@ def pixel_bomb(rng: Rng) -> Bad:
     return one_of(rng, [detect(data), prompt(rng, data=data)])
 
 
+def tile_bomb(rng: Rng) -> Bad:
+    side = 16 * int(rng.integers(70, 4096))
+    content = zlib.compress(bytes(2**20))
+    tags = {
+        256: 16,
+        257: 16,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: side,
+        323: side,
+        324: 500,
+        325: len(content),
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    data = head.ljust(500, b"\0") + content
+    return one_of(rng, [detect(data), prompt(rng, data=data)])
+
+
 def text_bomb(rng: Rng) -> Bad:
     packed = zlib.compress(bytes(int(rng.integers(2, 60)) * 2**20))
     kind = one_of(rng, [(b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0")])
@@ -180,7 +201,7 @@ def label(rng: Rng) -> Bad:
         "$(id)",
         "{{7*7}}",
     ]
-    values += ["", " ", "a" * int(rng.integers(65, 60_000)), "a\u202eb", "%2e%2e", "\\\\host\\x", "a\x1b[2J"]
+    values += ["", " ", "a" * int(rng.integers(81, 60_000)), "a\u202eb", "%2e%2e", "\\\\host\\x", "a\x1b[2J"]
     raw = [value.encode() for value in values] + [b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80"]
     return one_of(rng, [prompt(rng, one_of(rng, raw)), detect(picture(rng), ("classes", one_of(rng, raw)))])
 
@@ -306,8 +327,8 @@ def not_http(rng: Rng) -> Bad:
 
 
 KINDS: list[Callable[[Rng], Bad]] = [
-    noise, cut_off, pixel_bomb, text_bomb, archive, other_format, tiff_of_lies, score, boxes, label, mask,
-    parts, framing, kind_of_body, too_long, address, stranger, not_http,
+    noise, cut_off, pixel_bomb, tile_bomb, text_bomb, archive, other_format, tiff_of_lies, score, boxes, label,
+    mask, parts, framing, kind_of_body, too_long, address, stranger, not_http,
 ]  # fmt: skip
 
 
@@ -338,7 +359,7 @@ def versions(store: PromptStore) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("count", [72, pytest.param(504, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [76, pytest.param(513, marks=pytest.mark.slow)])
 def test_hostile_requests(serving, follow, tiny_model, files, tmp_path, count, caplog):
     assert count % len(KINDS) == 0
     store = PromptStore(tmp_path / "prompts")

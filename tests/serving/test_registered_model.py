@@ -222,6 +222,18 @@ def test_the_description_says_what_goes_in_and_comes_out(folder):
     assert {param.name for param in description.signature.params} <= told
 
 
+@pytest.mark.parametrize("what", ["image", "bank"])
+def test_a_file_that_is_too_large_is_not_read(model, files, tmp_path, what):
+    big = tmp_path / "big"
+    big.touch()
+    os.truncate(big, registered_model.MAX_BYTES + 1)
+    data = pd.DataFrame({"image": [str(big if what == "image" else files[0])]})
+    with pytest.raises(Exception, match="a file of more than 512 MiB"):
+        model.predict(
+            data, params={"bank": str(big)} if what == "bank" else {"prompts": prompts_of(files[0])}
+        )
+
+
 def test_a_model_that_does_not_answer_is_told_of(tiny_model, tmp_path):
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     answer_example(broken)

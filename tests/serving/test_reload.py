@@ -125,6 +125,40 @@ def test_what_cannot_be_loaded_leaves_the_model_before(serving, tiny_model, fill
         assert live.metric("unispector_reload_trouble") == 0
 
 
+@pytest.mark.parametrize("trouble", ["no version", "cannot be used"])
+def test_prompts_are_taken_in_while_the_model_that_should_be_in_use_cannot_be(
+    serving, tiny_model, filled, files, tmp_path, trouble
+):
+    champion = Champion(tiny_model)
+    data = {"label": "line", "boxes": str(BOXES)}
+    with serving(champion, StoredPrompts(filled)) as live:
+        if trouble == "no version":
+            champion.folder = None
+        else:
+            champion.version, champion.folder = "2", tmp_path / "no model"
+        live.wait_for(lambda state: trouble in state["trouble"])
+        added = live.client.post("/prompts", files={"image": files[1]}, data=data)
+        assert (added.status_code, added.json()["served"], added.json()["trouble"]) == (200, "2", "")
+        assert live.client.delete("/prompts/spot").json()["served"] == "3"
+        found = live.client.post("/detect", files={"images": files[0]}).json()
+        assert (found["model"]["version"], found["bank_version"]) == ("1", "3")
+        assert {each["label"] for each in found["pictures"][0]["detections"]} == {"line"}
+        assert trouble in live.client.get("/health").json()["trouble"]
+
+
+def test_prompts_that_cannot_be_taken_in_are_said_to_wait(serving, filled, files):
+    with serving(Champion(), StoredPrompts(filled), ready=False) as live:
+        live.wait_for(lambda state: "no version" in state["reason"])
+        data = {"label": "line", "boxes": str(BOXES)}
+        for answer in (
+            live.client.post("/prompts", files={"image": files[1]}, data=data),
+            live.client.delete("/prompts/spot"),
+        ):
+            assert (answer.status_code, answer.json()["served"]) == (202, "")
+            assert "no version with the alias champion" in answer.json()["trouble"]
+    assert list(filled.current().classes) == ["line"]
+
+
 def test_a_bank_file_stays_with_the_model_that_made_it(
     serving, tiny_model, other_tiny_model, bank_file, files
 ):

@@ -54,7 +54,9 @@ def test_without_a_hook_nobody_is_told(monkeypatch):
 
 def test_trouble_with_the_hook_is_a_warning_that_keeps_its_address_secret(webhook, monkeypatch, caplog):
     address, _ = webhook
-    for hook in (f"{address}/secret", "http://127.0.0.1:9/secret", "no-such-program secret", "'secret"):
+    hooks = [f"{address}/secret", "http://127.0.0.1:9/secret", "no-such-program secret", "'secret"]
+    hooks += ["https://host:80x/secret", f"{address}/a secret"]
+    for hook in hooks:
         monkeypatch.setenv(HOOK, hook)
         caplog.clear()
         assert not alert("something")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,14 +13,15 @@ import torch
 
 from unispector.config import Config, DataConfig, EnrollConfig, PromptConfig
 from unispector.data.coco import Annotations
-from unispector.errors import DataError
+from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_checks import MarkCheck, PictureCheck
-from unispector.inference.prompt_store import PromptStore
+from unispector.inference.prompt_store import MarkedPicture, PromptStore
 from unispector.ops.rle import decode_rle
 from unispector.stages.enroll import enroll
 from unispector.stages.enroll_folder import look_alike
-from unispector.stages.enroll_report import EnrollReport, refusals
+from unispector.stages.enroll_report import EnrollReport, refusals, write_report
+from unispector.stages.model_reference import find_model
 from unispector.structures import Detections
 
 CONFIG = Config(data=DataConfig(sets={}))
@@ -205,6 +206,44 @@ def test_what_cannot_be_checked_is_refused_in_a_line(place):
     with pytest.raises(DataError, match=r"images/2\.png is enrolled as 'blow/hole' with other marks"):
         place.enroll("holes", "blow/hole")
     assert content(place.root / "prompts") == before
+
+
+def test_the_report_is_written_only_once_the_class_is_enrolled(place, monkeypatch):
+    """Another class comes in while the pictures are checked: they were not checked beside it."""
+    shutil.rmtree(place.root / "prompts")
+    shutil.rmtree(place.root / "reports")
+    data = (place.root / "holes/images/0.png").read_bytes()
+
+    def changed(reference):
+        place.store.add("other", [MarkedPicture(data, "0.png", [(1, 1, 20, 20)])], "bob", "", {})
+        return find_model(reference)
+
+    monkeypatch.setattr("unispector.stages.enroll.find_model", changed)
+    with pytest.raises(PromptBankError, match="'hole' was checked with version 0, but version 1 is in use"):
+        place.enroll("holes", "hole")
+    assert list(place.store.current().classes) == ["other"]
+    assert not (place.root / "reports/hole/report.md").exists()
+
+
+def test_drawings_of_an_earlier_report_go(place):
+    old = place.root / "reports/blow+hole/pictures"
+    shutil.rmtree(place.root / "prompts")
+    for kind in ("images", "masks"):
+        (place.root / "holes" / kind / "3.png").unlink()
+    report = place.enroll("holes", "blow/hole")
+    assert sorted(file.name for file in old.iterdir()) == ["001-0.png", "002-1.png", "003-2.png"]
+    assert f"; enrolled as version {report.version}." in (report.output / "report.md").read_text()
+    assert json.loads((report.output / "report.json").read_text())["version"] == 1
+
+
+def test_a_report_that_cannot_be_written_is_one_line_that_says_what_was_done(enrolled, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError) as refused:
+        write_report(replace(enrolled[1], output=tmp_path / "file"))
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'file'}: the report cannot be written (")
+    assert "enrolled as version 1" in message
+    assert "\n" not in message
 
 
 def check_of(found: int, confused: int, marks: int) -> PictureCheck:

@@ -16,7 +16,7 @@ from unispector.evaluation.promotion import Decision
 from unispector.modeling.saved_model import load_model, save_model
 from unispector.stages import promote as stage
 from unispector.stages.paths import SPLITS, check_report
-from unispector.stages.promote import BY_RULES, decision_files, promote
+from unispector.stages.promote import BY_RULES, decision_files, promote, settled
 from unispector.stages.register import LINEAGE, Lineage
 from unispector.stages.registry_actions import approve, refuse, rollback
 from unispector.tracking.registry import CHALLENGER, CHAMPION, ModelRegistry
@@ -104,7 +104,7 @@ def test_the_first_version_becomes_champion_without_being_measured(
     assert told(registry) == [("promoted", 1, None, BY_RULES)]
     (event,) = registry.history()
     assert event.reason == decision.summary
-    page, data = decision_files(decision, root)
+    page, data = decision_files(decision.challenger, decision.champion, root)
     assert page.read_text() == decision.markdown()
     assert Decision.from_dict(json.loads(data.read_text())) == decision
     kept = {file.name: file.read_bytes() for file in registry.event_files(event)}
@@ -238,7 +238,7 @@ def test_what_people_decided_since_is_not_overruled(
 def test_lost_files_come_back_from_the_history(config, root, store, registry, add, sharp_model, unmeasured):
     add(sharp_model)
     decision = promote(config, root, store)
-    page, data = decision_files(decision, root)
+    page, data = decision_files(decision.challenger, decision.champion, root)
     content = page.read_text(), data.read_text()
     shutil.rmtree(page.parent)
     assert promote(config, root, store) == decision
@@ -329,3 +329,48 @@ def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
     assert registry.version(2).tags["state"] == ("champion" if good else "refused")
     (event,) = registry.history()
     assert {file.suffix for file in registry.event_files(event)} == {".md", ".json"}
+
+
+def test_what_a_person_decided_stands_though_a_decision_was_cut_off(
+    config, root, store, registry, add, sharp_model, monkeypatch, unmeasured
+):
+    add(sharp_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, "begin", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            promote(config, root, store)
+    assert list(root.glob("reports/promotion/1-vs-none.json"))  # written down, not carried out
+    refuse(registry, 1, "ada", "not on my line")
+    promote(config, root, store)
+    assert number_of(registry, CHAMPION) is None
+    assert "refused by ada" in settled(root, store, 1)
+
+
+def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
+    config, root, store, registry, add, sharp_model, monkeypatch
+):
+    make_champion(registry, add(sharp_model))
+    make_champion(registry, add(sharp_model))
+    add(sharp_model)
+    met = []
+    real = stage.contest
+
+    def slow_contest(challenger, champion, *args):
+        met.append(champion)
+        if len(met) == 1:
+            rollback(registry, "ada", "false alarms", to=1)
+        return real(challenger, champion, *args)
+
+    monkeypatch.setattr(stage, "contest", slow_contest)
+    decision = promote(config, root, store)
+    assert decision.champion == 1
+    assert met == [registry.model_directory(2), registry.model_directory(1)]
+
+
+def test_a_version_that_may_still_be_decided_on_is_not_settled(
+    config, root, store, registry, add, sharp_model
+):
+    add(sharp_model)
+    assert settled(root, store, 1) is None
+    promote(config, root, store)
+    assert settled(root, store, 1).startswith("Version 1 has this data and code already, promoted by rules")

@@ -52,6 +52,13 @@ def test_lists(prompts):
     assert [row[1] for row in rows] == [each.time for each in prompts.history()]
 
 
+def test_a_damaged_version_is_named_among_the_others(prompts):
+    (prompts.folder / "versions/000001.json").write_text("")
+    second, first = list_history(prompts).splitlines()
+    assert second.endswith("the second")
+    assert "versions/000001.json: damaged; restore the file" in first
+
+
 def test_a_version_in_full(prompts):
     text = show_version(prompts, 1)
     assert text.startswith("version 1, 1 classes\n  scratch")

@@ -251,3 +251,13 @@ def test_what_was_cut_off_is_carried_out_before_another_decision(registry, trust
         ("approved", 3, 2),
     ]
     assert states(registry) == ["retired", "retired", "champion"]
+
+
+def test_a_person_refuses_what_the_rules_refused_and_it_is_remembered(registry):
+    refuse(registry, 2, "rules", "2 of 8 rules not met")
+    refuse(registry, 2, "ada", "dangerous")
+    refuse(registry, 2, "ada", "dangerous")
+    assert [(event.by, event.reason) for event in registry.history()] == [
+        ("ada", "dangerous"),
+        ("rules", "2 of 8 rules not met"),
+    ]

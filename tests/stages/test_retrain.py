@@ -14,7 +14,7 @@ import yaml
 from unispector.config import load_config
 from unispector.errors import RetrainingError
 from unispector.stages.paths import RETRAINING, TRAINING_SUMMARY
-from unispector.stages.retrain import DataRefusedError, Journal, look, reproduce, version_key
+from unispector.stages.retrain import CHECKS, DataRefusedError, Journal, look, reproduce, version_key
 
 pytestmark = pytest.mark.integration
 
@@ -120,7 +120,14 @@ def test_files_that_still_arrive_are_left_for_the_next_run(project):
 
 def test_a_folder_of_no_set_is_named(project):
     (project / "data/raw/stranger").mkdir()
-    assert seen(project).unknown == ("stranger",)
+    (note,) = seen(project).notes
+    assert note.startswith("stranger among the raw data belongs to no set")
+
+
+def test_a_set_that_dvc_does_not_watch_is_named(project):
+    (project / "data/raw/line.dvc").unlink()
+    (note,) = seen(project).notes
+    assert note.startswith("line is not in DVC's care")
 
 
 def test_a_damaged_journal_counts_as_none(project):
@@ -129,15 +136,24 @@ def test_a_damaged_journal_counts_as_none(project):
     assert seen(project).work
 
 
-def stage(project, command):
-    stages = {"stages": {"check": {"cmd": command}}}
+def stage(project, command, name="check"):
+    stages = {"stages": {name: {"cmd": command}}}
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages))
 
 
 def test_a_stage_that_says_what_to_mend_is_refused_data(project):
-    stage(project, "echo 'error: line: marks.json names no image' >&2; exit 1")
-    with pytest.raises(DataRefusedError, match=r"^check.*: line: marks.json names no image$"):
+    stage(project, "echo 'error: line: marks.json names no image' >&2; exit 1", name="split")
+    with pytest.raises(DataRefusedError, match=r"^split.*: line: marks.json names no image$"):
+        reproduce(CHECKS, project)
+
+
+def test_what_a_later_stage_says_is_told_but_no_matter_of_data(project):
+    stage(project, "echo 'error: disk: no space left' >&2; exit 1")
+    with pytest.raises(
+        RetrainingError, match=r"^check.*: disk: no space left; the next run goes on$"
+    ) as caught:
         reproduce(root=project)
+    assert not isinstance(caught.value, DataRefusedError)
 
 
 def test_a_stage_that_dies_may_be_tried_again(project):

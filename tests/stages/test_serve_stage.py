@@ -102,7 +102,7 @@ def test_references_of_models(tiny_model, tmp_path, monkeypatch):
     assert followed_model(str(tiny_model)) is None
     assert followed_model("models:/unispector/3") is None
     wanted = fixed_model(str(tiny_model))()
-    assert (wanted.version, wanted.folder()) == ("", tiny_model)
+    assert (wanted.reference, wanted.version, wanted.folder()) == (tiny_model.name, "", tiny_model)
     with pytest.raises(CheckpointError):
         fixed_model("nothing")
     followed = followed_model("models:/unispector@champion")
@@ -205,6 +205,15 @@ def test_limits_that_contradict_one_another():
         Limits(pictures=10, queue=9)
     with pytest.raises(ServiceError, match="--memory-mib"):
         Limits(megapixels=1000)
+
+
+def test_larger_pictures_than_pillow_opens_are_not_promised(capsys):
+    assert main(["serve", "--megapixels", "179"]) == 2
+    assert "178" in capsys.readouterr().err
+    from unispector.cli.serve import MOST_MEGAPIXELS
+
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert MOST_MEGAPIXELS == 2 * Image.MAX_IMAGE_PIXELS // 10**6
 
 
 def test_an_address_of_another_machine(tiny_model, bank_file, monkeypatch):

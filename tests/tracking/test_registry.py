@@ -70,12 +70,12 @@ def test_versions_carry_tags_aliases_run_and_files(registry, store, client, pack
     assert registry.model_directory(1) != registry.model_directory(2)
     assert registry.with_tag("key", "a") == champion
     assert registry.with_tag("key", "c") is None
-    registry.untag(1, "why")
     registry.remove_alias("best")
     registry.remove_alias("best")
     assert client.get_model_version_by_alias("unispector", "champion").tags == {
         "key": "a",
         "state": "champion",
+        "why": "best",
     }
 
 
@@ -130,7 +130,7 @@ def test_an_absent_version_is_one_line(registry, package, reference):
 def test_files_that_are_gone_are_told_of(registry, package):
     registry.register(package, "", {"key": "a"})
     (registry.mlflow_directory(1) / "MLmodel").unlink()
-    with pytest.raises(RegistryError, match="the files of unispector 1 are gone; register it again"):
+    with pytest.raises(RegistryError, match="the files of unispector 1 are gone; delete the version"):
         registry.model_directory(1)
 
 
@@ -233,3 +233,13 @@ def test_a_registry_on_a_server(server, package, tmp_path, monkeypatch):
     monkeypatch.setattr(MlflowClient, "download_artifacts", lambda *_: 1 / 0)  # what is here stays here
     assert [registry.model_directory(number) for number in (1, 2)] == directories
     assert not list((store.root / "downloads").rglob("tmp*"))
+
+
+def test_a_reason_in_any_script_comes_back_whole_and_one_too_long_is_refused(registry, package):
+    registry.register(package, "", {"key": "a"})
+    for reason in ("ж" * 1900, "質" * 2000, '"' * 2000):
+        registry.record(Event("refused", 1, None, "ann", reason, now()))
+        assert registry.history()[0].reason == reason
+    with pytest.raises(RegistryError, match="shorter"):
+        registry.record(Event("refused", 1, None, "ann", "\x01" * 2000, now()))
+    assert len(registry.history()) == 3

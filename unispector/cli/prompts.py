@@ -7,6 +7,7 @@ import typer
 
 from unispector.cli.detector import Images, Model, Roi, RoiOption
 from unispector.cli.groups import group, params
+from unispector.stages.paths import PROMPT_STORE
 
 if TYPE_CHECKING:
     from unispector.inference.prompt_store import PromptSet, PromptStore
@@ -33,7 +34,6 @@ prompts_app = group("Make prompt banks; enrol new defects; go back.")
 
 Store = Annotated[Path, typer.Option(help="Folder of the prompts in production.")]
 By = Annotated[str | None, typer.Option(help="Who changes them; without it, the system's user.")]
-PRODUCTION = Path("data/prompts")
 
 
 @prompts_app.command("build", help=_BUILD_HELP)
@@ -60,7 +60,7 @@ def prompts_enroll(
     source: Annotated[str, typer.Argument(help="Layout: coco, voc, yolo, labelme, masks.")],
     folder: Annotated[Path, typer.Argument(help="Folder of marked pictures; it is only read.")],
     label: Annotated[str, typer.Option(help="Name of the defect; of several in FOLDER, the one meant.")],
-    store: Store = PRODUCTION,
+    store: Store = PROMPT_STORE,
     model: Model = "models:/unispector@champion",
     by: By = None,
 ) -> None:
@@ -77,7 +77,7 @@ def prompts_enroll(
 
 
 @prompts_app.command("list")
-def prompts_list(store: Store = PRODUCTION) -> None:
+def prompts_list(store: Store = PROMPT_STORE) -> None:
     """The classes in production."""
     from unispector.stages.prompt_versions import list_classes
 
@@ -85,7 +85,7 @@ def prompts_list(store: Store = PRODUCTION) -> None:
 
 
 @prompts_app.command("history")
-def prompts_history(store: Store = PRODUCTION) -> None:
+def prompts_history(store: Store = PROMPT_STORE) -> None:
     """All versions, newest first: when, who, why."""
     from unispector.stages.prompt_versions import list_history
 
@@ -95,7 +95,7 @@ def prompts_history(store: Store = PRODUCTION) -> None:
 @prompts_app.command("show")
 def prompts_show(
     version: Annotated[int, typer.Argument(min=0, help="Its number; see `history`.")],
-    store: Store = PRODUCTION,
+    store: Store = PROMPT_STORE,
 ) -> None:
     """One version: its classes and pictures, where it came from, what its checks said."""
     from unispector.stages.prompt_versions import show_version
@@ -108,7 +108,7 @@ def prompts_revert(
     version: Annotated[
         int | None, typer.Argument(min=0, help="Number to go back to; without it, the one before.")
     ] = None,
-    store: Store = PRODUCTION,
+    store: Store = PROMPT_STORE,
     by: By = None,
 ) -> None:
     """Make a new version that equals an earlier one; nothing is lost."""
@@ -120,7 +120,7 @@ def prompts_revert(
 @prompts_app.command("remove")
 def prompts_remove(
     label: Annotated[str, typer.Argument(help="Name of the class.")],
-    store: Store = PRODUCTION,
+    store: Store = PROMPT_STORE,
     by: By = None,
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:

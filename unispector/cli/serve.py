@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from unispector.stages.paths import PROMPT_STORE
+
+MOST_MEGAPIXELS = 178  # Pillow opens no larger pictures
 SERVE_HELP = """Answer requests over HTTP: pictures in, detections out; marked pictures add prompts.
 
 \b
@@ -28,14 +31,16 @@ def serve(
     ] = "models:/unispector@champion",
     bank: Annotated[
         Path, typer.Option(help="Folder of prompts, which requests may change, or a bank file.")
-    ] = Path("data/prompts"),
+    ] = PROMPT_STORE,
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one, which is printed.")] = 8000,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Pictures looked at in one turn.")] = 8,
     queue: Annotated[int, typer.Option(min=1, help="Pictures waiting, of all requests; more: 503.")] = 64,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures of a request; more: 413.")] = 16,
-    megapixels: Annotated[int, typer.Option(min=1, help="Million pixels of a picture; more: 413.")] = 50,
+    megapixels: Annotated[
+        int, typer.Option(min=1, max=MOST_MEGAPIXELS, help="Million pixels of a picture; more: 413.")
+    ] = 50,
     body_mib: Annotated[int, typer.Option(min=1, help="MiB of a request; more: 413.")] = 64,
     memory_mib: Annotated[
         int, typer.Option(min=1, help="MiB of bodies and pictures of all requests; more: 503.")

@@ -4,18 +4,21 @@ import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as coco_mask
 
-from unispector.errors import DataError
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.errors import DataError, PromptBankError
 from unispector.inference.marking import Geometry, Prompt, mark
 from unispector.ops.files import read_image_size
-from unispector.ops.rle import BoolArray, Rle, decode_rle, encode_rle, segmentation_to_mask
+from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 """Formats of pictures that are kept, as Pillow names them, and the suffix of their files."""
@@ -68,18 +71,16 @@ class StoredPrompt:
         Raises:
             DataError: the picture is unreadable or of another format; no mark; boxes and masks at once; a
                 mark that is empty, twice there, outside the picture or of another size.
+            PromptBankError: the temporary folder cannot be written, such as on a full disk.
         """
         suffix = _suffix(picture)
-        # The one reader of pictures reads files.
-        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
-            file.write(picture.data)
-            file.flush()
+        with _as_file(picture, suffix) as file:
             try:
-                masks = _masks(picture, Path(file.name))
+                masks = _masks(picture, file)
                 boxes = tuple(_box(box) for box in picture.boxes_xywh)
-                mark(Prompt(file.name, boxes, masks), 0, _ANY)
+                mark(Prompt(file, boxes, masks), 0, _ANY)
             except DataError as error:
-                message = str(error).removeprefix(f"{file.name}: ")
+                message = str(error).removeprefix(f"{file}: ")
                 raise DataError(f"{picture.name}: {message}") from error
         codes = () if masks is None else tuple(encode_rle(masks))
         digest = hashlib.sha256(picture.data).hexdigest()
@@ -115,15 +116,49 @@ class StoredPrompt:
         """The marks, so that equal ones are equal."""
         return [*self.boxes_xywh, *(code["counts"] for code in self.masks_rle)]
 
-    def prompt(self, folder: Path, label: str) -> Prompt:
-        """The prompt as a detector takes it.
+    def instances(self, width: int, height: int) -> Iterator[tuple[Box, Rle | None]]:
+        """The box of each mark, cut at the picture's edge, and its mask, which stays a code.
 
         Args:
-            folder: that keeps the picture.
-            label: name of the class.
+            width, height: of the picture, in pixels.
+
+        Raises:
+            DataError: a mask is of another size.
         """
-        masks = np.stack([decode_rle(code) for code in self.masks_rle]) if self.masks_rle else None
-        return Prompt(folder / self.picture, self.boxes_xywh, masks, label)
+        for left, top, wide, high in self.boxes_xywh:
+            x, y = max(left, 0.0), max(top, 0.0)
+            yield (x, y, min(left + wide, float(width)) - x, min(top + high, float(height)) - y), None
+        for code in self.masks_rle:
+            checked = segmentation_to_rle(code, height, width)
+            yield _box(coco_mask.toBbox(checked)), checked
+
+
+def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
+    """Prompts as a detector reads them: picture by picture, masks decoded only when it is their turn.
+
+    Args:
+        classes: prompts by name of the class.
+        folder: that keeps the pictures.
+
+    Raises:
+        DataError: a picture is unreadable, or a mask is of another size.
+    """
+    everything = [(number, own) for number, prompts in enumerate(classes.values(), 1) for own in prompts]
+    names = dict.fromkeys(own.picture for _, own in everything)
+    images = {name: ImageRecord(n, name, *read_image_size(folder / name)) for n, name in enumerate(names, 1)}
+    marks = [
+        (images[own.picture].id, category, box, code)
+        for category, own in everything
+        for box, code in own.instances(images[own.picture].width, images[own.picture].height)
+    ]
+    return Annotations(
+        tuple(images.values()),
+        tuple(
+            InstanceRecord(number, image, category, box, box[2] * box[3], code)
+            for number, (image, category, box, code) in enumerate(marks, 1)
+        ),
+        tuple(CategoryRecord(number, label, "") for number, label in enumerate(classes, 1)),
+    )
 
 
 def checked_label(label: str) -> str:
@@ -172,6 +207,21 @@ def _suffix(picture: MarkedPicture) -> str:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{picture.name}: not a readable PNG, JPEG, BMP, TIFF or WebP picture; replace the file"
+        ) from error
+
+
+@contextmanager
+def _as_file(picture: MarkedPicture, suffix: str) -> Iterator[Path]:
+    """The picture as a file for a while: the one reader of pictures reads files."""
+    try:
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            file.write(picture.data)
+            file.flush()
+            yield Path(file.name)
+    except OSError as error:
+        raise PromptBankError(
+            f"{picture.name}: cannot be checked, the temporary folder cannot be written ({error.strerror}); "
+            "check its permissions and space"
         ) from error
 
 

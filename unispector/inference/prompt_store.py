@@ -5,7 +5,7 @@ Pictures are kept as they came, so any later model can encode them anew. A folde
     pictures/<sha256>.<suffix>           as they came
     versions/<number>.json               all classes of a version, and where it came from
     CURRENT                              number of the version in use
-    banks/<classes>-<model>.safetensors  encoded prompts, made again when absent
+    banks/<classes>-<model>.safetensors  encoded prompts of the version in use, made again when absent
     .lock                                held by whoever writes
 """
 
@@ -19,11 +19,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import UniSpector
-from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
-from unispector.inference.prompt_marks import MarkedPicture, StoredPrompt, check_new, checked_label, one_line
+from unispector.inference.prompt_marks import (
+    MarkedPicture,
+    StoredPrompt,
+    as_annotations,
+    check_new,
+    checked_label,
+    one_line,
+)
 from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 
 __all__ = ["MarkedPicture", "PromptSet", "PromptStore", "StoredPrompt"]
@@ -105,9 +112,10 @@ class PromptStore:
         """The version in use; version 0, without a class, of a new store.
 
         Raises:
-            PromptBankError: a file of the store is damaged or gone; the message names it.
+            PromptBankError: a file of the store is damaged or gone; the message names it and the remedy.
         """
-        return self._read(self._number())
+        number = self._number()
+        return self._read(number, f"{_MEND}, or go back: write {number - 1} into {self.folder / 'CURRENT'}")
 
     def version(self, number: int) -> PromptSet:
         """One version of the history.
@@ -123,16 +131,29 @@ class PromptStore:
             )
         return self._read(number)
 
-    def history(self) -> tuple[PromptSet, ...]:
-        """All versions, newest first, without version 0.
+    def history(self, most: int | None = None) -> tuple[PromptSet, ...]:
+        """The versions, newest first, without version 0.
+
+        A version whose file is damaged or gone has no class, and a note that names the file.
+
+        Args:
+            most: only so many, the newest, are read; None = all.
 
         Raises:
-            PromptBankError: a file of the store is damaged or gone.
+            PromptBankError: the store does not say which version is in use.
         """
-        return tuple(self._read(number) for number in range(self._number(), 0, -1))
+        newest = self._number()
+        oldest = 1 if most is None else max(newest - most + 1, 1)
+        return tuple(self._read_or_note(number) for number in range(newest, oldest - 1, -1))
 
     def add(
-        self, label: str, pictures: Sequence[MarkedPicture], by: str, note: str, lineage: Mapping[str, str]
+        self,
+        label: str,
+        pictures: Sequence[MarkedPicture],
+        by: str,
+        note: str,
+        lineage: Mapping[str, str],
+        checked: int | None = None,
     ) -> PromptSet:
         """Add marked pictures to a class, or make the class.
 
@@ -142,17 +163,23 @@ class PromptStore:
             by: who adds them.
             note: why.
             lineage: where they come from.
+            checked: the version they were checked with; another may not be in use now. None = any may.
 
         Raises:
             DataError: the name, a picture or a mark cannot be used, or a mark is there already; then nothing
                 is written.
-            PromptBankError: the store is damaged or cannot be written.
+            PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
         """
         checked_label(label)
         if not pictures:
             raise DataError(f"{label}: no picture to add; mark at least one")
         new = [StoredPrompt.of(picture) for picture in pictures]
         with self._locked() as before:
+            if checked not in (None, before.version):
+                raise PromptBankError(
+                    f"{self.folder}: '{label}' was checked with version {checked}, but version "
+                    f"{before.version} is in use by now; check it again"
+                )
             own = before.classes.get(label, ())
             check_new(own, new)
             for prompt, picture in zip(new, pictures, strict=True):
@@ -190,18 +217,19 @@ class PromptStore:
             self._check_pictures(earlier)
             return self._write(before, earlier.classes, by, f"as version {earlier.version}", {})
 
-    def prompts(self) -> list[Prompt]:
-        """The prompts of the current version, class by class; every picture's hash is checked.
+    def annotations(self) -> Annotations:
+        """The marks of the current version on the pictures kept; every picture's hash is checked.
 
         Raises:
             PromptBankError: a picture is gone or was changed, or a file of the store is damaged.
         """
-        return self._prompts(self.current())
+        return self._annotations(self.current())
 
     def bank(self, detector: UniSpector) -> PromptBank | None:
         """The encoded prompts of the current version; None without a class.
 
-        They are encoded once for a model, and read from the store after that.
+        They are encoded once for a model, and read from the store after that. Banks of other versions go:
+        who wants one makes it again.
 
         Raises:
             PromptBankError: a picture is gone or was changed, or a file of the store is damaged.
@@ -217,11 +245,18 @@ class PromptStore:
                 bank = PromptBank.load(file)
                 if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
                     return bank
-        bank = detector.encode(self._prompts(now))
+        bank = detector.encode_instances(self._annotations(now), self._pictures, "mask").bank()
         with suppress(OSError):  # in a store that may only be read, the bank is made every time
             bank.save(file)
             atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())
+            for old in file.parent.glob("[!.]*"):  # with a dot in front: what another process writes just now
+                if not old.name.startswith(now.digest[:12]):
+                    old.unlink(missing_ok=True)
         return bank
+
+    @property
+    def _pictures(self) -> Path:
+        return self.folder / "pictures"
 
     @contextmanager
     def _locked(self) -> Iterator[PromptSet]:
@@ -272,7 +307,13 @@ class PromptStore:
         except (OSError, ValueError) as error:
             raise PromptBankError(f"{file}: not the number of a version; write the newest into it") from error
 
-    def _read(self, number: int) -> PromptSet:
+    def _read_or_note(self, number: int) -> PromptSet:
+        try:
+            return self._read(number)
+        except PromptBankError as error:
+            return PromptSet(number, number - 1, note=str(error).removeprefix(f"{self.folder}/"))
+
+    def _read(self, number: int, remedy: str = _MEND) -> PromptSet:
         if number == 0:
             return PromptSet()
         file = self._file(number)
@@ -283,25 +324,22 @@ class PromptStore:
                 raise ValueError("changed")
             return PromptSet.from_dict(content)
         except FileNotFoundError as error:
-            raise PromptBankError(f"{file}: gone; {_MEND}") from error
+            raise PromptBankError(f"{file}: gone; {remedy}") from error
         except _NOT_A_VERSION as error:
-            raise PromptBankError(f"{file}: damaged; {_MEND}") from error
+            raise PromptBankError(f"{file}: damaged; {remedy}") from error
 
     def _keep(self, name: str, data: bytes) -> None:
-        file = self.folder / "pictures" / name
+        file = self._pictures / name
         if not file.is_file() or _hash_of(file) != name.partition(".")[0]:
             atomic_write_bytes(file, data)
 
-    def _prompts(self, version: PromptSet) -> list[Prompt]:
+    def _annotations(self, version: PromptSet) -> Annotations:
         self._check_pictures(version)
-        pictures = self.folder / "pictures"
-        return [
-            stored.prompt(pictures, label) for label, prompts in version.classes.items() for stored in prompts
-        ]
+        return as_annotations(version.classes, self._pictures)
 
     def _check_pictures(self, version: PromptSet) -> None:
         for name in sorted(version.pictures):
-            file = self.folder / "pictures" / name
+            file = self._pictures / name
             try:
                 digest = _hash_of(file)
             except OSError as error:

@@ -3,12 +3,13 @@
 import hashlib
 import io
 import json
+import os
 import re
 import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of `path` that takes its place when the block ends well.
 
     The sibling keeps the suffix (writers that look at it work) and is removed when the block fails;
-    missing parent folders are made.
+    missing parent folders are made. A power cut leaves the old file or the new one too.
 
     Args:
         path: file to be written or replaced.
@@ -41,9 +42,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
+        _sync(temporary)
         temporary.replace(path)
+        with suppress(OSError):  # some file systems cannot sync a folder
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or the entries of a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

@@ -89,6 +89,7 @@ class PromptsAnswer(Message):
     Attributes:
         version: the newest.
         served: the version that requests are answered with; empty before the first.
+        trouble: why that is not the newest; empty when it is.
         changeable: whether requests may change them; a bank file they may not.
         classes: that are looked for.
         history: newest first.
@@ -98,6 +99,7 @@ class PromptsAnswer(Message):
     served: str = Field(
         description="The version that requests are answered with; empty before the first.", examples=["12"]
     )
+    trouble: str = Field(description="Why that is not the newest; empty when it is.", examples=[""])
     changeable: bool = Field(description="Whether requests may change them; of a bank file they may not.")
     classes: list[ClassAnswer]
     history: list[VersionAnswer] = Field(description="Newest first, at most a hundred.")

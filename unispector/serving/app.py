@@ -8,9 +8,9 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from unispector.errors import DataError
+from unispector.errors import DataError, PromptBankError
 from unispector.serving.gate import Gate, error_response
-from unispector.serving.refusal import RefusedError
+from unispector.serving.refusal import RefusedError, without_folders
 from unispector.serving.routes import router
 from unispector.serving.service import Service
 from unispector.serving.uploads import TooLargeError
@@ -47,6 +47,7 @@ def build_app(service: Service) -> FastAPI:
     app.include_router(router)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(DataError, _bad_data)
+    app.add_exception_handler(PromptBankError, _bad_store)
     app.add_exception_handler(HTTPException, _bad_request)
     app.add_middleware(Gate, service=service)
     return app
@@ -59,6 +60,11 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _bad_data(_: Request, error: Exception) -> Response:
     return error_response(RefusedError(413 if isinstance(error, TooLargeError) else 400, str(error)))
+
+
+async def _bad_store(_: Request, error: Exception) -> Response:
+    """Prompts that cannot be read or written; the client can do nothing about it."""
+    return error_response(RefusedError(503, without_folders(error)))
 
 
 async def _bad_request(_: Request, error: Exception) -> Response:

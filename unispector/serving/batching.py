@@ -12,7 +12,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.serving.engine import Engine
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
-from unispector.serving.refusal import RefusedError
+from unispector.serving.refusal import RefusedError, shown
 from unispector.structures import Detections
 
 
@@ -38,11 +38,14 @@ class Query:
         return id(self.engine), self.classes, self.limit
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Job:
     picture: npt.NDArray[np.uint8]
     query: Query
     found: asyncio.Future[Detections]
+
+
+_NO_PICTURE = np.empty((0, 0, 3), dtype=np.uint8)
 
 
 class Batcher:
@@ -68,7 +71,12 @@ class Batcher:
         jobs = [_Job(picture, query, loop.create_future()) for picture in pictures]
         for job in jobs:
             self._jobs.put_nowait(job)
-        return list(await asyncio.gather(*(job.found for job in jobs)))
+        try:
+            return list(await asyncio.gather(*(job.found for job in jobs)))
+        finally:
+            for job in jobs:  # without an answer to give, the rest need not be looked at, nor kept
+                job.found.cancel()
+                job.picture = _NO_PICTURE
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -121,7 +129,8 @@ def query_for(engine: Engine | None, trouble: str, classes: tuple[str, ...], lim
     if engine.bank is None:
         raise RefusedError(503, "no prompts yet; add some with POST /prompts")
     if unknown := [name for name in classes if name not in engine.bank.class_names]:
-        raise RefusedError(400, f"classes: '{unknown[0]}' has no prompt; GET /prompts lists those that have")
+        name = shown(unknown[0])
+        raise RefusedError(400, f"classes: '{name}' has no prompt; GET /prompts lists those that have")
     return Query(engine, engine.bank, tuple(dict.fromkeys(classes)), limit)
 
 

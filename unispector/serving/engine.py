@@ -1,7 +1,6 @@
 """The model and the prompts in use, and how others take their place while requests are answered."""
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unispector.errors import UniSpectorError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.serving.answers import ModelAnswer
 from unispector.serving.metrics import Metrics
 from unispector.serving.prompts import Prompts
+from unispector.serving.refusal import without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -95,44 +94,50 @@ class Reloader:
         self._wanted = wanted
         self._metrics = metrics
         self._device = device
-        self._failed: tuple[tuple[WantedModel, str], str] | None = None  # and why
-        self._retry_at = 0.0
+        self._failed: dict[tuple[WantedModel, str], tuple[str, float]] = {}  # why, and when to try again
 
     def refresh(self) -> None:
         """Take in another model or other prompts if they should be in use; never raises.
 
+        While the model that should be in use cannot be had, the one before takes in the newest prompts.
         Blocks while loading; called by one thread at a time.
         """
+        troubles = [self._follow(self._wanted)]
+        if troubles[0] and self.engine is not None:
+            own = self.engine.model
+            troubles.append(self._follow(lambda: own))
+        self._report("; ".join(dict.fromkeys(filter(None, troubles))))
+
+    def _follow(self, wanted: Callable[[], WantedModel]) -> str:
+        """Take in a model with the newest prompts; why not, or nothing."""
         try:
-            target = self._wanted(), self.prompts.version()
+            target = wanted(), self.prompts.version()
         except Exception as error:  # noqa: BLE001 - whatever is wrong out there, the engine stays
-            self._report(_line(error))
-            return
+            return without_folders(error)
         engine = self.engine
         if engine is not None and (engine.model, engine.bank_version) == target:
-            self._report("")
-        elif self._failed and self._failed[0] == target and time.monotonic() < self._retry_at:
-            self._report(self._failed[1])
-        else:
-            self._replace(*target)
+            return ""
+        why, retry_at = self._failed.get(target, ("", 0.0))
+        return why if time.monotonic() < retry_at else self._replace(*target)
 
-    def _replace(self, model: WantedModel, bank_version: str) -> None:
+    def _replace(self, model: WantedModel, bank_version: str) -> str:
+        now = time.monotonic()
+        self._failed = {target: failed for target, failed in self._failed.items() if now < failed[1]}
         try:
             engine = self._loaded(model)
         except Exception as error:  # noqa: BLE001 - the engine before stays, whatever is wrong with this one
             stays = f"; {self.engine.model} stays in use" if self.engine else ""
-            why = f"{model} with prompts {bank_version} cannot be used: {_line(error)}{stays}"
-            self._failed, self._retry_at = ((model, bank_version), why), time.monotonic() + RETRY_SECONDS
+            why = f"{model} with prompts {bank_version} cannot be used: {without_folders(error)}{stays}"
+            self._failed[model, bank_version] = why, time.monotonic() + RETRY_SECONDS
             self._metrics.reloads.labels("failed").inc()
-            self._report(why)
-            return
-        self.engine, self._failed = engine, None
+            return why
+        self.engine = engine
         self._metrics.reloads.labels("done").inc()
         self._metrics.info.clear()
         fingerprint = engine.detector.fingerprint
         self._metrics.info.labels(model.reference, model.version, fingerprint, engine.bank_version).set(1)
-        self._report("")
         logger.info("in use: %s, fingerprint %s, prompts %s", model, fingerprint[:12], engine.bank_version)
+        return ""
 
     def _loaded(self, model: WantedModel) -> Engine:
         """The model with the newest prompts, tried once."""
@@ -155,10 +160,3 @@ class Reloader:
             logger.warning("%s", trouble)
         self.trouble = trouble
         self._metrics.trouble.set(bool(trouble))
-
-
-def _line(error: Exception) -> str:
-    """What is wrong in one line that names files without their folders."""
-    text = " ".join(str(error).split())[:500]
-    known = text if isinstance(error, UniSpectorError) else f"{type(error).__name__}: {text}"
-    return re.sub(r"(?<![\w:/@])(?:/[^\s/:;,'\"]+)+/(?=[^\s/])", "", known)

@@ -15,7 +15,7 @@ from unispector.errors import DataError
 from unispector.inference.prompt_marks import checked_label
 from unispector.serving.limits import Limits
 from unispector.serving.messages import Box
-from unispector.serving.refusal import RefusedError, Share
+from unispector.serving.refusal import RefusedError, Share, shown
 
 FIELD_BYTES = 2**16
 """Most bytes of a part that is no file."""
@@ -23,7 +23,6 @@ KEPT_PAIRS = 300
 """(query, class) pairs kept per picture, as in the library, if a request does not say."""
 
 _BOXES = TypeAdapter(Annotated[list[Box], Field(min_length=1)])
-_ODD = re.compile(r"[^\w .()+-]")
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def detect_form(parts: Sequence[Part], limits: Limits) -> DetectForm:
     if len(files) > limits.pictures:
         raise RefusedError(413, f"{len(files)} pictures; send at most {limits.pictures} at a time")
     pictures = tuple((shown_name(file.filename, n), file.data) for n, file in enumerate(files, start=1))
-    classes = tuple(check_label(_text(part), limits) for part in parts if part.name == "classes")
+    classes = tuple(_text(part) for part in parts if part.name == "classes")
     return DetectForm(
         pictures,
         classes,
@@ -231,7 +230,7 @@ def prompt_form(parts: Sequence[Part], limits: Limits) -> PromptForm:
     return PromptForm(
         name=shown_name(images[0].filename, 1),
         image=images[0].data,
-        label=check_label(_field(parts, "label", ""), limits),
+        label=check_label(_field(parts, "label", "")),
         boxes=_boxes(boxes, limits) if boxes else (),
         mask=masks[0] if masks else None,
         by=_note("by", _field(parts, "by", "http"), 40),
@@ -239,28 +238,26 @@ def prompt_form(parts: Sequence[Part], limits: Limits) -> PromptForm:
     )
 
 
-def check_label(label: str, limits: Limits) -> str:
+def check_label(label: str) -> str:
     """The name of a class, as it is.
 
     Raises:
         RefusedError: it has other characters than names of classes have, or too many.
     """
     try:
-        if len(label) <= limits.label:
-            return checked_label(label)
-    except DataError:
-        pass
-    raise RefusedError(
-        400,
-        f"the name of a class must have 1 to {limits.label} letters, digits, spaces and _-./ , no space or "
-        "slash at an end and no parts such as '..'",
-    )
+        return checked_label(label)
+    except DataError as error:
+        raise RefusedError(
+            400,
+            "the name of a class must have 1 to 80 letters, digits, spaces and _-./ , no space or slash at "
+            "an end and no parts such as '..'",
+        ) from error
 
 
 def shown_name(filename: str | None, number: int) -> str:
     """A client's file name as it is echoed: its last part, odd characters replaced; never opened."""
     last = re.split(r"[/\\]", filename or "")[-1]
-    return _ODD.sub("_", last)[-100:].strip() or f"picture {number}"
+    return shown(last[-100:]).strip() or f"picture {number}"
 
 
 def _only(parts: Sequence[Part], files: Sequence[str], fields: Sequence[str]) -> None:

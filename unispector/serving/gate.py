@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 import secrets
 import time
@@ -17,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/health", "/ready")
 """Answered without a token: supervisors ask them."""
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class Gate:
@@ -64,7 +64,8 @@ class Gate:
         except RefusedError as refused:
             await error_response(refused)(scope, receive, send)
             return
-        async with asyncio.timeout(self._service.limits.request_seconds):
+        async with asyncio.timeout(self._service.limits.request_seconds) as patience:
+            scope.setdefault("state", {})["patience"] = patience
             await self._app(scope, receive, send)
 
 
@@ -88,10 +89,18 @@ def check_sender(headers: dict[str, str], token: str, path: str) -> None:
         if path not in OPEN_PATHS and not right:
             raise RefusedError(401, "a token is needed; send `Authorization: Bearer TOKEN`")
         return
-    if _host_of(f"//{headers.get('host', '')}") not in LOOPBACK_NAMES:
+    if not is_loopback(_host_of(f"//{headers.get('host', '')}")):
         raise RefusedError(403, "this service answers on loopback only; call it as localhost or 127.0.0.1")
-    if "origin" in headers and _host_of(headers["origin"]) not in LOOPBACK_NAMES:
+    if "origin" in headers and not is_loopback(_host_of(headers["origin"])):
         raise RefusedError(403, "pages of other sites may not call this service")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is of the machine itself, and only it reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def error_response(refused: RefusedError) -> JSONResponse:

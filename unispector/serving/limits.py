@@ -14,7 +14,6 @@ class Limits:
         megapixels: million pixels of a picture.
         pictures: pictures of a request to detect.
         marks: boxes of a request that adds prompts.
-        label: characters of a class name.
         memory_mib: MiB of bodies and decoded pictures of all requests together.
         queue: pictures of all requests together that wait or are looked at.
         batch: pictures that are looked at in one turn.
@@ -30,7 +29,6 @@ class Limits:
     megapixels: int = 50
     pictures: int = 16
     marks: int = 100
-    label: int = 64
     memory_mib: int = 1024
     queue: int = 64
     batch: int = 8

@@ -38,12 +38,17 @@ class FixedPrompts:
         self._bank.check(detector.fingerprint)
         return self._bank
 
-    def listing(self, served: str) -> PromptsAnswer:
+    def listing(self, served: str, trouble: str) -> PromptsAnswer:
         """Its classes, without a history."""
         counts = zip(self._bank.class_names, self._bank.counts, strict=True)
         classes = [ClassAnswer(label=label, marks=count) for label, count in counts]
         return PromptsAnswer(
-            version=self._version, served=served, changeable=False, classes=classes, history=[]
+            version=self._version,
+            served=served,
+            trouble=trouble if served != self._version else "",
+            changeable=False,
+            classes=classes,
+            history=[],
         )
 
 
@@ -61,12 +66,13 @@ class StoredPrompts:
         """The store's bank."""
         return self._store.bank(detector)
 
-    def listing(self, served: str) -> PromptsAnswer:
+    def listing(self, served: str, trouble: str) -> PromptsAnswer:
         """Classes of the current version, and the history."""
-        now, history = self._store.current(), self._store.history()[:HISTORY]
+        now, history = self._store.current(), self._store.history(HISTORY)
         return PromptsAnswer(
             version=str(now.version),
             served=served,
+            trouble=trouble if served != str(now.version) else "",
             changeable=True,
             classes=[
                 ClassAnswer(label=label, marks=sum(len(prompt.marks()) for prompt in prompts))

@@ -19,6 +19,7 @@ class BoundedProtocol(H11Protocol):
 
     limits: ClassVar[Limits]
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it."""
@@ -32,15 +33,22 @@ class BoundedProtocol(H11Protocol):
         """Forget the connection."""
         super().connection_lost(exc)
         self._stop()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
+        if self._unread is not None and not self.transport.get_write_buffer_size():
+            self._unread.cancel()
+            self._unread = None
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         self._stop()
+        if self._unread is None and self.transport.get_write_buffer_size():
+            self._unread = self.loop.call_later(self.limits.request_seconds, self._give_up)
         super().on_response_complete()
         self._watch()
 
@@ -65,6 +73,12 @@ class BoundedProtocol(H11Protocol):
             self._refuse(408, f"the headers took more than {self.limits.header_seconds:g} s")
         else:  # after an answer, for which nothing follows that could be refused
             self.transport.close()
+
+    def _give_up(self) -> None:
+        """Drop a connection whose answers are not read; to close it would wait for that."""
+        self._unread = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _refuse(self, status: int, message: str) -> None:
         if not self.transport.is_closing():

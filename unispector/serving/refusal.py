@@ -1,9 +1,10 @@
 """Requests that are not answered as asked, and how much of everything is held at a time."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unispector.errors import ServiceError
+from unispector.errors import ServiceError, UniSpectorError
 
 RETRY_SECONDS = 2
 """After which a client may try again."""
@@ -19,6 +20,18 @@ class RefusedError(ServiceError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def without_folders(error: Exception) -> str:
+    """What is wrong in one line that names files without their folders."""
+    text = " ".join(str(error).split())[:500]
+    known = text if isinstance(error, UniSpectorError) else f"{type(error).__name__}: {text}"
+    return re.sub(r"(?<![\w:/@])(?:/[^\s/:;,'\"]+)+/(?=[^\s/])", "", known)
+
+
+def shown(text: str) -> str:
+    """A client's text as it is echoed: odd characters replaced, at most 100."""
+    return re.sub(r"[^\w ./()+-]", "_", text)[:100]
 
 
 class Share:

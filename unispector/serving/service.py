@@ -82,6 +82,23 @@ class Service:
         work = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._loader, work)
 
+    async def finishing(self, function: Callable[[], object], end: float) -> None:
+        """Run something on the loader's thread that is waited for once it has begun.
+
+        Args:
+            function: what to run.
+            end: when it is given up if it has not begun, on the loop's clock.
+
+        Raises:
+            TimeoutError: it was given up.
+        """
+        job = self._loader.submit(function)
+        done = asyncio.wrap_future(job)
+        await asyncio.wait([done], timeout=end - asyncio.get_running_loop().time())
+        if job.cancel():
+            raise TimeoutError
+        await done
+
     async def decoding(
         self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
     ) -> Result:

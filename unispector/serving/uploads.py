@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
 from unispector.ops.rle import BoolArray
@@ -80,13 +81,21 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
         return np.asarray(np.asarray(image.convert("RGB")).max(axis=2) > 0)
 
 
+def _tile_pixels(image: Image.Image) -> int:
+    """Pixels of a tile of a TIFF, which is decoded whole, however small the picture; 0 of others."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
+    return width * height
+
+
 @contextmanager
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The picture with only its header read; whatever goes wrong inside the block is the picture's fault."""
     too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller picture"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
+            if max(image.width * image.height, _tile_pixels(image)) > max_pixels:
                 raise TooLargeError(too_large)
             if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > SCANS:
                 raise DataError(f"{name}: a JPEG of more than {SCANS} scans; save it again")

@@ -1,5 +1,6 @@
 """A message to the people in charge, through the hook they named: a webhook or a command."""
 
+import http.client
 import json
 import logging
 import os
@@ -36,7 +37,7 @@ def alert(text: str) -> bool:
             # The operator's own command; no shell reads the text.
             command = [*shlex.split(hook), text]
             subprocess.run(command, check=True, timeout=_SECONDS, stdout=subprocess.DEVNULL)  # noqa: S603
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError, http.client.HTTPException) as error:
         # A webhook's address is its password: only the kind of trouble is told.
         logger.warning("%s: the alert could not be sent (%s)", HOOK, type(error).__name__)
         return False

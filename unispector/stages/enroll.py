@@ -51,9 +51,10 @@ def enroll(
         Whether it passed, and why not. Where it is refused, nothing is written to the store.
 
     Raises:
-        DataError: the name, the folder, a picture or a mark cannot be used, or there are too few pictures.
+        DataError: the name, the folder, a picture or a mark cannot be used, there are too few pictures, or
+            the report cannot be written.
         CheckpointError: the model cannot be found or loaded.
-        PromptBankError: the store is damaged or cannot be written.
+        PromptBankError: the store is damaged, cannot be written, or was changed during the checks.
     """
     checked_label(label)
     store, output, roi = PromptStore(store_folder), reports / label.replace("/", "+"), config.prompt.test_roi
@@ -70,12 +71,13 @@ def enroll(
     checks = _checks(detector, marked, Enrolled(store.bank(detector), label), roi, limits.score)
     outcome: Literal["passed", "refused"] = "refused" if refusals(checks, limits) else "passed"
     report = replace(report, outcome=outcome, checks=checks, limits=limits, model=detector.fingerprint)
+    if outcome == "passed":
+        note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
+        pictures = list(marked.pictures.values())
+        new = store.add(label, pictures, by, note, _lineage(report, source), checked=before.version)
+        report = replace(report, version=new.version)
     write_report(report)
-    if outcome == "refused":
-        return report
-    note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
-    new = store.add(label, list(marked.pictures.values()), by, note, _lineage(report, source))
-    return replace(report, version=new.version)
+    return report
 
 
 def _checks(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unispector.config import EnrollConfig
+from unispector.errors import DataError
 from unispector.evaluation.pictures import (
     WARNING_COLOUR,
     Panel,
@@ -20,10 +21,10 @@ from unispector.evaluation.pictures import (
     write_picture,
 )
 from unispector.inference.prompt_checks import WEIGHED, PictureCheck, Worth, worth_of
-from unispector.ops.files import atomic_write_json, atomic_write_text, read_image
+from unispector.ops.files import atomic_write_json, atomic_write_text, read_image, replaced_folder
 from unispector.stages.enroll_folder import MarkedFolder
 
-PAGE, RECORD = "report.md", "report.json"
+PAGE, RECORD, DRAWINGS = "report.md", "report.json", "pictures"
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,19 @@ class EnrollReport:
 
     def summary(self) -> str:
         """One line for a terminal or a log."""
-        done = f"enrolled as version {self.version}"
-        kept = f"the prompts stay at version {self.version}"
-        return f"{self.label}: {self.verdict}; {done if self.outcome == 'passed' else kept}"
+        return f"{self.label}: {self.verdict}; {self._result}"
+
+    @property
+    def _result(self) -> str:
+        done = "enrolled as" if self.outcome == "passed" else "the prompts stay at"
+        return f"{done} version {self.version}"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the detections, as plain lists and dicts."""
         return {
             "label": self.label,
             "outcome": self.outcome,
+            "version": self.version,
             "reasons": list(self.reasons),
             "replace": self.weak,
             "limits": self.limits.model_dump(),
@@ -164,7 +169,8 @@ class EnrollReport:
             ),
         ]
         table = _table(("check", "measured", "needed"), rows)
-        return f"{table}\n\nModel `{self.model[:12]}`, folder SHA-256 `{self.marked.digest[:12]}`."
+        origin = f"Model `{self.model[:12]}`, folder SHA-256 `{self.marked.digest[:12]}`"
+        return f"{table}\n\n{origin}; {self._result}."
 
     def _remarks(self) -> list[str]:
         marked = self.marked
@@ -207,15 +213,26 @@ def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str,
 
 
 def write_report(report: EnrollReport) -> None:
-    """Write `report.md`, `report.json` and a drawing for each picture that was checked."""
+    """Write `report.md`, `report.json` and a drawing for each picture that was checked, and no other.
+
+    Raises:
+        DataError: the folder cannot be written; the message says whether the pictures were enrolled.
+    """
     names = [
-        f"pictures/{number:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(check.file_name).stem)}.png"
+        f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(check.file_name).stem)}.png"
         for number, check in enumerate(report.checks, start=1)
     ]
-    for check, name in zip(report.checks, names, strict=True):
-        write_picture(report.output / name, _drawing(check, report))
-    atomic_write_json(report.output / RECORD, report.as_dict())
-    atomic_write_text(report.output / PAGE, report.markdown(names))
+    try:
+        with replaced_folder(report.output / DRAWINGS) as folder:
+            for check, name in zip(report.checks, names, strict=True):
+                write_picture(folder / name, _drawing(check, report))
+        atomic_write_json(report.output / RECORD, report.as_dict())
+        atomic_write_text(report.output / PAGE, report.markdown([f"{DRAWINGS}/{name}" for name in names]))
+    except OSError as error:
+        raise DataError(
+            f"{report.output}: the report cannot be written ({error.strerror}); check permissions and space "
+            f"({report.summary()})"
+        ) from error
 
 
 def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:

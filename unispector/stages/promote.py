@@ -28,8 +28,8 @@ from unispector.stages.contest import contest
 from unispector.stages.evaluation_plan import Evaluation, evaluations_of
 from unispector.stages.paths import PROMOTIONS, check_report
 from unispector.stages.register import read_lineage
-from unispector.stages.registry_actions import promote_version, refuse
-from unispector.tracking.registry import CHALLENGER, CHAMPION, ModelRegistry, ModelVersion, now
+from unispector.stages.registry_actions import finish_begun, promote_version, refuse
+from unispector.tracking.registry import CHALLENGER, CHAMPION, Event, ModelRegistry, ModelVersion, now
 from unispector.tracking.run import TrackingStore
 
 BY_RULES = "rules"
@@ -41,7 +41,8 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
 
     A decision that was made before, of the same versions, rules and data, is returned as it was, and so is
     the latest one on the newest version where no challenger is left; what it asks for is done where that was
-    cut short. Of a version that the rules have refused, other rules or data are a new question.
+    cut short. Of a version that the rules have refused, other rules or data are a new question. What a person
+    decides, also while the models are measured, stands.
 
     Args:
         config: all parameters.
@@ -55,27 +56,51 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
         DataError: a file of the splits or an image is unusable.
     """
     registry = ModelRegistry(store)
+    finish_begun(registry, lambda event: _kept(event, root))
     version = registry.find(CHALLENGER) or next(iter(registry.versions()), None)
     known = [] if version is None else _known(registry, root, version)
     if version is not None and _is_open(registry, version):
         decision = _decision(config, root, registry, version, known)
-    elif known:
+        if not _still_asked(registry, decision):
+            return promote(config, root, store)
+        _carry_out(registry, decision, _write(decision, root))
+        return decision
+    if known:
         decision = max(known, key=lambda each: each.time)
-    else:
-        raise RegistryError(
-            f"{registry.place}: no version of {registry.name} is a challenger; register a newly trained "
-            "model first"
-        )
-    page, data = decision_files(decision, root)
-    atomic_write_text(page, decision.markdown())
-    atomic_write_json(data, decision.as_dict())
-    _carry_out(registry, decision, (page, data))
-    return decision
+        _write(decision, root)
+        return decision
+    raise RegistryError(
+        f"{registry.place}: no version of {registry.name} is a challenger; register a newly trained "
+        "model first"
+    )
 
 
-def decision_files(decision: Decision, root: Path = Path()) -> tuple[Path, Path]:
+def settled(root: Path, store: TrackingStore, number: int) -> str | None:
+    """What has become of a version on which the rules may not decide any more; None while they may.
+
+    Args:
+        root: the project's folder.
+        store: the experiment store that holds the registry.
+        number: of the version.
+
+    Raises:
+        RegistryError: there is no such version, or the store cannot be used.
+    """
+    registry = ModelRegistry(store)
+    finish_begun(registry, lambda event: _kept(event, root))
+    version, champion = registry.version(number), registry.find(CHAMPION)
+    if _is_open(registry, version):
+        return None
+    events = (event for event in registry.history() if event.version == number)
+    last = next(events, None)
+    story = f"{last.action} by {last.by} on {last.time[:10]} ({last.reason})" if last else "never decided on"
+    now_champion = f"the champion is version {champion.number}" if champion else "there is no champion"
+    return f"Version {number} has this data and code already, {story}; {now_champion}."
+
+
+def decision_files(challenger: int, champion: int | None, root: Path = Path()) -> tuple[Path, Path]:
     """Where a decision lies: as a page, and as JSON."""
-    name = f"{decision.challenger}-vs-{'none' if decision.champion is None else decision.champion}"
+    name = f"{challenger}-vs-{'none' if champion is None else champion}"
     return root / PROMOTIONS / f"{name}.md", root / PROMOTIONS / f"{name}.json"
 
 
@@ -90,6 +115,26 @@ def read_decisions(files: Iterable[Path]) -> list[Decision]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return decisions
+
+
+def _write(decision: Decision, root: Path) -> tuple[Path, Path]:
+    page, data = decision_files(decision.challenger, decision.champion, root)
+    atomic_write_text(page, decision.markdown())
+    atomic_write_json(data, decision.as_dict())
+    return page, data
+
+
+def _kept(event: Event, root: Path) -> list[Path]:
+    """The files of the decision behind an event that was cut off."""
+    files = decision_files(event.version, event.before, root) if event.by == BY_RULES else ()
+    return [file for file in files if file.exists()]
+
+
+def _still_asked(registry: ModelRegistry, decision: Decision) -> bool:
+    """Whether a decision is still the answer: people may have decided while the models were measured."""
+    champion = registry.find(CHAMPION)
+    number = None if champion is None else champion.number
+    return number == decision.champion and _is_open(registry, registry.version(decision.challenger))
 
 
 def _is_open(registry: ModelRegistry, version: ModelVersion) -> bool:
@@ -108,7 +153,7 @@ def _known(registry: ModelRegistry, root: Path, version: ModelVersion) -> list[D
         if (event.version, event.by) == (version.number, BY_RULES):
             files += registry.event_files(event)
     # A file of an earlier registry may bear the same number, not the same model.
-    own = version.tags["fingerprint"]
+    own = _fingerprint(version)
     return [each for each in read_decisions(files) if each.fingerprint == own]
 
 
@@ -121,7 +166,7 @@ def _decision(
     directory = registry.model_directory(challenger.number)
     models = [("challenger", read_lineage(directory).split_seed, directory)]
     evaluations = [each for each in evaluations_of(config, root, models) if each.subset == "unseen"]
-    key = _key(config, root, evaluations, "" if champion is None else champion.tags["fingerprint"])
+    key = _key(config, root, evaluations, "" if champion is None else _fingerprint(champion))
     for decision in known:
         if (decision.champion, decision.key) == (before, key):
             return decision
@@ -139,7 +184,7 @@ def _decision(
     return Decision(
         challenger=challenger.number,
         champion=before,
-        fingerprint=challenger.tags["fingerprint"],
+        fingerprint=_fingerprint(challenger),
         key=key,
         time=now(),
         automatic=config.promote.automatic,
@@ -172,6 +217,20 @@ def _key(config: Config, root: Path, evaluations: Sequence[Evaluation], champion
     data = sha256_of_tree([*files, *_reports(root)])
     text = json.dumps([sections, config.prompt.test_roi, data, champion], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fingerprint(version: ModelVersion) -> str:
+    """Of a version's model.
+
+    Raises:
+        RegistryError: the version was not made by this pipeline.
+    """
+    if "fingerprint" not in version.tags:
+        raise RegistryError(
+            f"version {version.number}: has no tag `fingerprint`, so it was not registered by this pipeline; "
+            "delete it, or take its alias away"
+        )
+    return version.tags["fingerprint"]
 
 
 def _reports(root: Path) -> list[Path]:

@@ -24,10 +24,10 @@ def list_classes(store: PromptStore) -> str:
 
 
 def list_history(store: PromptStore) -> str:
-    """All versions, newest first, a line each.
+    """All versions, newest first, a line each; of one that is damaged, the file's name.
 
     Raises:
-        PromptBankError: the store is damaged.
+        PromptBankError: the store does not say which version is in use.
     """
     rows = [
         (str(each.version), each.time, each.by, f"{len(each.classes)} classes", each.note)

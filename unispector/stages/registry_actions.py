@@ -4,7 +4,7 @@ Every decision is written down before it is carried out and put into the history
 cut off in between is carried out by the next decision, whatever that is, and has one entry in the history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unispector.errors import RegistryError, UniSpectorError
@@ -90,7 +90,7 @@ def refuse(
         files: kept in the history with the event.
 
     Returns:
-        The event; of a version that is refused already, the one that did it.
+        The event; where the last one said the same, that one.
 
     Raises:
         RegistryError: no such version, no reason, or it is the champion.
@@ -102,9 +102,9 @@ def refuse(
     if CHAMPION in wanted.aliases:
         raise RegistryError(f"{registry.name} {number} is champion; roll back, or approve another version")
     if wanted.tags.get("state") == REFUSED:
-        told = [event for event in registry.history() if (event.version, event.action) == (number, REFUSED)]
-        if told:
-            return told[0]
+        last = next(event for event in registry.history() if event.version == number)
+        if (last.action, last.by, last.reason) == (REFUSED, by, reason):
+            return last
     champion = registry.find(CHAMPION)
     return _carry_out(registry, Event("refused", number, _other(champion, number), by, reason, now()), files)
 
@@ -180,10 +180,21 @@ def _until(line: list[int], number: int) -> list[int]:
     return line[: len(line) - 1 - line[::-1].index(number)] if number in line else line
 
 
+def finish_begun(registry: ModelRegistry, files_of: Callable[[Event], Sequence[Path]]) -> None:
+    """Carry out decisions that were cut off.
+
+    Args:
+        registry: that has them.
+        files_of: what is to be kept with a decision.
+    """
+    for event in registry.begun():
+        _carry_out(registry, event, files_of(event))
+
+
 def _finish_begun(
     registry: ModelRegistry, action: Action, number: int | None, files: Sequence[Path] = ()
 ) -> Event | None:
-    """Carry out what was cut off; returns the event that is the same decision as this one, if any was."""
+    """Like `finish_begun`; returns the event that is the same decision as this one, if any was."""
     same = None
     for event in registry.begun():
         is_same = event.action == action and number in (None, event.version)

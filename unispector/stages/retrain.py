@@ -29,7 +29,12 @@ from unispector.stages.paths import RETRAINING, SPLITS, TRAINING_SUMMARY
 logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
+_GENERATED = "insa-mini"  # made by a stage
 _TAIL = 400  # lines of DVC's output that are looked through for a reason
+
+
+CHECKS = ("split",)
+"""What stands behind the conversion and all checks of the data, and before any training."""
 
 
 class DataRefusedError(RetrainingError):
@@ -45,14 +50,14 @@ class Look:
         work: whether this state has still to be retrained on.
         reason: in one line, for people.
         changed: raw sets whose files differ from what DVC has recorded.
-        unknown: folders among the raw data that are no set of `params.yaml`.
+        notes: what a person should know of the raw data, in sentences.
     """
 
     key: str
     work: bool
     reason: str
     changed: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,23 +105,23 @@ def look(config: Config, root: Path = Path()) -> Look:
         RetrainingError: DVC cannot say; the message has its reason.
     """
     raw, tracked = root / config.data.root, _tracked(root / config.data.root)
-    unknown = _unknown(config, raw)
+    notes = _notes(config, raw)
     changed = _changed(root, tracked)
     youngest = max((_youngest(path.with_suffix("")) for path in changed), default=0.0)
     names = tuple(path.stem for path in changed)
     wait = config.retrain.settle - (time.time() - youngest)
     if changed and wait > 0:
         reason = f"{', '.join(names)}: files are still arriving; looked at again at the next run"
-        return Look("", False, reason, names, unknown)
+        return Look("", False, reason, names, notes)
     if changed:
         # DVC takes the files as they are now; the stages that read them then count as out of date.
         _dvc(root, ["add", "--quiet", *(str(path.with_suffix("").relative_to(root)) for path in changed)])
     key = _state(root, tracked)
     last = Journal.read(root)
     if (last.key, last.outcome) == (key, "decided"):
-        return Look(key, False, f"nothing new since {last.time}", names, unknown)
+        return Look(key, False, f"nothing new since {last.time}", names, notes)
     reason = f"changed: {', '.join(names)}" if names else "data, parameters or code not retrained on yet"
-    return Look(key, True, reason, names, unknown)
+    return Look(key, True, reason, names, notes)
 
 
 def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
@@ -127,7 +132,7 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
         root: the project's folder.
 
     Raises:
-        DataRefusedError: a stage said in one line what the user must mend.
+        DataRefusedError: `targets` are `CHECKS`, and a stage said in one line what is to be mended.
         RetrainingError: it failed for another reason, which may pass.
     """
     code, lines = _run_dvc(root, ["repro", *targets])
@@ -135,9 +140,10 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
         return
     what = next((line for line in reversed(lines) if "failed to reproduce" in line), "dvc repro failed")
     told = [line.partition("error: ")[2] for line in lines if line.lstrip().startswith("error: ")]
-    if told:
+    if told and tuple(targets) == CHECKS:
         raise DataRefusedError(f"{_stage(what)}: {told[-1]}")
-    raise RetrainingError(f"{_stage(what)}: ended with code {code}; its log says more, the next run goes on")
+    reason = told[-1] if told else f"ended with code {code}; its log says more"
+    raise RetrainingError(f"{_stage(what)}: {reason}; the next run goes on")
 
 
 def version_key(config: Config, root: Path = Path()) -> str:
@@ -166,10 +172,21 @@ def _tracked(raw: Path) -> list[Path]:
     return sorted(raw.glob("*.dvc"))
 
 
-def _unknown(config: Config, raw: Path) -> tuple[str, ...]:
-    known = {Path(own.path).parts[0] for own in config.data.sets.values()} | {"insa-mini"}
-    folders = [path.name for path in raw.iterdir() if path.is_dir()] if raw.is_dir() else []
-    return tuple(sorted(name for name in folders if name not in known and not name.startswith(".")))
+def _notes(config: Config, raw: Path) -> tuple[str, ...]:
+    """Raw folders that nobody looks at."""
+    known = {Path(own.path).parts[0] for own in config.data.sets.values()} | {_GENERATED}
+    folders = sorted(path.name for path in raw.glob("[!.]*/")) if raw.is_dir() else []
+    strangers = [
+        f"{name} among the raw data belongs to no set; `unispector data add` brings it in."
+        for name in folders
+        if name not in known
+    ]
+    loose = [
+        f"{name} is not in DVC's care, so changes in it are not seen; run `dvc add {raw / name}`."
+        for name in sorted(known - {_GENERATED})
+        if not (raw / f"{name}.dvc").exists()
+    ]
+    return (*strangers, *loose)
 
 
 def _changed(root: Path, tracked: Sequence[Path]) -> list[Path]:
@@ -183,7 +200,10 @@ def _changed(root: Path, tracked: Sequence[Path]) -> list[Path]:
 
 def _youngest(folder: Path) -> float:
     """When anything below was last written or moved: a copy may keep the time of its content."""
-    return max((path.lstat().st_ctime for path in (folder, *folder.rglob("*"))), default=0.0)
+    try:
+        return max(path.lstat().st_ctime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:  # a copy renames its files as they are complete
+        return time.time()
 
 
 def _state(root: Path, tracked: Sequence[Path]) -> str:

@@ -1,6 +1,5 @@
 """`unispector serve`: a model and prompts behind HTTP, until told to stop."""
 
-import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from unispector.errors import ServiceError
 from unispector.inference.prompt_store import PromptStore
 from unispector.serving.engine import Reloader, WantedModel
+from unispector.serving.gate import is_loopback
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.prompts import FixedPrompts, Prompts, StoredPrompts
@@ -78,7 +78,7 @@ def token_for(host: str) -> str:
         ServiceError: others than this machine could ask, and there is no token.
     """
     token = os.environ.get(TOKEN, "").strip()
-    if not token and not _is_loopback(host):
+    if not token and not is_loopback(host):
         raise ServiceError(
             f"--host {host} can be reached by others; set {TOKEN} to a long random text, which requests "
             "must then send as `Authorization: Bearer ...`"
@@ -121,12 +121,7 @@ def fixed_model(reference: str) -> Callable[[], WantedModel]:
     """
     folder = find_model(reference)
     number = reference.rpartition("/")[2] if reference.startswith("models:/") else ""
-    model = WantedModel(reference, number, lambda: folder)
+    # Of a folder only the name: whoever asks for /health need not learn where it lies.
+    name = reference if number else Path(reference).resolve().name
+    model = WantedModel(name, number, lambda: folder)
     return lambda: model
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

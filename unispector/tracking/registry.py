@@ -31,6 +31,7 @@ Action = Literal["promoted", "refused", "approved", "rolled back"]
 
 _MODELS, _EVENTS, _EVENT_TAG, _MODEL_TAG = "registry", "promotion", "event", "model"
 _PAGE = 200
+_TAG_LENGTH = 8000  # of a tag's value; MLflow cuts a longer one off
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -195,11 +196,6 @@ class ModelRegistry:
             client.set_model_version_tag(self.name, str(number), key, value)
 
     @_told
-    def untag(self, number: int, key: str) -> None:
-        """Remove a tag of a version."""
-        self._store._client().delete_model_version_tag(self.name, str(number), key)
-
-    @_told
     def mlflow_directory(self, number: int) -> Path:
         """The version as an MLflow model, a local folder: downloaded, once, where the store is a server.
 
@@ -212,7 +208,10 @@ class ModelRegistry:
         folder = str(found.source).rsplit("/", 1)[-1]
         directory = self._local(client, str(found.run_id), folder)
         if not (directory / "MLmodel").is_file():
-            raise RegistryError(f"{directory}: the files of {self.name} {number} are gone; register it again")
+            raise RegistryError(
+                f"{directory}: the files of {self.name} {number} are gone; delete the version in MLflow's "
+                "pages, and the next retraining registers the model anew"
+            )
         return directory
 
     def model_directory(self, number: int) -> Path:
@@ -275,14 +274,16 @@ class ModelRegistry:
             )
         )
         events = [
-            replace(Event(**json.loads(run.data.tags[_EVENT_TAG])), run_id=run.info.run_id)
+            _event(run.info.run_id, run.data.tags[_EVENT_TAG])
             for run in runs
             if _EVENT_TAG in run.data.tags and run.data.tags.get(_MODEL_TAG) == self.name
         ]
         return tuple(sorted(events, key=lambda event: event.time, reverse=True))
 
     def _open(self, event: Event) -> TrackedRun:
-        text = json.dumps(asdict(replace(event, run_id="")))
+        text = json.dumps(asdict(replace(event, run_id="")), ensure_ascii=False)
+        if len(text) > _TAG_LENGTH:
+            raise RegistryError(f"a reason that takes {len(text)} characters to store; give a shorter one")
         job = hashlib.sha256(f"{self.name} {text}".encode()).hexdigest()
         tags = {JOB_TAG: job, _EVENT_TAG: text, _MODEL_TAG: self.name}
         return self._store.open(_EVENTS, f"{self.name} {event.version} {event.action}", tags)
@@ -326,6 +327,15 @@ class ModelRegistry:
                 with suppress(OSError):  # another process was faster
                     (Path(scratch) / path).replace(kept)
         return kept
+
+
+def _event(run_id: str, text: str) -> Event:
+    try:
+        return replace(Event(**json.loads(text)), run_id=run_id)
+    except (ValueError, TypeError) as error:
+        raise RegistryError(
+            f"run {run_id}: its tag `{_EVENT_TAG}` is damaged; delete the run in MLflow's pages"
+        ) from error
 
 
 def now() -> str:
