@@ -218,7 +218,8 @@ def test_a_change_that_was_made_is_told(serving, follow, tiny_model, files, tmp_
         right = getattr(owner, slow)
 
         def late(*args):
-            time.sleep(2)
+            if slow == "add" or prompts.version() == "1":
+                time.sleep(2)
             return right(*args)
 
         monkeypatch.setattr(owner, slow, late)
@@ -350,9 +351,9 @@ def test_the_description_says_how_to_ask(fixed):
         for operation in path.values():
             assert operation["summary"]
             assert operation["description"]
-            assert {"200", "401", "403", "500"} <= set(operation["responses"])
-    assert {"400", "408", "413", "415", "503"} <= set(spec["paths"]["/detect"]["post"]["responses"])
+            assert {"200", "403", "500"} <= set(operation["responses"])
+    assert {"400", "401", "408", "413", "415", "503"} <= set(spec["paths"]["/detect"]["post"]["responses"])
     for path, method in (("/prompts", "post"), ("/prompts/{label}", "delete")):
-        assert {"202", "400", "409", "503"} <= set(spec["paths"][path][method]["responses"])
+        assert {"202", "400", "401", "409", "503"} <= set(spec["paths"][path][method]["responses"])
     shapes = spec["components"]["schemas"]
     assert {"DetectAnswer", "PictureMessage", "DetectionMessage", "ErrorAnswer"} <= set(shapes)

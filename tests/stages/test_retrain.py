@@ -136,6 +136,27 @@ def test_a_damaged_journal_counts_as_none(project):
     assert seen(project).work
 
 
+def test_a_lock_file_that_a_kill_left_half_written_stops_nothing(project):
+    decided(project)
+    lock = project / ".dvc/tmp/rwlock"
+    for content in ("", '{"data": {"wri'):
+        lock.write_text(content)
+        assert not seen(project).work
+    (project / "data/raw/line/b.png").write_bytes(b"b")
+    lock.write_text("")
+    stage(project, "echo done > made.txt")
+    reproduce(root=project)
+
+
+@pytest.mark.parametrize("content", ["", "schema: '2.0'\nstages:\n  check:\n    cmd: x\n    dep"])
+def test_a_half_written_dvc_lock_is_moved_away(project, content):
+    stage(project, "echo done > made.txt")
+    (project / "dvc.lock").write_text(content)
+    reproduce(root=project)
+    assert (project / "made.txt").exists()
+    assert (project / "dvc.lock.damaged").read_text() == content
+
+
 def stage(project, command, name="check"):
     stages = {"stages": {name: {"cmd": command}}}
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages))

@@ -47,8 +47,8 @@ _SAID = {
     503: "No model or no prompts yet, prompts that cannot be read or written, or too busy; try again after "
     "`Retry-After` seconds.",
 }
-_ANYWHERE = (401, 403, 500)
-_BODY = (400, 408, 413, 415, 503)
+_ANYWHERE = (403, 500)
+_BODY = (400, 401, 408, 413, 415, 503)
 _MASK = "the mask"
 
 
@@ -89,7 +89,7 @@ async def detect(request: Request) -> Response:
 @router.get(
     "/prompts",
     response_model=PromptsAnswer,
-    responses=_errors(503),
+    responses=_errors(401, 503),
     summary="List the classes that are looked for",
 )
 async def list_prompts(request: Request) -> Response:
@@ -124,7 +124,7 @@ async def add_prompt(request: Request) -> Response:
 @router.delete(
     "/prompts/{label:path}",
     response_model=PromptsAnswer,
-    responses={**_LATER, **_errors(400, 404, 409, 503)},
+    responses={**_LATER, **_errors(400, 401, 404, 409, 503)},
     summary="Stop looking for a class",
 )
 async def remove_prompts(request: Request, label: str) -> Response:
@@ -133,7 +133,12 @@ async def remove_prompts(request: Request, label: str) -> Response:
     return await _changed(request, partial(prompts.remove, check_label(label), "http", ""))
 
 
-@router.get("/health", response_model=HealthAnswer, summary="How the service is; always 200 while it lives")
+@router.get(
+    "/health",
+    response_model=HealthAnswer,
+    responses=_errors(),
+    summary="How the service is; always 200 while it lives",
+)
 async def health(request: Request) -> Response:
     """For people and for supervisors that restart what does not answer."""
     return _json(_health(_service(request)))
@@ -151,7 +156,7 @@ async def ready(request: Request) -> Response:
     return _json(state) if state.ready else error_response(RefusedError(503, state.reason))
 
 
-@router.get("/metrics", response_class=Response, responses=_errors(), summary="Figures for Prometheus")
+@router.get("/metrics", response_class=Response, responses=_errors(401), summary="Figures for Prometheus")
 async def metrics(request: Request) -> Response:
     """Requests, times, pictures, batches, queue, reloads and memory, in Prometheus' text format."""
     return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from unispector.stages.paths import RETRAINING, SPLITS, TRAINING_SUMMARY
 logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
+_DAMAGED_LOCK = re.compile(r"dvc\.lock' (is invalid|validation failed)")
 _GENERATED = "insa-mini"  # made by a stage
 _TAIL = 400  # lines of DVC's output that are looked through for a reason
 
@@ -136,6 +138,11 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
         RetrainingError: it failed for another reason, which may pass.
     """
     code, lines = _run_dvc(root, ["repro", *targets])
+    if any(_DAMAGED_LOCK.search(line) for line in lines):
+        # DVC does not write it atomically; without it, what was made is taken from DVC's cache of runs.
+        kept = (root / "dvc.lock").replace(root / "dvc.lock.damaged")
+        logger.warning("dvc.lock: damaged by a kill, moved to %s", kept)
+        code, lines = _run_dvc(root, ["repro", *targets])
     if code == 0:
         return
     what = next((line for line in reversed(lines) if "failed to reproduce" in line), "dvc repro failed")
@@ -220,8 +227,28 @@ def _stage(line: str) -> str:
     return line.partition("failed to reproduce ")[2].strip(" '\":.") or "dvc repro"
 
 
+def _mend_lock(root: Path) -> None:
+    """Take away DVC's list of locks where a kill has left it half-written: DVC would refuse to go on.
+
+    Another DVC writes it in a moment, so what is still damaged after a second is nobody's.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    for wait in (1.0, 0.0):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(wait)
+        else:
+            return
+    logger.warning("%s: damaged by a kill, removed", path)
+    path.unlink(missing_ok=True)
+
+
 def _dvc(root: Path, arguments: Sequence[str]) -> str:
     """What DVC answers."""
+    _mend_lock(root)
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
@@ -232,6 +259,7 @@ def _dvc(root: Path, arguments: Sequence[str]) -> str:
 
 def _run_dvc(root: Path, arguments: Sequence[str]) -> tuple[int, list[str]]:
     """DVC's exit code and the last lines it and its stages said."""
+    _mend_lock(root)
     lines: deque[str] = deque(maxlen=_TAIL)
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "dvc", *arguments],
