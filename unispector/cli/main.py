@@ -83,9 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        return _fail(f"{error.filename}: {error.strerror}", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}", 1)
     return code if isinstance(code, int) else 0
 
 

@@ -222,7 +222,7 @@ def _refuse_silence(address: str) -> None:
     except OSError as error:
         raise TrainingError(
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({error.strerror or error}); start it with "
-            "`ray start --head`, or unset RAY_ADDRESS to train on this machine"
+            "`ray start --head`, or unset RAY_ADDRESS to work on this machine"
         ) from error
 
 
