@@ -240,4 +240,5 @@ def _ious(
 
 
 def _areas(masks: Sequence[Mapping[str, Any]]) -> FloatArray:
-    return np.asarray(coco_mask.area(list(masks)) if masks else [], dtype=np.float64)
+    # One by one: `area` of a list of more than 255 overflows.
+    return np.asarray([coco_mask.area(code) for code in masks], dtype=np.float64)
