@@ -158,7 +158,7 @@ def test_nothing_found_and_nothing_to_find():
 
 
 def test_more_than_100_detections_are_all_kept():
-    rows = [("crack", (0, 0, 5, 5), i / 200, rectangle(0, 0, 5, 5)) for i in range(300)]
+    rows = [("crack", (0, 0, 5, 5), i / 300, rectangle(0, 0, 5, 5)) for i in range(300)]
     assert len(truth(instance(1)).overlaps(7, found(rows))) == 300
 
 
