@@ -224,7 +224,8 @@ def _state(root: Path, tracked: Sequence[Path]) -> str:
 
 def _stage(line: str) -> str:
     """The stage that DVC says has failed."""
-    return line.partition("failed to reproduce ")[2].strip(" '\":.") or "dvc repro"
+    named = re.search(r"failed to reproduce '([^']+)'", line)
+    return named[1] if named else "dvc repro"
 
 
 def _mend_lock(root: Path) -> None:
