@@ -19,7 +19,7 @@ DRIVER = """
 import subprocess, sys, time
 from pathlib import Path
 from flows.guard import guard_this_process
-guard_this_process(Path("lock"), patience=float(sys.argv[1]))
+guard_this_process(Path("training.lock"), patience=float(sys.argv[1]))
 inner = "import time; time.sleep(600)"
 outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], env={{}})"
 stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
