@@ -74,7 +74,7 @@ def test_from_raw_pictures_to_a_decision(factory, new_batch):
     assert second.returncode == 0, second.stdout + second.stderr
     assert [each.number for each in line.registry.versions()] == [2, 1]
     page = (factory / "reports/promotion/2-vs-1.md").read_text()
-    assert "2" in page.partition("\n")[0] + page
+    assert page.startswith("# Version 2 against version 1\n")
     events = line.registry.history()
     assert [event.version for event in events] == [2, 1]
     assert (events[0].action == "promoted") == (line.registry.version(CHAMPION).number == 2)
@@ -87,10 +87,10 @@ def test_from_raw_pictures_to_a_decision(factory, new_batch):
     refused = line.retrain()
     assert refused.returncode != 0
     assert line.journal()["outcome"] == "data refused"
-    assert "1.png" in str(line.journal()["reason"]) or "line" in str(line.journal()["reason"])
+    assert "third/1.png" in str(line.journal()["reason"])
     assert line.registry.version(CHAMPION).number == champion
     assert [each.number for each in line.registry.versions()] == [2, 1]
-    assert "champion stays" in line.told()[-1]
+    assert line.told()[-1].startswith("retraining: data refused: validate: line: ")
     line.retrain()
     assert len(line.told()) == len(told) + 1  # once is enough
 
