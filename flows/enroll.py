@@ -12,9 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import UniSpectorError
-from unispector.stages.enroll import CHAMPION, enroll
+from unispector.stages.enroll import enroll
 from unispector.stages.enroll_report import EnrollReport
-from unispector.stages.paths import PROMPT_STORE
+from unispector.stages.paths import CHAMPION_MODEL, PROMPT_STORE
 from unispector.stages.prompt_versions import user_name
 
 
@@ -32,7 +32,7 @@ def enroll_flow(
     source: str,
     folder: Path,
     label: str,
-    model: str = CHAMPION,
+    model: str = CHAMPION_MODEL,
     store: Path = PROMPT_STORE,
     by: str | None = None,
     params: Path = Path("params.yaml"),
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.enroll", description=__doc__)
     for name in ("source", "folder", "label"):
         parser.add_argument(name)
-    parser.add_argument("--model", default=CHAMPION)
+    parser.add_argument("--model", default=CHAMPION_MODEL)
     parser.add_argument("--store", default=PROMPT_STORE, type=Path)
     given = parser.parse_args(arguments)
     try:

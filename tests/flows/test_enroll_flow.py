@@ -8,7 +8,7 @@ import pytest
 
 from unispector.errors import DataError
 from unispector.inference.prompt_store import PromptStore
-from unispector.stages.enroll import CHAMPION
+from unispector.stages.paths import CHAMPION_MODEL
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_mistake_is_one_line(monkeypatch):
     from flows import enroll
 
     def refuse(source, folder, label, model, store):
-        assert (source, folder.as_posix(), label, model) == ("masks", "holes", "hole", CHAMPION)
+        assert (source, folder.as_posix(), label, model) == ("masks", "holes", "hole", CHAMPION_MODEL)
         assert store.as_posix() == "data/prompts"
         raise DataError("holes: no such folder")
 

@@ -7,7 +7,7 @@ import typer
 
 from unispector.cli.detector import Images, Model, Roi, RoiOption
 from unispector.cli.groups import group, params
-from unispector.stages.paths import PROMPT_STORE
+from unispector.stages.paths import CHAMPION_MODEL, PROMPT_STORE
 
 if TYPE_CHECKING:
     from unispector.inference.prompt_store import PromptSet, PromptStore
@@ -61,7 +61,7 @@ def prompts_enroll(
     folder: Annotated[Path, typer.Argument(help="Folder of marked pictures; it is only read.")],
     label: Annotated[str, typer.Option(help="Name of the defect; of several in FOLDER, the one meant.")],
     store: Store = PROMPT_STORE,
-    model: Model = "models:/unispector@champion",
+    model: Model = CHAMPION_MODEL,
     by: By = None,
 ) -> None:
     """Teach a new defect, if it passes checks."""

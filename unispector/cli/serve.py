@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.stages.paths import PROMPT_STORE
+from unispector.stages.paths import CHAMPION_MODEL, PROMPT_STORE
 
 MOST_MEGAPIXELS = 178  # Pillow opens no larger pictures
 SERVE_HELP = """Answer requests over HTTP: pictures in, detections out; marked pictures add prompts.
@@ -28,7 +28,7 @@ def serve(
             help="models:/NAME@ALIAS (followed when it moves), models:/NAME/VERSION, `shipped`, a model's "
             "folder, or an MLflow run id.",
         ),
-    ] = "models:/unispector@champion",
+    ] = CHAMPION_MODEL,
     bank: Annotated[
         Path, typer.Option(help="Folder of prompts, which requests may change, or a bank file.")
     ] = PROMPT_STORE,

@@ -17,7 +17,6 @@ from unispector.stages.lineage import git_state
 from unispector.stages.model_reference import find_model
 from unispector.stages.progress import progress_bar
 
-CHAMPION = "models:/unispector@champion"
 REPORTS = Path("reports/enroll")
 
 

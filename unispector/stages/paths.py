@@ -12,6 +12,7 @@ OPERATION = Path("artifacts/operate")
 RETRAINING = Path("artifacts/retraining.json")
 PROMOTIONS = Path("reports/promotion")
 PROMPT_STORE = Path("data/prompts")
+CHAMPION_MODEL = "models:/unispector@champion"  # what production uses
 TRAINING_CURVES = Path("reports/training")
 TRAINING_SUMMARY = Path("reports/training.json")
 EVALUATION = Path("reports/evaluation.json")

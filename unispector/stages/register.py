@@ -26,6 +26,7 @@ from unispector.modeling.saved_model import CONFIG, WEIGHTS, SavedModel, load_mo
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.stages.lineage import UNKNOWN, dvc_hash
 from unispector.stages.paths import EVALUATION, MODELS, SPLITS
+from unispector.stages.registry_actions import RETIRED
 from unispector.tracking.registry import CHALLENGER, CHAMPION, KEY, PACKAGE, ModelRegistry, ModelVersion
 from unispector.tracking.run import TrackingStore
 
@@ -110,7 +111,7 @@ def register_challenger(config: Config, root: Path, store: TrackingStore, key: s
     try_registered_model(registry.mlflow_directory(version.number))
     before = registry.find(CHALLENGER)
     if before is not None:
-        registry.tag(before.number, {"state": "retired"})
+        registry.tag(before.number, {"state": RETIRED})
     registry.set_alias(CHALLENGER, version.number)
     return registry.version(version.number)
 
