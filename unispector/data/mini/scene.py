@@ -10,7 +10,8 @@ from math import pi
 import cv2
 import numpy as np
 
-from unispector.data.mini.noise import Field, Size, as_field, mostly_upright, smooth_noise
+from unispector.data.mini.lot import Lot
+from unispector.data.mini.noise import Field, Size, as_field, smooth_noise
 from unispector.data.mini.shapes import Plate, depth, local_axes, turned
 from unispector.data.mini.textures import SURFACES
 
@@ -46,22 +47,25 @@ class Scene:
         return replace(self, reflectance=reflectance)
 
 
-def build_scene(rng: np.random.Generator, size: Size, unit: float) -> Scene:
+def build_scene(lot: Lot, surface: str | None, size: Size, unit: float) -> Scene:
     """A random sound part.
 
     Args:
-        rng: source of randomness.
+        lot: the kind of part, and the part's own randomness.
+        surface: one of `SURFACES`; None = the kind's.
         size: height and width in pixels.
         unit: size of one design pixel in pixels.
     """
-    surface = SURFACES[str(rng.choice(list(SURFACES)))]
-    light = float(rng.uniform(0, 2 * pi))
-    tone = rng.uniform(0.28, 0.72)
-    reflectance = as_field(tone + surface(size, rng, unit))
-    part = _part(rng, size)
-    void = float(rng.uniform(0.03, 0.12) if rng.random() < 0.8 else rng.uniform(0.8, 0.95))
+    rng = lot.rng
+    texture = SURFACES[surface or lot.choice(list(SURFACES))]
+    light = lot.any_angle()
+    tone = lot.uniform(0.28, 0.72)
+    void = lot.uniform(0.03, 0.12) if lot.chance(0.8) else lot.uniform(0.8, 0.95)
+    part = _part(lot, size)
+    reflectance = as_field(tone + texture(size, lot, unit))
     for chance, feature in ((0.3, _grooves), (0.22, _drilled_holes), (0.25, _printed_mark), (0.5, _dust)):
-        if rng.random() < chance:
+        # Half of the kinds never have it.
+        if lot.chance(0.5) and rng.random() < 2 * chance:
             reflectance = feature(rng, reflectance, unit)
     if rng.random() < 0.5:
         reflectance = as_field(
@@ -73,15 +77,16 @@ def build_scene(rng: np.random.Generator, size: Size, unit: float) -> Scene:
     return Scene(as_field(seen), part, void, light, unit)
 
 
-def _part(rng: np.random.Generator, size: Size) -> Field:
-    """Outline of the part: fills the frame, ends at some sides, or lies wholly inside with round corners."""
+def _part(lot: Lot, size: Size) -> Field:
+    """Outline of the part: lies wholly inside with round corners, or fills the frame or ends at some sides."""
+    rng = lot.rng
     height, width = size
-    kind = rng.random()
-    if kind < 0.45:
+    whole = lot.chance(0.25)
+    if not whole and rng.random() < 0.55:
         return np.ones(size, np.float32)
     plate = Plate(size)
     insets = rng.uniform(0.03, 0.11, 4)
-    if kind < 0.8:
+    if not whole:
         insets = np.where(rng.random(4) < 0.4, insets, -0.3)
     left, top, right, bottom = insets * [width, height, width, height]
     arch = rng.normal(0, 0.02, 4) * [height, width, height, width]
@@ -101,7 +106,7 @@ def _part(rng: np.random.Generator, size: Size) -> Field:
 
 def _grooves(rng: np.random.Generator, reflectance: Field, unit: float) -> Field:
     """Straight machined grooves that cross the whole image, evenly spaced."""
-    angle = mostly_upright(rng)
+    angle = float(rng.choice([0, pi / 2]) + rng.normal(0, 0.03))
     height, width = reflectance.shape
     middle = np.array([width / 2, height / 2])
     _, across = local_axes((height, width), middle + rng.normal(0, 0.2 * width, 2), angle)

@@ -1,4 +1,4 @@
-"""Colours of the products: a ramp that takes a grey rendering from dark to bright."""
+"""Looks of the products: their surface, and a ramp of colours that takes a grey rendering from dark to bright."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,3 +46,32 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "VisA/pcb1": Look((8, 10, 6), (38, 142, 66), (232, 250, 170)),
     }
 )
+
+# All classes of a product lie on one surface, as in a factory; GC10 has three grades of sheet.
+SURFACE: Mapping[str, str] = MappingProxyType(
+    {
+        "GC10/": "rolled metal",
+        "MagneticTile/": "sintered magnet",
+        "RealIAD/audiojack": "plastic",
+        "RealIAD/toy_brick": "ceramic tile",
+        "MVTec/grid": "fabric",
+        "MVTec/wood": "wood",
+        "3CAD/Aluminum_New_Ipad": "brushed metal",
+        "3CAD/Iron_Stator": "ground steel",
+        "VISION/Cable": "fabric",
+        "VISION/Groove": "ground steel",
+        "VisA/candle": "ceramic tile",
+        "VisA/pcb1": "board",
+    }
+)
+GRADES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("4_shuiban", "5_youban", "7_yiwu"), "brushed metal"),
+        **dict.fromkeys(("8_yahen", "9_zhehen", "10_yaozhe"), "ground steel"),
+    }
+)
+
+
+def surface_of(product: str, defects: tuple[str, ...]) -> str:
+    """The surface on which a product ("<set>/<product>") shows these classes."""
+    return GRADES.get(defects[0] if defects else "", SURFACE[product])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unispector.config import MiniConfig
 from unispector.data.mini.layouts.classes import families_of
-from unispector.data.mini.layouts.looks import LOOKS
+from unispector.data.mini.layouts.looks import LOOKS, surface_of
 from unispector.data.mini.render import DEFECT_FREE, RenderedImage, render, render_several
 
 Grey = npt.NDArray[np.uint8]
@@ -138,11 +138,11 @@ def take(set_name: str, shot: Shot, config: MiniConfig) -> Picture:
         DataError: an image of `config.size` cannot hold the defects.
     """
     name = f"{set_name}/{shot.product}"
-    # Sets and products that share a family still show different parts.
+    # Every product is a kind of part of its own; all its images show that kind.
     seed = config.seed % 2**31 << 32 | crc32(name.encode())
     families = families_of(set_name, shot.product, shot.defects)
     every = [family for names in families.values() for family in names]
-    rendered = _rendered(every, shot.index, seed, config.size)
+    rendered = _rendered(every, shot.index, seed, config.size, surface_of(name, shot.defects))
     masks = {
         defect: np.maximum.reduce([rendered.masks[family] for family in names])
         for defect, names in families.items()
@@ -155,10 +155,10 @@ def take(set_name: str, shot: Shot, config: MiniConfig) -> Picture:
     return Picture(image, clean, masks, rendered.exposure)
 
 
-def _rendered(families: list[str], index: int, seed: int, size: int) -> RenderedImage:
+def _rendered(families: list[str], index: int, seed: int, size: int, surface: str) -> RenderedImage:
     if len(families) > 1:
-        return render_several(families, index, seed=seed, size=size)
-    return render(families[0] if families else DEFECT_FREE, index, seed=seed, size=size)
+        return render_several(families, index, seed=seed, size=size, surface=surface)
+    return render(families[0] if families else DEFECT_FREE, index, seed=seed, size=size, surface=surface)
 
 
 def exact(mask: Grey) -> Grey:
