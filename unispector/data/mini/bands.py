@@ -1,30 +1,78 @@
-"""Families that run straight on, up to all across the part: uneven, weld line, crease, rolled pit."""
+"""Families that run on, up to all across the part: uneven, reground, weld line, crease, rolled pit."""
 
 from math import pi
 
 import numpy as np
 
-from unispector.data.mini.marks import Mark, Site, blend, contrast, eased, shifted, signed_contrast
-from unispector.data.mini.noise import as_field, blurred, grain, mostly_upright, smooth_noise
+from unispector.data.mini.marks import (
+    Mark,
+    Site,
+    blend,
+    contrast,
+    eased,
+    ground_of,
+    shifted,
+    signed_contrast,
+)
+from unispector.data.mini.noise import (
+    Field,
+    as_field,
+    blurred,
+    grain,
+    mostly_upright,
+    rotated,
+    smooth_noise,
+    streaks,
+)
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.shapes import Outline, Plate, filled, local_axes, outline, turned
 
 
 def uneven(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
-    """A broad band or zone that is darker or brighter as a whole, with a soft border; texture kept."""
-    along, across = local_axes(scene.size, site.centre, mostly_upright(rng))
-    side = min(scene.size)
-    half_wide = min(rng.uniform(0.12, 0.4) * site.extent, rng.uniform(0.06, 0.22) * side)
-    wave = rng.uniform(0.7, 2.0) * side
-    sway = rng.uniform(0, 0.6) * half_wide * np.sin(2 * pi * along / wave + rng.uniform(0, 2 * pi))
-    overrun = np.maximum(np.abs(along) - (0.5 * site.extent - half_wide), 0)
-    inside = as_field(half_wide - np.hypot(overrun, across + sway))
-    border = min(rng.uniform(0.35, 0.95) * half_wide, 40 * scene.unit)
+    """A band all across the part, faintly darker or brighter, its own texture weaker or stronger in it."""
+    inside, border, _ = _crossing(scene, rng, site)
     # The mask ends where a fifth of the change is left.
     zone = filled(inside - 0.28 * border)
-    change = signed_contrast(scene, rng, zone, 1.5, 4.0)
-    clouds = 1 + 0.18 * smooth_noise(scene.size, rng, 0.15 * side)
-    return Mark(as_field(scene.reflectance + change * clouds * eased(inside / border)), zone)
+    change = signed_contrast(scene, rng, zone, 0.8, 2.6)
+    clouds = 1 + 0.18 * smooth_noise(scene.size, rng, 0.15 * min(scene.size))
+    texture = np.clip(scene.reflectance - ground_of(scene, 3 * scene.unit), -0.15, 0.15)
+    stronger = float(rng.choice([rng.uniform(-0.9, -0.3), 0.0, rng.uniform(0.4, 1.6)]))
+    seen = scene.reflectance + (change * clouds + stronger * texture) * eased(inside / border)
+    return Mark(as_field(seen), zone)
+
+
+def reground(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+    """A band all across the part that was ground again: lines of another direction, spacing and depth."""
+    inside, border, angle = _crossing(scene, rng, site)
+    zone = filled(inside - 0.28 * border)
+    length, width = np.exp(rng.uniform(np.log([12, 0.4]), np.log([120, 1.5]))) * scene.unit
+    turn = angle + float(rng.choice([0.0, pi / 2, rng.uniform(0, pi)]) + rng.normal(0, 0.05))
+    lines = rotated(scene.size, turn, lambda square: streaks(square, rng, length, width))
+    depth_of_lines = contrast(scene, rng, zone, 0.7, 1.4)
+    shade = 0.3 * depth_of_lines * rng.standard_normal()
+    ground = ground_of(scene, 2.5 * scene.unit)
+    kept = rng.uniform(0, 0.5) * (scene.reflectance - ground)
+    return Mark(
+        blend(scene.reflectance, ground + kept + depth_of_lines * lines + shade, eased(inside / border)), zone
+    )
+
+
+def _crossing(scene: Scene, rng: np.random.Generator, site: Site) -> tuple[Field, float, float]:
+    """A straight or wavy band as wide as the site's extent that runs on to both ends of the part.
+
+    Returns:
+        Distance of every pixel to its outline (pixels, positive inside; [h, w]), width of its soft or hard
+        border in pixels, and its direction in radians.
+    """
+    side = min(scene.size)
+    angle = float(rng.choice([0.0, pi / 2]) + rng.normal(0, 0.04))
+    along, across = local_axes(scene.size, site.centre, angle)
+    half = 0.5 * site.extent
+    wave = rng.uniform(0.5, 2.0) * side
+    sway = rng.choice([0.0, rng.uniform(0.05, 0.5)]) * half * np.sin(2 * pi * along / wave)
+    ragged = rng.uniform(0, 0.06) * half * smooth_noise(scene.size, rng, 0.06 * side + 3)
+    border = float(np.exp(rng.uniform(np.log(0.02), np.log(0.9)))) * half
+    return as_field(half - np.abs(across + sway + ragged)), min(border + 0.7, 40 * scene.unit), angle
 
 
 def weld_line(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:

@@ -7,13 +7,13 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 
-from unispector.data.mini.bands import crease, rolled_pit, uneven, weld_line
+from unispector.data.mini.bands import crease, reground, rolled_pit, uneven, weld_line
 from unispector.data.mini.bodies import blowhole, bubble, contamination, missing
-from unispector.data.mini.edges import chip, crescent, flash
-from unispector.data.mini.lines import crack, fray, glue, scratch, thread, wrinkle
+from unispector.data.mini.edges import chip, crescent, flash, ragged_edge
+from unispector.data.mini.lines import crack, fray, glue, hairline, scratch, thread, wrinkle
 from unispector.data.mini.marks import Mark, Painter, Site, blend
 from unispector.data.mini.noise import Field
-from unispector.data.mini.patches import burn, chatter, dent, pitting, smear, stain
+from unispector.data.mini.patches import abrasion, burn, chatter, dent, pitting, scale, smear, stain
 from unispector.data.mini.reliefs import bent, delamination, melt
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.spots import oil_spot, rust, silk_spot, water_spot
@@ -22,6 +22,7 @@ from unispector.errors import DataError
 ATTEMPTS = 400
 TRIES_PER_INSTANCE = 12
 GAP = 2
+FAINTEST = 0.02  # mean change of reflectance of an instance that still can be seen
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Family:
 
     Attributes:
         painter: paints one instance.
-        smallest, largest: its longest side as a share of the image's shorter side.
+        smallest, largest: its longest side as a share of the image's shorter side; of a band that crosses
+            the part, its width.
+        most: instances on an image at most.
         at_edge: instances sit on the part's edge or the frame's.
         spanning: instances may start anywhere on the part and run on over its edge, which cuts them off.
         overhangs: instances reach over the part's edge onto the background.
@@ -39,6 +42,7 @@ class Family:
     painter: Painter
     smallest: float
     largest: float
+    most: int = 4
     at_edge: bool = False
     spanning: bool = False
     overhangs: bool = False
@@ -46,43 +50,48 @@ class Family:
 
 CATALOGUE: Mapping[str, Family] = MappingProxyType(
     {
-        "Scratch": Family(scratch, 0.1, 0.8),
-        "Crack": Family(crack, 0.12, 0.7),
-        "Blowhole": Family(blowhole, 0.03, 0.15),
-        "Stain": Family(stain, 0.1, 0.6),
-        "Dent": Family(dent, 0.09, 0.38),
-        "Fray": Family(fray, 0.13, 0.45),
-        "Contamination": Family(contamination, 0.035, 0.22),
-        "Missing": Family(missing, 0.15, 0.6, at_edge=True),
-        "Wrinkle": Family(wrinkle, 0.16, 0.55),
-        "Burn": Family(burn, 0.09, 0.5),
-        "Smear": Family(smear, 0.15, 0.55),
-        "Pitting": Family(pitting, 0.08, 0.42),
-        "Bubble": Family(bubble, 0.06, 0.3),
-        "Thread": Family(thread, 0.12, 0.5),
-        "Chatter": Family(chatter, 0.13, 0.45),
-        "Glue": Family(glue, 0.18, 0.6),
-        "Uneven": Family(uneven, 0.5, 3.0, spanning=True),
-        "WeldLine": Family(weld_line, 0.5, 3.2, spanning=True),
-        "Crease": Family(crease, 0.3, 2.4, spanning=True),
-        "Crescent": Family(crescent, 0.12, 0.6, at_edge=True),
-        "OilSpot": Family(oil_spot, 0.11, 0.5),
-        "WaterSpot": Family(water_spot, 0.1, 0.6),
-        "SilkSpot": Family(silk_spot, 0.22, 1.0),
-        "RolledPit": Family(rolled_pit, 0.2, 1.3, spanning=True),
-        "Rust": Family(rust, 0.12, 0.65),
-        "Melt": Family(melt, 0.08, 0.4),
-        "Bent": Family(bent, 0.2, 0.75),
-        "Flash": Family(flash, 0.2, 0.9, at_edge=True, overhangs=True),
-        "Chip": Family(chip, 0.17, 0.6, at_edge=True),
-        "Delamination": Family(delamination, 0.12, 0.5),
+        "Scratch": Family(scratch, 0.06, 1.0),
+        "Crack": Family(crack, 0.08, 0.9),
+        "Blowhole": Family(blowhole, 0.025, 0.2),
+        "Stain": Family(stain, 0.06, 0.75),
+        "Dent": Family(dent, 0.05, 0.5),
+        "Fray": Family(fray, 0.1, 0.6),
+        "Contamination": Family(contamination, 0.03, 0.3),
+        "Missing": Family(missing, 0.1, 0.7, at_edge=True),
+        "Wrinkle": Family(wrinkle, 0.12, 0.75),
+        "Burn": Family(burn, 0.06, 0.65),
+        "Smear": Family(smear, 0.1, 0.75),
+        "Pitting": Family(pitting, 0.06, 0.7),
+        "Bubble": Family(bubble, 0.04, 0.4),
+        "Thread": Family(thread, 0.1, 0.65),
+        "Chatter": Family(chatter, 0.09, 0.6),
+        "Glue": Family(glue, 0.12, 0.75),
+        "Uneven": Family(uneven, 0.1, 0.5, most=2, spanning=True),
+        "WeldLine": Family(weld_line, 0.4, 3.2, spanning=True),
+        "Crease": Family(crease, 0.2, 2.4, spanning=True),
+        "Crescent": Family(crescent, 0.08, 0.7, at_edge=True),
+        "OilSpot": Family(oil_spot, 0.07, 0.6),
+        "WaterSpot": Family(water_spot, 0.08, 0.75),
+        "SilkSpot": Family(silk_spot, 0.15, 1.2),
+        "RolledPit": Family(rolled_pit, 0.15, 1.3, spanning=True),
+        "Rust": Family(rust, 0.08, 0.8),
+        "Melt": Family(melt, 0.06, 0.5),
+        "Bent": Family(bent, 0.15, 0.85),
+        "Flash": Family(flash, 0.12, 1.0, at_edge=True, overhangs=True),
+        "Chip": Family(chip, 0.1, 0.7, at_edge=True),
+        "Delamination": Family(delamination, 0.09, 0.65),
+        "Reground": Family(reground, 0.08, 0.5, most=2, spanning=True),
+        "Abrasion": Family(abrasion, 0.1, 0.8),
+        "Hairline": Family(hairline, 0.15, 1.3, spanning=True),
+        "RaggedEdge": Family(ragged_edge, 0.15, 1.2, at_edge=True),
+        "Scale": Family(scale, 0.1, 0.9),
     }
 )
 FAMILIES: tuple[str, ...] = tuple(CATALOGUE)
 
 
 def paint_defects(scene: Scene, rng: np.random.Generator, family: str) -> Mark:
-    """Put one to four instances of `family` on the part, mostly apart from each other.
+    """Put one to four instances of `family` (bands: two) on the part, mostly apart from each other.
 
     Args:
         scene: the sound part.
@@ -95,7 +104,7 @@ def paint_defects(scene: Scene, rng: np.random.Generator, family: str) -> Mark:
     Raises:
         DataError: the image is too small to hold an instance.
     """
-    wanted = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.27, 0.15, 0.08]))
+    wanted = min(int(rng.choice([1, 2, 3, 4], p=[0.5, 0.27, 0.15, 0.08])), CATALOGUE[family].most)
     return _paint(scene, rng, family, wanted, crowd=wanted, others=np.zeros(scene.size, np.float32))
 
 
@@ -153,12 +162,10 @@ def _paint(
 
 
 def _site(scene: Scene, rng: np.random.Generator, kind: Family, crowd: int) -> Site:
-    """A random place, extent (log scale, leaning to large, smaller in a crowd) and direction."""
+    """A random place, extent (log-uniform, smaller in a crowd) and direction."""
     side = min(scene.size)
     largest = max(kind.largest / crowd**0.4, 1.3 * kind.smallest)
-    # The square root favours the larger half of the range: small ones cost a detector most.
-    share = rng.random() ** 0.5 if rng.random() < 0.6 else rng.random()
-    extent = side * kind.smallest * float(largest / kind.smallest) ** share
+    extent = side * kind.smallest * float(largest / kind.smallest) ** rng.random()
     # Zero padding counts the frame as an edge: wanted for edge defects, else to keep most of them whole.
     whole = kind.at_edge or rng.random() < 0.8
     solid = np.pad((scene.part > 0.5).astype(np.uint8), 1, constant_values=0 if whole else 1)
@@ -187,7 +194,7 @@ def _is_sound(mark: Mark, total: Mark, room: int) -> bool:
     if np.any(grown[total.coverage > 0.1]):
         return False
     inside: Field = mark.reflectance[solid > 0] - total.reflectance[solid > 0]
-    return float(np.abs(inside).mean()) > 0.026
+    return float(np.abs(inside).mean()) > FAINTEST
 
 
 def _is_apart(mark: Mark, others: Field) -> bool:

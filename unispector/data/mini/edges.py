@@ -1,4 +1,4 @@
-"""Families on the part's edge: crescent, flash, chip."""
+"""Families on the part's edge: crescent, flash, chip, ragged edge."""
 
 from itertools import pairwise
 from math import atan2, pi
@@ -13,12 +13,15 @@ from unispector.data.mini.marks import (
     cast_shadow,
     contrast,
     eased,
+    ground_of,
+    largest_piece,
     signed_contrast,
+    soft,
     tone_below,
 )
-from unispector.data.mini.noise import Field, as_field, blurred, grain, smooth_noise
+from unispector.data.mini.noise import Field, as_field, blurred, fractal_noise, grain, smooth_noise
 from unispector.data.mini.scene import Scene
-from unispector.data.mini.shapes import Points, depth, filled, local_axes, turned
+from unispector.data.mini.shapes import Points, depth, filled, local_axes, slope, turned
 
 
 def crescent(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
@@ -98,6 +101,25 @@ def chip(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     face = tone_below(scene, broken) + lift + amount * (facets + 0.35 * arcs + 0.8 * ridge)
     grit = 0.012 * grain(scene.size, rng, 0.7)
     return Mark(blend(scene.reflectance, np.clip(face + grit, 0.04, 1.1), broken), broken)
+
+
+def ragged_edge(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+    """A worn border: rough, torn and mostly darker along a stretch of the edge, with bites of background."""
+    place, outward = _nearest_edge(scene, site)
+    along, across = local_axes(scene.size, place, outward + pi / 2)
+    inner = depth(scene.part)
+    base = rng.uniform(0.1, 0.35) * site.extent + 3 * scene.unit
+    torn = fractal_noise(scene.size, rng, rng.uniform(0.4, 1.2) * base + 3, decay=0.75)
+    taper = np.sqrt(np.clip(1 - (2 * along / site.extent) ** 2, 0, 1))
+    inside = base * taper * (1 + rng.uniform(0.15, 0.4) * torn) - inner
+    # The far side of a narrow part, and the sides next to this one, are edges too.
+    zone = largest_piece(filled(np.minimum(inside, 0.7 * site.extent - np.abs(across))) * scene.part)
+    rough = fractal_noise(scene.size, rng, rng.uniform(2.5, 8) * scene.unit, decay=0.85)
+    relief = contrast(scene, rng, zone, 0.6, 2.0) * (slope(blurred(rough, 0.8), scene.light) + 0.4 * rough)
+    ground = ground_of(scene, 2 * scene.unit) * rng.uniform(0.35, 1.15)
+    bites = filled(rng.uniform(-0.1, 0.3) * base * (1 + torn) - inner)
+    worn = blend(np.clip(ground + relief, 0.03, 1.1), scene.void, bites)
+    return Mark(blend(scene.reflectance, worn, soft(zone, rng.uniform(0.4, 1.6))), zone)
 
 
 def _nearest_edge(scene: Scene, site: Site) -> tuple[Points, float]:

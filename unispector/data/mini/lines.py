@@ -1,4 +1,4 @@
-"""Line-like families: scratch, crack, thread, fray, wrinkle, glue."""
+"""Line-like families: scratch, crack, hairline, thread, fray, wrinkle, glue."""
 
 from math import pi
 
@@ -55,6 +55,27 @@ def crack(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     lip = np.clip(shifted(gap, -1.2 * np.cos(scene.light), -1.2 * np.sin(scene.light)) - gap, 0, 1)
     lit = scene.reflectance * (1 + rng.uniform(0.05, 0.35) * lip)
     return Mark(lit * (1 - dark * gap), gap)
+
+
+def hairline(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+    """A long fine crack, one or two pixels wide, jagged and often branching, faint in places."""
+    gap, marked = Plate(scene.size), Plate(scene.size)
+    jitter = rng.uniform(0.15, 0.6)
+    trunk = path(rng, site.centre, 1.1 * site.extent, site.angle, bend=rng.uniform(0.05, 0.4), jitter=jitter)
+    lines = [trunk]
+    for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.45, 0.25, 0.2, 0.1]))):
+        root = trunk[rng.integers(len(trunk))]
+        side = site.angle + rng.choice([-1, 1]) * rng.uniform(0.3, 1.2)
+        branch = path(rng, root, rng.uniform(0.1, 0.45) * site.extent, side, bend=0.2, jitter=jitter)
+        lines.append(branch + root - branch[0])
+    thick = rng.uniform(1.0, 2.0) * max(scene.unit, 0.8)
+    for line in lines:
+        gap.stroke(line, thick * np.clip(rng.normal(1, 0.15, len(line)), 0.7, 1.3))
+        # A hand marks a line wider than it is.
+        marked.stroke(line, max(thick + 0.6, 1.8))
+    faint = np.clip(0.9 + 0.3 * smooth_noise(scene.size, rng, 12 * scene.unit), 0.35, 1.2)
+    dark = float(np.exp(rng.uniform(np.log(0.16), np.log(0.8)))) * faint
+    return Mark(as_field(scene.reflectance * (1 - np.minimum(dark, 0.9) * gap.coverage())), marked.coverage())
 
 
 def thread(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:

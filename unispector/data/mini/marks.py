@@ -12,6 +12,8 @@ from unispector.data.mini.noise import Field, as_field, blurred
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.shapes import Points
 
+FAINTEST = 0.6
+
 
 @dataclass(frozen=True)
 class Site:
@@ -51,10 +53,20 @@ def tone_below(scene: Scene, coverage: Field) -> float:
 
 
 def contrast(scene: Scene, rng: np.random.Generator, coverage: Field, low: float, high: float) -> float:
-    """Size of a change that stands out from the texture below it by a random factor in low..high."""
+    """Size of a change that stands out from the texture below it by a factor, log-uniform from faint to high.
+
+    Args:
+        scene: the part.
+        rng: source of randomness.
+        coverage: [h, w], where the change will be.
+        low: factor that still shows at a glance; the faintest changes have `FAINTEST` times that.
+        high: largest factor.
+    """
     below = scene.reflectance[coverage > 0.5]
     texture = float(below.std()) if below.size else 0.0
-    return float(np.exp(rng.uniform(np.log(low), np.log(high)))) * (0.045 + 0.7 * min(texture, 0.1))
+    return float(np.exp(rng.uniform(np.log(FAINTEST * low), np.log(high)))) * (
+        0.045 + 0.7 * min(texture, 0.1)
+    )
 
 
 def signed_contrast(
@@ -70,6 +82,12 @@ def signed_contrast(
 def blend(below: Field, above: npt.ArrayLike, coverage: npt.ArrayLike) -> Field:
     """`above` laid over `below` where `coverage` says; [h, w]."""
     return below + as_field(coverage) * (as_field(above) - below)
+
+
+def ground_of(scene: Scene, sigma: float) -> Field:
+    """The part's reflectance without texture finer than `sigma` pixels; its edge does not blur in; [h, w]."""
+    weight = blurred(scene.part, sigma)
+    return as_field(blurred(scene.reflectance * scene.part, sigma) / np.maximum(weight, 0.02))
 
 
 def shifted(field: Field, dx: float, dy: float) -> Field:

@@ -1,11 +1,21 @@
-"""Patch-like families of the surface itself: stain, burn, smear, chatter, pitting, dent."""
+"""Patch-like families of the surface itself: stain, burn, smear, chatter, pitting, abrasion, scale, dent."""
 
 from math import pi
 
 import cv2
 import numpy as np
 
-from unispector.data.mini.marks import Mark, Site, blend, closed, contrast, signed_contrast, soft
+from unispector.data.mini.marks import (
+    Mark,
+    Site,
+    blend,
+    closed,
+    contrast,
+    ground_of,
+    largest_piece,
+    signed_contrast,
+    soft,
+)
 from unispector.data.mini.noise import (
     Field,
     as_field,
@@ -13,10 +23,12 @@ from unispector.data.mini.noise import (
     fractal_noise,
     grain,
     normalised,
+    rotated,
     smooth_noise,
+    streaks,
 )
 from unispector.data.mini.scene import Scene
-from unispector.data.mini.shapes import Outline, Plate, depth, local_axes, outline, slope, turned
+from unispector.data.mini.shapes import Outline, Plate, depth, filled, local_axes, outline, slope, turned
 
 
 def _blob(scene: Scene, rng: np.random.Generator, site: Site, kind: Outline) -> Field:
@@ -100,22 +112,60 @@ def chatter(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
 
 
 def pitting(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
-    """Corroded: a cluster of many tiny dark pits in a slightly dulled ground."""
-    spacing = rng.uniform(3.6, 6.0) * scene.unit
+    """A cluster of pits or pores, few and large or many and tiny, thinning out; the mask holds them all."""
+    spacing = float(np.exp(rng.uniform(np.log(3.4), np.log(9.0)))) * scene.unit
     reach = int(site.extent / spacing / 2) + 1
     cells = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
     spots = cells * spacing + rng.uniform(-0.42, 0.42, cells.shape) * spacing
     turns = np.arctan2(spots[:, 1], spots[:, 0])
     limit = site.extent / 2 * (0.85 + 0.15 * np.sin(3 * turns + rng.uniform(0, 2 * pi)))
-    spots = spots[np.hypot(spots[:, 0], spots[:, 1] * rng.uniform(1, 1.9)) < np.maximum(limit, 0.8 * spacing)]
-    radii = np.clip(rng.lognormal(0.1, 0.4, len(spots)), 0.7, 2.3) * scene.unit
+    distance = np.hypot(spots[:, 0], spots[:, 1] * rng.uniform(1, 1.9)) / np.maximum(limit, 0.8 * spacing)
+    spots = spots[(distance < 1) & (rng.random(len(spots)) > rng.uniform(0.1, 0.5) * distance)]
+    radii = np.clip(rng.uniform(0.2, 0.32) * spacing * rng.lognormal(0, 0.4, len(spots)), 0.7, 0.5 * spacing)
     plate = Plate(scene.size)
     plate.dots(site.centre + turned(spots, site.angle), radii)
     pits = plate.coverage()
     grown = as_field(cv2.dilate(pits, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))))
-    ground = soft(closed(grown, 2.2 * spacing), 0.7)
-    dull = scene.reflectance * (1 - rng.uniform(0.02, 0.14) * ground)
-    return Mark(dull * (1 - rng.uniform(0.3, 0.85) * pits), ground)
+    ground = largest_piece(soft(closed(grown, 2.4 * spacing), 0.7))
+    dull = scene.reflectance * (1 - rng.uniform(0.0, 0.14) * ground)
+    deep = np.clip(rng.uniform(0.25, 0.85) * (1 + 0.3 * smooth_noise(scene.size, rng, spacing)), 0.1, 0.95)
+    return Mark(as_field(dull * (1 - deep * pits * ground)), ground)
+
+
+def abrasion(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+    """A patch of another texture and the same grey: finer or coarser, directed or not, stronger or weaker."""
+    blob = _blob(scene, rng, site, Outline(rng.uniform(1, 2.6), 0.18, 0.015))
+    zone = soft(blob, float(rng.choice([0.5, rng.uniform(1, 4)])) * scene.unit)
+    width = float(np.exp(rng.uniform(np.log(0.5), np.log(3.0)))) * scene.unit
+    length = width * float(np.exp(rng.uniform(np.log(1.0), np.log(25.0))))
+    rubbed = rotated(scene.size, rng.uniform(0, pi), lambda square: streaks(square, rng, length, width))
+    ground = ground_of(scene, 2.5 * scene.unit)
+    kept = rng.uniform(0, 0.4) * (scene.reflectance - ground)
+    amount = contrast(scene, rng, blob, 0.8, 2.2)
+    return Mark(blend(scene.reflectance, ground + kept + amount * rubbed, zone), blob)
+
+
+def scale(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+    """Rolled-in scale: large ragged dark blotches of soft mottled texture, several of which touch."""
+    count = int(rng.integers(1, 6))
+    largest = site.extent / 2 / (1 + 0.3 * (count - 1))
+    plate = Plate(scene.size)
+    centre, heading = (
+        site.centre + turned(np.array([[largest - site.extent / 2, 0]]), site.angle)[0],
+        site.angle,
+    )
+    for _ in range(count):
+        radius = largest * rng.uniform(0.6, 1.0)
+        shape = Outline(rng.uniform(1, 2.0), 0.28, 0.04)
+        plate.polygon(outline(rng, centre, radius, rng.uniform(0, pi), shape))
+        heading = site.angle + rng.normal(0, 0.6)
+        centre = centre + turned(np.array([[0.9 * radius, 0.0]]), heading)[0]
+    torn = fractal_noise(scene.size, rng, 0.3 * largest + 3, decay=0.8)
+    patch = largest_piece(filled(blurred(plate.coverage(), 0.6) * 4 - 2 + 0.9 * torn))
+    mottle = fractal_noise(scene.size, rng, rng.uniform(4, 14) * scene.unit, decay=0.75)
+    dark = np.clip(rng.uniform(0.12, 0.65) * (1 + rng.uniform(0.1, 0.45) * mottle), 0, 0.9)
+    smooth = blend(scene.reflectance, ground_of(scene, 2 * scene.unit), rng.uniform(0, 0.8))
+    return Mark(blend(scene.reflectance, smooth * (1 - dark), soft(patch, rng.uniform(0.5, 2.0))), patch)
 
 
 def dent(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:

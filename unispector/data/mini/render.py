@@ -44,9 +44,7 @@ class RenderedImage:
         return np.asarray(np.max([np.zeros_like(self.clean), *self.masks.values()], axis=0), np.uint8)
 
 
-def render(
-    family: str, index: int, *, seed: int, size: int, surface: str | None = None
-) -> RenderedImage:
+def render(family: str, index: int, *, seed: int, size: int, surface: str | None = None) -> RenderedImage:
     """Draw image `index` of `family`; the same arguments always give the same image.
 
     Args:

@@ -63,7 +63,7 @@ def build_scene(lot: Lot, surface: str | None, size: Size, unit: float) -> Scene
     void = lot.uniform(0.03, 0.12) if lot.chance(0.8) else lot.uniform(0.8, 0.95)
     part = _part(lot, size)
     reflectance = as_field(tone + texture(size, lot, unit))
-    for chance, feature in ((0.3, _grooves), (0.22, _drilled_holes), (0.25, _printed_mark), (0.5, _dust)):
+    for chance, feature in ((0.3, _grooves), (0.14, _drilled_holes), (0.25, _printed_mark), (0.5, _dust)):
         # Half of the kinds never have it.
         if lot.chance(0.5) and rng.random() < 2 * chance:
             reflectance = feature(rng, reflectance, unit)
@@ -78,7 +78,7 @@ def build_scene(lot: Lot, surface: str | None, size: Size, unit: float) -> Scene
 
 
 def _part(lot: Lot, size: Size) -> Field:
-    """Outline of the part: lies wholly inside with round corners, or fills the frame or ends at some sides."""
+    """Outline of the part: lies wholly inside with round corners, fills the frame, or ends at some sides."""
     rng = lot.rng
     height, width = size
     whole = lot.chance(0.25)

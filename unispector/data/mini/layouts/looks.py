@@ -1,4 +1,4 @@
-"""Looks of the products: their surface, and a ramp of colours that takes a grey rendering from dark to bright."""
+"""Looks of the products: surface, and the ramp of colours that a grey rendering takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
