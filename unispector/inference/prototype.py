@@ -7,21 +7,25 @@ cell inside the class's prompt boxes than to every cell outside of all boxes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from unispector.config import BackboneConfig
-from unispector.data.coco import Annotations, ImageRecord
+from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import resize_image
 from unispector.errors import DataError
 from unispector.modeling.build import build_backbone
 from unispector.ops.components import components
 from unispector.ops.files import read_image
-from unispector.ops.rle import encode_crop
+from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
 from unispector.structures import Detections
+
+Roi = Literal["box", "mask"]
 
 STRIDE = 8
 PROTOTYPES = 1024  # at most, of a class and as many of its background
@@ -36,8 +40,8 @@ class ClassPrototypes:
     """What one class is recognised by.
 
     Attributes:
-        foreground: [f, D] unit vectors of cells inside its prompt boxes.
-        background: [b, D] unit vectors of cells outside of all boxes; b may be 0.
+        foreground: [f, D] unit vectors of cells inside its prompts.
+        background: [b, D] unit vectors of cells outside of all prompts; b may be 0.
         threshold: similarity in [-2, 2] from which on a cell shows the class.
     """
 
@@ -49,16 +53,17 @@ class ClassPrototypes:
 class PrototypeDetector:
     """A detector of `unispector benchmark` without any training; an example of the interface."""
 
-    def __init__(self, side: int = 512) -> None:
+    def __init__(self, side: int = 512, roi: Roi = "box") -> None:
         """Load the packaged EfficientNet-Lite0, on the GPU where there is one.
 
         Args:
             side: of the square network input in pixels, a multiple of 32.
+            roi: a prompt is an instance's box or its mask.
 
         Raises:
             CheckpointError: the packaged weights are not installed.
         """
-        self._side = side
+        self._side, self._roi = side, roi
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._backbone = build_backbone(BackboneConfig(), side).eval().to(self._device)
 
@@ -66,7 +71,7 @@ class PrototypeDetector:
         """Prototypes and a threshold per class, from the pictures that show it.
 
         Args:
-            prompts: every instance's box is a prompt of its category.
+            prompts: every instance is a prompt of its category.
             images: folder the file names are relative to.
 
         Returns:
@@ -77,7 +82,9 @@ class PrototypeDetector:
         """
         grid = self._side // STRIDE
         cells = torch.stack([self._cells(read_image(images / image.file_name)) for image in prompts.images])
-        marked = torch.stack([_marked(prompts, image, grid) for image in prompts.images]).to(self._device)
+        marked = torch.stack([_marked(prompts, image, grid, self._roi) for image in prompts.images]).to(
+            self._device
+        )
         known = {}
         for name, inside in zip(prompts.class_names, marked.unbind(1), strict=True):
             shown = inside.any(1)
@@ -106,19 +113,36 @@ class PrototypeDetector:
         return functional.normalize(both)[0].flatten(1).T.contiguous()
 
 
-def _marked(prompts: Annotations, image: ImageRecord, grid: int) -> Tensor:
-    """[classes, C] cells whose centre lies in a box of the class; of a tiny box, the cell it lies in."""
+def _marked(prompts: Annotations, image: ImageRecord, grid: int, roi: Roi = "box") -> Tensor:
+    """[classes, C] cells that the prompts of each class mark."""
     inside = torch.zeros(len(prompts.categories), grid, grid, dtype=torch.bool)
-    scale = np.array([grid / image.width, grid / image.height])
     for instance in prompts.instances_of(image.id):
-        corner, size = np.reshape(instance.bbox, (2, 2)) * scale
-        first = np.ceil(corner - 0.5).clip(0).astype(int)
-        last = np.ceil(corner + size - 0.5).clip(0).astype(int)
-        middle = np.floor(corner + size / 2).clip(0, grid - 1).astype(int)
-        first, last = np.where(last > first, (first, last), (middle, middle + 1))
         label = prompts.class_index[instance.category_id]
-        inside[label, first[1] : last[1], first[0] : last[0]] = True
+        cells = (_cells_of_mask if roi == "mask" else _cells_of_box)(instance, image, grid)
+        inside[label] |= torch.from_numpy(cells)
     return inside.flatten(1)
+
+
+def _cells_of_box(instance: InstanceRecord, image: ImageRecord, grid: int) -> BoolArray:
+    """[grid, grid] cells whose centre lies in the box; of a tiny box, the cell it lies in."""
+    scale = np.array([grid / image.width, grid / image.height])
+    corner, size = np.reshape(instance.bbox, (2, 2)) * scale
+    first = np.ceil(corner - 0.5).clip(0).astype(int)
+    last = np.ceil(corner + size - 0.5).clip(0).astype(int)
+    middle = np.floor(corner + size / 2).clip(0, grid - 1).astype(int)
+    first, last = np.where(last > first, (first, last), (middle, middle + 1))
+    inside = np.zeros((grid, grid), dtype=np.bool_)
+    inside[first[1] : last[1], first[0] : last[0]] = True
+    return inside
+
+
+def _cells_of_mask(instance: InstanceRecord, image: ImageRecord, grid: int) -> BoolArray:
+    """[grid, grid] cells that the mask covers by half; of a thin mask, those it covers most."""
+    if instance.segmentation is None:
+        return _cells_of_box(instance, image, grid)
+    mask = segmentation_to_mask(instance.segmentation, image.height, image.width)
+    share = cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
+    return np.asarray(share >= min(0.5, float(share.max())), dtype=np.bool_)
 
 
 def _class_prototypes(cells: Tensor, inside: Tensor, free: Tensor) -> ClassPrototypes:

@@ -105,7 +105,7 @@ class _Scene:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Strip:
     """A picture to be written, with what its record says of it."""
 
     kind: PictureKind
@@ -180,16 +180,24 @@ def draw_failures(
     Raises:
         DataError: a false alarm is not among the detections of its image.
     """
+    return [
+        _write(picture, test, suffix, out)
+        for suffix, picture in failure_strips(shown, failures, score).items()
+    ]
+
+
+def failure_strips(shown: Shown, failures: Sequence[FalseAlarm | Miss], score: float) -> dict[str, Strip]:
+    """What `draw_failures` draws, by the end of the file's name: false alarms, then misses."""
     scenes = {image.id: _Scene(shown, image, score) for image in shown.targets.images}
     alarms = [failure for failure in failures if isinstance(failure, FalseAlarm)]
     misses = [failure for failure in failures if isinstance(failure, Miss)]
-    return [
-        _write(_alarm(scenes[alarm.image_id], alarm, number), test, f"false-alarm-{number:02d}", out)
+    return {
+        f"false-alarm-{number:02d}": _alarm(scenes[alarm.image_id], alarm, number)
         for number, alarm in enumerate(alarms, start=1)
-    ] + [
-        _write(_miss(scenes[miss.image_id], miss, number), test, f"miss-{number:02d}", out)
+    } | {
+        f"miss-{number:02d}": _miss(scenes[miss.image_id], miss, number)
         for number, miss in enumerate(misses, start=1)
-    ]
+    }
 
 
 def draw_good_alarms(
@@ -210,9 +218,14 @@ def draw_good_alarms(
     ]
 
 
-def _write(picture: _Picture, test: TestPair, suffix: str, out: Path) -> PictureRecord:
+def file_stem(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.-]", "-", name)
+
+
+def _write(picture: Strip, test: TestPair, suffix: str, out: Path) -> PictureRecord:
     subset: Subset = "seen" if test.part == "seen" else "unseen"
-    name = re.sub(r"[^\w.-]", "-", f"{test.set_name}-{subset}-{suffix}")
+    name = file_stem(f"{test.set_name}-{subset}-{suffix}")
     record = PictureRecord(
         file=f"pictures/{name}.jpg",
         kind=picture.kind,
@@ -229,13 +242,13 @@ def _write(picture: _Picture, test: TestPair, suffix: str, out: Path) -> Picture
     return record
 
 
-def _sample(shown: Shown, image: ImageRecord, label: str, number: int, score: float) -> _Picture:
+def _sample(shown: Shown, image: ImageRecord, label: str, number: int, score: float) -> Strip:
     classes = _classes_in(shown.targets, image)
     panels = sample_panels(shown, image, label, number, score)
-    return _Picture("sample", classes, image.file_name, "", panels)
+    return Strip("sample", classes, image.file_name, "", panels)
 
 
-def _alarm(scene: _Scene, alarm: FalseAlarm, number: int) -> _Picture:
+def _alarm(scene: _Scene, alarm: FalseAlarm, number: int) -> Strip:
     """The detection is marked in the prediction, its place in the ground truth."""
     names = [region.caption for region in scene.truth]
     overlaps = _overlaps(scene.found, scene.instances)
@@ -243,10 +256,10 @@ def _alarm(scene: _Scene, alarm: FalseAlarm, number: int) -> _Picture:
     found = _alarm_regions(scene.found, row, scene.score)
     panels = scene.panels(alarm.class_name, number, [*scene.truth, _place(found[-1])], found)
     note = f"score {scene.found.scores[row]:.2f}, {_reason(alarm.class_name, names, overlaps[row])}"
-    return _Picture("false alarm", (alarm.class_name,), scene.image.file_name, note, panels)
+    return Strip("false alarm", (alarm.class_name,), scene.image.file_name, note, panels)
 
 
-def _miss(scene: _Scene, miss: Miss, number: int) -> _Picture:
+def _miss(scene: _Scene, miss: Miss, number: int) -> Strip:
     """The instance is marked in the ground truth, its place in the prediction."""
     position = [instance.id for instance in scene.instances].index(miss.instance_id)
     truth, drawn = scene.truth, scene.found.above(scene.score)
@@ -259,10 +272,10 @@ def _miss(scene: _Scene, miss: Miss, number: int) -> _Picture:
     if miss.best_score > -math.inf:
         note = f"found with score {miss.best_score:.2f} only"
     note += _taken_for(miss.class_name, drawn, _overlaps(drawn, scene.instances)[:, position])
-    return _Picture("miss", (miss.class_name,), scene.image.file_name, note, panels)
+    return Strip("miss", (miss.class_name,), scene.image.file_name, note, panels)
 
 
-def _good_alarm(shown: Shown, file: str, found: Detections, number: int, score: float) -> _Picture:
+def _good_alarm(shown: Shown, file: str, found: Detections, number: int, score: float) -> Strip:
     label, surest = _labels(found)[0], float(found.scores[0])
     pixels = read_image(shown.images / file)
     panels = (
@@ -271,7 +284,7 @@ def _good_alarm(shown: Shown, file: str, found: Detections, number: int, score: 
         _prediction_panel(pixels, _alarm_regions(found, 0, score), found, score),
     )
     note = f"score {surest:.2f} on a defect-free picture"
-    return _Picture("false alarm", (label,), file, note, panels)
+    return Strip("false alarm", (label,), file, note, panels)
 
 
 def _row_of(alarm: FalseAlarm, scene: _Scene, overlaps: Floats) -> int:

@@ -1,0 +1,239 @@
+"""One class at a time: figures of a detector that looks for a single class from a few prompt images.
+
+A row is one class with one draw of prompts. Means are taken over the classes of a draw first, so that the
+spread over draws is that of the whole set.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from unispector.evaluation.ground_truth import GroundTruth, Overlaps
+from unispector.evaluation.matching import Matches
+from unispector.evaluation.results import Spread
+
+BIN_EDGES = tuple(tenth / 10 for tenth in range(11))
+"""Bounds of the bins of a reliability table."""
+
+Figure = Literal["box_ap50", "mask_ap50", "box_fit_50", "box_fit_80", "half_score", "false_alarms"]
+
+
+@dataclass(frozen=True)
+class ScoreBin:
+    """Findings by score.
+
+    Attributes:
+        low, high: a finding's score lies in [low, high); the last bin has its end too.
+        findings: detections on targets, at most 100 of an image.
+        true: those that found an instance at box IoU 0.5.
+    """
+
+    low: float
+    high: float
+    findings: int
+    true: int
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class with one draw of prompts.
+
+    Attributes:
+        class_name: the class, prompted and looked for alone.
+        prompt_seed: seed of prompts and targets.
+        prompt_images: images that were marked.
+        prompts: instances marked on them.
+        targets: images that were judged.
+        possible_targets: images that could have been: all that show the class and are no prompts.
+        instances: on the targets.
+        box_ap50: percent.
+        mask_ap50: percent; None = the set has boxes only.
+        box_fit_50, box_fit_80: percent of the marked instances whose box some detection on the prompt image
+            itself gives back, at IoU 0.5 and 0.8.
+        half_score: score from which on half of the targets' instances are found (boxes, IoU 0.5); None =
+            fewer than half are found at all.
+        false_alarms: detections a defect-free image with at least `half_score`; None without such a score or
+            such images.
+        seconds: processor time of each target, all threads together.
+        bins: reliability of the scores, see `ScoreBin`.
+    """
+
+    class_name: str
+    prompt_seed: int
+    prompt_images: int
+    prompts: int
+    targets: int
+    possible_targets: int
+    instances: int
+    box_ap50: float
+    mask_ap50: float | None
+    box_fit_50: float
+    box_fit_80: float
+    half_score: float | None
+    false_alarms: float | None
+    seconds: tuple[float, ...]
+    bins: tuple[ScoreBin, ...]
+
+
+@dataclass(frozen=True)
+class DetectorFigures:
+    """All rows of one detector on one set.
+
+    Attributes:
+        name: how the report calls it.
+        fingerprint: of the model; empty for a detector without one.
+        rows: one per class and prompt seed.
+    """
+
+    name: str
+    fingerprint: str
+    rows: tuple[ClassRow, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in the order of the rows."""
+        return tuple(dict.fromkeys(row.class_name for row in self.rows))
+
+    def of_class(self, class_name: str, figure: Figure) -> Spread | None:
+        """Mean and spread of a class's figure over the draws that have it; None where none has."""
+        return _spread([getattr(row, figure) for row in self.rows if row.class_name == class_name])
+
+    def mean(self, figure: Figure) -> Spread | None:
+        """Mean over the classes of a draw, then mean and spread over the draws; None where none has it."""
+        seeds = dict.fromkeys(row.prompt_seed for row in self.rows)
+        by_draw = [
+            _spread([getattr(row, figure) for row in self.rows if row.prompt_seed == seed]) for seed in seeds
+        ]
+        return _spread([draw and draw.mean for draw in by_draw])
+
+    def having(self, figure: Figure) -> int:
+        """Rows that have a figure."""
+        return sum(getattr(row, figure) is not None for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Median processor time of an image."""
+        return float(np.median([second for row in self.rows for second in row.seconds]))
+
+    @property
+    def bins(self) -> tuple[ScoreBin, ...]:
+        """Reliability over all rows."""
+        columns = zip(*(row.bins for row in self.rows), strict=True)
+        return tuple(
+            ScoreBin(
+                bins[0].low,
+                bins[0].high,
+                sum(bin_.findings for bin_ in bins),
+                sum(bin_.true for bin_ in bins),
+            )
+            for bins in columns
+        )
+
+
+@dataclass(frozen=True)
+class SkippedClass:
+    """A class that cannot be measured, and why."""
+
+    class_name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FailurePicture:
+    """A picture of a false alarm or a miss.
+
+    Attributes:
+        file: relative to the report's folder.
+        class_name: that was looked for.
+        image: file of the target.
+        note: what to look at, one line.
+    """
+
+    file: str
+    class_name: str
+    image: str
+    note: str
+
+
+@dataclass(frozen=True)
+class OneClassReport:
+    """A set measured one class at a time.
+
+    Attributes:
+        data_set: name of the set.
+        roi: prompts are the instances' boxes or their masks.
+        prompt_images: images marked a class, at most.
+        target_limit: targets judged a class, at most.
+        good_images: defect-free images looked at for each row.
+        detectors: the model first, then what it is compared with; all had the same prompts and targets.
+        skipped: classes that cannot be measured.
+        pictures: failures of the model.
+    """
+
+    data_set: str
+    roi: Literal["box", "mask"]
+    prompt_images: int
+    target_limit: int
+    good_images: int
+    detectors: tuple[DetectorFigures, ...]
+    skipped: tuple[SkippedClass, ...]
+    pictures: tuple[FailurePicture, ...] = ()
+
+
+def box_fit(truth: GroundTruth, overlaps: Mapping[int, Overlaps], iou: float) -> float:
+    """Percent of the instances whose box some detection overlaps by at least `iou`, crowds left out.
+
+    Args:
+        truth: of one class.
+        overlaps: image id -> its detections; an image left out has none.
+        iou: in (0, 1].
+    """
+    best = [
+        overlaps[image_id].box_iou.max(axis=0, initial=0)
+        if image_id in overlaps
+        else np.zeros(len(truth.instances(image_id)))
+        for image_id in truth.image_ids
+    ]
+    counted = [~truth.instances(image_id).crowd for image_id in truth.image_ids]
+    return 100 * float(np.mean(np.concatenate(best)[np.concatenate(counted)] >= iou))
+
+
+def half_found_score(matches: Matches) -> float | None:
+    """The highest score from which on at least half of the instances are found; None = they never are."""
+    falling = np.sort(matches.truth_score)[::-1]
+    score = float(falling[math.ceil(len(falling) / 2) - 1])
+    return score if score > -math.inf else None
+
+
+def alarms_from(good_scores: Sequence[npt.NDArray[np.floating]], score: float | None) -> float | None:
+    """Detections a defect-free image with at least `score`; None without a score or an image.
+
+    Args:
+        good_scores: of the detections on each defect-free image, an empty array for one without any.
+        score: in [0, 1].
+    """
+    if score is None or not good_scores:
+        return None
+    # Detections have single-precision scores, as has a score that is one of theirs.
+    return float(np.count_nonzero(np.concatenate(good_scores) >= np.float32(score)) / len(good_scores))
+
+
+def score_bins(matches: Matches) -> tuple[ScoreBin, ...]:
+    """Findings and true ones among them by tenths of the score; those on a crowd are left out."""
+    edges = np.array(BIN_EDGES, dtype=np.float32)
+    counted = ~matches.ignored
+    place = np.searchsorted(edges, matches.scores[counted].astype(np.float32), side="right") - 1
+    place = place.clip(0, len(edges) - 2)
+    findings = np.bincount(place, minlength=len(edges) - 1)
+    true = np.bincount(place[matches.instance[counted] >= 0], minlength=len(edges) - 1)
+    bounds = zip(BIN_EDGES[:-1], BIN_EDGES[1:], findings.tolist(), true.tolist(), strict=True)
+    return tuple(ScoreBin(*bin_) for bin_ in bounds)
+
+
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    present = [value for value in values if value is not None]
+    return Spread(float(np.mean(present)), float(np.std(present))) if present else None
