@@ -19,7 +19,9 @@ from unispector.data.convert import ConversionFiles, ConversionReport, convert_s
 from unispector.data.mini import FAMILIES, generate_mini
 from unispector.data.mini.layouts import LAYOUTS
 from unispector.data.mini.layouts.classes import CLASSES
+from unispector.data.mini.layouts.looks import surface_of
 from unispector.data.mini.layouts.shots import Shot, take
+from unispector.data.mini.textures import SURFACES
 from unispector.data.sources.gc10 import GC10
 from unispector.data.sources.magnetic_tile import MAGNETIC_TILE
 from unispector.data.sources.mvtec_ad import MVTEC_AD
@@ -146,6 +148,19 @@ def test_in_domain_classes_share_no_family() -> None:
     assert len(used) == len(set(used)) == 28, "27 classes, one of them of two families"
     assert set(used) < set(FAMILIES)
     assert classes == 27 + 13
+
+
+def test_classes_that_share_an_image_or_a_product_share_its_surface() -> None:
+    for layout in LAYOUTS:
+        surfaces: dict[str, set[str]] = {}
+        for shot in layout.shots(CONFIG):
+            product = f"{layout.folder}/{shot.product}"
+            named = {surface_of(product, (defect,)) for defect in shot.defects}
+            assert len(named) <= 1
+            surfaces.setdefault(product, set()).update(named)
+        for product, found in surfaces.items():
+            assert found <= set(SURFACES)
+            assert len(found) == (3 if product == "GC10/" else 1), product
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -9,30 +9,32 @@ import numpy as np
 import pytest
 
 from unispector.data.mini import DEFECT_FREE, FAMILIES, RenderedImage, render
-from unispector.data.mini.defects import CATALOGUE
+from unispector.data.mini.defects import CATALOGUE, paint_defects
+from unispector.data.mini.lot import Lot
 from unispector.data.mini.render import render_several
+from unispector.data.mini.scene import build_scene
 from unispector.errors import DataError
 
 IMAGES = 5
 # Exact mask's pixels, mean grey value, mean change inside the mask: of image 0 with seed 3 at size 96. Not
 # a hash, as the last bit of a float, and with it a grey value, may differ from processor to processor.
 FIRST_FAMILIES = {
-    "Scratch": (93, 47.92, 14.18),
-    "Crack": (308, 45.71, 32.45),
-    "Blowhole": (58, 172.92, 109.12),
-    "Stain": (76, 49.08, 11.76),
-    "Dent": (599, 99.48, 35.44),
-    "Fray": (722, 51.25, 7.78),
-    "Contamination": (111, 84.89, 36.79),
-    "Missing": (551, 149.36, 35.46),
-    "Wrinkle": (324, 130.27, 22.98),
-    "Burn": (87, 111.87, 47.53),
-    "Smear": (632, 92.50, 25.41),
-    "Pitting": (265, 41.86, 11.68),
-    "Bubble": (350, 71.41, 9.10),
-    "Thread": (132, 97.60, 57.97),
-    "Chatter": (972, 73.57, 22.86),
-    "Glue": (113, 90.20, 23.98),
+    "Scratch": (18, 85.59, 8.72),
+    "Crack": (133, 83.15, 59.57),
+    "Blowhole": (68, 133.17, 58.10),
+    "Stain": (15, 126.00, 15.13),
+    "Dent": (33, 154.49, 8.00),
+    "Fray": (82, 82.31, 7.20),
+    "Contamination": (19, 103.47, 54.53),
+    "Missing": (230, 144.46, 56.07),
+    "Wrinkle": (96, 136.83, 18.54),
+    "Burn": (214, 123.17, 53.67),
+    "Smear": (64, 152.56, 20.80),
+    "Pitting": (329, 81.80, 16.91),
+    "Bubble": (82, 99.37, 11.79),
+    "Thread": (79, 110.27, 14.63),
+    "Chatter": (324, 90.12, 11.52),
+    "Glue": (51, 116.09, 22.37),
 }
 TRIOS = [FAMILIES[start::10] for start in range(10)]
 
@@ -46,8 +48,8 @@ def difference(picture: RenderedImage) -> np.ndarray:
     return np.abs(picture.image.astype(int) - picture.clean.astype(int))
 
 
-def test_thirty_distinct_families() -> None:
-    assert len(FAMILIES) == len(set(FAMILIES)) == 30
+def test_thirty_five_distinct_families() -> None:
+    assert len(FAMILIES) == len(set(FAMILIES)) == 35
     assert DEFECT_FREE not in FAMILIES
     painters = [family.painter for family in CATALOGUE.values()]
     assert len(set(painters)) == len(painters)
@@ -174,6 +176,110 @@ def test_bands_and_seams_may_cross_the_whole_part() -> None:
             boxes = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
             longest = max(longest, float((boxes / mask.shape[::-1]).max()))
         assert longest == 1.0, family
+
+
+@pytest.mark.parametrize("family", ["Uneven", "Reground"])
+def test_bands_are_cut_off_by_the_part_alone(family: str) -> None:
+    widths = []
+    for index in range(12):
+        picture = render(family, index, seed=3, size=96, surface="plastic")
+        height, width = picture.mask.shape
+        pieces, labels = cv2.connectedComponents((picture.mask > 127).astype(np.uint8))
+        for piece in range(1, pieces):
+            rows, columns = np.nonzero(labels == piece)
+            spans = np.ptp(columns) + 1, np.ptp(rows) + 1
+            shares = np.array(spans) / (width, height)
+            # A part that does not fill the frame leaves up to an eighth of it at either side.
+            assert shares.max() > 0.74
+            widths.append(len(rows) / max(spans) / min(height, width))
+    assert max(widths) > 0.25
+    assert max(widths) > 2.5 * min(widths)
+
+
+def test_abrasion_keeps_the_grey_and_changes_the_texture() -> None:
+    for picture in (render("Abrasion", index, seed=3, size=160) for index in range(8)):
+        inside = cv2.erode((picture.mask > 127).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        before, after = picture.clean[inside].astype(float), picture.image[inside].astype(float)
+        assert abs(after.mean() - before.mean()) < 0.5 * np.abs(after - before).mean()
+        assert np.corrcoef(before, after)[0, 1] < 0.9
+
+
+def test_a_cluster_of_pits_is_one_instance() -> None:
+    spots = []
+    for picture in (render("Pitting", index, seed=3, size=160) for index in range(12)):
+        pieces = cv2.connectedComponents((picture.mask > 127).astype(np.uint8))[0] - 1
+        change = picture.clean.astype(int) - picture.image
+        pits = (change > 0.4 * change.max()).astype(np.uint8)
+        spots.append((cv2.connectedComponents(pits)[0] - 1) / pieces)
+    assert np.median(spots) > 8
+    assert max(spots) > 4 * min(spots)
+
+
+def test_hairlines_are_thin_long_and_often_faint() -> None:
+    pictures = [render("Hairline", index, seed=3, size=160) for index in range(20)]
+    lengths, contrasts = [], []
+    for picture in pictures:
+        solid = (picture.mask > 127).astype(np.uint8)
+        assert cv2.distanceTransform(solid, cv2.DIST_L2, 5).max() < 3.5
+        _, _, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
+        sides = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+        lengths.append(np.hypot(*sides.T).max() / min(solid.shape))
+        contrasts.append(difference(picture)[solid > 0].mean() / picture.clean[solid > 0].mean())
+    assert np.median(lengths) > 0.35
+    assert min(contrasts) < 0.15 < 0.25 < max(contrasts)
+
+
+def test_ragged_edges_lie_on_the_border_of_the_part() -> None:
+    for index in range(12):
+        rng = np.random.default_rng(index)
+        scene = build_scene(Lot(np.random.default_rng(index // 4), rng), None, (96, 120), 96 / 256)
+        solid = paint_defects(scene, rng, "RaggedEdge").coverage > 0.5
+        # Beyond the frame there is no part.
+        inner = cv2.distanceTransform(np.pad(scene.part > 0.5, 1).astype(np.uint8), cv2.DIST_L2, 5)[
+            1:-1, 1:-1
+        ]
+        pieces, labels = cv2.connectedComponents(solid.astype(np.uint8), connectivity=8)
+        assert all(inner[labels == piece].min() <= 1 for piece in range(1, pieces))
+
+
+def test_sizes_spread_evenly_over_a_wide_log_scale() -> None:
+    for family in ("Scratch", "Stain", "Scale"):
+        sides = []
+        for index in range(30):
+            mask = render(family, index, seed=7, size=96).mask
+            _, _, stats, _ = cv2.connectedComponentsWithStats((mask > 127).astype(np.uint8), connectivity=8)
+            extents = np.hypot(*stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].T)
+            sides += (extents / min(mask.shape)).tolist()
+        low, middle, high = np.percentile(sides, [5, 50, 95])
+        assert high > 4 * low
+        assert 0.3 < np.log(middle / low) / np.log(high / low) < 0.7
+
+
+def test_images_of_one_seed_show_one_kind_of_part() -> None:
+    def texture(seed: int, index: int) -> np.ndarray:
+        """Power of the picture's middle by frequency and direction."""
+        clean = render(DEFECT_FREE, index, seed=seed, size=96).clean
+        top, left = (side // 2 - 26 for side in clean.shape)
+        patch = clean[top : top + 52, left : left + 52].astype(float)
+        power = np.abs(np.fft.fftshift(np.fft.fft2((patch - patch.mean()) / patch.std() * np.hanning(52))))
+        y, x = np.mgrid[-26:26, -26:26]
+        ring = np.digitize(np.hypot(y, x), [3, 6, 10, 15, 20])
+        sector = np.floor(np.arctan2(y, x) % np.pi / np.pi * 8).astype(int) % 8
+        return np.array(
+            [np.log(power[(ring == r) & (sector == s)].mean()) for r in range(1, 5) for s in range(8)]
+        )
+
+    kinds = np.repeat(np.arange(12), 3)
+    textures = np.array([texture(seed, index) for seed in range(12) for index in range(3)])
+    gaps = np.linalg.norm(textures[:, None] - textures[None], axis=2)
+    np.fill_diagonal(gaps, np.inf)
+    # By chance it would be 2 of 35.
+    assert (kinds[gaps.argmin(axis=1)] == kinds).mean() > 0.6
+
+
+def test_another_surface_is_another_kind_of_part() -> None:
+    one, other = (render(DEFECT_FREE, 0, seed=3, size=96, surface=name).clean for name in ("wood", "plastic"))
+    assert one.shape != other.shape or not np.array_equal(one, other)
 
 
 def test_flash_reaches_over_the_edge_onto_the_background() -> None:

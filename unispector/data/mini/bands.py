@@ -45,7 +45,7 @@ def reground(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     """A band all across the part that was ground again: lines of another direction, spacing and depth."""
     inside, border, angle = _crossing(scene, rng, site)
     zone = filled(inside - 0.28 * border)
-    length, width = np.exp(rng.uniform(np.log([12, 0.4]), np.log([120, 1.5]))) * scene.unit
+    length, width = np.exp(rng.uniform(np.log([12, 0.35]), np.log([120, 1.1]))) * scene.unit
     turn = angle + float(rng.choice([0.0, pi / 2, rng.uniform(0, pi)]) + rng.normal(0, 0.05))
     lines = rotated(scene.size, turn, lambda square: streaks(square, rng, length, width))
     depth_of_lines = contrast(scene, rng, zone, 0.7, 1.4)

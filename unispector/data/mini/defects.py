@@ -83,7 +83,7 @@ CATALOGUE: Mapping[str, Family] = MappingProxyType(
         "Reground": Family(reground, 0.08, 0.5, most=2, spanning=True),
         "Abrasion": Family(abrasion, 0.1, 0.8),
         "Hairline": Family(hairline, 0.15, 1.3, spanning=True),
-        "RaggedEdge": Family(ragged_edge, 0.15, 1.2, at_edge=True),
+        "RaggedEdge": Family(ragged_edge, 0.15, 1.0, at_edge=True),
         "Scale": Family(scale, 0.1, 0.9),
     }
 )

@@ -112,12 +112,13 @@ def ragged_edge(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     torn = fractal_noise(scene.size, rng, rng.uniform(0.4, 1.2) * base + 3, decay=0.75)
     taper = np.sqrt(np.clip(1 - (2 * along / site.extent) ** 2, 0, 1))
     inside = base * taper * (1 + rng.uniform(0.15, 0.4) * torn) - inner
-    # The far side of a narrow part, and the sides next to this one, are edges too.
-    zone = largest_piece(filled(np.minimum(inside, 0.7 * site.extent - np.abs(across))) * scene.part)
+    # The other sides of the part are edges too.
+    own = np.minimum(0.5 * site.extent - np.abs(along), 0.7 * site.extent - np.abs(across))
+    zone = largest_piece(filled(np.minimum(inside, own)) * scene.part)
     rough = fractal_noise(scene.size, rng, rng.uniform(2.5, 8) * scene.unit, decay=0.85)
     relief = contrast(scene, rng, zone, 0.6, 2.0) * (slope(blurred(rough, 0.8), scene.light) + 0.4 * rough)
     ground = ground_of(scene, 2 * scene.unit) * rng.uniform(0.35, 1.15)
-    bites = filled(rng.uniform(-0.1, 0.3) * base * (1 + torn) - inner)
+    bites = filled(rng.uniform(-0.1, 0.25) * base * (1 + 0.6 * torn) - inner)
     worn = blend(np.clip(ground + relief, 0.03, 1.1), scene.void, bites)
     return Mark(blend(scene.reflectance, worn, soft(zone, rng.uniform(0.4, 1.6))), zone)
 

@@ -113,7 +113,7 @@ def chatter(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
 
 def pitting(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     """A cluster of pits or pores, few and large or many and tiny, thinning out; the mask holds them all."""
-    spacing = float(np.exp(rng.uniform(np.log(3.4), np.log(9.0)))) * scene.unit
+    spacing = min(float(np.exp(rng.uniform(np.log(3.4), np.log(9.0)))) * scene.unit, site.extent / 5)
     reach = int(site.extent / spacing / 2) + 1
     cells = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
     spots = cells * spacing + rng.uniform(-0.42, 0.42, cells.shape) * spacing
@@ -139,6 +139,7 @@ def abrasion(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     width = float(np.exp(rng.uniform(np.log(0.5), np.log(3.0)))) * scene.unit
     length = width * float(np.exp(rng.uniform(np.log(1.0), np.log(25.0))))
     rubbed = rotated(scene.size, rng.uniform(0, pi), lambda square: streaks(square, rng, length, width))
+    rubbed -= rubbed[blob > 0.5].mean() if (blob > 0.5).any() else 0
     ground = ground_of(scene, 2.5 * scene.unit)
     kept = rng.uniform(0, 0.4) * (scene.reflectance - ground)
     amount = contrast(scene, rng, blob, 0.8, 2.2)

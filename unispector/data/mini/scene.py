@@ -78,11 +78,11 @@ def build_scene(lot: Lot, surface: str | None, size: Size, unit: float) -> Scene
 
 
 def _part(lot: Lot, size: Size) -> Field:
-    """Outline of the part: lies wholly inside with round corners, fills the frame, or ends at some sides."""
+    """Outline of the part: fills the frame, as in a close view, or ends at all or some of the sides."""
     rng = lot.rng
     height, width = size
     whole = lot.chance(0.25)
-    if not whole and rng.random() < 0.55:
+    if rng.random() < (0.35 if whole else 0.55):
         return np.ones(size, np.float32)
     plate = Plate(size)
     insets = rng.uniform(0.03, 0.11, 4)
