@@ -20,8 +20,8 @@ IMAGES = 5
 # a hash, as the last bit of a float, and with it a grey value, may differ from processor to processor.
 FIRST_FAMILIES = {
     "Scratch": (18, 85.59, 8.72),
-    "Crack": (133, 83.15, 59.57),
-    "Blowhole": (68, 133.17, 58.10),
+    "Crack": (133, 83.37, 49.48),
+    "Blowhole": (68, 133.40, 30.87),
     "Stain": (15, 126.00, 15.13),
     "Dent": (33, 154.49, 8.00),
     "Fray": (82, 82.31, 7.20),
@@ -277,9 +277,19 @@ def test_images_of_one_seed_show_one_kind_of_part() -> None:
     assert (kinds[gaps.argmin(axis=1)] == kinds).mean() > 0.6
 
 
-def test_another_surface_is_another_kind_of_part() -> None:
-    one, other = (render(DEFECT_FREE, 0, seed=3, size=96, surface=name).clean for name in ("wood", "plastic"))
-    assert one.shape != other.shape or not np.array_equal(one, other)
+def test_surface_is_the_one_asked_for() -> None:
+    def sharpest_peak(surface: str, index: int) -> float:
+        """Strongest value of the spectrum over the median; weaves have a sharp peak, powder has none."""
+        clean = render(DEFECT_FREE, index, seed=2, size=128, surface=surface).clean.astype(float)
+        patch = clean[32:96, 32:96] - cv2.GaussianBlur(clean, (0, 0), 4)[32:96, 32:96]
+        power = np.abs(np.fft.fft2(patch * np.outer(np.hanning(64), np.hanning(64))))
+        return float(power.max() / np.median(power))
+
+    woven, pressed = (
+        np.median([sharpest_peak(surface, index) for index in range(8)])
+        for surface in ("fabric", "sintered magnet")
+    )
+    assert woven > 2 * pressed
 
 
 def test_flash_reaches_over_the_edge_onto_the_background() -> None:

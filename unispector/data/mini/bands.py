@@ -48,7 +48,7 @@ def reground(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     length, width = np.exp(rng.uniform(np.log([12, 0.35]), np.log([120, 1.1]))) * scene.unit
     turn = angle + float(rng.choice([0.0, pi / 2, rng.uniform(0, pi)]) + rng.normal(0, 0.05))
     lines = rotated(scene.size, turn, lambda square: streaks(square, rng, length, width))
-    depth_of_lines = contrast(scene, rng, zone, 0.7, 1.4)
+    depth_of_lines = contrast(scene, rng, zone, 0.8, 1.8)
     shade = 0.3 * depth_of_lines * rng.standard_normal()
     ground = ground_of(scene, 2.5 * scene.unit)
     kept = rng.uniform(0, 0.5) * (scene.reflectance - ground)

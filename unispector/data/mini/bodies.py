@@ -20,7 +20,7 @@ from unispector.data.mini.shapes import Outline, Plate, depth, local_axes, outli
 
 
 def blowhole(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
-    """A round gas hole: near-black inside, its far wall and rim catching the light."""
+    """A round gas hole: from shallow grey to near-black, its far wall and rim catching the light."""
     plate = Plate(scene.size)
     radius = site.extent / 2
     plate.polygon(outline(rng, site.centre, radius, site.angle, Outline(rng.uniform(1, 1.6), 0.08, 0.01)))
@@ -29,8 +29,8 @@ def blowhole(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
     sunk = np.clip(inner / (0.6 * radius), 0, 1)
     along, _ = local_axes(scene.size, site.centre, scene.light)
     wall = np.clip(-along / radius, 0, 1) * (1 - sunk)
-    dark = rng.uniform(0.45, 0.92)
-    floor = scene.reflectance * (1 - dark * (0.55 + 0.45 * sunk)) + 0.35 * wall * scene.reflectance
+    dark = float(np.exp(rng.uniform(np.log(0.2), np.log(0.92))))
+    floor = scene.reflectance * (1 - dark * (0.55 + 0.45 * sunk) + 0.4 * dark * wall)
     ring = np.clip(soft(hole, 1.0 * scene.unit) * 2 - hole, 0, 1) * (1 - hole)
     lit = scene.reflectance * (1 + rng.uniform(0.0, 0.35) * ring)
     return Mark(blend(lit, floor, hole), hole)

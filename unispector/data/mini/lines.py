@@ -51,7 +51,7 @@ def crack(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
         branch += root - branch[0]
         plate.stroke(branch, np.maximum(np.linspace(0.75, 0.3, len(branch)) * thick, 1.4))
     gap = plate.coverage()
-    dark = rng.uniform(0.3, 0.92)
+    dark = float(np.exp(rng.uniform(np.log(0.15), np.log(0.92))))
     lip = np.clip(shifted(gap, -1.2 * np.cos(scene.light), -1.2 * np.sin(scene.light)) - gap, 0, 1)
     lit = scene.reflectance * (1 + rng.uniform(0.05, 0.35) * lip)
     return Mark(lit * (1 - dark * gap), gap)
