@@ -18,6 +18,7 @@ from unispector.cli.detector import (
 )
 from unispector.cli.groups import group
 from unispector.cli.inspect import INSPECT_HELP, inspect
+from unispector.cli.measure import DIAGNOSE_HELP, MEASURE_HELP, diagnose, measure
 from unispector.cli.operate import OPERATE_HELP, operate
 from unispector.cli.params import params_app
 from unispector.cli.prompts import prompts_app
@@ -47,6 +48,8 @@ app = group(_HELP)
 app.command(help=DETECT_HELP)(detect)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=SWEEP_HELP)(sweep)
+app.command(help=MEASURE_HELP)(measure)
+app.command(help=DIAGNOSE_HELP)(diagnose)
 app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(report)

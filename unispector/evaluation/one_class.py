@@ -5,9 +5,10 @@ spread over draws is that of the whole set.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -100,15 +101,11 @@ class DetectorFigures:
 
     def of_class(self, class_name: str, figure: Figure) -> Spread | None:
         """Mean and spread of a class's figure over the draws that have it; None where none has."""
-        return _spread([getattr(row, figure) for row in self.rows if row.class_name == class_name])
+        return class_spread(self.rows, class_name, attrgetter(figure))
 
     def mean(self, figure: Figure) -> Spread | None:
         """Mean over the classes of a draw, then mean and spread over the draws; None where none has it."""
-        seeds = dict.fromkeys(row.prompt_seed for row in self.rows)
-        by_draw = [
-            _spread([getattr(row, figure) for row in self.rows if row.prompt_seed == seed]) for seed in seeds
-        ]
-        return _spread([draw and draw.mean for draw in by_draw])
+        return mean_spread(self.rows, attrgetter(figure))
 
     def having(self, figure: Figure) -> int:
         """Rows that have a figure."""
@@ -232,6 +229,46 @@ def score_bins(matches: Matches) -> tuple[ScoreBin, ...]:
     true = np.bincount(place[matches.instance[counted] >= 0], minlength=len(edges) - 1)
     bounds = zip(BIN_EDGES[:-1], BIN_EDGES[1:], findings.tolist(), true.tolist(), strict=True)
     return tuple(ScoreBin(*bin_) for bin_ in bounds)
+
+
+class DrawRow(Protocol):
+    """One class with one draw of prompts, and figures as further attributes."""
+
+    @property
+    def class_name(self) -> str:
+        """The class."""
+
+    @property
+    def prompt_seed(self) -> int:
+        """Seed of the draw."""
+
+
+Row = TypeVar("Row", bound=DrawRow)
+
+
+def class_spread(
+    rows: Sequence[Row], class_name: str, figure: Callable[[Row], float | None]
+) -> Spread | None:
+    """Mean and spread of a class's figure over the draws.
+
+    Args:
+        rows: of one detector.
+        class_name: of some rows.
+        figure: of a row; None = it has none.
+
+    Returns:
+        None where no draw has the figure.
+    """
+    return _spread([figure(row) for row in rows if row.class_name == class_name])
+
+
+def mean_spread(rows: Sequence[Row], figure: Callable[[Row], float | None]) -> Spread | None:
+    """Mean of a figure over the classes of a draw, then mean and spread over the draws; as `class_spread`."""
+    draws: dict[int, list[float | None]] = {}
+    for row in rows:
+        draws.setdefault(row.prompt_seed, []).append(figure(row))
+    means = [_spread(values) for values in draws.values()]
+    return _spread([None if spread is None else spread.mean for spread in means])
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:

@@ -4,7 +4,7 @@ From Python, with `unispector.stages.one_class`:
 `measure(UniSpector.load(folder), read_coco_set(file, images), OneClassSettings())`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,14 @@ from unispector.evaluation.one_class import (
     half_found_score,
     score_bins,
 )
+from unispector.evaluation.one_class_report import one_class_json, one_class_markdown
 from unispector.evaluation.pictures import side_by_side, write_picture
 from unispector.inference.detector import UniSpector
 from unispector.inference.prototype import PrototypeDetector
+from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.stages.benchmark import BenchmarkDetector
 from unispector.stages.evaluation_pictures import Shown, failure_strips, file_stem
-from unispector.stages.judging import advance, progress_bar
+from unispector.stages.judging import advance, load_detector, progress_bar
 from unispector.stages.one_class import (
     PROMPT_IMAGES,
     ClassDraw,
@@ -84,31 +86,54 @@ def measure(
     Raises:
         DataError: no class can be measured, or an image is unusable.
     """
-    draws, skipped = draw_classes(marked, settings)
-    good = draw_good(marked, settings.targets)
     detectors: dict[str, BenchmarkDetector] = {name: OneClassDetector(detector, settings.roi)}
     if floor:
         detectors[FLOOR] = PrototypeDetector(roi=settings.roi)
+    return measure_detectors(detectors, marked, settings, out)
+
+
+def measure_detectors(
+    detectors: Mapping[str, BenchmarkDetector],
+    marked: MarkedSet,
+    settings: OneClassSettings,
+    out: Path | None = None,
+) -> OneClassReport:
+    """Judge any detectors one class at a time, with the same prompts, targets and defect-free images.
+
+    Args:
+        detectors: by the name the report calls them; pictures are drawn of the first.
+        marked: the set.
+        settings: what is drawn and marked; the detectors must take prompts of this kind.
+        out: as for `measure`.
+
+    Raises:
+        DataError: no class can be measured, or an image is unusable.
+    """
+    draws, skipped = draw_classes(marked, settings)
+    good = draw_good(marked, settings.targets)
     judged: dict[str, list[_Judged]] = {}
     with progress_bar(len(draws) * len(detectors)) as bar:
-        for called, each in detectors.items():
-            judged[called] = []
+        for name, detector in detectors.items():
+            judged[name] = []
             for draw in draws:
-                bar.set_description(f"{marked.name}, {called}: {draw.class_name}, seed {draw.prompt_seed}")
-                judged[called].append(_judge(each, draw, marked, good, advance(bar)))
-    figures = [
-        DetectorFigures(called, getattr(each, "fingerprint", ""), tuple(one.row for one in judged[called]))
-        for called, each in detectors.items()
-    ]
-    first = [one for one in judged[name] if one.draw.prompt_seed == settings.prompt_seeds[0]]
-    pictures = [] if out is None else _pictures(detectors[name], marked, first, out)
+                bar.set_description(f"{marked.name}, {name}: {draw.class_name}, seed {draw.prompt_seed}")
+                judged[name].append(_judge(detector, draw, marked, good, advance(bar)))
+    figures = tuple(
+        DetectorFigures(name, getattr(detector, "fingerprint", ""), tuple(one.row for one in judged[name]))
+        for name, detector in detectors.items()
+    )
+    pictures: list[FailurePicture] = []
+    if out is not None:
+        name, detector = next(iter(detectors.items()))
+        first = [one for one in judged[name] if one.draw.prompt_seed == settings.prompt_seeds[0]]
+        pictures = _pictures(detector, marked, first, out)
     return OneClassReport(
         data_set=marked.name,
         roi=settings.roi,
         prompt_images=PROMPT_IMAGES,
         target_limit=settings.targets,
         good_images=len(good),
-        detectors=tuple(figures),
+        detectors=figures,
         skipped=skipped,
         pictures=tuple(pictures),
     )
@@ -183,3 +208,18 @@ def _pictures(
             write_picture(out / file, picture)
             records.append(FailurePicture(file, one.draw.class_name, strip.image, strip.note))
     return records
+
+
+def write_measurement(
+    model: Path, marked: MarkedSet, settings: OneClassSettings, out: Path, *, floor: bool = True
+) -> OneClassReport:
+    """Measure a saved model; writes `measure.json`, `measure.md` and `pictures/` to `out`.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        DataError: see `measure`.
+    """
+    report = measure(load_detector(model), marked, settings, floor=floor, out=out)
+    atomic_write_json(out / "measure.json", one_class_json(report))
+    atomic_write_text(out / "measure.md", one_class_markdown(report))
+    return report

@@ -1,0 +1,114 @@
+"""`unispector measure` and `unispector diagnose`: a model judged one class at a time."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unispector.cli.detector import Model, Roi, RoiOption
+from unispector.errors import DataError
+
+if TYPE_CHECKING:
+    from unispector.stages.one_class import MarkedSet, OneClassSettings
+
+MEASURE_HELP = """Measure a model one class at a time, beside the floor without training.
+
+\b
+  unispector measure set.json --images photos --good clean_photos --out measured
+  unispector measure /data/Magnetic-Tile --source magnetic_tile --roi mask --out measured
+
+Of each class five pictures are marked, all its instances on them; other pictures that show it are targets,
+and so again with every prompt seed. Writes OUT/measure.md (AP50 of boxes and masks, false alarms at the score
+that finds half of the defects, how well the marked boxes are given back, how far a score can be trusted,
+processor time), OUT/measure.json and OUT/pictures with failures. A raw release brings its own defect-free
+pictures."""
+
+DIAGNOSE_HELP = """Say where a model loses its points, one class at a time.
+
+\b
+  unispector diagnose set.json --images photos --good clean_photos --out diagnosed
+
+Looks at all candidates, with prompts and targets as in `measure`: what would they reach in perfect order,
+what with their pieces merged, how many defects have no candidate at all? Writes OUT/diagnose.md and
+OUT/diagnose.json and prints the largest loss."""
+
+Set = Annotated[
+    Path, typer.Argument(metavar="SET", help="COCO file; or, with --source, the folder of a raw release.")
+]
+SetImages = Annotated[Path | None, typer.Option(help="Folder that the COCO file's names are relative to.")]
+SourceOption = Annotated[
+    str | None, typer.Option(help="Kind of release that SET is; `unispector convert --list` names them.")
+]
+Good = Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")]
+Seeds = Annotated[str, typer.Option(help="A draw of prompts and targets each.", metavar="A,B,...")]
+Targets = Annotated[int, typer.Option(min=1, help="Targets a class, at most, and defect-free pictures.")]
+
+
+def measure(
+    set_: Set,
+    out: Annotated[Path, typer.Option(help="Folder to write measure.md, measure.json and pictures/ to.")],
+    images: SetImages = None,
+    source: SourceOption = None,
+    model: Model = "shipped",
+    roi: RoiOption = Roi.BOX,
+    prompt_seeds: Seeds = "42,82,777",
+    targets: Targets = 40,
+    good: Good = None,
+    floor: Annotated[bool, typer.Option(help="Judge matching without training as well.")] = True,
+) -> None:
+    """Measure a model one class at a time."""
+    from unispector.stages.measure import write_measurement
+    from unispector.stages.model_reference import find_model
+
+    directory, settings = find_model(model), _settings(roi, prompt_seeds, targets)
+    report = write_measurement(directory, _read(set_, images, source, good), settings, out, floor=floor)
+    for figures in report.detectors:
+        boxes, masks = figures.mean("box_ap50"), figures.mean("mask_ap50")
+        told = [
+            f"{kind} {spread.mean:.1f}" for kind, spread in (("boxes", boxes), ("masks", masks)) if spread
+        ]
+        typer.echo(f"{figures.name}: AP50 {', '.join(told)}")
+    typer.echo(out / "measure.md")
+
+
+def diagnose(
+    set_: Set,
+    out: Annotated[Path, typer.Option(help="Folder to write diagnose.md and diagnose.json to.")],
+    images: SetImages = None,
+    source: SourceOption = None,
+    model: Model = "shipped",
+    roi: RoiOption = Roi.BOX,
+    prompt_seeds: Seeds = "42,82,777",
+    targets: Targets = 40,
+    good: Good = None,
+) -> None:
+    """Say where a model loses its points."""
+    from unispector.evaluation.diagnosis_report import largest_loss
+    from unispector.stages.diagnose import write_diagnosis
+    from unispector.stages.model_reference import find_model
+
+    directory, settings = find_model(model), _settings(roi, prompt_seeds, targets)
+    report = write_diagnosis(directory, _read(set_, images, source, good), settings, out)
+    typer.echo(f"{largest_loss(report)} {out / 'diagnose.md'}")
+
+
+def _settings(roi: Roi, seeds: str, targets: int) -> "OneClassSettings":
+    from unispector.stages.one_class import OneClassSettings
+
+    try:
+        numbers = tuple(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError as error:
+        raise DataError(f"--prompt-seeds {seeds}: give whole numbers, as in 42,82,777") from error
+    if min(numbers) < 0:
+        raise DataError(f"--prompt-seeds {seeds}: a seed is 0 or more")
+    return OneClassSettings(numbers, targets, roi.value)
+
+
+def _read(set_: Path, images: Path | None, source: str | None, good: Path | None) -> "MarkedSet":
+    from unispector.stages.one_class import read_coco_set, read_raw_set
+
+    if source is not None and images is None:
+        return read_raw_set(set_, source, good)
+    if source is None and images is not None:
+        return read_coco_set(set_, images, good)
+    raise DataError(f"{set_}: give --images with a COCO file, or --source with the folder of a raw release")
