@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro operate serve-flows test test-all check format lock clean
+.PHONY: help setup repro reports-real operate serve-flows test test-all check format lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -25,6 +25,10 @@ setup: $(INSTALLED) ## Install the locked environment into .venv (the other targ
 repro: $(INSTALLED) ## Run the pipeline: data, training, evaluation, report; only what is out of date.
 	dvc repro
 	unispector report --show
+
+reports-real: $(INSTALLED) ## Measure the package's models on real sets, for hours: make reports-real DATA=FOLDER.
+	@test -n "$(DATA)" || { echo "error: give the folder of magnetic_tile/ and neu_det/: make reports-real DATA=FOLDER" >&2; exit 2; }
+	unispector report --real "$(DATA)"
 
 operate: $(INSTALLED) ## Start MLflow, Prefect, its worker and the service here, and keep them alive.
 	unispector operate

@@ -10,8 +10,21 @@ REPORTS = Path("reports")
 
 def report(
     show: Annotated[bool, typer.Option("--show", help="Only print the table of what is there.")] = False,
+    real: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Instead measure the package's models, for hours, on magnetic_tile/ and neu_det/ of this "
+            "folder and write reports/real.md.",
+        ),
+    ] = None,
 ) -> None:
     """Write reports/index.html and print the table of the last `make repro`."""
+    if real is not None:
+        from unispector.stages.real_sets import measure_real_sets
+
+        typer.echo(measure_real_sets(real, REPORTS / "real.md").page)
+        return
     from unispector.stages.paths import TRACKING
     from unispector.stages.report import show as show_report
     from unispector.tracking.run import TrackingStore

@@ -14,7 +14,11 @@ MARKS = {"box": "boxes", "mask": "masks"}
 
 def one_class_markdown(report: OneClassReport) -> str:
     """The report as a page; pictures are linked relative to its folder."""
-    lines = [f"# {escaped(report.data_set)}, one class at a time", "", *protocol_lines(report)]
+    lines = [
+        f"# {escaped(report.data_set)}, one class at a time",
+        "",
+        *protocol_lines(report, MARKS[report.roi]),
+    ]
     lines += ["", "## AP50", "", *ap50_table([report])]
     for figures in report.detectors:
         lines += ["", f"## Beside AP50: {escaped(figures.name)}", "", *_class_table(figures)]
@@ -30,8 +34,13 @@ def one_class_markdown(report: OneClassReport) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def protocol_lines(report: OneClassReport) -> list[str]:
-    """What was done, as bullets: prompts, targets and whether they were capped, defect-free images."""
+def protocol_lines(report: OneClassReport, marks: str) -> list[str]:
+    """What was done, as bullets: prompts, targets and whether they were capped, defect-free images.
+
+    Args:
+        report: a measurement.
+        marks: what the instances of prompts are marked by.
+    """
     rows = report.detectors[0].rows
     seeds = dict.fromkeys(row.prompt_seed for row in rows)
     more = dict.fromkeys(row.class_name for row in rows if row.possible_targets > row.targets)
@@ -43,7 +52,7 @@ def protocol_lines(report: OneClassReport) -> list[str]:
     )
     return [
         f"- Prompts: up to {report.prompt_images} images a class, all instances of the class on them marked "
-        f"by {MARKS[report.roi]}; prompt seeds {', '.join(map(str, seeds))}. The class is looked for alone.",
+        f"by {marks}; prompt seeds {', '.join(map(str, seeds))}. The class is looked for alone.",
         f"- Targets: other images that show the class, {capped}.",
         f"- Defect-free images: {report.good_images or 'none'}.",
         "- AP50 in percent; ± is the standard deviation over the prompt seeds.",
@@ -116,8 +125,11 @@ def one_class_json(report: OneClassReport) -> dict[str, Any]:
 
 
 def number(spread: Spread | None, digits: int = 1) -> str:
-    """A figure with its spread, as text; a dash where there is none."""
-    return NOTHING if spread is None else f"{spread.mean:.{digits}f} ± {spread.deviation:.{digits}f}"
+    """A figure as text, with its spread where there is any; a dash for None."""
+    if spread is None:
+        return NOTHING
+    mean = f"{spread.mean:.{digits}f}"
+    return f"{mean} ± {spread.deviation:.{digits}f}" if spread.deviation else mean
 
 
 def _class_table(figures: DetectorFigures) -> list[str]:
