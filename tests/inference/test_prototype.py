@@ -1,5 +1,7 @@
 """Nearest-prototype matching: finds textures it was shown, and bears every shape of prompt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from unispector.inference.prototype import (
     _instances,
     _marked,
 )
-from unispector.ops.rle import decode_rle
+from unispector.ops.rle import decode_rle, encode_rle
 
 NAMES = ("checks", "stripes")
 
@@ -176,3 +178,27 @@ def test_a_class_without_a_prompt_is_named(detector, tmp_path):
     prompts = prompt_file(tmp_path, MARKS[:1])
     with pytest.raises(DataError, match="'stripes' has no prompt"):
         detector.encode_prompts(prompts, tmp_path)
+
+
+def test_a_mask_marks_the_cells_it_covers_by_half_and_a_thin_one_those_it_covers_most():
+    mask = np.zeros((64, 96), dtype=bool)
+    mask[8:40, 10:60] = np.tri(32, 50, 10, dtype=bool)
+    thin = np.zeros((64, 96), dtype=bool)
+    thin[50, 2:30] = True
+    codes = encode_rle(np.array([mask, thin]))
+    boxes = ((10.0, 8.0, 42.0, 32.0), (2.0, 50.0, 28.0, 1.0))
+    instances = tuple(
+        InstanceRecord(i, 1, i, box, 1.0, code)
+        for i, (box, code) in enumerate(zip(boxes, codes, strict=True), start=1)
+    )
+    image = ImageRecord(1, "a.png", 96, 64)
+    prompts = Annotations(
+        (image,), instances, tuple(CategoryRecord(i, name, "") for i, name in enumerate(NAMES, start=1))
+    )
+    inside = _marked(prompts, image, 8, "mask").numpy().reshape(2, 8, 8)
+    shares = [each.reshape(8, 8, 8, 12).mean(axis=(1, 3)) for each in (mask, thin)]
+    assert (inside[0] == (shares[0] >= 0.5)).all()
+    assert (inside[1] == (shares[1] == shares[1].max())).all()
+    assert 0 < inside[0].sum() < _marked(prompts, image, 8).view(2, -1)[0].sum()
+    plain = Annotations((image,), (replace(instances[0], segmentation=None),), prompts.categories)
+    assert (_marked(plain, image, 8, "mask") == _marked(plain, image, 8)).all()
