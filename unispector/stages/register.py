@@ -220,8 +220,9 @@ def _thresholds(evaluation: EvaluationReport) -> dict[str, float]:
 def model_card(saved: SavedModel, lineage: Lineage, summaries: tuple[Summary, ...]) -> str:
     """The model card as Markdown, from what was measured."""
     model = saved.config.model
+    backbones = " + ".join(backbone.name for backbone in model.backbones)
     facts = [
-        ["network", f"UniSpector at {model.image_size} x {model.image_size}, {model.backbone.name}"],
+        ["network", f"UniSpector at {model.image_size} x {model.image_size}, {backbones}"],
         ["prompts", "marked pictures of a defect (boxes or masks), or a prompt bank; no class is built in"],
         ["fingerprint", saved.fingerprint],
         [

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unispector.config import ModelConfig
 from unispector.errors import CheckpointError
-from unispector.modeling.build import build_backbone, build_model
+from unispector.modeling.build import build_backbones, build_model
 from unispector.modeling.official_weights import OfficialWeights, map_official, read_checkpoint
 from unispector.modeling.pixel_decoder import LEVELS
 from unispector.modeling.query_selection import LearnedQueries
@@ -92,7 +92,7 @@ def _own_tensors(weights: OfficialWeights, model: dict[str, Any]) -> Mapping[str
     settings = {**model, "backbone": {**model["backbone"], "weights": "none"}}
     config = ModelConfig.model_validate(settings)
     if weights.layout == "mobile_sam":
-        backbone = build_backbone(config.backbone, config.padded_size, load_weights=False)
+        backbone = build_backbones(config.backbones, config.padded_size, load_weights=False)
         return {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     learned = LearnedQueries(config.width, queries=config.queries).state_dict()
     return {
