@@ -83,7 +83,7 @@ def ours(batch: Batch, checkpointing: bool, bf16: bool) -> tuple[torch.nn.Module
     )
 
     def forward() -> Tensor:
-        prompts = in_batch_prompts(batch, max_examples=4, cross_image=config.prompt.cross_image)
+        prompts = in_batch_prompts(batch, max_images=4, cross_image=config.prompt.cross_image)
         columns = prompts.columns
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             result = model(batch.images, batch.prompts, prompts.mixing, columns.targets)

@@ -88,7 +88,7 @@ class Sample(Movable):
         image: [3, S, S] uint8 RGB, resized (aspect not kept) and augmented.
         targets: ground truth, K instances.
         roi_masks: [K, P, P] bool, prompt region of each instance.
-        spectra: [K, J] float32, radial spectrum of each instance's box crop.
+        spectra: [K, J] float32, radial spectrum of each prompt region's box crop.
         image_id: id in the annotation file.
         original_hw: height and width of the file in pixels.
     """
@@ -125,8 +125,9 @@ class PriorFeatures(Movable):
     """What the similarity prior knows of B images; independent of prompts.
 
     Attributes:
-        levels: unit vectors of strides 8 and 16: [B, D_l, P / stride, P / stride].
-        detail: [B, 16, P/4, P/4] local contrast of the grey image's pixels, in patches of 4 x 4.
+        levels: unit vectors that are compared, the finest first: [B, D_l, h_l, w_l].
+        detail: [B, E, P/4, P/4] local contrast of the grey image's pixels, in patches of 4 x 4, and the
+            backbone's finest features.
     """
 
     levels: tuple[Tensor, ...]
@@ -152,15 +153,22 @@ class ImageFeatures(Movable):
 
 @dataclass(frozen=True)
 class PromptMemory(Movable):
-    """Frozen features in and around N marked regions.
+    """Frozen features in and around N marked regions, or the marks of one class on N images.
 
     Attributes:
-        inside: unit vectors of strides 8 and 16: [N, m_l, D_l].
-        outside: the same of the regions' surroundings: [N, n_l, D_l]; zeros where there are none.
+        inside: unit vectors of each level: [N, m_l, D_l].
+        outside: the same of the surroundings: [N, n_l, D_l]; zeros where there are none.
+        plainness: [N, m_l] best cosine of an inside cell to the surroundings.
+        image: [N] int64 number of the image that each lies in.
+        sizes: [N, 2] log of width and height of the bounding box, in shares of the frame; of several
+            marks their mean.
     """
 
     inside: tuple[Tensor, ...]
     outside: tuple[Tensor, ...]
+    plainness: tuple[Tensor, ...]
+    image: Tensor
+    sizes: Tensor
 
     @property
     def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -168,27 +176,36 @@ class PromptMemory(Movable):
         return tuple(zip(self.inside, self.outside, strict=True))
 
     def __len__(self) -> int:
-        return len(self.inside[0])
+        return len(self.image)
 
     def half(self) -> Self:
-        """Copy in float16."""
-        return type(self)(tuple(t.half() for t in self.inside), tuple(t.half() for t in self.outside))
+        """Copy with features in float16."""
+        return self._features(Tensor.half)
 
     def float(self) -> Self:
-        """Copy in float32."""
-        return type(self)(tuple(t.float() for t in self.inside), tuple(t.float() for t in self.outside))
+        """Copy with features in float32."""
+        return self._features(Tensor.float)
 
     def rows(self, index: Tensor) -> Self:
-        """Some of the regions, by number [n] int64."""
-        return type(self)(tuple(t[index] for t in self.inside), tuple(t[index] for t in self.outside))
+        """Some of the N, by number [n] int64."""
+        moved: Self = _changed(self, lambda tensor: tensor[index])
+        return moved
+
+    def _features(self, change: Callable[[Tensor], Tensor]) -> Self:
+        inside, outside, plainness = (
+            tuple(map(change, side)) for side in (self.inside, self.outside, self.plainness)
+        )
+        return type(self)(inside, outside, plainness, self.image, self.sizes)
 
     @classmethod
     def joined(cls, parts: Sequence["PromptMemory"]) -> Self:
-        """The regions of all parts (one at least), in their order."""
-        inside, outside = zip(*((part.inside, part.outside) for part in parts), strict=True)
+        """All of several memories (one at least), in their order; their images are different ones."""
+        starts = torch.tensor([0, *(int(part.image.max()) + 1 if len(part) else 0 for part in parts)]).cumsum(0)
+        sides = ([getattr(part, side) for part in parts] for side in ("inside", "outside", "plainness"))
         return cls(
-            tuple(torch.cat(level) for level in zip(*inside, strict=True)),
-            tuple(torch.cat(level) for level in zip(*outside, strict=True)),
+            *(tuple(torch.cat(level) for level in zip(*side, strict=True)) for side in sides),
+            image=torch.cat([part.image + int(start) for part, start in zip(parts, starts, strict=False)]),
+            sizes=torch.cat([part.sizes for part in parts]),
         )
 
 
@@ -215,14 +232,20 @@ class PriorPrompts(Movable):
     """R alternative sets of prompts of C classes, as the similarity prior sees them.
 
     Attributes:
-        memory: of N regions.
-        members: [R, C, N] bool, which regions show class c in set r; each class has one at least.
-        typical: [R, C, 2, 2] what marked and other cells score, see `SimilarityPrior.calibrate`.
+        memory: of N marked images.
+        members: [R, C, N] bool, which images show class c in set r; each class has one at least.
+        typical: [R, C, L, 2] what marked and other cells score, see `SimilarityPrior.calibrate`.
     """
 
     memory: PromptMemory
     members: Tensor
     typical: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """[R, C, 2] mean log of width and height of a class's marks."""
+        share = self.members.float() / self.members.sum(2, keepdim=True)
+        return share @ self.memory.sizes
 
     @classmethod
     def joined(cls, parts: Sequence["PriorPrompts"]) -> Self:
@@ -271,10 +294,76 @@ class PriorMaps(Movable):
     Attributes:
         logits: [R, C, P/2, P/2] that a pixel shows the class.
         presence: [R, C] logits that the image shows the class anywhere.
+        likeness: [R, C, P/2, P/2] the untrained comparison: about 0 on other pixels, 1 on marked ones.
+        coarse: [R, C, W, P/8, P/8] and
+        fine: [R, C, F, P/4, P/4] what the prior's network knows of the match.
+        shared: [B, A, P/8, P/8] what it reads of the B images themselves; R is a multiple of B.
     """
 
     logits: Tensor
     presence: Tensor
+    likeness: Tensor
+    coarse: Tensor
+    fine: Tensor
+    shared: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates(Movable):
+    """n possible detections in R images, each of one of C classes.
+
+    Attributes:
+        map: [n] int64 in 0 .. R * C - 1: image and class, classes of the first image first.
+        canvas: [n] int64 which map of logits it was cut from.
+        boxes: [n, 4] cxcywh in [0, 1] of the padded frame.
+        cuts: [n] logit at which the canvas was cut.
+        own: [n, G, G] share of each cell of its window that it covers.
+        facts: [n, F] what is known of it before the head looks.
+    """
+
+    map: Tensor
+    canvas: Tensor
+    boxes: Tensor
+    cuts: Tensor
+    own: Tensor
+    facts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.map)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Candidates"]) -> Self:
+        """All of several lists (one at least), in their order."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class JudgedCandidates(Movable):
+    """n candidates as the candidate head sees them.
+
+    Attributes:
+        candidates: as they were cut.
+        canvases: [K, P/2, P/2] logits that they were cut from.
+        scores: [n, 2] logits that box and mask reach an IoU of one half with an instance.
+        boxes: [n, 4] cxcywh, moved to where the instance ends.
+        base: [n, G, G] logits of the mask as it was cut, in the candidate's window.
+        change: [n, G, G] what to add to them.
+    """
+
+    candidates: Candidates
+    canvases: Tensor
+    scores: Tensor
+    boxes: Tensor
+    base: Tensor
+    change: Tensor
+
+    @property
+    def masks(self) -> Tensor:
+        """[n, G, G] mask logits in the candidates' windows."""
+        return self.base + self.change
+
+    def __len__(self) -> int:
+        return len(self.candidates)
 
 
 @dataclass(frozen=True)
@@ -347,12 +436,14 @@ class ModelOutput(Movable):
         denoising: the denoising queries' predictions per layer; empty when there are none.
         selection: the queries the decoder started from.
         prior: class masks of the similarity prior; None without it.
+        candidates: what the candidate head makes of the prior's parts and the queries; None without a prior.
     """
 
     layers: tuple[LayerPrediction, ...]
     denoising: tuple[LayerPrediction, ...]
     selection: QuerySelection
     prior: PriorMaps | None = None
+    candidates: JudgedCandidates | None = None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ BASE = {
     "model.denoising.box_noise": 0.4,
     "loss.points": 12544,
     "augment.horizontal_flip": 0.5,
-    "prompt.max_examples": 4,
+    "prompt.max_images": 4,
     "prompt.cross_image": 0.0,
     "train.backbone_rate": 0.1,
     "train.clip_norm": 0.01,
@@ -78,6 +78,9 @@ ABSENT = {
     "augment.vertical_flip": 0.0,
     "augment.quarter_turns": False,
     "augment.zoom": 1.0,
+    "prompt.box_slack": 0.0,
+    "train.defect_free": 0,
+    "train.views": 0,
 }
 # How a machine runs a recipe, which no preset touches.
 OWN = {"train.log_every", "train.threads", "train.side_by_side", "train.retries", "train.timeout_hours"}

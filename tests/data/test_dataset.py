@@ -83,7 +83,6 @@ def test_classes_are_contiguous_and_crowds_left_out(annotations, root):
     dataset = make(annotations, root)
     assert len(dataset) == 3
     assert dataset.class_names == ("scratch", "dent", "stain")
-    assert [dataset.image_labels(i) for i in range(3)] == [(0, 1), (), (2,)]
     assert dataset.sample(0).targets.labels.tolist() == [1, 0, 1]
     assert dataset.sample(2).targets.labels.tolist() == [2]
 
@@ -164,6 +163,50 @@ def test_box_share_chooses_the_prompt_region(annotations, root):
         assert (is_box | is_mask).all()
         boxes += int(is_box[0])
     assert 30 < boxes < 70
+
+
+def test_half_of_the_box_prompts_grow_within_the_slack_and_the_targets_do_not(annotations, root):
+    tight = make(annotations, root, box_share=1.0).sample(0)
+    loose = make(annotations, root, box_share=1.0, box_slack=0.5)
+    corners = cxcywh_to_xyxy(tight.targets.boxes) * 64
+    grown, sides = [], []
+    for epoch_seed in range(200):
+        sample = loose.sample(0, epoch_seed)
+        assert torch.equal(sample.targets.boxes, tight.targets.boxes)
+        assert torch.equal(sample.targets.masks, tight.targets.masks)
+        for row in range(3):
+            filled = sample.roi_masks[row].nonzero()
+            # y0, x0, y1, x1 of the filled box, whole pixels.
+            found = torch.cat((filled.amin(0), filled.amax(0) + 1))[[1, 0, 3, 2]]
+            assert len(filled) == (found[2] - found[0]) * (found[3] - found[1])
+            assert ((corners[row, :2] - found[:2] >= -1e-3) & (found[2:] - corners[row, 2:] >= -1e-3)).all()
+            assert (found[:2] >= 0).all()
+            assert (found[2:] <= 48).all()
+            side = corners[row, 2:] - corners[row, :2]
+            # Rounding outwards adds less than a pixel on either side.
+            assert (found[2:] - found[:2] < side * 1.5 + 2).all()
+            if row == 0:  # far from the picture's border
+                grown.append(not torch.equal(sample.roi_masks[row], tight.roi_masks[row]))
+                sides.append(torch.stack((corners[0, :2] - found[:2], found[2:] - corners[0, 2:])))
+    assert 0.35 < sum(grown) / len(grown) < 0.6  # growth of less than a pixel is not seen
+    low, high = torch.stack(sides).mean(0)
+    torch.testing.assert_close(low, high, atol=0.6, rtol=0)
+    assert high.max() > 1
+
+
+def test_a_loose_box_is_what_the_spectrum_is_of(annotations, root):
+    dataset = make(annotations, root, box_share=1.0, box_slack=1.0)
+    tight = make(annotations, root, box_share=1.0).sample(0)
+    for epoch_seed in range(8):
+        sample = dataset.sample(0, epoch_seed)
+        same = (sample.roi_masks == tight.roi_masks).flatten(1).all(1)
+        assert torch.equal((sample.spectra == tight.spectra).all(1) & same, same)
+        assert not (sample.spectra == tight.spectra).all(1)[~same].any()
+
+
+def test_masks_and_boxes_of_an_evaluation_are_not_loosened(annotations, root):
+    sample = make(annotations, root, box_share=0.0, box_slack=1.0).sample(0)
+    assert torch.equal(sample.roi_masks, sample.targets.masks)
 
 
 @pytest.mark.parametrize("epoch_seed", range(6))

@@ -5,7 +5,11 @@ import pytest
 from PIL import Image
 
 from unispector.data.convert import ConversionFiles, convert_set
-from unispector.data.defect_free import defect_free_images
+from unispector.data.defect_free import (
+    defect_free_for_tests,
+    defect_free_for_training,
+    defect_free_images,
+)
 from unispector.data.sources import Source
 from unispector.data.sources.rows import DEFECT_FREE, Box, Dropped, Entry
 from unispector.errors import DataError
@@ -48,6 +52,31 @@ def test_every_image_has_its_chance(table):
     # 200 draws of 5 of 20: 50 each, give or take 6.
     assert min(counts) > 25
     assert max(counts) < 75
+
+
+def lists(tmp_path, names):
+    file = tmp_path / "y.dropped.csv"
+    file.write_text(HEADER + "".join(f"{DEFECT_FREE},{name},0\n" for name in names))
+    return file
+
+
+def test_what_trains_is_never_tested_and_both_are_about_half(tmp_path):
+    names = [f"good/{number}.png" for number in range(400)]
+    file = lists(tmp_path, names)
+    tested, trains = defect_free_for_tests(file, 999), defect_free_for_training(file, 999)
+    assert not set(tested) & set(trains)
+    assert set(tested) | set(trains) == set(names)
+    assert list(tested) == sorted(tested)
+    assert 160 < len(trains) < 240
+    assert len(defect_free_for_tests(file, 7)) == len(defect_free_for_training(file, 7)) == 7
+    assert set(defect_free_for_training(file, 7)) < set(trains)
+
+
+def test_no_image_changes_its_half_when_a_set_grows(tmp_path):
+    names = [f"good/{number}.png" for number in range(60)]
+    before = set(defect_free_for_training(lists(tmp_path, names[::2]), 99))
+    after = set(defect_free_for_training(lists(tmp_path, names), 99))
+    assert before == after & set(names[::2])
 
 
 def test_a_release_without_such_images_gives_none(tmp_path):

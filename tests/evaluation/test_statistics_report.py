@@ -136,8 +136,8 @@ def record(lost: Lost | None) -> DataRecord:
         DropCount("component <too> small", 9, 12, ("b",)),
     )
     conversion = ConversionReport("x", 0.01, 392, 384, {"a": 300, "b": 162}, {"a": 290, "b": 150}, dropped)
-    trained = SetReport("x", 42, ("a",), ("b", "c"), (), {}, {}, 300, 320, 40, lost, ())
-    tested = SetReport("y", None, (), ("a",), (), {}, {}, 0, 0, 0, None, ())
+    trained = SetReport("x", 42, ("a",), ("b", "c"), (), {}, {}, 300, 320, 0, 40, lost, ())
+    tested = SetReport("y", None, (), ("a",), (), {}, {}, 0, 0, 0, 0, None, ())
     rules = (CheckResult("image <opens>", 384, 0, ()), CheckResult("ids are unique", 384, 3, ("1",)))
     return DataRecord(
         statistics=Statistics(RULES, (set_of("x", [20, 5]),)),

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
-from unispector.data.loading import EpisodeSampler
+from unispector.data.episodes import EpisodeSampler, episode_images
 from unispector.errors import TrainingError
 from unispector.modeling.saved_model import load_model
 from unispector.stages import train as stage
@@ -35,11 +35,8 @@ class Poisoned(InstanceDataset):
 def first_draw(job, step):
     """The first step from `step` on, counted from 0, and its images."""
     annotations = Annotations.read(job.train_file)
-    labels = [
-        tuple(sorted({annotations.class_index[i.category_id] for i in annotations.instances_of(image.id)}))
-        for image in annotations.images
-    ]
-    sampler = EpisodeSampler(labels, batch_size=2, images_per_class=2, seed=job.seed)
+    images = episode_images(annotations)
+    sampler = EpisodeSampler(images, batch_size=2, images_per_class=2, defect_free=1, views=0, seed=job.seed)
     drawn = [index for index, _ in sampler.batch_at(step)]
     return drawn, [annotations.images[index].file_name for index in drawn]
 

@@ -27,7 +27,7 @@ Labels = tuple[tuple[int, ...], ...]
 RECIPE = Recipe(
     steps=2,
     seed=7,
-    max_examples=4,
+    max_images=4,
     cross_image=0.5,
     clip_norm=math.inf,
     bf16=False,
@@ -88,7 +88,7 @@ def take_steps(model: UniSpectorModel, parallel: nn.Module, criterion: Criterion
     return Step(
         total=totals[0],
         gradients={n: p.grad for n, p in model.named_parameters() if p.grad is not None},
-        prompts=in_batch_prompts(batch, max_examples=4, cross_image=1.0),
+        prompts=in_batch_prompts(batch, max_images=4, cross_image=1.0),
     )
 
 

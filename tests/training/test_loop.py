@@ -28,7 +28,7 @@ from unispector.training.prompts import draw_prompts, to_columns
 MakeModel = Callable[..., UniSpectorModel]
 DrawBatch = Callable[..., Batch]
 RECIPE = Recipe(
-    steps=5, seed=7, max_examples=4, cross_image=0.5, clip_norm=0.1, bf16=False, log_every=1, save_every=2
+    steps=5, seed=7, max_images=4, cross_image=0.5, clip_norm=0.1, bf16=False, log_every=1, save_every=2
 )
 SILENT = Callbacks(report=lambda step, figures: None, save=lambda step: None, look=lambda step, prompts: None)
 TIMED = ("speed/", "memory/")  # what a repeated training tells otherwise
@@ -74,7 +74,7 @@ def test_every_parameter_gets_a_gradient(
     batch = draw_batch((0, 1), (1, 0), (), side=96)
     columns = to_columns(batch.targets, batch.prompts.labels)
     mixing = draw_prompts(
-        columns.prompt_labels, batch.prompts.image_index, images=3, classes=2, max_examples=4, cross_image=0.5
+        columns.prompt_labels, batch.prompts.image_index, images=3, classes=2, max_images=4, cross_image=0.5
     )
     result = model(batch.images, batch.prompts, mixing, columns.targets)
     losses = criterion(
@@ -184,6 +184,42 @@ def test_a_report_is_the_mean_since_the_last(
         run(make_model(), criterion, stream(draw_batch), replace(RECIPE, log_every=every), callbacks)
     assert series[5] == pytest.approx([sum(series[1]) / 5])
     assert len(set(series[1])) == 5
+
+
+@pytest.mark.parametrize("variant", ["unispector", "base"])
+@pytest.mark.parametrize("labels", [((0, 1), (1, 0), (), ()), ((), (0,))])
+def test_images_without_a_defect_are_trained_on(
+    variant: str,
+    labels: tuple[tuple[int, ...], ...],
+    make_model: MakeModel,
+    draw_batch: DrawBatch,
+    criterion: Criterion,
+):
+    model, figures = make_model(variant, image_size=96), list[dict[str, float]]()
+    callbacks = replace(SILENT, report=lambda step, values: figures.append(values))
+    batch = draw_batch(*labels, side=96)
+    run(model, criterion, iter([batch]), replace(RECIPE, steps=1), callbacks)
+    assert all(np.isfinite(list(values.values())).all() for values in figures)
+    assert all(value.isfinite().all() for value in model.parameters())
+
+
+def test_an_image_without_a_defect_silences_its_queries(
+    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
+):
+    model = make_model("base", image_size=96)
+    batch = draw_batch((0, 1), (1, 0), (), side=96)
+    columns = to_columns(batch.targets, batch.prompts.labels)
+    mixing = draw_prompts(
+        columns.prompt_labels, batch.prompts.image_index, images=3, classes=2, max_images=5, cross_image=1.0
+    )
+    result = model(batch.images, batch.prompts, mixing, columns.targets)
+    total = criterion(
+        result.output, columns.targets, result.embeddings, columns.prompt_labels, result.level_hw
+    ).total
+    for layer in result.output.layers:
+        (gradient,) = torch.autograd.grad(total, layer.logits, retain_graph=True)
+        assert (gradient[2] > 0).all()
+        assert (gradient[:2] < 0).any()  # what is matched is to be found
 
 
 class Interrupted(Exception):

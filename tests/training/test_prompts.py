@@ -20,13 +20,13 @@ def batches(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, int]:
 
 @settings(max_examples=60, deadline=None)
 @given(batches(), st.integers(1, 4), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 10_000))
-def test_draws(batch: tuple, max_examples: int, cross_image: float, seed: int):
+def test_draws(batch: tuple, max_images: int, cross_image: float, seed: int):
     columns, image_index, images, classes = batch
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         mixing = draw_prompts(
             columns, image_index, images=images, classes=classes,
-            max_examples=max_examples, cross_image=cross_image,
+            max_images=max_images, cross_image=cross_image,
         )  # fmt: skip
     assert mixing.shape == (images, classes, len(columns))
     torch.testing.assert_close(mixing.sum(-1), torch.ones(images, classes))
@@ -34,42 +34,62 @@ def test_draws(batch: tuple, max_examples: int, cross_image: float, seed: int):
         for column in range(classes):
             weights = mixing[image, column]
             drawn = weights.nonzero().flatten().tolist()
-            assert 1 <= len(drawn) <= max_examples
             assert weights[drawn].tolist() == pytest.approx([1 / len(drawn)] * len(drawn))
-            assert all(columns[i] == column for i in drawn)
-            others = [i for i, c in enumerate(columns.tolist()) if c == column and image_index[i] != image]
+            places = {int(image_index[i]) for i in drawn}
+            assert 1 <= len(places) <= max_images
+            # All of the class on each of these images, and nothing else.
+            whole = [
+                i for i, c in enumerate(columns.tolist()) if c == column and int(image_index[i]) in places
+            ]
+            assert drawn == whole
+            others = {int(image_index[i]) for i, c in enumerate(columns.tolist()) if c == column} - {image}
             if cross_image == 1 and others:
-                assert set(drawn) <= set(others)
+                assert places <= others
 
 
-def draw_many(
-    columns: list[int], places: list[int], *, cross_image: float, max_examples: int
-) -> torch.Tensor:
-    """[4000, N] weights of the first class, for image 0."""
+def draw_many(columns: list[int], places: list[int], *, cross_image: float, max_images: int) -> torch.Tensor:
+    """[2000, N] weights of the first class, for image 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         draws = [
             draw_prompts(
-                torch.tensor(columns), torch.tensor(places), images=1, classes=1,
-                max_examples=max_examples, cross_image=cross_image,
+                torch.tensor(columns), torch.tensor(places), images=max(places) + 1, classes=1,
+                max_images=max_images, cross_image=cross_image,
             )[0, 0]
             for _ in range(2000)
         ]  # fmt: skip
     return torch.stack(draws)
 
 
-def test_number_and_choice_are_uniform():
-    weights = draw_many([0] * 5, [0, 0, 1, 1, 1], cross_image=0.0, max_examples=3)
-    counts = (weights > 0).sum(1)
-    shares = torch.bincount(counts, minlength=4)[1:] / len(weights)
-    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.05, rtol=0)
-    torch.testing.assert_close((weights > 0).float().mean(0), torch.full((5,), 2 / 5), atol=0.05, rtol=0)
+def test_number_and_choice_of_images():
+    # Images 0 to 4 with 1, 1, 1, 2 and 3 instances.
+    weights = draw_many([0] * 8, [0, 1, 2, 3, 3, 4, 4, 4], cross_image=0.0, max_images=3)
+    shown = (weights[:, [0, 1, 2, 3, 5]] > 0).float()
+    shares = torch.bincount(shown.sum(1).long(), minlength=4)[1:] / len(weights)
+    # All three with chance 0.4, else 1 to 3 alike.
+    torch.testing.assert_close(shares, torch.tensor([0.2, 0.2, 0.6]), atol=0.05, rtol=0)
+    torch.testing.assert_close(shown.mean(0), torch.full((5,), 2.4 / 5), atol=0.05, rtol=0)
+
+
+def test_as_many_as_there_are_where_they_are_few():
+    weights = draw_many([0] * 4, [0, 1, 1, 2], cross_image=1.0, max_images=5)
+    assert not weights[:, 0].any()
+    both = (weights > 0).sum(1) == 3
+    torch.testing.assert_close(both.float().mean(), torch.tensor(0.4 + 0.6 / 2), atol=0.04, rtol=0)
+    assert weights[both][:, 1:].unique().tolist() == pytest.approx([1 / 3])
 
 
 def test_cross_image_is_a_probability():
-    weights = draw_many([0, 0, 0], [0, 1, 1], cross_image=0.6, max_examples=1)
-    # Own instance: only in the 40 % of draws from anywhere, and there one time in three.
-    torch.testing.assert_close((weights[:, 0] > 0).float().mean(), torch.tensor(0.4 / 3), atol=0.03, rtol=0)
+    weights = draw_many([0, 0, 0], [0, 1, 1], cross_image=0.6, max_images=1)
+    # Own image: only in the 40 % of draws from anywhere, and there one time in two.
+    torch.testing.assert_close((weights[:, 0] > 0).float().mean(), torch.tensor(0.2), atol=0.03, rtol=0)
+
+
+def test_an_image_without_instances_is_prompted_like_any_other():
+    mixing = draw_prompts(
+        torch.tensor([0, 1]), torch.tensor([0, 2]), images=3, classes=2, max_images=5, cross_image=1.0
+    )
+    assert mixing[1].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_columns_follow_the_labels():

@@ -79,7 +79,7 @@ def stage_split() -> None:
             seed = "" if part.split_seed is None else f", split seed {part.split_seed}"
             typer.echo(
                 f"{part.name}{seed}: {len(part.seen)} seen and {len(part.unseen)} unseen classes, "
-                f"{part.training_images} training images"
+                f"{part.training_images} training images, {part.training_defect_free} without a defect"
             )
 
 

@@ -1,9 +1,9 @@
 """Parameters of training: losses, augmentation, prompts, optimisation."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unispector.config.section import Section
 
@@ -48,15 +48,17 @@ class PromptConfig(Section):
     """How prompts are drawn from the training batch and read at test time.
 
     Attributes:
-        max_examples: at most this many instances are averaged into a class prompt while training.
+        max_images: while training, a class is prompted by all its instances on at most so many images.
         box_share: while training, share of instances whose RoI is the filled box, not the mask.
+        box_slack: while training, half of the boxes grow in width and height by up to this share of it.
         cross_image: share of class prompts taken only from other images than the target's.
         test_roi: RoI of a test prompt, `box` (paper's protocol) or `mask`.
     """
 
-    max_examples: int = Field(default=4, ge=1)
+    max_images: int = Field(default=5, ge=1)
     box_share: float = Field(default=0.5, ge=0, le=1)
-    cross_image: float = Field(default=0.5, ge=0, le=1)
+    box_slack: float = Field(default=0.2, ge=0, le=1)
+    cross_image: float = Field(default=1.0, ge=0, le=1)
     test_roi: Literal["box", "mask"] = "box"
 
 
@@ -70,6 +72,9 @@ class TrainConfig(Section):
         steps: optimiser steps.
         batch_size: images per step over all workers.
         images_per_class: images of one class that go into a batch together.
+        defect_free: images of a batch that show no defect, below `batch_size`.
+        views: augmented views of each image, so that a frozen backbone's maps of them are computed once and
+            kept on disk; 0 = every sample is augmented anew and the backbone runs in every step.
         learning_rate: base rate of AdamW.
         backbone_rate: factor on the base rate for the backbone.
         weight_decay: AdamW's, not for norms and embeddings.
@@ -94,6 +99,8 @@ class TrainConfig(Section):
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=8, ge=1)
     images_per_class: int = Field(default=2, ge=1)
+    defect_free: int = Field(default=0, ge=0)
+    views: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=5e-4, gt=0)
     backbone_rate: float = Field(default=0.1, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
@@ -111,3 +118,12 @@ class TrainConfig(Section):
     side_by_side: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     retries: int = Field(default=1, ge=0)
     timeout_hours: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _shows_a_defect(self) -> Self:
+        if self.defect_free >= self.batch_size:
+            raise ValueError(
+                f"defect_free {self.defect_free} must be below batch_size {self.batch_size}, "
+                "which counts them too"
+            )
+        return self

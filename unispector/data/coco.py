@@ -7,7 +7,7 @@ Annotation ids start at 1: pycocotools takes a match with id 0 for no match at a
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
@@ -129,6 +129,12 @@ class Annotations:
             instances=tuple(instance for instance in self.instances if instance.image_id in kept),
             categories=self.categories,
         )
+
+    def with_images(self, images: Iterable[ImageRecord]) -> Self:
+        """Also these images, without an instance and with ids of their own; all else stays as it is."""
+        first = max((image.id for image in self.images), default=0) + 1
+        added = tuple(replace(image, id=number) for number, image in enumerate(images, start=first))
+        return type(self)(self.images + added, self.instances, self.categories)
 
     def keep_categories(self, ids: Collection[int]) -> Self:
         """Only these categories and their instances; all images and all ids stay as they are."""

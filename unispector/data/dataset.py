@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import (
@@ -24,6 +25,8 @@ from unispector.ops.rle import BoolArray, segmentation_to_mask
 from unispector.ops.spectrum import EmptyBins, crop_spectra
 from unispector.structures import Sample, Targets
 
+LOOSE = 0.5  # share of the box prompts of a training that are larger than the defect
+
 
 class InstanceDataset:
     """The images of an annotation file, each with its instances as targets and as prompts.
@@ -39,6 +42,8 @@ class InstanceDataset:
         spectrum_min_side: least side of a spectrum's crop in pixels.
         augment: random changes; None for evaluation.
         box_share: chance that an instance's prompt region is its filled box, not its mask.
+        box_slack: largest share of its width and of its height by which such a box grows; half of them
+            do, as nobody draws boxes to the pixel.
         seed: of all chance.
         change: what to do to every picture as it is read, its size kept; None = nothing.
     """
@@ -54,6 +59,7 @@ class InstanceDataset:
         spectrum_min_side: int,
         augment: Augmentation | None,
         box_share: float,
+        box_slack: float = 0.0,
         seed: int,
         change: Callable[[ImageArray], ImageArray] | None = None,
     ) -> None:
@@ -72,6 +78,7 @@ class InstanceDataset:
         self._spectrum_min_side = spectrum_min_side
         self._augment = augment
         self._box_share = box_share
+        self._box_slack = box_slack
         self._seed = seed
         self._change = change
 
@@ -82,10 +89,6 @@ class InstanceDataset:
     def instance_ids(self) -> tuple[int, ...]:
         """Ids of all instances in the order of the samples' rows."""
         return tuple(instance.id for instances in self._instances for instance in instances)
-
-    def image_labels(self, index: int) -> tuple[int, ...]:
-        """The class indices that occur in image `index`, ascending, each once."""
-        return tuple(sorted({self._class_index[i.category_id] for i in self._instances[index]}))
 
     def sample(self, index: int, epoch_seed: int = 0) -> Sample:
         """Read, resize and augment one image.
@@ -110,14 +113,15 @@ class InstanceDataset:
         vanished = ~masks.flatten(1).any(1)
         masks[vanished] = filled[vanished]
         as_box = torch.from_numpy(rng.random(len(masks)) < self._box_share)
-        roi_masks = torch.where(as_box[:, None, None], filled, masks)
+        marked_px = torch.where(as_box[:, None], self._loosened(boxes_px, rng), boxes_px)
+        roi_masks = torch.where(as_box[:, None, None], boxes_to_masks(marked_px, self._size), masks)
         labels = [self._class_index[instances[i].category_id] for i in scene.kept]
         targets = Targets(
             labels=torch.tensor(labels, dtype=torch.int64),
             boxes=xyxy_to_cxcywh(boxes_px / self._padded_size),
             masks=pad_masks(masks, self._padded_size),
         )
-        spectra = crop_spectra(image, boxes_px, self._bins, self._spectrum_empty, self._spectrum_min_side)
+        spectra = crop_spectra(image, marked_px, self._bins, self._spectrum_empty, self._spectrum_min_side)
         return Sample(
             image=image,
             targets=targets,
@@ -126,6 +130,15 @@ class InstanceDataset:
             image_id=record.id,
             original_hw=(record.height, record.width),
         )
+
+    def _loosened(self, boxes_px: Tensor, rng: np.random.Generator) -> Tensor:
+        """Half of the boxes [K, 4] xyxy grown to either side of each axis, none out of the picture."""
+        sides = boxes_px[:, 2:] - boxes_px[:, :2]
+        loose = torch.from_numpy(rng.random((len(boxes_px), 1)) < LOOSE)
+        grown = torch.from_numpy(rng.random((len(boxes_px), 2))).to(sides) * self._box_slack * sides * loose
+        before = torch.from_numpy(rng.random((len(boxes_px), 2))).to(sides) * grown
+        corners = torch.cat((boxes_px[:, :2] - before, boxes_px[:, 2:] + grown - before), dim=1)
+        return corners.clamp(0, self._size)
 
     def _read(self, record: ImageRecord, instances: tuple[InstanceRecord, ...]) -> Scene:
         path = self._root / record.file_name

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from unispector.config import Config
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.combine import with_prompts
-from unispector.data.defect_free import defect_free_images
+from unispector.data.defect_free import defect_free_for_tests
 from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import ConfigError, DataError
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
@@ -153,7 +153,7 @@ def _row(
     if settings.include_prompts:
         targets = with_prompts(targets, prompts)
     truth, wanted = GroundTruth(targets), targets.images
-    good = defect_free_images(todo.dropped, settings.good_images, seed=0)
+    good = defect_free_for_tests(todo.dropped, settings.good_images)
     paths = [todo.images / file for file in (*(image.file_name for image in wanted), *good)]
     overlaps: dict[int, Overlaps] = {}
     good_scores = []

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.combine import with_prompts
-from unispector.data.defect_free import defect_free_images
+from unispector.data.defect_free import defect_free_for_tests
 from unispector.evaluation.coco_metrics import Kind
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
 from unispector.evaluation.intervals import Interval
@@ -156,7 +156,7 @@ def fair_arena(evaluation: Evaluation, trained: Collection[str], config: Config)
             draws.append(Draw(test.prompt_seed, prompts, targets))
     if not draws:
         return None
-    good = defect_free_images(evaluation.dropped, config.evaluate.good_images, seed=0)
+    good = defect_free_for_tests(evaluation.dropped, config.evaluate.good_images)
     return Arena(
         name=name,
         images=evaluation.images,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unispector.config import Config, EvaluateConfig
 from unispector.data.combine import with_prompts
-from unispector.data.defect_free import defect_free_images
+from unispector.data.defect_free import defect_free_for_tests
 from unispector.evaluation.coco_metrics import SetMetrics, evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.prompt_space import PromptSpaceRecord, records_json
@@ -154,7 +154,7 @@ def _evaluate(
     ]
     trials = [Trial(bank, GroundTruth(targets)) for bank, (_, targets) in zip(banks, pairs, strict=True)]
     found = judge(detector, trials, todo.images.joinpath, settings, lambda share: moved(share * len(trials)))
-    good = defect_free_images(todo.dropped, settings.good_images, seed=0)
+    good = defect_free_for_tests(todo.dropped, settings.good_images)
     scores = scores_on(detector, banks, [todo.images / name for name in good], settings)
     outcomes = []
     for number, (test, (prompts, targets)) in enumerate(zip(todo.tests, pairs, strict=True)):

@@ -6,13 +6,22 @@ from pathlib import Path, PurePosixPath
 from unispector.config import Config
 from unispector.data.checks.duplicates import report_near_duplicates
 from unispector.data.checks.expectations import DataDocs, check_splits
-from unispector.data.coco import Annotations
+from unispector.data.coco import Annotations, ImageRecord
+from unispector.data.defect_free import defect_free_for_training
 from unispector.data.protocol.official import write_official
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitReport, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import read_survey
 from unispector.errors import DataError
-from unispector.stages.paths import SPLIT_CHECKS, SPLIT_DOCS, SPLITS, annotation_file, survey_file
+from unispector.ops.files import read_image_size
+from unispector.stages.paths import (
+    SPLIT_CHECKS,
+    SPLIT_DOCS,
+    SPLITS,
+    annotation_file,
+    dropped_file,
+    survey_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +74,18 @@ def split(config: Config, root: Path = Path()) -> SplitReport:
 
 
 def _own_sets(config: Config, root: Path) -> list[BenchmarkSet]:
-    return [
-        BenchmarkSet(
-            name=name,
-            folder=PurePosixPath(member.path).as_posix(),
-            domain=member.domain,
-            annotations=Annotations.read(root / annotation_file(name)),
-        )
-        for name, member in config.data.sets.items()
-    ]
+    sets = []
+    for name, member in config.data.sets.items():
+        annotations = Annotations.read(root / annotation_file(name))
+        defect_free: tuple[ImageRecord, ...] = ()
+        if member.domain == "in":
+            # No more than images with a defect: some releases have a hundred times as many without.
+            files = defect_free_for_training(root / dropped_file(name), len(annotations.images))
+            raw = root / config.data.root / member.path
+            defect_free = tuple(ImageRecord(0, file, *read_image_size(raw / file)) for file in files)
+        folder = PurePosixPath(member.path).as_posix()
+        sets.append(BenchmarkSet(name, folder, member.domain, annotations, defect_free))
+    return sets
 
 
 def _rules(config: Config) -> SplitRules:

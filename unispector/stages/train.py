@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
-from unispector.data.loading import EpisodeSampler, training_batches
+from unispector.data.episodes import EpisodeSampler, episode_images
+from unispector.data.loading import training_batches
 from unispector.data.transforms import Augmentation
 from unispector.errors import CheckpointError, TrainingError
 from unispector.losses.criterion import Criterion, LossWeights
@@ -200,12 +201,23 @@ def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, sta
         spectrum_min_side=config.model.spectral.min_side,
         augment=Augmentation(**dict(config.augment)),
         box_share=config.prompt.box_share,
+        box_slack=config.prompt.box_slack,
         seed=job.seed,
     )
+    images = episode_images(annotations)
+    if config.train.defect_free and group.rank == 0 and not any(image.sound for image in images):
+        logger.warning(
+            "%s: no image of %s is without a defect, so batches go without one too; add some to a set, "
+            "or set train.defect_free to 0",
+            job.name,
+            job.train_file.name,
+        )
     sampler = EpisodeSampler(
-        [dataset.image_labels(index) for index in range(len(dataset))],
+        images,
         batch_size=config.train.batch_size,
         images_per_class=config.train.images_per_class,
+        defect_free=config.train.defect_free,
+        views=config.train.views,
         seed=job.seed,
         rank=group.rank,
         world=group.size,
@@ -227,7 +239,7 @@ def _recipe(config: Config, seed: int, device: torch.device) -> Recipe:
     return Recipe(
         steps=train.steps,
         seed=seed,
-        max_examples=config.prompt.max_examples,
+        max_images=config.prompt.max_images,
         cross_image=config.prompt.cross_image,
         clip_norm=train.clip_norm,
         bf16=train.precision == "bf16" and _gains_from_bf16(device),

@@ -42,7 +42,7 @@ class Recipe:
     Attributes:
         steps: optimiser steps in all.
         seed: of prompt draws, denoising and selection noise.
-        max_examples, cross_image: see `draw_prompts`.
+        max_images, cross_image: see `draw_prompts`.
         clip_norm: largest global L2 norm of the gradient.
         bf16: autocast to bfloat16.
         log_every, save_every: steps between reports and between checkpoints.
@@ -50,7 +50,7 @@ class Recipe:
 
     steps: int
     seed: int
-    max_examples: int
+    max_images: int
     cross_image: float
     clip_norm: float
     bf16: bool
@@ -154,7 +154,7 @@ def _losses(
     model: nn.Module, criterion: Criterion, batch: Batch, recipe: Recipe, generator: torch.Generator
 ) -> tuple[LossBreakdown, _Seen]:
     """Forward pass with in-batch prompts, the loss, and what is watched of them."""
-    prompts = in_batch_prompts(batch, max_examples=recipe.max_examples, cross_image=recipe.cross_image)
+    prompts = in_batch_prompts(batch, max_images=recipe.max_images, cross_image=recipe.cross_image)
     columns = prompts.columns
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
         result = model(batch.images, batch.prompts, prompts.mixing, columns.targets)

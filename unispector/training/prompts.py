@@ -9,6 +9,9 @@ from torch import Tensor
 from unispector.ops.collectives import gather_rows, own_rows, world
 from unispector.structures import Batch, Targets
 
+ALL = 0.4
+"""Chance that a class is prompted by as many images as may be."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -43,15 +46,15 @@ class InBatchPrompts:
     mixing: Tensor
 
 
-def in_batch_prompts(batch: Batch, *, max_examples: int, cross_image: float) -> InBatchPrompts:
-    """Make every instance of all ranks' batches a prompt, and draw which ones stand for a class.
+def in_batch_prompts(batch: Batch, *, max_images: int, cross_image: float) -> InBatchPrompts:
+    """Make every instance of all ranks' batches a prompt, and draw which images prompt a class.
 
     Columns are the same on every rank. There is one draw for the images of all ranks, from the global
     generator, which all ranks seed alike; each rank keeps the rows of its own images.
 
     Args:
         batch: this rank's images; every rank has as many.
-        max_examples, cross_image: see `draw_prompts`.
+        max_images, cross_image: see `draw_prompts`.
     """
     rank, size = world()
     images = len(batch.images)
@@ -61,7 +64,7 @@ def in_batch_prompts(batch: Batch, *, max_examples: int, cross_image: float) -> 
         gather_rows(batch.prompts.image_index + rank * images),
         images=size * images,
         classes=columns.count,
-        max_examples=max_examples,
+        max_images=max_images,
         cross_image=cross_image,
     )
     return InBatchPrompts(columns=columns, mixing=own_rows(mixing))
@@ -80,31 +83,36 @@ def to_columns(targets: Sequence[Targets], prompt_labels: Tensor) -> Columns:
 
 
 def draw_prompts(
-    columns: Tensor, image_index: Tensor, *, images: int, classes: int, max_examples: int, cross_image: float
+    columns: Tensor, image_index: Tensor, *, images: int, classes: int, max_images: int, cross_image: float
 ) -> Tensor:
-    """Draw which instances form each class's prompt, separately for every target image.
+    """Draw which images prompt each class, separately for every target image.
 
-    1 to `max_examples` instances of the class are averaged. With probability `cross_image` they come
-    from other images than the target's, where there are any: that is what a prompt is for.
+    As in use, all instances of the class on a prompt image are marked. They come from 1 to `max_images`
+    images, and with chance `ALL` from as many as that allows, since in use all that there are are given.
+    With probability `cross_image` the target's image is not among them, where there are others.
 
     Args:
         columns: [N] int64 column of each instance.
         image_index: [N] int64 image of each instance.
         images: B.
         classes: C; every column has at least one instance.
-        max_examples: instances averaged at most.
+        max_images: prompt images of a class at most.
         cross_image: probability in [0, 1], drawn per image and class.
 
     Returns:
-        [B, C, N] float32 weights; rows sum to 1.
+        [B, C, N] float32 weights, equal for all instances that prompt a class; rows sum to 1.
     """
     device = columns.device
-    of_class = (columns[None] == torch.arange(classes, device=device)[:, None]).expand(images, classes, -1)
-    elsewhere = of_class & (image_index[None] != torch.arange(images, device=device)[:, None])[:, None]
+    of_class = columns[None] == torch.arange(classes, device=device)[:, None]
+    shows = torch.zeros(classes, images, dtype=torch.bool, device=device)
+    shows[columns, image_index] = True
+    elsewhere = shows & ~torch.eye(images, dtype=torch.bool, device=device)[:, None]
     only_elsewhere = torch.rand(images, classes, 1, device=device) < cross_image
-    allowed = torch.where(only_elsewhere & elsewhere.any(-1, keepdim=True), elsewhere, of_class)
-    most = allowed.sum(-1, keepdim=True).clamp(max=max_examples)
-    wanted = (torch.rand(images, classes, 1, device=device) * most).floor() + 1
+    allowed = torch.where(only_elsewhere & elsewhere.any(-1, keepdim=True), elsewhere, shows)
+    most = allowed.sum(-1, keepdim=True).clamp(max=max_images)
+    some = (torch.rand(images, classes, 1, device=device) * most).floor() + 1
+    wanted = torch.where(torch.rand(images, classes, 1, device=device) < ALL, most, some)
     rank = torch.rand(allowed.shape, device=device).masked_fill(~allowed, 2.0).argsort(-1).argsort(-1)
-    chosen = (allowed & (rank < wanted)).float()
+    drawn = allowed & (rank < wanted)
+    chosen = (drawn[..., image_index] & of_class).float()
     return chosen / chosen.sum(-1, keepdim=True)

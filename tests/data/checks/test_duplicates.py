@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -124,6 +125,18 @@ def expected_rows(
                 if pair & prompts and pair & targets and pair <= prompts | targets:
                     rows.add((draw_seed, "prompt and target", pair, distance))
     return rows
+
+
+def test_images_without_a_defect_are_neither_compared_nor_missed(
+    sets: list[BenchmarkSet], tmp_path: Path
+) -> None:
+    reports = []
+    for free in ((), (ImageRecord(0, "good/1.png", 9, 9),)):
+        write_splits([replace(sets[0], defect_free=free), sets[1]], RULES, SEEDS, DRAWS, tmp_path)
+        surveys = surveys_of(sets, random_hashes(96, seed=4))
+        reports.append(report_near_duplicates(sets, surveys, SplitTree(tmp_path), SEEDS, DRAWS))
+    assert reports[0] == reports[1]
+    assert reports[0].unsurveyed == 0
 
 
 def test_pairs_across_the_split_are_listed(sets: list[BenchmarkSet], tree: SplitTree) -> None:

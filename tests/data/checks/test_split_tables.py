@@ -62,6 +62,33 @@ def test_sound_splits_pass(sets: list[BenchmarkSet], tree: SplitTree) -> None:
     assert report.left_out == ()
 
 
+def test_images_without_a_defect_may_train_if_they_are_the_set_s(
+    sets: list[BenchmarkSet], tmp_path: Path
+) -> None:
+    free = (ImageRecord(0, "good/1.png", 9, 9), ImageRecord(0, "good/2.png", 9, 9))
+    write_splits([replace(sets[0], defect_free=free), sets[1]], RULES, SEEDS, SEEDS, tmp_path)
+    tree = SplitTree(tmp_path)
+    for naive in (False, True):
+        assert check_splits(
+            [replace(sets[0], defect_free=free), sets[1]], tree, SEEDS, SEEDS, naive=naive
+        ).passed
+    found = broken(check_splits([replace(sets[0], defect_free=free[:1]), sets[1]], tree, SEEDS, SEEDS))
+    assert list(found) == ["training image is an image of its set"]
+    assert "raw/in/good/2.png" in found["training image is an image of its set"][0]
+
+
+def test_an_image_with_a_defect_that_trains_without_it_is_told(
+    sets: list[BenchmarkSet], tree: SplitTree
+) -> None:
+    training = Annotations.read(tree.training(42))
+    first = training.images[0]
+    kept = tuple(item for item in training.instances if item.image_id != first.id)
+    replace(training, instances=kept).write(tree.training(42))
+    found = broken(check_splits(sets, tree, SEEDS, SEEDS))
+    assert list(found) == ["training image keeps its instances, class and box"]
+    assert first.file_name in found["training image keeps its instances, class and box"][0]
+
+
 def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
     """The image is looked up in its set's file, so leaving out the unseen label does not hide it."""
     training = Annotations.read(tree.training(42))

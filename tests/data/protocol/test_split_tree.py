@@ -72,6 +72,28 @@ def test_files_hold_what_their_place_says(tmp_path: Path) -> None:
     assert (pair.part, pair.split_seed) == ("cross", None)
 
 
+def test_images_without_a_defect_train_beside_the_others(tmp_path: Path) -> None:
+    free = (ImageRecord(0, "good/1.jpg", 30, 20), ImageRecord(0, "good/2.jpg", 9, 9))
+    sets = [replace(member("Tile"), defect_free=free), member("Steel", classes="wxyz")]
+    report = write_splits(sets, RULES, (42, 777), (1,), tmp_path / "splits")
+    plain = write_splits([member("Tile"), sets[1]], RULES, (42, 777), (1,), tmp_path / "plain")
+    for seed in (42, 777):
+        training = Annotations.read(SplitTree(tmp_path / "splits").training(seed))
+        without = Annotations.read(SplitTree(tmp_path / "plain").training(seed))
+        shown = [image for image in training.images if training.instances_of(image.id)]
+        added = [image for image in training.images if not training.instances_of(image.id)]
+        assert [(image.file_name, image.width, image.height) for image in added] == [
+            ("raw/Tile/good/1.jpg", 30, 20),
+            ("raw/Tile/good/2.jpg", 9, 9),
+        ]
+        assert [image.file_name for image in shown] == [image.file_name for image in without.images]
+        assert len({image.id for image in training.images}) == len(training.images)
+        assert len(training.instances) == len(without.instances)
+    told = {item.name: item for item in report.sets if item.split_seed == 42}
+    assert (told["Tile"].training_defect_free, told["Steel"].training_defect_free) == (2, 0)
+    assert [item.training_images for item in report.sets] == [item.training_images for item in plain.sets]
+
+
 def test_report_counts(tmp_path: Path) -> None:
     write_splits([member("Tile"), member("Other", "cross")], RULES, (42,), (1,), tmp_path / "splits")
     inside, cross = json.loads((tmp_path / "splits" / "report.json").read_text())["sets"]

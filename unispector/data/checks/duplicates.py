@@ -222,7 +222,9 @@ def _sides(
         draws[pair.split_seed].append((prompt, target))
         tests[pair.split_seed] = tests[pair.split_seed] | prompt | target
     for seed in split_seeds:
-        training = images.where(image.file_name for image in Annotations.read(tree.training(seed)).images)
+        listed = Annotations.read(tree.training(seed))
+        # Images without a defect are not surveyed, and none of them is a prompt or a target.
+        training = images.where(image.file_name for image in listed.images if listed.labels_of(image.id))
         sides[seed, TRAINING_TEST] = [(training, tests[seed] | tests[None])]
     for split_seed, drawn in draws.items():
         sides[split_seed, PROMPT_TARGET] = drawn

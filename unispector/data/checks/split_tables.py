@@ -107,6 +107,7 @@ class _Lookup:
     def __init__(self, member: BenchmarkSet) -> None:
         self.name, self.folder = member.name, member.folder
         self.instances = _by_file(member.annotations)
+        self.defect_free = frozenset(image.file_name for image in member.defect_free)
         self.files_of: defaultdict[str, set[str]] = defaultdict(set)
         for file, instances in self.instances.items():
             for class_name, _ in instances:
@@ -173,10 +174,14 @@ def _training_rows(
     unseen: Mapping[str, Collection[str]],
     naive: bool,
 ) -> Iterator[Row]:
-    owner = {f"{lookup.folder}/{name}": (lookup, name) for lookup in inside for name in lookup.instances}
+    owner = {
+        f"{lookup.folder}/{name}": (lookup, name)
+        for lookup in inside
+        for name in (*lookup.instances, *lookup.defect_free)
+    }
     for name, listed in _by_file(training).items():
         lookup, own_name = owner.get(name, (None, ""))
-        shown = lookup.instances[own_name] if lookup else []
+        shown = lookup.instances.get(own_name, []) if lookup else []
         hidden = {item[0] for item in shown} & set(unseen[lookup.name]) if lookup else set()
         wanted = [
             (f"{lookup.name}/{class_name}", box)

@@ -263,6 +263,7 @@ def _report(seed: int | None, training: Annotations | None, tests: _Tests) -> Se
         untested_seen=dict.fromkeys(seen, NO_SEEN_TEST),
         untested_unseen=dict.fromkeys(listed, NO_INSTANCE),
         training_images=len(training.images) if training else 0,
+        training_defect_free=0,
         training_instances=len(training.instances) if training else 0,
         seen_test_images=0,
         lost=None,

@@ -1,6 +1,7 @@
 """The folder of split files: where each lies, how all of them are written, what they hold.
 
-`<root>/in-domain/seen/InsA_train_seen_seed<S>.json` trains (file names relative to the data's root);
+`<root>/in-domain/seen/InsA_train_seen_seed<S>.json` trains (file names relative to the data's root), images
+without any instance among it;
 `<root>/in-domain/{unseen,seen}/<set>/{prompt,target}/` and `<root>/out-domain/<set>/{prompt,target}/`
 test (file names relative to the set's raw folder).
 """
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from unispector.data.coco import Annotations
+from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.protocol.splits import (
     Draw,
     Lost,
@@ -41,12 +42,14 @@ class BenchmarkSet:
         folder: its raw folder, a posix path relative to the data's root.
         domain: `in` trains with its seen classes, `cross` is only tested on.
         annotations: its whole InsA file.
+        defect_free: names and sizes of images without a defect that may train; their ids mean nothing.
     """
 
     name: str
     folder: str
     domain: Literal["in", "cross"]
     annotations: Annotations
+    defect_free: tuple[ImageRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class SetReport:
         untrained_seen: seen classes none of whose images could train.
         untested_seen, untested_unseen: classes that are neither prompted nor looked for, each with why.
         training_images, training_instances: what it adds to the training file.
+        training_defect_free: images without a defect that it adds besides.
         seen_test_images: images of seen classes kept from training.
         lost: images and instances that the clean training rule costs, also counted where the naive one
             trains on them; None where there is nothing to count (cross-domain) or it cannot be known.
@@ -140,6 +144,7 @@ class SetReport:
     untested_unseen: dict[str, str]
     training_images: int
     training_instances: int
+    training_defect_free: int
     seen_test_images: int
     lost: Lost | None
     draws: tuple[DrawReport, ...]
@@ -195,7 +200,7 @@ def write_splits(
             training = {}
             for member in inside:
                 report, annotations = _write_in_domain(tree, member, rules, seed, prompt_seeds)
-                training[member.name] = (member.folder, annotations)
+                training[member.name] = (member.folder, annotations.with_images(member.defect_free))
                 reports.append(report)
             merge_training(training).write(tree.training(seed))
         outside = [member for member in sets if member.domain == "cross"]
@@ -238,6 +243,7 @@ def _write_in_domain(
         untested_unseen=split.untested_unseen,
         training_images=len(split.training.images),
         training_instances=len(split.training.instances),
+        training_defect_free=len(member.defect_free),
         seen_test_images=len(split.seen_test.images),
         lost=split.lost,
         draws=tuple(draws),
@@ -260,7 +266,7 @@ def _write_cross_domain(
         )
         for prompt_seed in prompt_seeds
     ]
-    return SetReport(member.name, None, (), classes, (), {}, untested, 0, 0, 0, None, tuple(draws))
+    return SetReport(member.name, None, (), classes, (), {}, untested, 0, 0, 0, 0, None, tuple(draws))
 
 
 def _nothing_to_test(where: str, untested: dict[str, str], remedy: str) -> DataError:
