@@ -175,6 +175,11 @@ class PromptMemory(Movable):
         """(inside, outside) of every level."""
         return tuple(zip(self.inside, self.outside, strict=True))
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All it holds."""
+        return (*self.inside, *self.outside, *self.plainness, self.image, self.sizes)
+
     def __len__(self) -> int:
         return len(self.image)
 
@@ -191,6 +196,37 @@ class PromptMemory(Movable):
         moved: Self = _changed(self, lambda tensor: tensor[index])
         return moved
 
+    def by_image(self, labels: Tensor) -> tuple[Self, Tensor]:
+        """Put the marks of one class on one image together.
+
+        Of their inside cells as many are kept as one mark has, evenly of all.
+
+        Args:
+            labels: [N] int64 class of each mark.
+
+        Returns:
+            The memory of M (image, class) pairs, in rising order of image and class, and the pair [N] of
+            each mark.
+        """
+        pairs, owner, counts = torch.stack((self.image, labels), dim=1).unique(
+            dim=0, return_inverse=True, return_counts=True
+        )
+        order, starts = owner.argsort(stable=True), counts.cumsum(0) - counts
+        first = order[starts]
+
+        def together(side: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            out = []
+            for cells in side:
+                place = torch.arange(cells.shape[1], device=cells.device)
+                flat = ((place + 0.5) * counts[:, None]).long()  # of all cells of the pair's marks
+                mark = order[starts[:, None] + flat // cells.shape[1]]
+                out.append(cells[mark, flat % cells.shape[1]])
+            return tuple(out)
+
+        sizes = self.sizes.new_zeros(len(pairs), 2).index_add(0, owner, self.sizes) / counts[:, None]
+        outside = tuple(cells[first] for cells in self.outside)
+        return type(self)(together(self.inside), outside, together(self.plainness), pairs[:, 0], sizes), owner
+
     def _features(self, change: Callable[[Tensor], Tensor]) -> Self:
         inside, outside, plainness = (
             tuple(map(change, side)) for side in (self.inside, self.outside, self.plainness)
@@ -200,13 +236,16 @@ class PromptMemory(Movable):
     @classmethod
     def joined(cls, parts: Sequence["PromptMemory"]) -> Self:
         """All of several memories (one at least), in their order; their images are different ones."""
-        starts = torch.tensor([0, *(int(part.image.max()) + 1 if len(part) else 0 for part in parts)]).cumsum(0)
-        sides = ([getattr(part, side) for part in parts] for side in ("inside", "outside", "plainness"))
-        return cls(
-            *(tuple(torch.cat(level) for level in zip(*side, strict=True)) for side in sides),
-            image=torch.cat([part.image + int(start) for part, start in zip(parts, starts, strict=False)]),
-            sizes=torch.cat([part.sizes for part in parts]),
+        inside, outside, plainness = (
+            tuple(torch.cat(level) for level in zip(*(getattr(part, side) for part in parts), strict=True))
+            for side in ("inside", "outside", "plainness")
         )
+        images, start = [], 0
+        for part in parts:
+            images.append(part.image + start)
+            start += int(part.image.max()) + 1 if len(part) else 0
+        sizes = torch.cat([part.sizes for part in parts])
+        return cls(inside, outside, plainness, torch.cat(images), sizes)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.marking import Geometry, Picture, Prompt, mark_together, read_picture
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
-from unispector.modeling.saved_model import SHIPPED, SavedModel, load_model
+from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
 from unispector.structures import (
     ClassPrompts,
     Detections,
@@ -57,7 +57,7 @@ class UniSpector:
         self._model = saved.model.eval()
         model = saved.config.model
         prior = model.similarity_prior
-        self._prior_maps = prior.width if prior.enabled else 0  # of a class
+        self._prior_maps = prior.width + 8 if prior.enabled else 0  # of a class, as many as at stride 4
         # With a prior the mask features are a row's own.
         self._row_maps = model.queries + (model.width if prior.enabled else 0)
         self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
@@ -70,17 +70,20 @@ class UniSpector:
         )
 
     @classmethod
-    def load(cls, directory: str | Path = SHIPPED, device: str = "cpu") -> Self:
-        """Load a model directory.
+    def load(cls, model: str | Path = SHIPPED_MODELS[0], device: str = "cpu") -> Self:
+        """Load a model.
 
         Args:
-            directory: holds `model.safetensors` and `config.json`; without it, the model the package ships.
+            model: one that the package ships, `fast` or `accurate`, or a folder with `model.safetensors` and
+                `config.json`.
             device: where to run, e.g. `cpu` or `cuda`.
 
         Raises:
-            CheckpointError: the directory is incomplete or does not fit this code.
+            CheckpointError: the folder is incomplete or does not fit this code, or a package that the model
+                takes weights from is not installed.
         """
-        return cls(load_model(Path(directory), device))
+        directory = shipped_model(str(model)) if model in SHIPPED_MODELS else Path(model)
+        return cls(load_model(directory, device))
 
     @property
     def device(self) -> torch.device:

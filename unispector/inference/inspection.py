@@ -89,8 +89,7 @@ def bank_hash(bank: PromptBank) -> str:
     """64 hex digits of all that a bank holds; a file of it has them in no fixed order."""
     described = (bank.class_names, bank.counts, bank.fingerprint, bank.owners)
     digest = hashlib.sha256(json.dumps(described).encode())
-    memory = (*bank.memory.inside, *bank.memory.outside) if bank.memory is not None else ()
-    for tensor in (bank.embeddings, *memory):
+    for tensor in (bank.embeddings, *(bank.memory.tensors if bank.memory is not None else ())):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

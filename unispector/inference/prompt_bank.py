@@ -15,8 +15,9 @@ from unispector.errors import PromptBankError
 from unispector.ops.files import atomic_write_bytes
 from unispector.structures import EncodedPrompts, PromptMemory
 
-FORMAT = "unispector prompt bank 2"
-REMEMBERED = 8  # marked instances of a class that the similarity prior compares with, at most
+FORMAT = "unispector prompt bank 3"
+REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
+_SIDES = ("inside", "outside", "plainness")
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class PromptBank:
         class_names: C distinct names.
         counts: instances behind each embedding, at least 1.
         fingerprint: the model that made the embeddings; no other model can read them.
-        memory: frozen features of at most `REMEMBERED` instances a class, float16, for the similarity prior;
-            None of a model without it.
-        owners: class (row of `embeddings`) of each instance in `memory`.
+        memory: frozen features of the marks on at most `REMEMBERED` images a class, float16, for the
+            similarity prior; None of a model without it.
+        owners: class (row of `embeddings`) of each image in `memory`.
     """
 
     embeddings: Tensor
@@ -58,7 +59,7 @@ class PromptBank:
         if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
             raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
         if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
-            raise PromptBankError("a prompt bank whose memory does not say which class each instance shows")
+            raise PromptBankError("a prompt bank whose memory does not say which class each image shows")
         if self.memory is not None and set(self.owners) != set(range(len(self))):
             raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
 
@@ -85,7 +86,11 @@ class PromptBank:
         sums.index_add_(0, labels, embeddings)
         counts = torch.bincount(labels, minlength=len(class_names))
         means = (sums / counts.clamp(min=1)[:, None]).float()
-        remembered = _remembered(encoded.memory, labels)
+        memory = encoded.memory
+        if memory is not None:
+            memory, owner = memory.to("cpu").by_image(labels)
+            labels = labels.new_zeros(len(memory)).scatter(0, owner, labels)
+        remembered = _remembered(memory, labels)
         return cls(means, tuple(class_names), tuple(counts.tolist()), fingerprint, *remembered)
 
     def check(self, fingerprint: str) -> None:
@@ -153,7 +158,7 @@ class PromptBank:
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
         if self.memory is not None:
-            tensors |= {f"{kind}.{level}": t for kind, level, t in _named(self.memory)}
+            tensors |= dict(_named(self.memory))
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -183,7 +188,7 @@ class PromptBank:
 
 
 def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemory | None, tuple[int, ...]]:
-    """At most `REMEMBERED` instances of each class, evenly through them, and their classes."""
+    """At most `REMEMBERED` images of each class, evenly through them, and their classes."""
     if memory is None:
         return None, ()
     kept = [labels.new_zeros(0)]
@@ -192,19 +197,14 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
         count = min(len(own), REMEMBERED)
         kept.append(own[torch.arange(count) * len(own) // count])
     rows = torch.cat(kept)
-    return PromptMemory(*(tuple(t.cpu()[rows].half() for t in side) for side in _sides(memory))), tuple(
-        labels[rows].tolist()
-    )
+    return memory.rows(rows).half(), tuple(labels[rows].tolist())
 
 
-def _sides(memory: PromptMemory) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return memory.inside, memory.outside
-
-
-def _named(memory: PromptMemory) -> Iterator[tuple[str, int, Tensor]]:
-    """Every tensor of a memory with its side and level."""
-    for kind, side in zip(("inside", "outside"), _sides(memory), strict=True):
-        yield from ((kind, level, tensor.contiguous()) for level, tensor in enumerate(side))
+def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a memory with the name it is saved under."""
+    for side in _SIDES:
+        yield from ((f"{side}.{i}", t.contiguous()) for i, t in enumerate(getattr(memory, side)))
+    yield from ((name, getattr(memory, name).contiguous()) for name in ("image", "sizes"))
 
 
 def _memory_of(file: Any) -> PromptMemory | None:
@@ -212,5 +212,7 @@ def _memory_of(file: Any) -> PromptMemory | None:
     levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
     if not levels:
         return None
-    sides = (tuple(file.get_tensor(f"{kind}.{i}") for i in range(levels)) for kind in ("inside", "outside"))
-    return PromptMemory(*sides)
+    inside, outside, plainness = (
+        tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
+    )
+    return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))

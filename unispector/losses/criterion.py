@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from unispector.losses.candidates import CandidateTerms, candidate_loss
 from unispector.losses.contrastive import angular_margin_loss
 from unispector.losses.instances import Instances
 from unispector.losses.matcher import HungarianMatcher, Pairs
@@ -26,6 +27,7 @@ class LossWeights:
         contrastive: CPE, once per step.
         relevance: token scores of PQS, once per step; the paper has no such term.
         prior: class masks of the similarity prior, once per step; the paper has no such part.
+        candidates: scores, boxes and masks of the candidate head, once per step; nor this one.
     """
 
     classification: float
@@ -36,6 +38,7 @@ class LossWeights:
     contrastive: float
     relevance: float
     prior: float
+    candidates: float
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class LossBreakdown:
         terms: detached scalars by name. `loss_last/box` is the last layer's, not weighted, and so for all
             `BASE_TERMS`; `loss_first/...` is the first layer's where there are two, `loss_middle/...` the
             mean of those between them, `loss_denoising/...` that of the denoising queries' layers.
-            `loss/contrastive`, `loss/relevance` and `loss/prior` are not weighted either; `loss/denoising` is
-            what the denoising queries of all layers add to the total.
+            `loss/contrastive`, `loss/relevance`, `loss/prior` and those of `CandidateTerms`
+            (`loss_candidate/...`) are not weighted either; `loss/denoising` is what the denoising queries of
+            all layers add to the total.
     """
 
     total: Tensor
@@ -144,12 +148,14 @@ class Criterion:
             contrastive = self._contrastive(embeddings, embedding_labels)
             relevance = self._relevance(output.selection.relevance, instances, level_hw)
             prior = self._prior(output.prior, instances)
+            judged = self._candidates(output, instances)
             total = (
                 self._weighted(layers, instances)
                 + denoising
                 + self.weights.contrastive * contrastive
                 + self.weights.relevance * relevance
                 + self.weights.prior * prior
+                + self.weights.candidates * (judged.score + judged.box + judged.mask)
             )
         terms = {
             **_mean_terms("loss_last", layers[-1:]),
@@ -160,6 +166,7 @@ class Criterion:
             "loss/contrastive": contrastive.detach(),
             "loss/relevance": relevance.detach(),
             "loss/prior": prior.detach(),
+            **{f"loss_candidate/{f.name}": getattr(judged, f.name).detach() for f in fields(judged)},
         }
         return LossBreakdown(total=total, terms=terms)
 
@@ -266,6 +273,15 @@ class Criterion:
         if self.weights.prior == 0:
             return _unjudged(maps.logits, maps.presence)
         return prior_loss(maps, instances)
+
+    def _candidates(self, output: ModelOutput, instances: Instances) -> CandidateTerms:
+        """Loss of the candidate head; 0 without one."""
+        judged = output.candidates
+        if judged is None or output.prior is None:
+            return CandidateTerms(*(instances.boxes.new_zeros(()) for _ in range(3)))
+        if self.weights.candidates == 0:
+            return CandidateTerms(*map(_unjudged, (judged.scores, judged.boxes, judged.change)))
+        return candidate_loss(judged, output.prior.presence.shape[1], instances)
 
 
 def _unjudged(*outputs: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ from typing import Any
 from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import ConfigError
 from unispector.modeling.backbone import STRIDES, Backbone, NetworkBackbone, StridedBackbone
+from unispector.modeling.candidate_head import CandidateHead
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.joined_backbone import JoinedBackbone
 from unispector.modeling.pixel_decoder import LEVELS, PixelDecoder
 from unispector.modeling.pretrained import check_packaged, load_backbone, normalisation
+from unispector.modeling.prior_evidence import PriorEvidence
 from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
+from unispector.modeling.similarity import Similarity
 from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.modeling.swin import pad_first
 from unispector.modeling.transformer_decoder import TransformerDecoder
@@ -68,12 +71,20 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
             width, heads=heads, points=points, layers=config.decoder_layers, feedforward=config.feedforward
         ),
         PredictionHeads(width, class_bias=config.class_bias),
-        SimilarityPrior(config.similarity_prior.width) if config.similarity_prior.enabled else None,
+        _similarity(config, backbone),
         image_size=config.image_size,
         prompt_visible=config.prompt_visible,
         denoising=config.denoising.queries,
         box_noise=config.denoising.box_noise,
     )
+
+
+def _similarity(config: ModelConfig, backbone: Backbone) -> Similarity | None:
+    if not config.similarity_prior.enabled:
+        return None
+    width = config.similarity_prior.width
+    prior = SimilarityPrior(backbone.matching_channels, backbone.channels[0], width)
+    return Similarity(prior, PriorEvidence(config.width), CandidateHead(width, prior.fine_width))
 
 
 def build_backbones(

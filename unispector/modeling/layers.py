@@ -1,7 +1,9 @@
 """Small blocks shared by encoder, decoder and prompt encoder."""
 
 import itertools
+from collections.abc import Sequence
 
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 
@@ -56,3 +58,23 @@ def xavier_uniform(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each cell: no cell's norm depends on another image or cell."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D, h, w] to the same."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def convolution(before: int, after: int, *, kernel: int = 3) -> nn.Sequential:
+    """A convolution of `before` to `after` channels that keeps the size, and a norm over its channels."""
+    return nn.Sequential(nn.Conv2d(before, after, kernel, padding=kernel // 2), ChannelNorm(after))
+
+
+def resized(x: Tensor, hw: Sequence[int]) -> Tensor:
+    """[B, D, h, w] at another height and width, bilinear; averaged first where it shrinks to half or less."""
+    if x.shape[-2] >= 2 * hw[0] and x.shape[-1] >= 2 * hw[1]:
+        return F.adaptive_avg_pool2d(x, (hw[0], hw[1]))
+    return F.interpolate(x, (hw[0], hw[1]), mode="bilinear", align_corners=False)

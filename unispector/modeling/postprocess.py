@@ -1,24 +1,20 @@
 """From network output to detections in the pixels of the original images."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from unispector.modeling.prior_instances import prior_instances
+from unispector.modeling.candidate_head import relative_logits
+from unispector.modeling.candidates import GRID, windows
 from unispector.ops.boxes import cxcywh_to_xyxy
-from unispector.ops.mask_runs import FloatArray, IntArray, masks_from_logits
-from unispector.ops.rle import Rle
-from unispector.structures import Detections, LayerPrediction, ModelOutput
+from unispector.ops.mask_runs import OUTSIDE, FloatArray, IntArray, masks_from_logits
+from unispector.structures import Detections, JudgedCandidates, LayerPrediction, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
-QUERY_TRUST = 0.3
-"""Factor on the scores of queries beside a similarity prior: of classes nobody trained on, a decoder is too
-sure after short training (reports/training_log.md)."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,12 @@ def postprocess(
     rules: Rules,
     limit: int = 300,
 ) -> list[Detections]:
-    """Turn the last layer's predictions into detections.
+    """Turn the model's output into detections.
 
-    The best `limit` (query, class) pairs are kept; a score is the class probability times the mean
-    mask probability inside the mask, as in MaskDINO (there taken over pixels, here over the cells of
-    the mask logits). The parts of the similarity prior's masks are further candidates, before
-    which the queries' scores count `QUERY_TRUST`.
+    Without a similarity prior (the paper) the best `limit` (query, class) pairs of the last layer are kept; a
+    score is the class probability times the mean mask probability inside the mask, as in MaskDINO (there
+    taken over pixels, here over the cells of the mask logits). With a prior the candidate head's judgement
+    stands alone: a score is the mean of its two probabilities, that box and mask are right.
 
     Args:
         output: predictions for B images.
@@ -66,29 +62,82 @@ def postprocess(
     Returns:
         B detections, best first; a detection whose mask is empty is dropped.
     """
+    frame = (image_size, padded_size)
+    if output.candidates is not None:
+        return [
+            _of_candidates(output.candidates, row, hw, class_names, frame, rules, limit)
+            for row, hw in enumerate(original_hw)
+        ]
     prediction = output.layers[-1]
     masks = prediction.masks
     probabilities = prediction.logits.float().sigmoid().flatten(1)
     orders = probabilities.argsort(dim=1, descending=True, stable=True)[:, :limit]
-    found = []
-    for row, hw in enumerate(original_hw):
-        candidates = [_of_queries(prediction, masks, row, orders[row], hw, (image_size, padded_size), rules)]
-        if output.prior is not None:
-            logits, presence = output.prior.logits[row], output.prior.presence[row]
-            candidates[0] = replace(candidates[0], scores=QUERY_TRUST * candidates[0].scores)
-            candidates.append(_of_prior(logits, presence, hw, image_size / padded_size))
-        found.append(_detections(candidates, hw, class_names, rules.nms_iou, limit))
-    return found
+    return [
+        _of_queries(prediction, masks, row, orders[row], hw, class_names, frame, rules)
+        for row, hw in enumerate(original_hw)
+    ]
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """n possible detections of one image, from one source: scores, xyxy pixels, labels, masks' codes."""
+def _of_candidates(
+    judged: JudgedCandidates,
+    row: int,
+    hw: tuple[int, int],
+    class_names: tuple[str, ...],
+    frame: tuple[int, int],
+    rules: Rules,
+    limit: int,
+) -> Detections:
+    """The candidates of one image that are no worse double of another, best first."""
+    classes = len(class_names)
+    own = (judged.candidates.map // classes == row).nonzero().flatten()
+    scores = judged.scores[own].float().sigmoid().mean(1).cpu()
+    corners = _in_pixels(judged.boxes[own].float().cpu(), hw, frame[1] / frame[0])
+    labels = (judged.candidates.map[own] % classes).cpu()
+    kept = _ranking(scores, corners, labels, rules.nms_iou)[:limit]
+    logits, windows = judged_masks(judged, own[kept.to(own.device)])
+    runs = masks_from_logits(logits, windows, judged.canvases.shape[-1] * frame[0] / frame[1], hw)
+    corners = torch.from_numpy(runs.boxes_xyxy) if rules.tight_boxes else corners[kept]
+    there = np.flatnonzero(runs.areas > 0)
+    return Detections(
+        boxes_xyxy=corners[there],
+        scores=scores[kept][there],
+        labels=labels[kept][there],
+        masks_rle=tuple(runs.rle(int(i)) for i in there),
+        class_names=class_names,
+        image_hw=hw,
+    )
 
-    scores: Tensor
-    corners: Tensor
-    labels: Tensor
-    code: Callable[[int], Rle]
+
+def judged_masks(judged: JudgedCandidates, chosen: Tensor) -> tuple[FloatArray, IntArray]:
+    """Mask logits of some candidates at the resolution of their canvases.
+
+    Args:
+        judged: the candidates of all images.
+        chosen: [m] int64 which of them.
+
+    Returns:
+        [m, h, w] float32 logits, and [m, 4] first row, first column, last row and last column, both
+        excluded, of the cells of each window.
+    """
+    candidates, side = judged.candidates, judged.canvases.shape[-1]
+    reach = windows(candidates.boxes[chosen], side).double().cpu().numpy() * side
+    low = np.floor(reach[:, :2]).astype(np.int64).clip(0, side - 1)
+    high = np.maximum(np.ceil(reach[:, 2:]).astype(np.int64).clip(1, side), low + 1)
+    canvases = judged.canvases.cpu().numpy()
+    source = candidates.canvas[chosen].tolist()
+    cuts = candidates.cuts[chosen].tolist()
+    small = torch.stack((candidates.own, judged.change), dim=-1)[chosen].float().cpu().numpy()
+    logits = np.full((len(chosen), side, side), OUTSIDE, dtype=np.float32)
+    for number, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
+        scale = (reach[number, 2:] - reach[number, :2]) / GRID
+        shift = reach[number, :2] - (left, top) + scale / 2 - 0.5  # centre of the grid's first cell
+        place = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]], dtype=np.float32)
+        size = (int(right - left), int(bottom - top))
+        drawn = cv2.warpAffine(small[number], place, size, borderMode=cv2.BORDER_REPLICATE)
+        part = torch.from_numpy(canvases[source[number], top:bottom, left:right] - np.float32(cuts[number]))
+        base = relative_logits(part, torch.from_numpy(drawn[..., 0]))
+        logits[number, top:bottom, left:right] = base.numpy() + drawn[..., 1]
+    return logits, np.concatenate((low[:, ::-1], high[:, ::-1]), axis=1)
 
 
 def _of_queries(
@@ -97,9 +146,10 @@ def _of_queries(
     row: int,
     order: Tensor,
     hw: tuple[int, int],
+    class_names: tuple[str, ...],
     frame: tuple[int, int],
     rules: Rules,
-) -> _Candidates:
+) -> Detections:
     """The (query, class) pairs `order` of one image, most probable first; `logits` are all images' masks."""
     boxes, masks = prediction.boxes[row].float().cpu(), logits[row].cpu()
     probabilities = prediction.logits[row].float().sigmoid().flatten().cpu()[order.cpu()]
@@ -107,45 +157,21 @@ def _of_queries(
     query, label = order.cpu().numpy() // classes, order.cpu() % classes
     used, position = np.unique(query, return_inverse=True)
     cells = masks.shape[-1]
-    windows = np.tile([0, 0, cells, cells], (len(used), 1))
+    reach = np.tile([0, 0, cells, cells], (len(used), 1))
     if rules.confine_masks:
-        windows = _windows(boxes.numpy()[used], cells)
-    runs = masks_from_logits(masks.numpy()[used], windows, cells * frame[0] / frame[1], hw)
+        reach = _windows(boxes.numpy()[used], cells)
+    runs = masks_from_logits(masks.numpy()[used], reach, cells * frame[0] / frame[1], hw)
     scores = probabilities * torch.from_numpy((runs.quality * (runs.areas > 0))[position])
     if rules.tight_boxes:
         corners = torch.from_numpy(runs.boxes_xyxy[position])
     else:
         corners = _in_pixels(boxes[query], hw, frame[1] / frame[0])
-    return _Candidates(scores, corners, label, lambda i: runs.rle(int(position[i])))
-
-
-def _of_prior(logits: Tensor, presence: Tensor, hw: tuple[int, int], share: float) -> _Candidates:
-    """The parts of the prior's class masks; their boxes are tight, for the prior has no others."""
-    covered = logits.shape[-1] * share
-    parts = prior_instances(logits, presence, math.ceil(covered))
-    runs = masks_from_logits(parts.logits, parts.windows, covered, hw)
-    scores = torch.from_numpy(parts.scores * (runs.areas > 0))
-    return _Candidates(scores, torch.from_numpy(runs.boxes_xyxy), torch.from_numpy(parts.labels), runs.rle)
-
-
-def _detections(
-    candidates: Sequence[_Candidates],
-    hw: tuple[int, int],
-    class_names: tuple[str, ...],
-    nms_iou: float,
-    limit: int,
-) -> Detections:
-    """One image's detections out of all candidates."""
-    scores, corners, labels = (
-        torch.cat(parts) for parts in zip(*((c.scores, c.corners, c.labels) for c in candidates), strict=True)
-    )
-    codes = [partial(c.code, i) for c in candidates for i in range(len(c.scores))]
-    ranking = _ranking(scores, corners, labels, nms_iou)[:limit]
+    ranking = _ranking(scores, corners, label, rules.nms_iou)
     return Detections(
         boxes_xyxy=corners[ranking],
         scores=scores[ranking],
-        labels=labels[ranking],
-        masks_rle=tuple(codes[i]() for i in ranking.tolist()),
+        labels=label[ranking],
+        masks_rle=tuple(runs.rle(int(position[i])) for i in ranking.tolist()),
         class_names=class_names,
         image_hw=hw,
     )

@@ -1,28 +1,33 @@
-"""The similarity prior: where a picture's frozen features resemble a prompt, before anything is learnt.
+"""The similarity prior: where an image's frozen features resemble a prompt's.
 
 ImageNet features alone find many defects by nearest-neighbour matching, which a detector trained on little
-data forgets. The prior compares the frozen backbone's features of a target with those inside and outside
-of the marked regions (few-shot segmentation calls such a map a prior mask) and turns the comparison into one
-mask per class with a small convolutional network that starts as the comparison itself. The paper has
-no such part.
+data forgets. The prior compares the frozen features of a target with those inside and outside of the
+marked regions: by fixed measures of similarity, and by attention heads that learn which directions of the
+features count (few-shot segmentation compares so, e.g. DCAMA, Shi et al., ECCV 2022). A small U-Net turns
+the comparison into one mask per class; untrained, the mask is the comparison. The paper has no such part.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unispector.modeling.backbone import STRIDES
-from unispector.modeling.layers import MLP
+from unispector.modeling.layers import MLP, convolution, resized
 from unispector.structures import PriorFeatures, PriorMaps, PriorPrompts, PromptMemory, VisualPrompts
 
-LEVELS = 2  # strides 8 and 16, each with the next coarser one beside it
-INSIDE, OUTSIDE = (64, 32), (256, 128)  # cells kept of a region and of its surroundings, per level
-CALIBRATED = 32  # cells of an instance that stand for all when prompts are compared with one another
+INSIDE, OUTSIDE = 32, 64  # cells kept of an image's marks and of their surroundings, per level
+FINEST = 3 / 2  # factor on both for the finest level, whose cells are many
+CALIBRATED = 16  # cells of an image that stand for all when prompts are compared with one another
 PATCH = 4  # side of the pixel patches that thin defects are seen by
-CHANNELS = 7
-NORMALISED = 5  # the channel that the untrained mask is read from
+HEADS, KEY = 8, 14  # attention heads of a level, and channels of their keys
+ATTENDING = (
+    256  # channels from which on a level is attended to; the finer ones are many cells that say little
+)
+SHARED = 32  # channels that the U-Net reads of the features themselves
+MEASURES = 8
+CALIBRATED_MEASURE = 5  # the measure that the untrained mask is read from
 AT_ONCE = 2**24
 """Similarities that are held at a time (64 MiB)."""
 
@@ -30,20 +35,33 @@ TYPICAL = (0.2, -0.1)
 """Difference of the two similarities on marked and on other cells, for a prompt that stands alone."""
 LEAST_GAP = 0.1
 NEIGHBOURHOOD = 31  # pixels of the local mean that contrast is relative to
+BLOCKED = -1e4  # added to an attention logit that must not count
 
 
 class SimilarityPrior(nn.Module):
     """Class masks from the similarity of frozen features to prompts."""
 
-    def __init__(self, width: int) -> None:
-        """Build the network of `width` channels at strides 4 to 64."""
+    def __init__(self, channels: Sequence[int], finest: int, width: int) -> None:
+        """Build the network.
+
+        Args:
+            channels: of each level of unit vectors that is compared.
+            finest: of the backbone's stride 4.
+            width: of the U-Net at strides 8 to 64; two thirds of it at stride 4.
+        """
         super().__init__()
-        self.stems = nn.ModuleList(_convolution(CHANNELS, width) for _ in range(LEVELS))
+        self.fine_width = 2 * width // 3
+        comparisons = [LevelComparison(c) for c in channels]
+        self.comparisons = nn.ModuleList(comparisons)
+        self.shared = nn.ModuleList(nn.Conv2d(c, SHARED, 1) for c in channels)
+        given = sum(comparison.channels for comparison in comparisons) + SHARED
+        self.stems = nn.ModuleList(convolution(given, width) for _ in range(2))
         self.down = nn.ModuleList(_Block(width) for _ in range(2))
-        self.up = nn.ModuleList(_Block(width) for _ in range(LEVELS + 1))
-        self.detail = _convolution(PATCH**2, width)
-        self.refine = _Block(width)
-        self.mask = nn.Conv2d(width, 4, 3, padding=1)
+        self.up = nn.ModuleList(_Block(width) for _ in range(3))
+        self.detail = convolution(PATCH**2 + finest, self.fine_width)
+        self.lateral = nn.Conv2d(width, self.fine_width, 1)
+        self.refine = _Block(self.fine_width)
+        self.mask = nn.Conv2d(self.fine_width, 4, 3, padding=1)
         self.presence = MLP((3 * width, width, 1), zero=True)
         self.steepness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor(0.85))
@@ -51,25 +69,29 @@ class SimilarityPrior(nn.Module):
         nn.init.zeros_(self.mask.bias)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def describe(self, images: Tensor, levels: Sequence[Tensor]) -> PriorFeatures:
-        """Frozen features of a batch of images.
+    def describe(self, images: Tensor, levels: tuple[Tensor, ...], finest: Tensor) -> PriorFeatures:
+        """What of a batch of images is compared, and what its outlines are drawn from.
 
         Args:
             images: [B, 3, S, S] RGB in 0..255.
-            levels: unit vectors of the padded frame's cells, as the backbone's `matching` gives them.
+            levels: unit vectors [B, D_l, h_l, w_l], the finest level first.
+            finest: [B, D, P/4, P/4] the backbone's stride 4.
         """
-        below, right = (-side % STRIDES[-1] for side in images.shape[-2:])
+        side = PATCH * finest.shape[-1]
         grey = images.float().mean(1, keepdim=True) / 255
-        grey = F.pad(grey, (0, right, 0, below), mode="replicate")
+        grey = F.pad(grey, (0, side - grey.shape[-1], 0, side - grey.shape[-2]), mode="replicate")
         contrast = grey - _local_mean(grey)
         contrast = contrast / (contrast.std(dim=(1, 2, 3), keepdim=True) + 0.01)
-        return PriorFeatures(levels=tuple(levels), detail=F.pixel_unshuffle(contrast, PATCH))
+        looks = 3 * F.normalize(finest.float(), dim=1)
+        return PriorFeatures(levels, torch.cat((F.pixel_unshuffle(contrast, PATCH), looks), dim=1))
 
     @torch.no_grad()
     def remember(self, features: PriorFeatures, prompts: VisualPrompts) -> PromptMemory:
         """Cells in and around each marked region.
 
-        A region's surroundings are what lies outside of all regions of its image.
+        A region's surroundings are what lies outside of all regions of its image. A region that fills its
+        bounding box is taken for a box, which holds more than the defect: the half of its cells that is
+        least like the surroundings is kept. Of a mask all cells are.
 
         Args:
             features: of the images that the regions lie in.
@@ -77,38 +99,51 @@ class SimilarityPrior(nn.Module):
         """
         image, rois = prompts.image_index, prompts.roi_masks[:, None].float()
         marked = rois.new_zeros(len(features.detail), *rois.shape[1:]).index_add(0, image, rois)
-        inside, outside = [], []
-        for level, most_inside, most_outside in zip(features.levels, INSIDE, OUTSIDE, strict=True):
+        boxes = _fills_its_box(prompts.roi_masks)
+        inside, outside, plainness = [], [], []
+        for number, level in enumerate(features.levels):
+            factor = FINEST if number == 0 else 1
             cells = level.flatten(2).transpose(1, 2)[image]
             hw = (level.shape[-2], level.shape[-1])
             share = F.adaptive_avg_pool2d(rois, hw).flatten(1)
             taken = F.adaptive_max_pool2d(marked, hw).flatten(1)[image]
-            around = _spread(cells, taken == 0, most_outside)
+            around = _spread(taken == 0, int(factor * OUTSIDE)).of(cells)
             # Half covered or more; of a region too small for that, the cell it covers most.
             covered = share >= share.amax(1, keepdim=True).clamp(max=0.5)
-            inside.append(_spread(cells, _distinctive(cells, covered, around), most_inside))
+            alike = (cells @ around.transpose(1, 2)).amax(2)
+            kept = torch.where(boxes[:, None], _lower_half(alike, covered), covered)
+            chosen = _spread(kept, int(factor * INSIDE))
+            inside.append(chosen.of(cells))
+            plainness.append(chosen.of(alike[..., None])[..., 0])
             outside.append(around)
-        return PromptMemory(inside=tuple(inside), outside=tuple(outside))
+        return PromptMemory(
+            inside=tuple(inside),
+            outside=tuple(outside),
+            plainness=tuple(plainness),
+            image=image,
+            sizes=_log_sizes(prompts.roi_masks),
+        )
 
     @torch.no_grad()
     def calibrate(self, memory: PromptMemory, members: Tensor) -> Tensor:
-        """What the difference of similarities is on marked and on other cells, each prompt left out once.
+        """What the difference of similarities is on marked and on other cells, each image left out once.
 
         Args:
-            memory: of N prompts.
-            members: [R, C, N] bool, which prompts show class c in row r.
+            memory: of N marked images.
+            members: [R, C, N] bool, which of them show class c in row r.
 
         Returns:
-            [R, C, 2, 2] mean difference on marked and on other cells, per level; `TYPICAL` where a class
-            has one prompt only.
+            [R, C, L, 2] mean difference on marked and on other cells, per level; `TYPICAL` where a class
+            has one image only.
         """
         rows, classes, _ = members.shape
-        out = members.new_tensor(TYPICAL, dtype=torch.float32).expand(rows, classes, LEVELS, 2).clone()
+        levels = memory.levels
+        out = members.new_tensor(TYPICAL, dtype=torch.float32).expand(rows, classes, len(levels), 2).clone()
         for column in range(classes):
             chosen = members[:, column].any(0).nonzero().flatten()
             mine = members[:, column, chosen]
             many = mine.sum(1) > 1
-            for number, (inside, outside) in enumerate(memory.levels):
+            for number, (inside, outside) in enumerate(levels):
                 known = inside[chosen].float(), outside[chosen].float()
                 for kind, cells in enumerate(known):
                     some = cells[:, :: max(cells.shape[1] // CALIBRATED, 1)]
@@ -123,41 +158,142 @@ class SimilarityPrior(nn.Module):
             prompts: R sets of C classes, R a multiple of B: those of the first image first.
         """
         rows, classes, _ = prompts.members.shape
+        images = len(features.detail)
         memory = prompts.memory.float()  # a bank keeps half precision
-        channels = [
-            compare(level, *known, prompts.members, prompts.typical[:, :, number])
-            for number, (level, known) in enumerate(zip(features.levels, memory.levels, strict=True))
+        compared = [
+            comparison(level, memory, number, prompts.members, prompts.typical[:, :, number])
+            for number, (comparison, level) in enumerate(zip(self.comparisons, features.levels, strict=True))
         ]
-        skips = [F.relu(stem(c)) for stem, c in zip(self.stems, channels, strict=True)]
+        fine_hw = features.detail.shape[-2:]
+        hw = (fine_hw[0] // 2, fine_hw[1] // 2)
+        shared = F.relu(
+            torch.stack(
+                [resized(own(level), hw) for own, level in zip(self.shared, features.levels, strict=True)]
+            ).sum(0)
+        )
+        everything = _repeated(shared, rows // images * classes)
+        x = torch.cat([*(resized(c, hw) for c in compared), everything], dim=1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        skips = [F.relu(self.stems[0](x)), F.relu(self.stems[1](F.avg_pool2d(x, 2, ceil_mode=True)))]
         x = skips[-1]
         for block in self.down:
             x = block(F.avg_pool2d(x, 2, ceil_mode=True))
             skips.append(x)
         pooled = [x.amax((2, 3)), x.mean((2, 3))]
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = block(skip + _resized(x, skip.shape[-2:]))
+            x = block(skip + resized(x, skip.shape[-2:]))
         pooled.append(x.amax((2, 3)))
-        detail = self.detail(features.detail).repeat_interleave(rows // len(features.detail) * classes, dim=0)
-        x = self.refine(F.relu(detail + _resized(x, detail.shape[-2:])))
-        logits = F.pixel_shuffle(self.mask(x), 2)
-        hw = logits.shape[-2:]
-        alike = [_resized(c[:, NORMALISED, None], hw) for c in channels]
-        logits = logits + self.steepness * (torch.stack(alike).mean(0) - self.offset)
+        detail = self.detail(features.detail.contiguous(memory_format=torch.channels_last))
+        fine = _repeated(detail, rows // images * classes) + resized(self.lateral(x), fine_hw)
+        fine = self.refine(F.relu(fine))
+        logits = F.pixel_shuffle(self.mask(fine).float(), 2)
+        size = (logits.shape[-2], logits.shape[-1])
+        alike = torch.stack([resized(c[:, CALIBRATED_MEASURE, None], size) for c in compared]).mean(0)
+        logits = logits + self.steepness * (alike - self.offset)
         return PriorMaps(
-            logits=logits.view(rows, classes, *hw),
-            presence=self.presence(torch.cat(pooled, dim=1)).view(rows, classes),
+            logits=logits.view(rows, classes, *size),
+            presence=self.presence(torch.cat(pooled, dim=1)).view(rows, classes).float(),
+            likeness=alike.view(rows, classes, *size),
+            coarse=x.unflatten(0, (rows, classes)),
+            fine=fine.unflatten(0, (rows, classes)),
+            shared=shared,
         )
 
 
-class _ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each cell: no cell's norm depends on another image or cell."""
+class LevelComparison(nn.Module):
+    """Compares every cell of one level with the prompts: by fixed measures, and by learned attention."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def __init__(self, channels: int) -> None:
+        """Build the attention of a level of `channels`, where it has any."""
+        super().__init__()
+        self.attention = _MarkAttention(channels) if channels >= ATTENDING else None
+        self.channels = MEASURES + (HEADS if self.attention is not None else 0)
+        # How sharply a cell picks cells of its own image that look like itself.
+        self.sharpness = nn.Parameter(torch.tensor(math.log(20.0))) if self.attention is not None else None
+
+    def forward(
+        self, level: Tensor, memory: PromptMemory, number: int, members: Tensor, typical: Tensor
+    ) -> Tensor:
+        """Compare B images with the prompts of C classes in R sets.
+
+        Args:
+            level: [B, D, h, w] unit vectors.
+            memory: of N marked images.
+            number: of the level within the memory.
+            members: [R, C, N] bool, R a multiple of B.
+            typical: [R, C, 2] difference of similarities on marked and on other cells.
+
+        Returns:
+            [R * C, channels, h, w]: nearest inside, nearest outside, their difference, similarity to the
+            mean inside, nearest inside averaged over the images, the difference scaled so that other cells
+            are 0 and marked ones 1, how unlike the image's mean the cell is, the scaled difference spread
+            to cells of the same image that look alike; then the attention heads.
+        """
+        rows, classes, _ = members.shape
+        cells = level.flatten(2).transpose(1, 2)
+        image = torch.arange(len(cells), device=level.device).repeat_interleave(rows // len(cells))
+        measures = measure(cells, memory.inside[number], memory.outside[number], members, typical)
+        scaled = measures[:, :, CALIBRATED_MEASURE]
+        if self.attention is None or self.sharpness is None:
+            return torch.cat((measures, scaled[:, :, None]), dim=2).view(
+                rows * classes, -1, *level.shape[-2:]
+            )
+        with torch.no_grad():
+            alike = cells @ cells.transpose(1, 2)
+        weights = torch.softmax(alike * self.sharpness.exp(), dim=-1)
+        spread = scaled.float() @ weights.float()[image].transpose(1, 2)
+        heads = self.attention(cells, memory, number, members)
+        out = torch.cat((measures, spread[:, :, None], heads.to(measures.dtype)), dim=2)
+        return out.view(rows * classes, -1, *level.shape[-2:])
 
 
-def _convolution(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), _ChannelNorm(after))
+class _MarkAttention(nn.Module):
+    """Attention from target cells to prompt cells; a head tells how much of what it looks at is marked."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, HEADS * KEY, bias=False)
+        self.key = nn.Linear(channels, HEADS * KEY, bias=False)
+        self.sharpness = nn.Parameter(torch.linspace(math.log(6.0), math.log(20.0), HEADS))
+        self.marked = nn.Parameter(torch.zeros(HEADS))
+        self.plain = nn.Parameter(torch.zeros(HEADS))
+        # Alike at the start, so that a head begins by comparing.
+        nn.init.orthogonal_(self.query.weight)
+        self.key.weight.data.copy_(self.query.weight.data)
+
+    def forward(self, cells: Tensor, memory: PromptMemory, number: int, members: Tensor) -> Tensor:
+        """[R, C, H, T] in [-1, 1]: 1 where all of a cell's attention lies on marked cells."""
+        rows, classes, _ = members.shape
+        query = self._split(self.query, cells) * self.sharpness.exp()[:, None, None]
+        # The last channel of a key is added to its logit: a query's is 1.
+        query = torch.cat((query, torch.ones_like(query[..., :1])), dim=-1)
+        query = query.repeat_interleave(rows // len(cells), dim=0)
+        inside, outside = memory.inside[number], memory.outside[number]
+        bonus = self.marked[:, None] - self.plain[:, None] * memory.plainness[number][:, None]
+        keys = torch.cat(
+            (
+                torch.cat((self._split(self.key, inside), bonus[..., None]), dim=-1),
+                F.pad(self._split(self.key, outside), (0, 1)),
+            ),
+            dim=2,
+        )
+        value = query.new_zeros(1, 1, keys.shape[2], KEY + 1)
+        value[:, :, : inside.shape[1], 0] = 1
+        found = []
+        for column in range(classes):
+            chosen, valid = _chosen(members[:, column])
+            key = keys[chosen]  # [R, n, H, m, K]
+            block = torch.where(valid, 0.0, BLOCKED)[:, :, None, None].expand(key.shape[:-1])
+            key = torch.cat((key[..., :-1], key[..., -1:] + block[..., None]), dim=-1)
+            key = key.transpose(1, 2).flatten(2, 3)
+            values = value.repeat(1, 1, chosen.shape[1], 1).expand(rows, HEADS, -1, -1)
+            looked = F.scaled_dot_product_attention(query, key, values.to(key.dtype), scale=1.0)
+            found.append(2 * looked[..., 0].float() - 1)
+        return torch.stack(found, dim=1)
+
+    def _split(self, layer: nn.Linear, cells: Tensor) -> Tensor:
+        """[n, H, T, K] unit vectors of cells [n, T, D]."""
+        return F.normalize(layer(cells).unflatten(-1, (HEADS, KEY)).float(), dim=-1).transpose(1, 2)
 
 
 class _Block(nn.Module):
@@ -165,8 +301,8 @@ class _Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = _convolution(width, width)
-        self.second = _convolution(width, width)
+        self.first = convolution(width, width)
+        self.second = convolution(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = F.relu(x + self.second(F.relu(self.first(x))))
@@ -174,27 +310,26 @@ class _Block(nn.Module):
 
 
 @torch.no_grad()
-def compare(level: Tensor, inside: Tensor, outside: Tensor, members: Tensor, typical: Tensor) -> Tensor:
-    """Compare every cell of B images with the prompts of every class.
+def measure(cells: Tensor, inside: Tensor, outside: Tensor, members: Tensor, typical: Tensor) -> Tensor:
+    """Compare every cell of B images with the prompts of every class, without a weight to learn.
 
     Args:
-        level: [B, D, h, w] unit vectors.
-        inside, outside: [N, m, D] unit vectors in and around the prompts.
+        cells: [B, T, D] unit vectors.
+        inside, outside: [N, m, D] unit vectors in and around the marks of N images.
         members: [R, C, N] bool, R a multiple of B.
         typical: [R, C, 2] difference of similarities on marked and on other cells.
 
     Returns:
-        [R * C, 7, h, w]: nearest inside, nearest outside, their difference, similarity to the mean inside,
-        nearest inside averaged over the prompts, the difference scaled so that other cells are 0 and
+        [R, C, 7, T]: nearest inside, nearest outside, their difference, similarity to the mean inside,
+        nearest inside averaged over the images, the difference scaled so that other cells are 0 and
         marked ones 1, and how unlike the image's mean the cell is.
     """
     rows, classes, _ = members.shape
-    cells = level.flatten(2).transpose(1, 2)
-    image = torch.arange(len(cells), device=level.device).repeat_interleave(rows // len(cells))
+    image = torch.arange(len(cells), device=cells.device).repeat_interleave(rows // len(cells))
     near_in, near_out = _nearest(cells, inside), _nearest(cells, outside)
     means = inside.mean(1)
     unlike = 1 - torch.einsum("btd,bd->bt", cells, F.normalize(cells.mean(1), dim=-1))[image]
-    out = level.new_empty(rows, classes, CHANNELS, cells.shape[1])
+    out = cells.new_empty(rows, classes, MEASURES - 1, cells.shape[1])
     for column in range(classes):
         chosen, valid = _chosen(members[:, column])
         of_in, of_out = (near[image[:, None], chosen] for near in (near_in, near_out))
@@ -212,7 +347,7 @@ def compare(level: Tensor, inside: Tensor, outside: Tensor, members: Tensor, typ
             unlike,
         )
         out[:, column] = torch.stack([c.float() for c in channels], dim=1)
-    return out.view(rows * classes, CHANNELS, *level.shape[-2:])
+    return out
 
 
 def _chosen(members: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +359,7 @@ def _chosen(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(cells: Tensor, known: Tensor) -> Tensor:
-    """[B, N, T] best cosine of cells [B, T, D] to each prompt's [N, m, D]."""
+    """[B, N, T] best cosine of cells [B, T, D] to each image's [N, m, D]."""
     at_once = max(AT_ONCE // (cells.shape[0] * cells.shape[1] * known.shape[1]), 1)
     return torch.cat(
         [
@@ -236,12 +371,12 @@ def _nearest(cells: Tensor, known: Tensor) -> Tensor:
 
 
 def _left_out_mean(cells: Tensor, inside: Tensor, outside: Tensor, members: Tensor) -> Tensor:
-    """[R] mean difference on the prompts' own cells [n, m, D], each compared with the row's other prompts."""
-    count, per_prompt, _ = cells.shape
+    """[R] mean difference on the images' own cells [n, m, D], each compared with the row's other images."""
+    count, per_image, _ = cells.shape
     others = ~torch.eye(count, dtype=torch.bool, device=cells.device)
     usable = (members[:, :, None] & members[:, None] & others)[:, :, None]  # [R, n, 1, n]
     near = [
-        _nearest(cells.flatten(0, 1)[None], k)[0].T.view(count, per_prompt, count) for k in (inside, outside)
+        _nearest(cells.flatten(0, 1)[None], k)[0].T.view(count, per_image, count) for k in (inside, outside)
     ]
     best_in, best_out = (n[None].masked_fill(~usable, -torch.inf).amax(-1) for n in near)
     difference = torch.where(members[:, :, None], best_in - best_out, 0.0).nan_to_num(0.0)
@@ -254,36 +389,55 @@ def _local_mean(x: Tensor) -> Tensor:
     return F.avg_pool2d(rows, (side, 1), 1, (margin, 0), count_include_pad=False)
 
 
-def _resized(x: Tensor, hw: Sequence[int]) -> Tensor:
-    return F.interpolate(x, tuple(hw), mode="bilinear", align_corners=False)
+def _repeated(x: Tensor, times: int) -> Tensor:
+    return x.repeat_interleave(times, dim=0)
 
 
-def _distinctive(cells: Tensor, covered: Tensor, around: Tensor) -> Tensor:
-    """The half of each region's cells that is least like its surroundings: a box holds more than the defect.
+def _extents(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Height and width [N] of the bounding boxes of masks [N, P, P], in cells."""
+    sides = []
+    for across in (2, 1):
+        hit = masks.any(across)
+        place = torch.arange(hit.shape[1], device=masks.device)
+        last = torch.where(hit, place, -1).amax(1)
+        first = torch.where(hit, place, hit.shape[1]).amin(1)
+        sides.append(last + 1 - first)
+    return sides[0], sides[1]
 
-    Args:
-        cells: [N, T, D].
-        covered: [N, T] bool, at least one a row.
-        around: [N, m, D].
-    """
-    alike = (cells @ around.transpose(1, 2)).amax(2)
-    rank = alike.masked_fill(~covered, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
-    return covered & (2 * rank < covered.sum(1, keepdim=True))
+
+def _fills_its_box(masks: Tensor) -> Tensor:
+    """Which of masks [N, P, P] are filled rectangles: [N] bool."""
+    high, wide = _extents(masks)
+    return masks.sum((1, 2)) == high * wide
 
 
-def _spread(cells: Tensor, wanted: Tensor, count: int) -> Tensor:
-    """`count` of the wanted cells of each row, evenly through the picture, repeated where there are fewer.
+def _log_sizes(masks: Tensor) -> Tensor:
+    """Log of width and height of the bounding boxes of masks [N, P, P], in shares of the frame: [N, 2]."""
+    high, wide = _extents(masks)
+    return (torch.stack((wide, high), dim=1).float() / masks.shape[-1]).log()
 
-    Args:
-        cells: [N, T, D].
-        wanted: [N, T] bool.
-        count: cells per row.
 
-    Returns:
-        [N, count, D]; zeros for a row without any.
-    """
+def _lower_half(values: Tensor, wanted: Tensor) -> Tensor:
+    """Of the wanted entries of each row [N, T] the half, rounded up, of least value."""
+    rank = values.masked_fill(~wanted, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    return wanted & (2 * rank < wanted.sum(1, keepdim=True))
+
+
+class _Spread:
+    """Entries chosen from each row."""
+
+    def __init__(self, index: Tensor, any_wanted: Tensor) -> None:
+        self._index, self._any = index, any_wanted
+
+    def of(self, values: Tensor) -> Tensor:
+        """Those of [N, T, D]: [N, count, D]; zeros in a row without any."""
+        taken = values.gather(1, self._index[..., None].expand(-1, -1, values.shape[2]))
+        return taken * self._any[..., None]
+
+
+def _spread(wanted: Tensor, count: int) -> _Spread:
+    """`count` of the wanted entries of each row [N, T], evenly through it, repeated where there are fewer."""
     order = wanted.int().argsort(dim=1, descending=True, stable=True)
     total = wanted.sum(1, keepdim=True)
-    place = ((torch.arange(count, device=cells.device) + 0.5) / count * total).long()
-    chosen = order.gather(1, place.clamp(max=order.shape[1] - 1))
-    return cells.gather(1, chosen[..., None].expand(-1, -1, cells.shape[2])) * (total > 0)[..., None]
+    place = ((torch.arange(count, device=wanted.device) + 0.5) / count * total).long()
+    return _Spread(order.gather(1, place.clamp(max=order.shape[1] - 1)), total > 0)

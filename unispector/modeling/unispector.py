@@ -10,13 +10,13 @@ from unispector.modeling.backbone import Backbone
 from unispector.modeling.denoising import DenoisingQueries, attention_mask, denoising_queries
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import PixelDecoder
-from unispector.modeling.prior_evidence import PriorEvidence, token_evidence
+from unispector.modeling.prior_evidence import token_evidence
 from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
-from unispector.modeling.similarity_prior import SimilarityPrior
+from unispector.modeling.similarity import Similarity
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.ops.boxes import inverse_sigmoid
-from unispector.ops.collectives import gather_rows
+from unispector.ops.collectives import gather_rows, world
 from unispector.structures import (
     ClassPrompts,
     EncodedPrompts,
@@ -58,7 +58,7 @@ class UniSpectorModel(nn.Module):
         query_selection: PromptGuidedSelection | LearnedQueries,
         decoder: TransformerDecoder,
         heads: PredictionHeads,
-        prior: SimilarityPrior | None,
+        similarity: Similarity | None,
         *,
         image_size: int,
         prompt_visible: bool,
@@ -69,7 +69,7 @@ class UniSpectorModel(nn.Module):
 
         Args:
             backbone, pixel_decoder, prompt_encoder, query_selection, decoder, heads: the parts.
-            prior: the similarity prior, or None to do without (the paper).
+            similarity: the similarity prior and what goes with it, or None to do without (the paper).
             image_size: side S of the input images in pixels.
             prompt_visible: object queries attend to prompts in the decoder.
             denoising: denoising queries an image at most; 0 = none.
@@ -82,8 +82,7 @@ class UniSpectorModel(nn.Module):
         self.query_selection = query_selection
         self.decoder = decoder
         self.heads = heads
-        self.prior = prior
-        self.evidence = PriorEvidence(decoder.width) if prior is not None else None
+        self.similarity = similarity
         self.width = decoder.width
         # Rows: content of denoising queries, what marks a token as a prompt.
         self.token_types = nn.Parameter(torch.randn(2, self.width))
@@ -110,14 +109,18 @@ class UniSpectorModel(nn.Module):
         """
         if maps is None:
             maps = self.backbone(images)
-        features: ImageFeatures = self.pixel_decoder(self.backbone.pyramid(maps))
-        if self.prior is None:
+        pyramid = self.backbone.pyramid(maps)
+        features: ImageFeatures = self.pixel_decoder(pyramid)
+        if self.similarity is None:
             return features
-        return replace(features, prior=self.prior.describe(images, self.backbone.matching(maps)))
+        compared = self.similarity.prior.describe(images, self.backbone.matching(maps), pyramid[0])
+        return replace(features, prior=compared)
 
     def encode_prompts(self, features: ImageFeatures, prompts: VisualPrompts) -> EncodedPrompts:
         """Encode marked regions of encoded images, one row per region."""
-        memory = self.prior.remember(features.prior, prompts) if self.prior and features.prior else None
+        memory = None
+        if self.similarity is not None and features.prior is not None:
+            memory = self.similarity.prior.remember(features.prior, prompts)
         return EncodedPrompts(self.prompt_encoder(features, prompts), memory)
 
     def class_prompts(self, embeddings: Tensor, memory: PromptMemory | None, members: Tensor) -> ClassPrompts:
@@ -125,12 +128,12 @@ class UniSpectorModel(nn.Module):
 
         Args:
             embeddings: [R, C, D] mean embedding of each class, in R alternative sets.
-            memory: what the similarity prior keeps of N regions; None without it.
-            members: [R, C, N] bool, which regions show class c in set r; each class has one at least.
+            memory: what the similarity prior keeps of N marked images; None without it.
+            members: [R, C, N] bool, which images show class c in set r; each class has one at least.
         """
-        if self.prior is None or memory is None:
+        if self.similarity is None or memory is None:
             return ClassPrompts(embeddings, None)
-        typical = self.prior.calibrate(memory, members)
+        typical = self.similarity.prior.calibrate(memory, members)
         return ClassPrompts(embeddings, PriorPrompts(memory, members, typical))
 
     def detect(self, features: ImageFeatures, prompts: ClassPrompts) -> ModelOutput:
@@ -147,7 +150,12 @@ class UniSpectorModel(nn.Module):
         return self._decode(features, prompts.repeat(len(features.memory)), None, last_only=True)
 
     def forward(
-        self, images: Tensor, prompts: VisualPrompts, mixing: Tensor, targets: Sequence[Targets]
+        self,
+        images: Tensor,
+        prompts: VisualPrompts,
+        mixing: Tensor,
+        targets: Sequence[Targets],
+        maps: tuple[Tensor, ...] | None = None,
     ) -> TrainingOutput:
         """Train on images that prompt one another.
 
@@ -156,17 +164,17 @@ class UniSpectorModel(nn.Module):
             prompts: the instances of the B images; with those of the other ranks they are N.
             mixing: [B, C, N], rows sum to 1: which instances make class c's prompt for image b.
             targets: ground truth of the B images, for the denoising queries.
+            maps: what the backbone puts out for them, where it is known already.
         """
-        features = self.encode_images(images)
+        features = self.encode_images(images, maps)
         encoded = self.encode_prompts(features, prompts)
         embeddings = gather_rows(encoded.embeddings)
-        memory = encoded.memory
+        members, memory = mixing > 0, encoded.memory
         if memory is not None:
-            memory = PromptMemory(
-                *(tuple(map(gather_rows, side)) for side in (memory.inside, memory.outside))
-            )
+            memory, owner = _of_all_ranks(memory, len(images)).by_image(gather_rows(prompts.labels))
+            members = group_members(members, owner, len(memory))
         noisy = denoising_queries(targets, limit=self.denoising, box_noise=self.box_noise)
-        known = self.class_prompts(mixing.to(embeddings) @ embeddings, memory, mixing > 0)
+        known = self.class_prompts(mixing.to(embeddings) @ embeddings, memory, members)
         output = self._decode(features, known, noisy, last_only=False)
         return TrainingOutput(output=output, embeddings=embeddings, level_hw=features.level_hw)
 
@@ -177,8 +185,8 @@ class UniSpectorModel(nn.Module):
         prompts = known.embeddings
         batch, classes, _ = prompts.shape
         prior = evidence = None
-        if self.prior is not None and features.prior is not None and known.prior is not None:
-            prior = self.prior(features.prior, known.prior)
+        if self.similarity is not None and features.prior is not None and known.prior is not None:
+            prior = self.similarity.prior(features.prior, known.prior)
             evidence = token_evidence(prior, features.level_hw)
         selection = self.query_selection(features, prompts, self.image_size / self.padded_size, evidence)
         whole_frame = inverse_sigmoid(prompts.new_tensor(WHOLE_FRAME)).expand(batch, classes, 4)
@@ -199,15 +207,37 @@ class UniSpectorModel(nn.Module):
         for state in states[-1:] if last_only else states:
             tokens, shown = state.tokens[:, :end], state.tokens[:, end:]
             layer = self.heads(self.decoder.norm, tokens, shown, state.boxes[:, :end], features.mask_features)
-            if prior is not None and self.evidence is not None:
-                layer = self.evidence(layer, tokens, prior)
+            if prior is not None and self.similarity is not None:
+                layer = self.similarity.evidence(layer, tokens, prior)
             layers.append(layer)
+        decoded = tuple(_rows(layer, count, end) for layer in layers)
+        candidates = None
+        if prior is not None and known.prior is not None and self.similarity is not None:
+            candidates = self.similarity.judge(prior, decoded[-1], known.prior.sizes)
         return ModelOutput(
-            layers=tuple(_rows(layer, count, end) for layer in layers),
+            layers=decoded,
             denoising=tuple(_rows(layer, 0, count) for layer in layers) if noisy is not None else (),
             selection=selection,
             prior=prior,
+            candidates=candidates,
         )
+
+
+def group_members(members: Tensor, owner: Tensor, groups: int) -> Tensor:
+    """Which groups [R, C, M] have a member: `members` [R, C, N] bool, `owner` [N] the group of each."""
+    counts = members.new_zeros(*members.shape[:2], groups, dtype=torch.int64)
+    return counts.index_add(2, owner, members.long()) > 0
+
+
+def _of_all_ranks(memory: PromptMemory, images: int) -> PromptMemory:
+    """The regions of all ranks' images, each rank having as many."""
+    return PromptMemory(
+        inside=tuple(map(gather_rows, memory.inside)),
+        outside=tuple(map(gather_rows, memory.outside)),
+        plainness=tuple(map(gather_rows, memory.plainness)),
+        image=gather_rows(memory.image + world()[0] * images),
+        sizes=gather_rows(memory.sizes),
+    )
 
 
 def _rows(prediction: LayerPrediction, start: int, end: int) -> LayerPrediction:

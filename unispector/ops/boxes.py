@@ -39,6 +39,11 @@ def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
     return _giou(a[:, None], b[None])[1]
 
 
+def paired_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of box i of `a` [n, 4] with box i of `b` [n, 4], both xyxy: [n] in [0, 1]."""
+    return _giou(a, b)[0]
+
+
 def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of box i of `a` [n, 4] with box i of `b` [n, 4], both xyxy: [n] in [-1, 1]."""
     return _giou(a, b)[1]

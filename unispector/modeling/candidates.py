@@ -1,0 +1,262 @@
+"""Candidates: parts of the similarity prior's class masks and masks of the decoder's queries.
+
+A class mask is cut at several probabilities, some relative to the most it reaches in the image, and falls
+into connected parts; of parts that are nearly the same one is kept. Which candidates are right, the
+candidate head learns; nothing here decides but `MOST`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from unispector.structures import Candidates, LayerPrediction, PriorMaps
+
+CUTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities
+SHARES = (0.3, 0.5, 0.7, 0.85)  # of the most that a mask reaches
+RISE = 0.12  # a part is as stable as the share of it that is still there when cut so much higher
+QUIET = 0.02  # a mask that reaches no more is cut relative to nothing
+LEAST_CELLS = 3  # a smaller part is noise
+ALIKE = 0.82  # box IoU from which on two parts of one class are the same candidate
+MOST = 60  # parts of a class in one image
+QUERIES = 8  # queries of a class in one image
+GRID = 28  # cells along each side of a candidate's window
+WINDOW = 1.6  # sides of a window, relative to the box
+LEAST_WINDOW = 0.5  # sides at least, relative to the window at which a cell of the grid is one of the canvas
+FACTS = 24
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def windows(boxes: Tensor, side: int) -> Tensor:
+    """Where candidates are looked at: their boxes with some of what is around.
+
+    Args:
+        boxes: [n, 4] cxcywh in [0, 1].
+        side: cells along a side of the canvas.
+
+    Returns:
+        [n, 4] xyxy in shares of the frame; they may leave it.
+    """
+    sides = (boxes[:, 2:] * WINDOW).clamp(min=LEAST_WINDOW * GRID / side)
+    return torch.cat((boxes[:, :2] - sides / 2, boxes[:, :2] + sides / 2), dim=1)
+
+
+@torch.no_grad()
+def part_candidates(maps: PriorMaps, most: int = MOST) -> Candidates:
+    """Cut every class mask of R images and C classes into parts.
+
+    Args:
+        maps: of the similarity prior.
+        most: parts of a mask at most.
+    """
+    probabilities = maps.logits.detach().float().flatten(0, 1).sigmoid().cpu().numpy()
+    presence = maps.presence.detach().float().flatten().sigmoid().cpu().numpy()
+    side = probabilities.shape[-1]
+    owners: list[int] = []
+    kept: list[_Part] = []
+    facts: list[tuple[float, ...]] = []
+    for number, (own, shown) in enumerate(zip(probabilities, presence, strict=True)):
+        parts = _distinct(list(_parts(own, most)), most)
+        for rank, part in enumerate(parts):
+            owners.append(number)
+            kept.append(part)
+            facts.append(_facts(part, own, float(shown), rank, len(parts)))
+    if not owners:
+        return _none(maps.logits.device)
+    numbers = torch.tensor(owners, device=maps.logits.device)
+    return _candidates(kept, facts, side, numbers, numbers)
+
+
+@torch.no_grad()
+def query_candidates(prediction: LayerPrediction, maps: PriorMaps) -> tuple[Candidates, Tensor]:
+    """The queries that are most probably of each class, as candidates of its mask.
+
+    Args:
+        prediction: of Q queries in R images.
+        maps: of the same images and C classes.
+
+    Returns:
+        The candidates, and their own canvases [n, P/2, P/2]: a query's mask logits; `canvas` counts them
+        after the R * C class masks.
+    """
+    rows, classes = maps.presence.shape
+    side = maps.logits.shape[-1]
+    probabilities, order = (
+        prediction.logits.float()
+        .sigmoid()
+        .transpose(1, 2)
+        .flatten(0, 1)
+        .sort(dim=1, descending=True, stable=True)
+    )
+    taken = min(QUERIES, order.shape[1])
+    owner = torch.arange(rows * classes, device=order.device).repeat_interleave(taken)
+    query = order[:, :taken].flatten() + owner // classes * prediction.logits.shape[1]
+    unique, place = query.unique(return_inverse=True)
+    logits = prediction.masks_of(unique).float()[:, None]
+    masks = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[:, 0]
+    shown = maps.presence.detach().float().flatten().sigmoid().tolist()
+    likely = probabilities[:, :taken].flatten().tolist()
+    own = masks.sigmoid().cpu().numpy()
+    kept, parts, facts = [], [], []
+    for number, (of_map, mask) in enumerate(zip(owner.tolist(), place.tolist(), strict=True)):
+        part = _whole(own[mask])
+        if part is None:
+            continue
+        kept.append(number)
+        parts.append(part)
+        known = _facts(part, own[mask], shown[of_map], number % taken, taken)
+        facts.append((*known[:-2], 1.0, likely[number]))
+    if not kept:
+        return _none(masks.device), masks
+    rows_kept = torch.tensor(kept, device=masks.device)
+    found = _candidates(parts, facts, side, owner[rows_kept], place[rows_kept] + rows * classes)
+    return found, masks
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A connected part of one class's mask, in cells: x0, y0, x1, y1, and where its mask was cut."""
+
+    box: tuple[int, int, int, int]
+    crop: npt.NDArray[np.bool_]
+    cut: float
+    relative: bool
+    area: int
+    mean: float
+    stability: float
+
+    @property
+    def score(self) -> float:
+        """How sure and how well-defined it is; only to choose the `MOST` parts."""
+        return self.mean * math.sqrt(self.stability + 0.02)
+
+
+def _parts(probabilities: FloatArray, most: int) -> Iterator[_Part]:
+    """The parts of one mask at all cuts, at most `most` of each."""
+    top = float(probabilities.max())
+    cuts = [(cut, False) for cut in CUTS if cut < top]
+    cuts += [(share * top, True) for share in SHARES if share * top > QUIET]
+    flat = probabilities.ravel()
+    for cut, relative in cuts:
+        count, labels, figures, _ = cv2.connectedComponentsWithStats(
+            (probabilities > cut).astype(np.uint8), connectivity=8
+        )
+        sums = np.bincount(labels.ravel(), weights=flat, minlength=count)
+        higher = flat > min(cut + RISE, (1 + cut) / 2)
+        stays = np.bincount(labels.ravel(), weights=higher, minlength=count)
+        for label in np.argsort(-sums[1:])[:most] + 1:
+            x, y, width, height, area = (int(value) for value in figures[label])
+            if area < LEAST_CELLS:
+                continue
+            crop = labels[y : y + height, x : x + width] == label
+            mean, stability = float(sums[label] / area), float(stays[label] / area)
+            yield _Part((x, y, x + width, y + height), crop, cut, relative, area, mean, stability)
+
+
+def _distinct(parts: list[_Part], most: int) -> list[_Part]:
+    """The best of parts that are nearly the same, best first."""
+    from torchvision.ops import nms
+
+    if not parts:
+        return []
+    boxes = torch.tensor([part.box for part in parts], dtype=torch.float32)
+    scores = torch.tensor([part.score for part in parts])
+    return [parts[i] for i in nms(boxes, scores, ALIKE)[:most].tolist()]
+
+
+def _facts(
+    part: _Part, probabilities: FloatArray, presence: float, rank: int, count: int
+) -> tuple[float, ...]:
+    """What is known of a part before anyone looks at it: `FACTS` numbers, about 0 and of size 1."""
+    side = probabilities.shape[0]
+    x0, y0, x1, y1 = part.box
+    width, height = (x1 - x0) / side, (y1 - y0) / side
+    top = float(probabilities.max())
+    return (
+        part.cut,
+        float(part.relative),
+        part.cut / top,
+        top,
+        part.mean,
+        part.stability,
+        math.log(part.area) - 5,
+        math.log(width) + 2,
+        math.log(height) + 2,
+        math.log(width / height),
+        part.area / ((x1 - x0) * (y1 - y0)),
+        float((probabilities > 0.5).mean()),
+        5 * float(probabilities.mean()),
+        presence,
+        math.log(rank + 1),
+        part.mean * part.area / float(probabilities.sum()),
+        math.log(count + 1) / 2 - 1,
+        float(x0 <= 1),
+        float(y0 <= 1),
+        float(x1 >= side - 1),
+        float(y1 >= side - 1),
+        part.score,
+        0.0,  # it is no query's,
+        0.0,  # and no query gives it a probability
+    )
+
+
+def _on_grid(part: _Part, side: int) -> FloatArray:
+    """Share of each cell of the part's window that it covers: [GRID, GRID]."""
+    corners = torch.tensor([part.box], dtype=torch.float32) / side
+    box = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
+    left, top, right, bottom = (windows(box, side)[0] * side).tolist()
+    steps = ((right - left) / GRID, (bottom - top) / GRID)
+    x0, y0, x1, y1 = part.box
+    # Averaged to about the grid's own steps first, so that thin parts do not fall between its cells.
+    size = (max(1, round((x1 - x0) / max(steps[0], 1))), max(1, round((y1 - y0) / max(steps[1], 1))))
+    small = cv2.resize(part.crop.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    scale = (size[0] / (x1 - x0), size[1] / (y1 - y0))
+    place = np.array(
+        [
+            [1 / (steps[0] * scale[0]), 0, (x0 - left) / steps[0] - 0.5 + 0.5 / (steps[0] * scale[0])],
+            [0, 1 / (steps[1] * scale[1]), (y0 - top) / steps[1] - 0.5 + 0.5 / (steps[1] * scale[1])],
+        ],
+        dtype=np.float32,
+    )
+    return np.asarray(cv2.warpAffine(small, place, (GRID, GRID), flags=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def _whole(probabilities: FloatArray) -> _Part | None:
+    """All of a mask above one half as one part; None where it is nowhere."""
+    crop = probabilities > 0.5
+    rows, columns = np.flatnonzero(crop.any(1)), np.flatnonzero(crop.any(0))
+    if not len(rows):
+        return None
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    own = probabilities[crop]
+    stability = float((own > 0.5 + RISE).mean())
+    crop = crop[box[1] : box[3], box[0] : box[2]]
+    return _Part(box, crop, 0.5, False, len(own), float(own.mean()), stability)
+
+
+def _candidates(
+    parts: list[_Part], facts: list[tuple[float, ...]], side: int, owners: Tensor, canvases: Tensor
+) -> Candidates:
+    """Parts (one at least) as tensors, on the device of `owners`."""
+    corners = torch.tensor([part.box for part in parts], dtype=torch.float32) / side
+    boxes = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
+    cuts = torch.tensor([math.log(part.cut / (1 - part.cut)) for part in parts], dtype=torch.float32)
+    own = torch.from_numpy(np.stack([_on_grid(part, side) for part in parts]))
+    known = torch.tensor(facts, dtype=torch.float32)
+    device = owners.device
+    return Candidates(owners, canvases, boxes.to(device), cuts.to(device), own.to(device), known.to(device))
+
+
+def _none(device: torch.device) -> Candidates:
+    numbers = torch.zeros(0, dtype=torch.int64, device=device)
+    empty = torch.zeros(0, device=device)
+    return Candidates(
+        numbers, numbers, empty.view(0, 4), empty, empty.view(0, GRID, GRID), empty.view(0, FACTS)
+    )
