@@ -92,7 +92,7 @@ class SimilarityPriorConfig(Section):
     """
 
     enabled: bool = True
-    width: int = Field(default=24, ge=2, multiple_of=2)
+    width: int = Field(default=48, ge=6, multiple_of=6)
 
 
 class DenoisingConfig(Section):

@@ -16,6 +16,7 @@ class LossConfig(Section):
         contrastive: weight of CPE; 0 = off (ablation).
         relevance: weight of a focal loss on PQS's token scores; the paper has none (0).
         prior: weight of the similarity prior's loss; the paper has no prior.
+        candidates: weight of the candidate head's loss; the paper has no such head.
         scale, margin: s and m of the angular-margin softmax.
         points: sampled points per mask.
     """
@@ -28,6 +29,7 @@ class LossConfig(Section):
     contrastive: float = Field(default=1.0, ge=0)
     relevance: float = Field(default=1.0, ge=0)
     prior: float = Field(default=1.0, ge=0)
+    candidates: float = Field(default=1.0, ge=0)
     scale: float = Field(default=30.0, gt=0)
     margin: float = Field(default=0.5, ge=0, lt=3.14)
     points: int = Field(default=1024, ge=1)
