@@ -406,7 +406,8 @@ def test_the_models_of_the_package_are_found_by_their_folders(tmp_path):
         (tmp_path / name / "model.safetensors").touch()
     (tmp_path / "empty").mkdir()
     assert shipped_models(tmp_path) == {"accurate": tmp_path / "accurate", "shipped": tmp_path}
-    assert "shipped" in shipped_models()
+    assert all((folder / "config.json").is_file() for folder in shipped_models().values())
+    assert shipped_models()
 
 
 @pytest.mark.slow
