@@ -7,10 +7,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from unispector.losses.instances import Instances
-from unispector.modeling.candidate_head import crop
-from unispector.modeling.candidates import GRID, windows
 from unispector.ops.boxes import cxcywh_to_xyxy, paired_giou, paired_iou, pairwise_iou
 from unispector.ops.collectives import mean_over_ranks
+from unispector.ops.windows import GRID, crop, windows
 from unispector.structures import JudgedCandidates
 
 TRUE = 0.5  # IoU from which on a finding is true, as AP50 counts

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unispector.modeling.candidates import FACTS, GRID, windows
+from unispector.modeling.candidates import FACTS
 from unispector.modeling.layers import MLP, ChannelNorm, convolution
 from unispector.modeling.similarity_prior import SHARED
+from unispector.ops.windows import CROP, GRID, crop, windows
 from unispector.structures import Candidates, JudgedCandidates, PriorMaps
 
-CROP = GRID // 2  # cells along each side of what a window's features are read on
 SIZES = 4  # numbers that compare a candidate's size with the prompts'
 GEOMETRY = 3  # numbers on how two candidates lie
 FURTHEST = 2.0  # largest change of a box: of its middle in sides, of its sides as a logarithm
@@ -159,24 +159,6 @@ class _SetAttention(nn.Module):
         x = x + self.out(seen.transpose(1, 2).flatten(2))
         out: Tensor = x + self.feedforward(self.between(x))
         return out
-
-
-def crop(maps: Tensor, index: Tensor, window: Tensor, size: int) -> Tensor:
-    """Read maps [K, D, h, w] in windows [n, 4] (xyxy, shares of the frame): [n, D, size, size] float32.
-
-    What lies outside of a map is 0.
-
-    Args:
-        index: [n] int64 map of each window.
-    """
-    from torchvision.ops import roi_align
-
-    height, width = maps.shape[-2:]
-    scale = window.new_tensor((width, height, width, height))
-    rois = torch.cat((index[:, None].to(window.dtype), window * scale), dim=1)
-    samples = 2 if size <= CROP else 1
-    out: Tensor = roi_align(maps.float(), rois, size, sampling_ratio=samples, aligned=True)
-    return out
 
 
 def relative_logits(logits: Tensor, own: Tensor) -> Tensor:

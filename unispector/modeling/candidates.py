@@ -8,6 +8,7 @@ candidate head learns; nothing here decides but `MOST`.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from unispector.ops.boxes import xyxy_to_cxcywh
+from unispector.ops.windows import GRID, windows
 from unispector.structures import Candidates, LayerPrediction, PriorMaps
 
 CUTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities
@@ -26,26 +29,9 @@ LEAST_CELLS = 3  # a smaller part is noise
 ALIKE = 0.82  # box IoU from which on two parts of one class are the same candidate
 MOST = 60  # parts of a class in one image
 QUERIES = 8  # queries of a class in one image
-GRID = 28  # cells along each side of a candidate's window
-WINDOW = 1.6  # sides of a window, relative to the box
-LEAST_WINDOW = 0.5  # sides at least, relative to the window at which a cell of the grid is one of the canvas
 FACTS = 24
 
 FloatArray = npt.NDArray[np.float32]
-
-
-def windows(boxes: Tensor, side: int) -> Tensor:
-    """Where candidates are looked at: their boxes with some of what is around.
-
-    Args:
-        boxes: [n, 4] cxcywh in [0, 1].
-        side: cells along a side of the canvas.
-
-    Returns:
-        [n, 4] xyxy in shares of the frame; they may leave it.
-    """
-    sides = (boxes[:, 2:] * WINDOW).clamp(min=LEAST_WINDOW * GRID / side)
-    return torch.cat((boxes[:, :2] - sides / 2, boxes[:, :2] + sides / 2), dim=1)
 
 
 @torch.no_grad()
@@ -64,10 +50,11 @@ def part_candidates(maps: PriorMaps, most: int = MOST) -> Candidates:
     facts: list[tuple[float, ...]] = []
     for number, (own, shown) in enumerate(zip(probabilities, presence, strict=True)):
         parts = _distinct(list(_parts(own, most)), most)
+        whole = _Whole.of(own, float(shown))
         for rank, part in enumerate(parts):
             owners.append(number)
             kept.append(part)
-            facts.append(_facts(part, own, float(shown), rank, len(parts)))
+            facts.append(_facts(part, whole, rank, len(parts)))
     if not owners:
         return _none(maps.logits.device)
     numbers = torch.tensor(owners, device=maps.logits.device)
@@ -111,7 +98,7 @@ def query_candidates(prediction: LayerPrediction, maps: PriorMaps) -> tuple[Cand
             continue
         kept.append(number)
         parts.append(part)
-        known = _facts(part, own[mask], shown[of_map], number % taken, taken)
+        known = _facts(part, _Whole.of(own[mask], shown[of_map]), number % taken, taken)
         facts.append((*known[:-2], 1.0, likely[number]))
     if not kept:
         return _none(masks.device), masks
@@ -145,12 +132,12 @@ def _parts(probabilities: FloatArray, most: int) -> Iterator[_Part]:
     cuts += [(share * top, True) for share in SHARES if share * top > QUIET]
     flat = probabilities.ravel()
     for cut, relative in cuts:
-        count, labels, figures, _ = cv2.connectedComponentsWithStats(
-            (probabilities > cut).astype(np.uint8), connectivity=8
-        )
-        sums = np.bincount(labels.ravel(), weights=flat, minlength=count)
-        higher = flat > min(cut + RISE, (1 + cut) / 2)
-        stays = np.bincount(labels.ravel(), weights=higher, minlength=count)
+        above = probabilities > cut
+        count, labels, figures, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8)
+        there = np.flatnonzero(above)
+        owner, own = labels.ravel()[there], flat[there]
+        sums = np.bincount(owner, weights=own, minlength=count)
+        stays = np.bincount(owner, weights=own > min(cut + RISE, (1 + cut) / 2), minlength=count)
         for label in np.argsort(-sums[1:])[:most] + 1:
             x, y, width, height, area = (int(value) for value in figures[label])
             if area < LEAST_CELLS:
@@ -171,19 +158,39 @@ def _distinct(parts: list[_Part], most: int) -> list[_Part]:
     return [parts[i] for i in nms(boxes, scores, ALIKE)[:most].tolist()]
 
 
-def _facts(
-    part: _Part, probabilities: FloatArray, presence: float, rank: int, count: int
-) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class _Whole:
+    """A whole mask: cells along a side, the most it reaches, its share above one half, its sum and mean."""
+
+    side: int
+    top: float
+    half: float
+    total: float
+    mean: float
+    presence: float
+
+    @classmethod
+    def of(cls, probabilities: FloatArray, presence: float) -> Self:
+        return cls(
+            side=probabilities.shape[0],
+            top=float(probabilities.max()),
+            half=float((probabilities > 0.5).mean()),
+            total=float(probabilities.sum()),
+            mean=float(probabilities.mean()),
+            presence=presence,
+        )
+
+
+def _facts(part: _Part, whole: _Whole, rank: int, count: int) -> tuple[float, ...]:
     """What is known of a part before anyone looks at it: `FACTS` numbers, about 0 and of size 1."""
-    side = probabilities.shape[0]
+    side = whole.side
     x0, y0, x1, y1 = part.box
     width, height = (x1 - x0) / side, (y1 - y0) / side
-    top = float(probabilities.max())
     return (
         part.cut,
         float(part.relative),
-        part.cut / top,
-        top,
+        part.cut / whole.top,
+        whole.top,
         part.mean,
         part.stability,
         math.log(part.area) - 5,
@@ -191,11 +198,11 @@ def _facts(
         math.log(height) + 2,
         math.log(width / height),
         part.area / ((x1 - x0) * (y1 - y0)),
-        float((probabilities > 0.5).mean()),
-        5 * float(probabilities.mean()),
-        presence,
+        whole.half,
+        5 * whole.mean,
+        whole.presence,
         math.log(rank + 1),
-        part.mean * part.area / float(probabilities.sum()),
+        part.mean * part.area / whole.total,
         math.log(count + 1) / 2 - 1,
         float(x0 <= 1),
         float(y0 <= 1),
@@ -207,11 +214,9 @@ def _facts(
     )
 
 
-def _on_grid(part: _Part, side: int) -> FloatArray:
-    """Share of each cell of the part's window that it covers: [GRID, GRID]."""
-    corners = torch.tensor([part.box], dtype=torch.float32) / side
-    box = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
-    left, top, right, bottom = (windows(box, side)[0] * side).tolist()
+def _on_grid(part: _Part, window: list[float]) -> FloatArray:
+    """Share of each cell of the part's window (xyxy, in cells of the mask) that it covers: [GRID, GRID]."""
+    left, top, right, bottom = window
     steps = ((right - left) / GRID, (bottom - top) / GRID)
     x0, y0, x1, y1 = part.box
     # Averaged to about the grid's own steps first, so that thin parts do not fall between its cells.
@@ -245,10 +250,10 @@ def _candidates(
     parts: list[_Part], facts: list[tuple[float, ...]], side: int, owners: Tensor, canvases: Tensor
 ) -> Candidates:
     """Parts (one at least) as tensors, on the device of `owners`."""
-    corners = torch.tensor([part.box for part in parts], dtype=torch.float32) / side
-    boxes = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
+    boxes = xyxy_to_cxcywh(torch.tensor([part.box for part in parts], dtype=torch.float32) / side)
+    reach = (windows(boxes, side) * side).tolist()
     cuts = torch.tensor([math.log(part.cut / (1 - part.cut)) for part in parts], dtype=torch.float32)
-    own = torch.from_numpy(np.stack([_on_grid(part, side) for part in parts]))
+    own = torch.from_numpy(np.stack(list(map(_on_grid, parts, reach))))
     known = torch.tensor(facts, dtype=torch.float32)
     device = owners.device
     return Candidates(owners, canvases, boxes.to(device), cuts.to(device), own.to(device), known.to(device))
