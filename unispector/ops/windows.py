@@ -36,6 +36,5 @@ def crop(maps: Tensor, index: Tensor, window: Tensor, size: int) -> Tensor:
     height, width = maps.shape[-2:]
     scale = window.new_tensor((width, height, width, height))
     rois = torch.cat((index[:, None].to(window.dtype), window * scale), dim=1)
-    samples = 2 if size <= CROP else 1
-    out: Tensor = roi_align(maps.float(), rois, size, sampling_ratio=samples, aligned=True)
+    out: Tensor = roi_align(maps.float(), rois, size, sampling_ratio=1, aligned=True)
     return out
