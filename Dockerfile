@@ -46,4 +46,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 # The token comes with `docker run -e UNISPECTOR_TOKEN`, never from the image.
 ENTRYPOINT ["unispector"]
-CMD ["serve", "--host", "0.0.0.0", "--port", "8000", "--model", "shipped", "--bank", "data/prompts"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000", "--model", "fast", "--bank", "data/prompts"]

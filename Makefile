@@ -54,7 +54,7 @@ format: $(INSTALLED) ## Format the code and mend what the linter can.
 
 lock: $(INSTALLED) ## Renew requirements.lock after a change of dependencies in pyproject.toml.
 	$(UV) lock
-	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups -o requirements.lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups --extra accurate -o requirements.lock
 
 clean: ## Remove the environment and caches; data, models and reports stay.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
@@ -68,6 +68,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  "$$python" -m venv $(VENV); }
 	@test -x "$(UV)" || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "setup: installing the locked packages (several GB the first time)"
-	@$(UV) pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	@$(UV) pip install --quiet --no-deps --require-hashes --compile-bytecode -r requirements.lock
 	@$(UV) pip install --quiet --no-deps --editable .
 	@touch $@

@@ -43,17 +43,18 @@ def inspect_once(folder: Path, workers: int) -> None:
     from unispector.inference.inspection import Inspection, look, one_thread
     from unispector.inference.picture_source import PictureSource
     from unispector.inference.ray_inspection import look_on_ray, prepare_ray
-    from unispector.modeling.saved_model import SHIPPED
+    from unispector.modeling.saved_model import shipped_model
     from unispector.training.ray_trainer import cluster
 
     work_offline(folder)
     prepare_ray()
     source = PictureSource.at(str(folder))
     files = source.pictures({".jpg"})
-    detector = UniSpector.load(SHIPPED)
+    model = shipped_model("fast")
+    detector = UniSpector.load(model)
     side = cv2.imread(str(folder / files[0].path)).shape[0]
     bank = detector.encode([Prompt(folder / files[0].path, [[side // 4, side // 4, side // 2, side // 2]])])
-    inspection = Inspection(source, SHIPPED, bank, min_score=0.05)
+    inspection = Inspection(source, model, bank, min_score=0.05)
     with one_thread(), cluster(workers) if workers else nullcontext():
         tables = (
             look_on_ray(inspection, files, workers, gpu=False)

@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="shipped")
+    parser.add_argument("--model", default="fast")
     parser.add_argument("--seconds", type=float, default=120, help="for each number of clients")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()

@@ -341,7 +341,7 @@ def test_the_program_exits_with_mains_code(tmp_path: Path) -> None:
     assert (
         done.stderr
         == "error: nowhere: no such model folder, nor an MLflow run id; `make repro` trains models, "
-        "`shipped` is the one in the package\n"
+        "`fast` and `accurate` are the package's\n"
     )
 
 

@@ -71,7 +71,7 @@ def test_what_is_copied_exists_and_is_sent():
     for path in (path for paths in copied for path in paths):
         assert (ROOT / path).exists()
         assert sent(path)
-    assert sent("unispector/shipped/model.safetensors")
+    assert sent("unispector/shipped/fast/model.safetensors")
 
 
 @pytest.mark.parametrize(

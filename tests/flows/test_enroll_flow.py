@@ -51,14 +51,14 @@ def test_enrolled_and_refused(project, prefect_server, capsys):
 
     from flows.enroll import enroll_flow, main
 
-    main(["masks", "holes", "hole", "--model", "shipped"])
+    main(["masks", "holes", "hole", "--model", "fast"])
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.startswith("hole: passed: 3 of 3 (100%) marks")
     assert told.endswith("; enrolled as version 1")
     with pytest.raises(SystemExit) as stopped:
-        main(["masks", "nothing", "phantom", "--model", "shipped"])
+        main(["masks", "nothing", "phantom", "--model", "fast"])
     assert str(stopped.value.code).startswith("phantom: refused: only 0 of 3")
-    again = enroll_flow("masks", "holes", "hole", "shipped", by="ann")
+    again = enroll_flow("masks", "holes", "hole", "fast", by="ann")
     assert again.outcome == "unchanged"
     assert list(PromptStore(project / "data/prompts").current().classes) == ["hole"]
     with get_client(sync_client=True) as client:

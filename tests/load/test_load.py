@@ -26,7 +26,7 @@ def benchmark_module(project_root: Path) -> ModuleType:
 @pytest.mark.slow
 @pytest.mark.integration
 def test_the_service_under_load(benchmark_module):
-    start, found = benchmark_module.loads("shipped", seconds=5)
+    start, found = benchmark_module.loads("fast", seconds=5)
     assert [load.clients for load in found] == [1, 4, 16]
     for load in found:
         assert (load.errors, load.wrong) == (0, 0)

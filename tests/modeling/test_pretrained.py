@@ -54,7 +54,9 @@ def test_stages_have_as_many_blocks_as_timms(name: str):
         for key in timm.create_model(name, features_only=True).state_dict()
         if (found := re.match(r"blocks\.(\d+)\.(\d+)\.", key))
     }
-    assert blocks == {(stage, block) for stage, count in enumerate(EFFICIENTNETS[name]) for block in range(count)}
+    assert blocks == {
+        (stage, block) for stage, count in enumerate(EFFICIENTNETS[name]) for block in range(count)
+    }
 
 
 def test_the_backbone_holds_the_packaged_weights(caplog: pytest.LogCaptureFixture):

@@ -54,7 +54,7 @@ class Place:
 
     def enroll(self, folder: str, label: str, config: Config = CONFIG, source: str = "masks") -> EnrollReport:
         store, reports = self.root / "prompts", self.root / "reports"
-        return enroll(config, self.root / folder, source, label, "shipped", store, "ann", reports)
+        return enroll(config, self.root / folder, source, label, "fast", store, "ann", reports)
 
 
 def content(folder: Path) -> dict[str, bytes]:

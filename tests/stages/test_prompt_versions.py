@@ -129,7 +129,7 @@ def test_a_refusal_has_exit_code_1(tmp_path, project_root, monkeypatch, capsys):
         mask = np.zeros((40, 50), np.uint8)
         mask[9 * number : 9 * number + 9, 11 * number : 11 * number + 13] = 255
         cv2.imwrite(str(tmp_path / f"noise/masks/{number}.png"), mask)
-    arguments = ["prompts", "enroll", "masks", "noise", "--label", "ghost", "--model", "shipped"]
+    arguments = ["prompts", "enroll", "masks", "noise", "--label", "ghost", "--model", "fast"]
     assert main(arguments) == 1
     told = capsys.readouterr().out
     assert told.startswith("ghost: refused: only 0 of 3 (0%)")

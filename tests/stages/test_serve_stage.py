@@ -74,9 +74,9 @@ def test_the_command_refuses_in_one_line(tmp_path, bank_file, other_tiny_model, 
         cases = {
             ("--host", "0.0.0.0"): "set UNISPECTOR_TOKEN",
             ("--model", str(tmp_path / "nothing")): "no such model folder",
-            ("--model", "shipped", "--bank", "none.safetensors"): "no such prompt bank",
+            ("--model", "fast", "--bank", "none.safetensors"): "no such prompt bank",
             ("--model", str(other_tiny_model), "--bank", str(bank_file)): "was made by model",
-            ("--model", "shipped", "--bank", str(tmp_path / "new"), "--port", port): "cannot listen there",
+            ("--model", "fast", "--bank", str(tmp_path / "new"), "--port", port): "cannot listen there",
             ("--queue", "1"): "raise --queue",
             ("--memory-mib", "1"): "raise --memory-mib",
         }

@@ -56,7 +56,7 @@ class Roi(StrEnum):
 Model = Annotated[
     str,
     typer.Option(
-        help="`shipped`, a folder with model.safetensors and config.json, or an MLflow run id.",
+        help="`fast` or `accurate`, a folder with model.safetensors and config.json, or an MLflow run id.",
         metavar="MODEL",
     ),
 ]
@@ -69,7 +69,7 @@ def detect(
         list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="TARGET")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write detections.json and pictures/ to.")],
-    model: Model = "shipped",
+    model: Model = "fast",
     prompt: Annotated[
         list[Path] | None, typer.Option(help="Picture that shows the defect; repeat for more.")
     ] = None,
@@ -143,7 +143,7 @@ def evaluate(
     targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
     images: Images,
     out: Annotated[Path, typer.Option(help="JSON file to write the figures to.")],
-    model: Model = "shipped",
+    model: Model = "fast",
     roi: RoiOption = Roi.BOX,
 ) -> None:
     """Measure AP of boxes and masks on annotated pictures."""
@@ -165,7 +165,7 @@ def sweep(
     targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder to write index.html and sweep.json to.")],
-    model: Model = "shipped",
+    model: Model = "fast",
 ) -> None:
     """Measure how robust a model is."""
     from unispector.stages.model_reference import find_model

@@ -24,7 +24,7 @@ def inspect(
         str, typer.Argument(help="Folder, searched at any depth, or s3://bucket/prefix.", metavar="PLACE")
     ],
     out: Annotated[Path, typer.Option(help="Parquet file to write, e.g. results.parquet.")],
-    model: Model = "shipped",
+    model: Model = "fast",
     bank: Annotated[
         Path, typer.Option(help="A bank made by `prompts build`, or the folder of a prompt store.")
     ] = PROMPT_STORE,

@@ -43,7 +43,7 @@ def prompts_build(
     ],
     images: Images,
     out: Annotated[Path, typer.Option(help="Bank to write, e.g. bank.safetensors.")],
-    model: Model = "shipped",
+    model: Model = "fast",
     roi: RoiOption = Roi.BOX,
 ) -> None:
     """Encode prompts once and keep them."""

@@ -12,7 +12,7 @@ SERVE_HELP = """Answer requests over HTTP: pictures in, detections out; marked p
 
 \b
   unispector serve                                          the registry's champion, prompts in data/prompts
-  unispector serve --model shipped --bank bank.safetensors  a model and a bank that never change
+  unispector serve --model fast --bank bank.safetensors     a model and a bank that never change
   curl -F images=@part.png http://127.0.0.1:8000/detect
 
 A model that is promoted, and prompts that are enrolled, take over without a restart. /health says what is
@@ -25,8 +25,8 @@ def serve(
         str,
         typer.Option(
             metavar="MODEL",
-            help="models:/NAME@ALIAS (followed when it moves), models:/NAME/VERSION, `shipped`, a model's "
-            "folder, or an MLflow run id.",
+            help="models:/NAME@ALIAS (followed when it moves), models:/NAME/VERSION, `fast`, `accurate`, a "
+            "model's folder, or an MLflow run id.",
         ),
     ] = CHAMPION_MODEL,
     bank: Annotated[

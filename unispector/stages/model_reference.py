@@ -1,4 +1,4 @@
-"""What a user calls a model: `shipped`, its folder, a registered version, or the run that trained it."""
+"""What a user calls a model: `fast` or `accurate`, its folder, a registered version, or the run that trained it."""
 
 import re
 from pathlib import Path
@@ -13,18 +13,18 @@ def find_model(reference: str) -> Path:
     """The folder of a model.
 
     Args:
-        reference: `shipped`, a folder with `model.safetensors` and `config.json`, a registered model as
-            MLflow writes it (`models:/NAME@ALIAS`, `models:/NAME/VERSION`), or an MLflow run id (32 hex
-            digits).
+        reference: `fast` or `accurate` (the package's), a folder with `model.safetensors` and
+            `config.json`, a registered model as MLflow writes it (`models:/NAME@ALIAS`,
+            `models:/NAME/VERSION`), or an MLflow run id (32 hex digits).
 
     Raises:
-        CheckpointError: there is no such folder, or the run has no model.
+        CheckpointError: there is no such folder, the run has no model, or the package does not ship it.
         RegistryError: there is no such registered version.
     """
-    if reference == "shipped":
-        from unispector.modeling.saved_model import SHIPPED
+    from unispector.modeling.saved_model import SHIPPED_MODELS, shipped_model
 
-        return SHIPPED
+    if reference in SHIPPED_MODELS:
+        return shipped_model(reference)
     folder = Path(reference)
     if folder.is_dir():
         return folder
@@ -41,6 +41,6 @@ def find_model(reference: str) -> Path:
     if not _RUN_ID.fullmatch(reference):
         raise CheckpointError(
             f"{reference}: no such model folder, nor an MLflow run id; `make repro` trains models, "
-            "`shipped` is the one in the package"
+            "`fast` and `accurate` are the package's"
         )
     return TrackingStore(TRACKING).model_directory(reference)
