@@ -16,6 +16,7 @@ BACKBONES = {
     "windows": BackboneConfig(
         name="swin_tiny_patch4_window7_224", weights="none", frozen=False, drop_path=0.3
     ),
+    "tokens": BackboneConfig(name="test_vit", weights="none", blocks=(2, 5), frozen=False, drop_path=0.3),
     "frozen": BackboneConfig(name="test_efficientnet", weights="none", frozen=True),
 }
 
