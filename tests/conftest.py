@@ -114,7 +114,7 @@ def _tiny_model(directory: Path, seed: int) -> Path:
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)
         # The prior sees nothing in noise; masks as small as random weights make them would all be empty.
-        torch.nn.init.zeros_(network.evidence.mask_weight.bias)
+        torch.nn.init.zeros_(network.similarity.evidence.mask_weight.bias)
     save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
     return directory
 
