@@ -231,5 +231,5 @@ def test_the_packages_models_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(saved_model, "SHIPPED", tmp_path)
     (tmp_path / "fast").mkdir()
     (tmp_path / "fast" / WEIGHTS).touch()
-    with pytest.raises(CheckpointError, match=r"^accurate: the package ships no such model yet; it has fast$"):
+    with pytest.raises(CheckpointError, match=r"^accurate: .* no such model yet; it has fast$"):
         shipped_model("accurate")
