@@ -1,5 +1,6 @@
 """The user's three calls: load, encode, detect."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.marking import Geometry, mark
 from unispector.inference.prompt_bank import PromptBank
+from unispector.modeling import saved_model
 from unispector.modeling.build import build_model
 from unispector.modeling.saved_model import save_model
 from unispector.ops.rle import encode_rle
@@ -461,3 +463,16 @@ def test_no_pictures_no_detections_and_no_prompts_no_bank(detector: UniSpector, 
 def test_an_absent_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a model directory"):
         UniSpector.load(tmp_path)
+
+
+def test_the_packages_models_load_by_name(
+    tiny_model: Path, other_tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_model, "SHIPPED", tmp_path)
+    shutil.copytree(tiny_model, tmp_path / "fast")
+    fast = UniSpector.load(tiny_model).fingerprint
+    assert UniSpector.load().fingerprint == UniSpector.load("fast").fingerprint == fast
+    with pytest.raises(CheckpointError, match="accurate: the package ships no such model yet; it has fast"):
+        UniSpector.load("accurate")
+    shutil.copytree(other_tiny_model, tmp_path / "accurate")
+    assert UniSpector.load("accurate").fingerprint == UniSpector.load(other_tiny_model).fingerprint != fast

