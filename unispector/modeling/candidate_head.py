@@ -19,7 +19,7 @@ from unispector.structures import Candidates, JudgedCandidates, PriorMaps
 SIZES = 4  # numbers that compare a candidate's size with the prompts'
 GEOMETRY = 3  # numbers on how two candidates lie
 FURTHEST = 2.0  # largest change of a box: of its middle in sides, of its sides as a logarithm
-INSIDE = 0.25  # share of a cell that a part covers, from which on the cell is the part's
+INSIDE = 0.03  # share of a cell from which on it is the part's; a thin part covers little of a large cell
 LARGEST = 6.0  # logit of a canvas at most
 DOUBT = 0.5  # factor on the logits of other parts within a candidate's window, which count against it
 FIRST_SCORE = -2.0  # logit of an untrained score: most candidates are wrong
