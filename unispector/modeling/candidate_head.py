@@ -42,11 +42,13 @@ class CandidateHead(nn.Module):
         self.first, self.second = convolution(width, width), convolution(width, width)
         self.shrink = nn.Sequential(nn.Conv2d(width, token, 3, stride=2, padding=1), ChannelNorm(token))
         self.third = convolution(token, token)
-        self.token = MLP((2 * token + FACTS + SIZES, token, token))
+        # Facts alone rank well and are quickly learned from; what is seen is added to them.
+        self.from_facts = MLP((FACTS + SIZES, width, width, 2), zero=True)
+        self.token = MLP((2 * token + 2 * width + FACTS + SIZES, token, token))
         self.layers = nn.ModuleList(_SetAttention(token) for _ in range(layers))
         self.norm = nn.LayerNorm(token)
         self.score = MLP((token, token, 2), zero=True)
-        nn.init.constant_(self.score.layers[-1].bias, FIRST_SCORE)  # type: ignore[arg-type]
+        nn.init.constant_(self.from_facts.layers[-1].bias, FIRST_SCORE)  # type: ignore[arg-type]
         self.box = MLP((token, token, 4), zero=True)
         self.from_token = nn.Linear(token, width)
         self.grow = convolution(width, width)
@@ -93,14 +95,11 @@ class CandidateHead(nn.Module):
         small = F.relu(self.shrink(x))
         small = F.relu(small + self.third(small))
         compared = candidates.boxes[:, 2:].clamp(min=1e-3).log() - sizes.flatten(0, 1)[candidates.map]
-        known = (
-            small.amax((2, 3)).float(),
-            small.mean((2, 3)).float(),
-            candidates.facts,
-            compared,
-            compared.abs().sum(1, keepdim=True),
-            compared.sum(1, keepdim=True),
-        )
+        size = (compared, compared.abs().sum(1, keepdim=True), compared.sum(1, keepdim=True))
+        facts = torch.cat((candidates.facts, *size), dim=1)
+        own = F.avg_pool2d(candidates.own[:, None], 2)
+        inside, around = _mean(x.float(), own), _mean(x.float(), 1 - own)
+        known = (small.amax((2, 3)).float(), small.mean((2, 3)).float(), inside, inside - around, facts)
         token = self._among_others(self.token(torch.cat(known, dim=1)), candidates)
         change = self.box(token).float().clamp(-FURTHEST, FURTHEST)
         middle = candidates.boxes[:, :2] + change[:, :2] * candidates.boxes[:, 2:]
@@ -109,7 +108,7 @@ class CandidateHead(nn.Module):
         return JudgedCandidates(
             candidates=candidates,
             canvases=canvases,
-            scores=self.score(token).float(),
+            scores=(self.from_facts(facts) + self.score(token)).float(),
             boxes=torch.cat((middle, candidates.boxes[:, 2:] * change[:, 2:].exp()), dim=1),
             base=base,
             change=self.change(F.relu(self.draw(drawn)))[:, 0].float(),
@@ -159,6 +158,11 @@ class _SetAttention(nn.Module):
         x = x + self.out(seen.transpose(1, 2).flatten(2))
         out: Tensor = x + self.feedforward(self.between(x))
         return out
+
+
+def _mean(x: Tensor, weight: Tensor) -> Tensor:
+    """[n, D] mean of x [n, D, h, w] where the weight [n, 1, h, w] in [0, 1] says."""
+    return (x * weight).sum((2, 3)) / (weight.sum((2, 3)) + 0.1)
 
 
 def relative_logits(logits: Tensor, own: Tensor) -> Tensor:

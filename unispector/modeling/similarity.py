@@ -9,7 +9,7 @@ from unispector.modeling.prior_evidence import PriorEvidence
 from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.structures import Candidates, JudgedCandidates, LayerPrediction, PriorMaps
 
-MOST_WHILE_TRAINING = 24  # parts of a class in one image; the best ones teach most
+MOST_WHILE_TRAINING = 16  # parts of a class in one image; the best ones teach most
 
 
 class Similarity(nn.Module):
