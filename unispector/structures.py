@@ -111,6 +111,8 @@ class Batch(Movable):
         prompts: every instance of the batch as a prompt, in image order.
         image_ids: B ids.
         original_hw: B (height, width) of the files.
+        maps: float16 [B, channels, height, width] each, what the backbone makes of the images; None = not
+            known yet.
     """
 
     images: Tensor
@@ -118,6 +120,7 @@ class Batch(Movable):
     prompts: VisualPrompts
     image_ids: tuple[int, ...]
     original_hw: tuple[tuple[int, int], ...]
+    maps: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import pytest
 from unispector.config import load_config
 from unispector.errors import ConfigError, DataError, TrainingError
 from unispector.modeling.saved_model import load_model
-from unispector.stages.paths import CHECKPOINTS, TRAINING_SUMMARY
-from unispector.stages.train import initial_model
+from unispector.stages.paths import CHECKPOINTS, MAPS, TRAINING_SUMMARY
+from unispector.stages.train import MAPS_USED, initial_model
 from unispector.stages.train_all import TrainingReport, finish, own_cpus, plan, side_by_side, train_tracked
 from unispector.training.ray_trainer import Machine
 
@@ -92,6 +92,21 @@ def test_the_end_leaves_a_summary_and_no_checkpoints(tiny_project, config):
     summary = json.loads((tiny_project / TRAINING_SUMMARY).read_text())
     assert summary["unispector-seed42"]["loss"] == 1.5
     assert not jobs[0].work_directory.exists()
+
+
+def test_the_end_keeps_the_maps_that_a_training_used_and_only_those(tiny_project, config):
+    jobs, maps = plan(config, tiny_project)[:2], tiny_project / MAPS
+    for name in ("used", "old"):
+        (maps / name).mkdir(parents=True)
+        (maps / name / "view0.maps").touch()
+    reports = [TrainingReport("unispector", job.seed, 4, 1.5, 60.0, "abc", "run") for job in jobs]
+    finish(jobs, reports, tiny_project)
+    assert {folder.name for folder in maps.iterdir()} == {"used", "old"}
+    jobs[1].work_directory.mkdir(parents=True)
+    (jobs[1].work_directory / MAPS_USED).write_text("used")
+    finish(jobs, reports, tiny_project)
+    assert [folder.name for folder in maps.iterdir()] == ["used"]
+    assert (maps / "used" / "view0.maps").exists()
 
 
 def test_the_end_keeps_what_mlflow_has_not_got(tiny_project, config):

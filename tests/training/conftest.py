@@ -89,4 +89,4 @@ def make_model() -> Callable[..., UniSpectorModel]:
 
 @pytest.fixture(scope="session")
 def criterion() -> Criterion:
-    return Criterion(LossWeights(4, 5, 2, 5, 5, 1, 1, 1), scale=30, margin=0.5, points=64)
+    return Criterion(LossWeights(4, 5, 2, 5, 5, 1, 1, 1, 1), scale=30, margin=0.5, points=64)

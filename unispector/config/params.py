@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from unispector.config.data import DataConfig, MiniConfig, SplitConfig
 from unispector.config.evaluation import EvaluateConfig, SweepConfig
@@ -34,6 +34,15 @@ class Config(Section):
     retrain: RetrainConfig = RetrainConfig()
     promote: PromoteConfig = PromoteConfig()
     enroll: EnrollConfig = EnrollConfig()
+
+    @model_validator(mode="after")
+    def _keeps_maps_of_frozen_backbones_only(self) -> Self:
+        if self.train.views and not all(backbone.frozen for backbone in self.model.backbones):
+            raise ValueError(
+                f"train.views {self.train.views} keeps what the backbone makes of images, which "
+                "changes if it trains; set model.backbone.frozen, or train.views to 0"
+            )
+        return self
 
     def ablation_base(self) -> "Config":
         """The ablation's base row: the same recipe without SSPE's spectrum, CPE, PQS and prior."""

@@ -7,6 +7,7 @@ SPLIT_CHECKS = SPLITS / "checks.json"
 FINGERPRINTS = Path("data/training-fingerprints.json")
 MODELS = Path("artifacts/models")
 CHECKPOINTS = Path("artifacts/checkpoints")
+MAPS = Path("artifacts/maps")
 TRACKING = Path("artifacts/mlflow")
 OPERATION = Path("artifacts/operate")
 RETRAINING = Path("artifacts/retraining.json")

@@ -1,5 +1,6 @@
 """Stage `train`, one model: what a training process does from the annotation file to the saved model."""
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,23 +12,28 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
 
-from unispector.config import Config
+from unispector.config import Config, TrainConfig
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
-from unispector.data.episodes import EpisodeSampler, episode_images
+from unispector.data.episodes import EpisodeSampler, SampleKey, episode_images
 from unispector.data.loading import training_batches
+from unispector.data.map_cache import MapCache
 from unispector.data.transforms import Augmentation
 from unispector.errors import CheckpointError, TrainingError
 from unispector.losses.criterion import Criterion, LossWeights
+from unispector.modeling.backbone import Backbone
 from unispector.modeling.build import build_model
 from unispector.modeling.saved_model import load_model, save_model
 from unispector.modeling.starting_weights import FILES, load_starting_weights
 from unispector.modeling.unispector import UniSpectorModel
+from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.stages.training_pictures import FOLDER, TrainingPictures
 from unispector.structures import Batch
 from unispector.training.checkpoint import Checkpointer
 from unispector.training.loop import Callbacks, NonFiniteError, Recipe, fit
+from unispector.training.maps import with_maps
 from unispector.training.monitor import SeenPrompts
 from unispector.training.optim import build_optimiser, linear_schedule
 from unispector.training.ray_trainer import WorkerGroup
@@ -35,9 +41,19 @@ from unispector.training.ray_trainer import WorkerGroup
 logger = logging.getLogger(__name__)
 
 Variant = Literal["unispector", "base", "untrained"]
+Report = Callable[[int, dict[str, float]], None]
 
 CHECKPOINT = "checkpoint.safetensors"
 """Of a job's work directory."""
+
+MAPS_USED = "maps.txt"
+"""Of a job's work directory: name of the folder of its `map_directory` that the training uses, if any."""
+
+CACHED = "speed/views_cached"
+"""Figure: share of all views of all training images whose maps are kept."""
+
+# What decides the maps of an augmented image beside parameters, data and weights.
+_MAPS_CODE = ("data/dataset.py", "data/transforms.py", "ops/files.py", "modeling/*backbone*.py")
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,7 @@ class TrainingJob:
         start: directory of the model whose weights training starts from, or a file of weights, or None.
         model_directory: where the trained model is saved.
         work_directory: where checkpoints and progress lie until the stage has ended.
+        map_directory: where what frozen backbones make of images is kept, in a folder per kind of it.
         provenance: what else is recorded with the model.
     """
 
@@ -66,6 +83,7 @@ class TrainingJob:
     start: Path | None
     model_directory: Path
     work_directory: Path
+    map_directory: Path
     provenance: dict[str, str]
 
     @property
@@ -74,9 +92,7 @@ class TrainingJob:
         return f"{self.variant}-seed{self.seed}"
 
 
-def train(
-    job: TrainingJob, run_id: str, group: WorkerGroup, report: Callable[[int, dict[str, float]], None]
-) -> str:
+def train(job: TrainingJob, run_id: str, group: WorkerGroup, report: Report) -> str:
     """Train one model, going on from the job's checkpoint where there is one, and save it.
 
     Args:
@@ -98,14 +114,12 @@ def train(
         torch.set_num_threads(recipe.threads)
     device = torch.device("cuda", group.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     model = initial_model(job).to(device).train()
+    annotations = Annotations.read(job.train_file)
+    # Before a checkpoint is restored: maps go by what is the same at every start.
+    cache = _map_cache(job, model.backbone, len(annotations.images)) if recipe.views else None
     if recipe.activation_checkpointing:
         model.checkpoint_activations()
-    optimiser = build_optimiser(
-        model,
-        learning_rate=recipe.learning_rate,
-        backbone_rate=recipe.backbone_rate,
-        weight_decay=recipe.weight_decay,
-    )
+    optimiser = _optimiser(model, recipe)
     checkpointer = Checkpointer(job.work_directory / CHECKPOINT, job.key)
     start = checkpointer.restore(model, optimiser)
     schedule = linear_schedule(optimiser, steps=recipe.steps, warmup=recipe.warmup_steps, start=start)
@@ -114,7 +128,9 @@ def train(
         if group.rank == 0:
             checkpointer.save(step, model, optimiser)
 
-    annotations = Annotations.read(job.train_file)
+    batches, keys = _batches(job, annotations, group, start)
+    if cache is not None:
+        batches = with_maps(batches, keys, cache, model.backbone, start)
     pictures = TrainingPictures(annotations, job.image_root, config, job.work_directory / FOLDER)
 
     def look(step: int, prompts: SeenPrompts) -> None:
@@ -125,11 +141,11 @@ def train(
         fit(
             _parallel(model, group),
             _criterion(config),
-            _batches(job, annotations, group, start),
+            batches,
             optimiser,
             schedule,
             _recipe(config, job.seed, device),
-            Callbacks(report=report, save=save, look=look),
+            Callbacks(report=_telling(report, cache), save=save, look=look),
             start=start,
         )
     save(recipe.steps)
@@ -189,10 +205,9 @@ def _images_named(annotations: Annotations, checkpointer: Checkpointer) -> Itera
         ) from error
 
 
-def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, start: int) -> Iterator[Batch]:
-    """This process's slices of the batches from step `start` on."""
+def _dataset(job: TrainingJob, annotations: Annotations) -> InstanceDataset:
     config = job.config
-    dataset = InstanceDataset(
+    return InstanceDataset(
         annotations,
         job.image_root,
         image_size=config.model.image_size,
@@ -204,7 +219,11 @@ def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, sta
         box_slack=config.prompt.box_slack,
         seed=job.seed,
     )
-    images = episode_images(annotations)
+
+
+def _sampler(job: TrainingJob, annotations: Annotations, group: WorkerGroup) -> EpisodeSampler:
+    """Draws this process's slices of the steps."""
+    config, images = job.config, episode_images(annotations)
     if config.train.defect_free and group.rank == 0 and not any(image.sound for image in images):
         logger.warning(
             "%s: no image of %s is without a defect, so batches go without one too; add some to a set, "
@@ -212,7 +231,7 @@ def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, sta
             job.name,
             job.train_file.name,
         )
-    sampler = EpisodeSampler(
+    return EpisodeSampler(
         images,
         batch_size=config.train.batch_size,
         images_per_class=config.train.images_per_class,
@@ -222,8 +241,64 @@ def _batches(job: TrainingJob, annotations: Annotations, group: WorkerGroup, sta
         rank=group.rank,
         world=group.size,
     )
-    return training_batches(
-        dataset, sampler, start_step=start, steps=config.train.steps, workers=config.train.workers
+
+
+def _batches(
+    job: TrainingJob, annotations: Annotations, group: WorkerGroup, start: int
+) -> tuple[Iterator[Batch], Iterator[list[SampleKey]]]:
+    """This process's slices of the batches from step `start` on, and what their images are."""
+    dataset, sampler, recipe = _dataset(job, annotations), _sampler(job, annotations, group), job.config.train
+    batches = training_batches(dataset, sampler, start, recipe.steps, recipe.workers)
+    return batches, (sampler.batch_at(step) for step in range(start, recipe.steps))
+
+
+def _map_cache(job: TrainingJob, backbone: Backbone, images: int) -> MapCache:
+    """The cache of all that the maps of this training's views depend on."""
+    config, package = job.config, Path(__file__).parents[1]
+    code = sorted(file for pattern in _MAPS_CODE for file in package.glob(pattern))
+    parts = [
+        job.provenance["data_sha256"],
+        str(config.model.image_size),
+        config.augment.model_dump_json(),
+        str(job.seed),
+        _frozen_hash(backbone),
+        sha256_of_tree(code),
+    ]
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    cache = MapCache(job.map_directory / name, images, config.train.views, backbone.map_shapes)
+    atomic_write_text(job.work_directory / MAPS_USED, name)
+    logger.info(
+        "%s: %d views of %d images, of %.1f GiB, are kept in %s; %.0f %% are there",
+        job.name,
+        config.train.views,
+        images,
+        cache.size / 2**30,
+        job.map_directory / name,
+        100 * cache.share(),
+    )
+    return cache
+
+
+def _frozen_hash(backbone: nn.Module) -> str:
+    """Hash of the weights that no training changes, and of all buffers."""
+    frozen = [(name, value) for name, value in backbone.named_parameters() if not value.requires_grad]
+    digest = hashlib.sha256()
+    for name, value in sorted([*frozen, *backbone.named_buffers()], key=lambda pair: pair[0]):
+        digest.update(f"{name}\0".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _telling(report: Report, cache: MapCache | None) -> Report:
+    """`report`, and with each the share of views that are kept."""
+    return report if cache is None else lambda step, figures: report(step, {**figures, CACHED: cache.share()})
+
+
+def _optimiser(model: nn.Module, recipe: TrainConfig) -> AdamW:
+    return build_optimiser(
+        model,
+        learning_rate=recipe.learning_rate,
+        backbone_rate=recipe.backbone_rate,
+        weight_decay=recipe.weight_decay,
     )
 
 

@@ -16,8 +16,16 @@ from unispector.errors import ConfigError, TrainingError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.stages.fingerprint import read_fingerprints
 from unispector.stages.lineage import git_state
-from unispector.stages.paths import CHECKPOINTS, MODELS, SPLITS, TRAINING_CURVES, TRAINING_SUMMARY
-from unispector.stages.train import CHECKPOINT, TrainingJob, Variant, initial_model, save_job, train
+from unispector.stages.paths import CHECKPOINTS, MAPS, MODELS, SPLITS, TRAINING_CURVES, TRAINING_SUMMARY
+from unispector.stages.train import (
+    CHECKPOINT,
+    MAPS_USED,
+    TrainingJob,
+    Variant,
+    initial_model,
+    save_job,
+    train,
+)
 from unispector.stages.training_run import RUN_FILE, recorded
 from unispector.training.ray_trainer import Job, Machine, machines, room, run_job
 
@@ -105,10 +113,17 @@ def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
 def finish(jobs: Sequence[TrainingJob], reports: Sequence[TrainingReport], root: Path = Path()) -> None:
     """Write `reports/training.json` and drop the checkpoints, now that every model is saved.
 
+    Of what is kept of backbones only that stays which one of these trainings used, so that another recipe
+    may use it too; all of it if none did.
+
     What MLflow has not got yet stays; see `send_left`.
     """
     models = {job.name: asdict(report) for job, report in zip(jobs, reports, strict=True)}
     atomic_write_text(root / TRAINING_SUMMARY, json.dumps(models, indent=2) + "\n")
+    used = {file.read_text() for job in jobs if (file := job.work_directory / MAPS_USED).exists()}
+    for folder in (root / MAPS).glob("*") if used else ():
+        if folder.name not in used:
+            shutil.rmtree(folder)
     for job in jobs:
         if (job.work_directory / RUN_FILE).exists():
             (job.work_directory / CHECKPOINT).unlink(missing_ok=True)
@@ -176,6 +191,7 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
         image_root=root / config.data.root,
         start=start,
         model_directory=root / MODELS / variant / f"seed{seed}",
+        map_directory=root / MAPS,
         work_directory=root / CHECKPOINTS / f"{variant}-seed{seed}-{key[:12]}",
         provenance={
             "data_sha256": fingerprint,

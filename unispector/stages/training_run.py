@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unispector.ops.files import atomic_write_text
 from unispector.stages.paths import CHECKPOINTS, TRACKING
-from unispector.stages.train import CHECKPOINT, TrainingJob
+from unispector.stages.train import CACHED, CHECKPOINT, TrainingJob
 from unispector.stages.training_pictures import FOLDER
 from unispector.tracking.recorder import Recorder, RunRecord
 from unispector.tracking.run import JOB_TAG, Point, TrackingStore, flat
@@ -121,7 +121,8 @@ class Follower:
         self._said = now
         pace = (now - self._began) / max(step - self._first, 1)
         left = f", about {pace * (steps - step) / 60:.0f} min left" if self._first < step < steps else ""
-        logger.info("%s: step %d of %d, loss %.2f%s", self._job.name, step, steps, self.loss, left)
+        kept = f", {100 * metrics[CACHED]:.0f} % of the views kept" if CACHED in metrics else ""
+        logger.info("%s: step %d of %d, loss %.2f%s%s", self._job.name, step, steps, self.loss, left, kept)
 
     def write_curve(self, path: Path) -> None:
         """Write all reports as CSV, which DVC draws and a spreadsheet opens."""

@@ -156,8 +156,9 @@ def _losses(
     """Forward pass with in-batch prompts, the loss, and what is watched of them."""
     prompts = in_batch_prompts(batch, max_images=recipe.max_images, cross_image=recipe.cross_image)
     columns = prompts.columns
+    maps = None if batch.maps is None else tuple(level.float() for level in batch.maps)
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
-        result = model(batch.images, batch.prompts, prompts.mixing, columns.targets)
+        result = model(batch.images, batch.prompts, prompts.mixing, columns.targets, maps=maps)
     losses: LossBreakdown = criterion(
         result.output, columns.targets, result.embeddings, columns.prompt_labels, result.level_hw, generator
     )
