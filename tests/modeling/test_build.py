@@ -69,7 +69,7 @@ def test_weights_from_a_file(tmp_path: Path):
 def test_switches_choose_the_parts(small_config: ModelConfig):
     full, base = build_model(small_config), build_model(small_config.without_contributions())
     assert isinstance(full.query_selection, PromptGuidedSelection)
-    assert isinstance(full.prior, SimilarityPrior)
+    assert isinstance(full.similarity.prior, SimilarityPrior)
     assert full.prompt_encoder.frequency_encoder is not None
     assert full.prompt_encoder.visual_aligner is not None
     assert full.prompt_visible
@@ -77,7 +77,7 @@ def test_switches_choose_the_parts(small_config: ModelConfig):
     assert base.prompt_encoder.frequency_encoder is None
     assert base.prompt_encoder.visual_aligner is None
     assert not base.prompt_visible
-    assert base.prior is None
+    assert base.similarity is None
     assert (full.image_size, full.padded_size, full.width) == (72, 96, 32)
 
 
