@@ -8,17 +8,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unispector.losses.candidates import candidate_loss
 from unispector.losses.criterion import BASE_TERMS, Criterion, LossBreakdown, LossWeights, denoising_pairs
 from unispector.losses.instances import Instances
+from unispector.losses.prior import prior_loss
 from unispector.losses.relevance import relevance_targets
 from unispector.losses.terms import quality_focal_loss
-from unispector.structures import LayerPrediction, ModelOutput, QuerySelection, Targets
+from unispector.ops.windows import GRID
+from unispector.structures import (
+    Candidates,
+    JudgedCandidates,
+    LayerPrediction,
+    ModelOutput,
+    PriorMaps,
+    QuerySelection,
+    Targets,
+)
 
 Batch = Callable[..., tuple[ModelOutput, list[Targets]]]
-WEIGHTS = LossWeights(4, 5, 2, 5, 5, 1, 1, 0)
+WEIGHTS = LossWeights(4, 5, 2, 5, 5, 1, 1, 0, 0)
 LEVELS = ((1, 1), (2, 2), (4, 4), (8, 8))
+CANDIDATE_TERMS = ("score", "box", "mask")
 GROUPS = {group: {f"loss_{group}/{name}" for name in BASE_TERMS} for group in ("first", "last", "denoising")}
-ONCE = {"loss/denoising", "loss/contrastive", "loss/relevance", "loss/prior"}
+ONCE = {
+    "loss/denoising",
+    "loss/contrastive",
+    "loss/relevance",
+    "loss/prior",
+    "loss_candidate/score",
+    "loss_candidate/box",
+    "loss_candidate/mask",
+}
 
 
 def criterion(weights: LossWeights = WEIGHTS, points: int = 64) -> Criterion:
@@ -40,6 +60,30 @@ def judge(
 
 def parts(layer: LayerPrediction) -> tuple[Tensor, ...]:
     return layer.logits, layer.boxes, layer.kernels, layer.mask_features
+
+
+def seen(output: ModelOutput, targets: list[Targets], seed: int = 0) -> ModelOutput:
+    """The same predictions with maps of a prior, and a candidate near every instance."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(targets), 4, 32, 32, generator=generator).requires_grad_()
+    presence = torch.randn(len(targets), 4, generator=generator).requires_grad_()
+    maps = PriorMaps(logits, presence, *(torch.zeros(0) for _ in range(4)))
+    instances = Instances.of(targets)
+    count = len(instances)
+    owner = instances.image * 4 + instances.labels
+    boxes = instances.boxes + 0.02 * torch.randn(count, 4, generator=generator)
+    candidates = Candidates(
+        owner, owner, boxes, torch.zeros(count), torch.zeros(count, GRID, GRID), torch.zeros(count, 24)
+    )
+    judged = JudgedCandidates(
+        candidates,
+        logits.detach().flatten(0, 1),
+        torch.randn(count, 2, generator=generator).requires_grad_(),
+        (boxes + 0.01).requires_grad_(),
+        torch.zeros(count, GRID, GRID),
+        torch.randn(count, GRID, GRID, generator=generator).requires_grad_(),
+    )
+    return replace(output, prior=maps, candidates=judged)
 
 
 def leaves(output: ModelOutput) -> list[Tensor]:
@@ -151,14 +195,14 @@ def test_perfect_denoising_costs_almost_nothing_whatever_the_padding_says(batch:
             for group in range(2):
                 for instance in range(len(target)):
                     fill(layer, image, group * 3 + instance, target, instance)
-    cost = LossWeights(4, 5, 2, 0, 0, 0, 0, 0)
+    cost = LossWeights(4, 5, 2, 0, 0, 0, 0, 0, 0)
     perfect = replace(output, denoising=layers)
     assert judge(perfect, targets, cost).terms["loss/denoising"] < 1e-3
     layers[0].boxes[1, 4, 0] += 0.25  # first layer, image 1, group 1, instance 1
-    off = judge(perfect, targets, LossWeights(0, 5, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
+    off = judge(perfect, targets, LossWeights(0, 5, 0, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
     assert off.item() == pytest.approx(5 * 0.25 / (4 * 2), abs=1e-5)
     layers[0].logits[1, 4] = -20  # a missed class in one of 8 slots; the focal loss at -20 is 0.25 * 20
-    off = judge(perfect, targets, LossWeights(4, 0, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
+    off = judge(perfect, targets, LossWeights(4, 0, 0, 0, 0, 0, 0, 0, 0)).terms["loss/denoising"]
     assert off.item() == pytest.approx(4 * 0.25 * 20 / 8, rel=1e-3)
 
 
@@ -172,7 +216,7 @@ def test_mask_terms_of_denoising_are_those_of_the_same_matched_queries(batch: Ba
     layer.logits[:] = torch.eye(4)[:3] * 20 - 10
     same = ModelOutput(layers=(layer,), denoising=(layer,), selection=output.selection)
     for name in ("mask", "dice"):
-        weights = replace(LossWeights(1e-9, 1e-9, 0, 0, 0, 0, 0, 0), **{name: 1.0})
+        weights = replace(LossWeights(1e-9, 1e-9, 0, 0, 0, 0, 0, 0, 0), **{name: 1.0})
         gathered = [
             criterion(weights, points=20_000)(
                 same, targets, torch.zeros(0, 8), torch.zeros(0, dtype=torch.int64), LEVELS
@@ -204,7 +248,8 @@ def test_mask_terms_approach_the_integral_over_the_mask(batch: Batch):
 @pytest.mark.parametrize("layers", [1, 2, 3, 5])
 def test_total_is_the_weighted_sum(batch: Batch, layers: int):
     output, targets = batch((3, 2), layers=layers)
-    weights = LossWeights(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 0)
+    output = seen(output, targets)
+    weights = LossWeights(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5)
     loss = judge(output, targets, weights)
     terms = loss.terms
     times = {"last": 1, "first": min(layers - 1, 1), "middle": max(layers - 2, 0)}
@@ -216,6 +261,7 @@ def test_total_is_the_weighted_sum(batch: Batch, layers: int):
     assert {name.split("/")[0] for name in terms} == {
         "loss",
         "loss_denoising",
+        "loss_candidate",
         *(f"loss_{group}" for group in times if times[group]),
     }
     torch.testing.assert_close(terms["loss/denoising"], layers * weighted("denoising"))
@@ -223,14 +269,17 @@ def test_total_is_the_weighted_sum(batch: Batch, layers: int):
         terms["loss/denoising"]
         + weights.contrastive * terms["loss/contrastive"]
         + weights.relevance * terms["loss/relevance"]
+        + weights.prior * terms["loss/prior"]
+        + weights.candidates * torch.stack([terms[f"loss_candidate/{n}"] for n in CANDIDATE_TERMS]).sum()
         + torch.stack([n * weighted(group) for group, n in times.items() if n]).sum()
     )
     torch.testing.assert_close(loss.total.detach(), expected)
+    assert all(term > 0 for term in terms.values())
 
 
 def test_groups_are_of_their_layers(batch: Batch):
     output, targets = batch((3, 2), layers=4)
-    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
+    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
     single = [
         judge(replace(output, layers=(layer,), denoising=(noisy,)), targets, weights).terms
         for layer, noisy in zip(output.layers, output.denoising, strict=True)
@@ -247,7 +296,7 @@ def test_groups_are_of_their_layers(batch: Batch):
 
 def test_all_layers_weigh_the_same(batch: Batch):
     output, targets = batch((3, 2), layers=2)
-    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
+    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
     parts = [
         judge(replace(output, layers=(output.layers[i],), denoising=(output.denoising[i],)), targets, weights)
         for i in range(2)
@@ -318,6 +367,34 @@ def test_switched_off_terms_leave_no_trace(batch: Batch):
     assert output.selection.relevance.grad is not None  # for data-parallel training
     assert not output.selection.relevance.grad.any()
     assert loss.terms["loss/contrastive"] == loss.terms["loss/relevance"] == 0
+
+
+def test_prior_and_candidates_are_judged_as_on_their_own(batch: Batch):
+    output, targets = batch((3, 2))
+    output, instances = seen(output, targets), Instances.of(targets)
+    terms = judge(output, targets, replace(WEIGHTS, prior=1, candidates=1)).terms
+    assert output.prior is not None
+    assert output.candidates is not None
+    torch.testing.assert_close(terms["loss/prior"], prior_loss(output.prior, instances).detach())
+    alone = candidate_loss(output.candidates, 4, instances)
+    for name in CANDIDATE_TERMS:
+        torch.testing.assert_close(terms[f"loss_candidate/{name}"], getattr(alone, name).detach())
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (0, 0)])
+def test_prior_and_candidates_switched_off_leave_no_trace(batch: Batch, counts: tuple[int, ...]):
+    output, targets = batch(counts)
+    output = seen(output, targets)
+    loss = judge(output, targets, replace(WEIGHTS, prior=0, candidates=0))
+    loss.total.backward()
+    assert output.prior is not None
+    assert output.candidates is not None
+    judged = output.candidates
+    for part in (output.prior.logits, output.prior.presence, judged.scores, judged.boxes, judged.change):
+        assert part.grad is not None  # for data-parallel training
+        assert not part.grad.any()
+    assert loss.terms["loss/prior"] == 0
+    assert all(loss.terms[f"loss_candidate/{name}"] == 0 for name in CANDIDATE_TERMS)
 
 
 def test_learned_queries_have_no_relevance(batch: Batch):

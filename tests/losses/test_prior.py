@@ -26,11 +26,17 @@ SIDE, CLASSES = 16, 4  # cells of four pixels each
 Batch = Callable[..., tuple[ModelOutput, list[Targets]]]
 
 
+def maps_of(logits: Tensor, presence: Tensor) -> PriorMaps:
+    """Maps of which the loss judges the first two."""
+    unjudged = torch.zeros(0)
+    return PriorMaps(logits, presence, unjudged, unjudged, unjudged, unjudged)
+
+
 def random_maps(images: int, seed: int = 0) -> PriorMaps:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, CLASSES, SIDE, SIDE, generator=generator) * 2
     presence = torch.randn(images, CLASSES, generator=generator)
-    return PriorMaps(logits.requires_grad_(), presence.requires_grad_())
+    return maps_of(logits.requires_grad_(), presence.requires_grad_())
 
 
 def looped_masks(targets: list[Targets]) -> np.ndarray:
@@ -114,7 +120,7 @@ def test_the_truth_costs_nothing_and_what_differs_from_it_something():
     shown = torch.tensor([[-20.0, -20.0, 20.0, -20.0]])
 
     def loss(masks: Tensor, presence: Tensor) -> float:
-        return prior_loss(PriorMaps(masks, presence), instances).item()
+        return prior_loss(maps_of(masks, presence), instances).item()
 
     assert loss(truth, shown) == pytest.approx(0, abs=1e-4)
     little, much = truth.clone(), truth.clone()
@@ -132,12 +138,12 @@ def test_extreme_and_half_precision_maps_have_a_finite_loss(batch: Batch):
     instances = Instances.of(targets)
     for value in (-1e4, 1e4):
         logits = torch.full((2, CLASSES, SIDE, SIDE), value, requires_grad=True)
-        loss = prior_loss(PriorMaps(logits, logits.amax((2, 3))), instances)
+        loss = prior_loss(maps_of(logits, logits.amax((2, 3))), instances)
         loss.backward()
         assert loss.isfinite()
         assert logits.grad.isfinite().all()
     maps = random_maps(2)
-    rounded = PriorMaps(maps.logits.bfloat16(), maps.presence.bfloat16())
+    rounded = maps_of(maps.logits.bfloat16(), maps.presence.bfloat16())
     loss = prior_loss(rounded, instances)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(prior_loss(maps, instances).item(), rel=0.01)
