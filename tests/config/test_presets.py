@@ -138,8 +138,21 @@ def test_every_preset_is_valid_and_undone_by_the_default(name: str) -> None:
     assert {leaf: in_force[leaf] for leaf in values} == values
     kept = {leaf: value for leaf, value in written(PARAMS).items() if leaf not in values}
     assert {leaf: in_force[leaf] for leaf in kept} == kept
-    assert values.keys() <= written(preset_file("default")).keys(), "`params use default` must undo all of it"
-    assert not any(leaf.startswith(("mini.", "data.", "split.")) for leaf in values)
+    sets = {
+        leaf for leaf in values if leaf.startswith("data.sets.")
+    }  # they stay until somebody takes them out
+    undone = written(preset_file("default")).keys()
+    assert values.keys() - sets <= undone, "`params use default` must undo all of it"
+    assert not any(leaf.startswith(("data.", "split.")) for leaf in values.keys() - sets)
+
+
+def test_the_real_preset_trains_all_classes_of_the_sets_it_adds() -> None:
+    before, after = load_config(PARAMS), load_config(PARAMS, "real")
+    assert before.data.sets.items() <= after.data.sets.items()
+    added = {name: member for name, member in after.data.sets.items() if name not in before.data.sets}
+    assert set(added) == {"rust_seg", "weld_seg", "fabric_sach", "cardamage", "indrive_dent", "cookie"}
+    assert all((member.source, member.path) == ("coco", name) for name, member in added.items())
+    assert all((member.domain, member.unseen) == ("in", ()) for member in added.values())
 
 
 def test_a_new_preset_is_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

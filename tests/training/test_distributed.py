@@ -27,6 +27,7 @@ Labels = tuple[tuple[int, ...], ...]
 RECIPE = Recipe(
     steps=2,
     seed=7,
+    max_classes=None,
     max_images=4,
     cross_image=0.5,
     clip_norm=math.inf,

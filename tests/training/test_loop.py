@@ -28,7 +28,15 @@ from unispector.training.prompts import draw_prompts, to_columns
 MakeModel = Callable[..., UniSpectorModel]
 DrawBatch = Callable[..., Batch]
 RECIPE = Recipe(
-    steps=5, seed=7, max_images=4, cross_image=0.5, clip_norm=0.1, bf16=False, log_every=1, save_every=2
+    steps=5,
+    seed=7,
+    max_classes=None,
+    max_images=4,
+    cross_image=0.5,
+    clip_norm=0.1,
+    bf16=False,
+    log_every=1,
+    save_every=2,
 )
 SILENT = Callbacks(report=lambda step, figures: None, save=lambda step: None, look=lambda step, prompts: None)
 TIMED = ("speed/", "memory/")  # what a repeated training tells otherwise

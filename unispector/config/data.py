@@ -31,6 +31,8 @@ class SetConfig(Section):
         source: which reader understands the raw layout (a key of `unispector.data.sources.SOURCES`).
         path: raw folder of the set, relative to `data.root`.
         domain: `in` takes part in training with its seen classes, `cross` is only tested on.
+        unseen: classes of an `in` set that are held out, by their names in its annotation file; none = all
+            of them train; None = drawn by the split seed, see `SplitConfig.unseen_fraction`.
     """
 
     source: Literal[
@@ -49,6 +51,7 @@ class SetConfig(Section):
     ]
     path: str
     domain: Literal["in", "cross"] = "in"
+    unseen: tuple[str, ...] | None = None
 
 
 class DataConfig(Section):
@@ -74,7 +77,8 @@ class SplitConfig(Section):
     Attributes:
         seeds: split seeds; one model is trained per seed.
         prompt_seeds: seeds of the prompt draw, per split seed.
-        unseen_fraction: share of each in-domain set's categories held out (at least one).
+        unseen_fraction: share of each in-domain set's categories held out (at least one), where the set
+            does not name them.
         prompts_per_class: prompt images per class.
         tail_images: a class with at most this many images gets one prompt image.
         seen_test_fraction: share of each seen class's images kept from training, to test on.

@@ -50,6 +50,8 @@ class PromptConfig(Section):
     """How prompts are drawn from the training batch and read at test time.
 
     Attributes:
+        max_classes: while training, only so many classes of a batch are prompted, the commonest; the
+            instances of others are left out. None = all (the paper).
         max_images: while training, a class is prompted by all its instances on at most so many images.
         box_share: while training, share of instances whose RoI is the filled box, not the mask.
         box_slack: while training, half of the boxes grow in width and height by up to this share of it.
@@ -57,6 +59,7 @@ class PromptConfig(Section):
         test_roi: RoI of a test prompt, `box` (paper's protocol) or `mask`.
     """
 
+    max_classes: int | None = Field(default=None, ge=1)
     max_images: int = Field(default=5, ge=1)
     box_share: float = Field(default=0.5, ge=0, le=1)
     box_slack: float = Field(default=0.2, ge=0, le=1)

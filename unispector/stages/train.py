@@ -314,6 +314,7 @@ def _recipe(config: Config, seed: int, device: torch.device) -> Recipe:
     return Recipe(
         steps=train.steps,
         seed=seed,
+        max_classes=config.prompt.max_classes,
         max_images=config.prompt.max_images,
         cross_image=config.prompt.cross_image,
         clip_norm=train.clip_norm,

@@ -15,7 +15,7 @@ from unispector.modeling.pixel_decoder import token_centres
 from unispector.modeling.unispector import TrainingOutput
 from unispector.structures import Batch
 from unispector.training.monitor import Monitor, SeenPrompts, box_coverage, levels_used
-from unispector.training.prompts import in_batch_prompts
+from unispector.training.prompts import commonest_classes, in_batch_prompts
 
 SEED_STRIDE = 1_000_003  # keeps the random streams of (seed, step) pairs apart
 MOMENTS = 4  # times in a training that it is looked at closely
@@ -42,6 +42,7 @@ class Recipe:
     Attributes:
         steps: optimiser steps in all.
         seed: of prompt draws, denoising and selection noise.
+        max_classes: classes of a batch that are prompted, see `commonest_classes`; None = all.
         max_images, cross_image: see `draw_prompts`.
         clip_norm: largest global L2 norm of the gradient.
         bf16: autocast to bfloat16.
@@ -50,6 +51,7 @@ class Recipe:
 
     steps: int
     seed: int
+    max_classes: int | None
     max_images: int
     cross_image: float
     clip_norm: float
@@ -154,6 +156,7 @@ def _losses(
     model: nn.Module, criterion: Criterion, batch: Batch, recipe: Recipe, generator: torch.Generator
 ) -> tuple[LossBreakdown, _Seen]:
     """Forward pass with in-batch prompts, the loss, and what is watched of them."""
+    batch = commonest_classes(batch, recipe.max_classes) if recipe.max_classes else batch
     prompts = in_batch_prompts(batch, max_images=recipe.max_images, cross_image=recipe.cross_image)
     columns = prompts.columns
     maps = None if batch.maps is None else tuple(level.float() for level in batch.maps)

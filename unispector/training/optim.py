@@ -1,11 +1,15 @@
 """AdamW with the method's parameter groups, and its linear schedule."""
 
+import re
+
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 # Embeddings of modules that are no `nn.Embedding`. `level_embed` is none of them: the base decays it.
 _UNDECAYED = {"relative_position_bias_table", "content", "position", "reference", "token_types"}
+# A network that starts from weights of its own, and a Swin's norms; what is new in a backbone learns fast.
+_SLOW = re.compile(r"backbone\.(parts\.\d+\.)?(network|out_norms)\b")
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
 
@@ -15,13 +19,13 @@ def build_optimiser(
     """Build AdamW.
 
     Norms, embeddings, relative position biases and single numbers are not decayed; biases of layers are, as
-    in the released base. The backbone learns at `learning_rate * backbone_rate`. Frozen parameters are
-    left out. A group's `rate` says which of the two rates is its own: `learning` or `backbone`.
+    in the released base. A backbone's network learns at `learning_rate * backbone_rate`. Frozen parameters
+    are left out. A group's `rate` says which of the two rates is its own: `learning` or `backbone`.
 
     Args:
         model: the detector.
         learning_rate: base rate.
-        backbone_rate: factor for parameters below `backbone`.
+        backbone_rate: factor for a backbone's network.
         weight_decay: AdamW's decoupled decay.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -30,7 +34,7 @@ def build_optimiser(
             if not parameter.requires_grad:
                 continue
             plain = isinstance(module, (*_NORMS, nn.Embedding)) or name in _UNDECAYED or not parameter.dim()
-            groups.setdefault((module_name.startswith("backbone"), plain), []).append(parameter)
+            groups.setdefault((_SLOW.match(module_name) is not None, plain), []).append(parameter)
     return AdamW(
         [
             {

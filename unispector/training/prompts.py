@@ -1,13 +1,13 @@
 """In-batch prompting: the images of a training batch, those of all ranks, prompt one another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from unispector.ops.collectives import gather_rows, own_rows, world
-from unispector.structures import Batch, Targets
+from unispector.structures import Batch, Targets, VisualPrompts
 
 ALL = 0.4
 """Chance that a class is prompted by as many images as may be."""
@@ -44,6 +44,32 @@ class InBatchPrompts:
 
     columns: Columns
     mixing: Tensor
+
+
+def commonest_classes(batch: Batch, most: int) -> Batch:
+    """Keep the instances of the classes that the most images of all ranks show, and no others.
+
+    What a class costs, the similarity prior pays for every image; an image of many classes must not
+    multiply that.
+
+    Args:
+        batch: this rank's images; every rank has as many.
+        most: classes kept at most; of equally common ones the first.
+    """
+    image = gather_rows(batch.prompts.image_index + world()[0] * len(batch.images))
+    pairs = torch.stack((gather_rows(batch.prompts.labels), image)).unique(dim=1)
+    classes, shown = pairs[0].unique(return_counts=True)
+    if len(classes) <= most:
+        return batch
+    kept = classes[shown.argsort(descending=True, stable=True)[:most]]
+    own = torch.isin(batch.prompts.labels, kept)
+    prompts = VisualPrompts(**{f.name: getattr(batch.prompts, f.name)[own] for f in fields(batch.prompts)})
+    targets = tuple(_only(target, torch.isin(target.labels, kept)) for target in batch.targets)
+    return replace(batch, prompts=prompts, targets=targets)
+
+
+def _only(target: Targets, kept: Tensor) -> Targets:
+    return Targets(target.labels[kept], target.boxes[kept], target.masks[kept])
 
 
 def in_batch_prompts(batch: Batch, *, max_images: int, cross_image: float) -> InBatchPrompts:
