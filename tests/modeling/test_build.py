@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from unispector.config import BackboneConfig, ModelConfig, SimilarityPriorConfig
 from unispector.errors import CheckpointError, ConfigError
 from unispector.modeling.build import build_backbone, build_model
+from unispector.modeling.candidate_head import CandidateHead
+from unispector.modeling.prior_evidence import PriorEvidence
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
 from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.structures import ClassPrompts
@@ -70,6 +72,8 @@ def test_switches_choose_the_parts(small_config: ModelConfig):
     full, base = build_model(small_config), build_model(small_config.without_contributions())
     assert isinstance(full.query_selection, PromptGuidedSelection)
     assert isinstance(full.similarity.prior, SimilarityPrior)
+    assert isinstance(full.similarity.head, CandidateHead)
+    assert isinstance(full.similarity.evidence, PriorEvidence)
     assert full.prompt_encoder.frequency_encoder is not None
     assert full.prompt_encoder.visual_aligner is not None
     assert full.prompt_visible
@@ -94,4 +98,4 @@ def test_swin_detects(
         output = model.detect(features, draw_prompts(model, 2))
     assert output.layers[-1].logits.shape == (1, 10, 2)
     assert output.layers[-1].masks.isfinite().all()
-    assert (output.prior is not None) == prior
+    assert (output.prior is not None) == (output.candidates is not None) == prior

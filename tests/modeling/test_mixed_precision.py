@@ -79,6 +79,12 @@ def test_a_step_has_finite_gradients_in_float32(small_model, step):
         result = step(model)
         last = result.output.layers[-1]
     loss = result.embeddings.float().sum() + result.output.selection.relevance.sum()
+    maps, judged = result.output.prior, result.output.candidates
+    assert {
+        part.dtype for part in (maps.logits, maps.presence, judged.scores, judged.boxes, judged.change)
+    } == {torch.float32}
+    loss = loss + maps.logits.mean() + maps.presence.sum()
+    loss = loss + judged.scores.sum() + judged.boxes.sum() + judged.masks.mean()
     for layer in (*result.output.layers, *result.output.denoising):
         loss = loss + layer.logits.sum() + layer.boxes.sum() + layer.masks.mean()
     loss.backward()

@@ -33,12 +33,19 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-values))
 
 
+def maps_of(logits: Tensor) -> PriorMaps:
+    """Maps whose logits alone count."""
+    rows, classes = logits.shape[:2]
+    unread = torch.zeros(0)
+    return PriorMaps(logits, torch.zeros(rows, classes), unread, unread, unread, unread)
+
+
 @pytest.fixture
 def maps() -> PriorMaps:
     generator = torch.Generator().manual_seed(0)
     smooth = torch.randn(2, CLASSES, 4, 4, generator=generator) * 5
     logits = torch.nn.functional.interpolate(smooth, (SIDE, SIDE), mode="bilinear")
-    return PriorMaps(logits.requires_grad_(), torch.zeros(2, CLASSES))
+    return maps_of(logits.requires_grad_())
 
 
 @pytest.fixture(params=[1, 2])
@@ -72,7 +79,7 @@ def test_a_token_is_a_full_positive_where_half_its_cell_is_covered(maps: PriorMa
         np.testing.assert_allclose(found[row, :, column], expected, atol=1e-4)
     half = torch.full((1, 1, SIDE, SIDE), -20.0)
     half[..., : SIDE // 2] = 20.0
-    sure = token_evidence(PriorMaps(half, torch.zeros(1, 1)), ((1, 1), (2, 2))).flatten()
+    sure = token_evidence(maps_of(half), ((1, 1), (2, 2))).flatten()
     assert sure[0] == sure[1] == sure[3] == sure.max() > 0
     assert sure[2] == sure[4] == sure.min() < 0
 
@@ -101,7 +108,7 @@ def test_every_query_is_judged_as_loops_do(
 
 @torch.no_grad()
 def test_a_query_is_drawn_to_the_class_whose_prior_lies_under_its_mask():
-    maps = PriorMaps(torch.full((1, 2, SIDE, SIDE), -6.0), torch.zeros(1, 2))
+    maps = maps_of(torch.full((1, 2, SIDE, SIDE), -6.0))
     maps.logits[0, 0, :, : SIDE // 2] = 6.0
     maps.logits[0, 1, :, SIDE // 2 :] = 6.0
     half = torch.full((2, SIDE // 2, SIDE // 2), -6.0)
