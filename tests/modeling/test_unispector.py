@@ -92,14 +92,16 @@ def test_a_batch_is_its_images_one_by_one(
         single = either.detect(alone, classes)
         for name in ("logits", "boxes", "masks"):
             close(getattr(single.layers[-1], name)[0], getattr(output.layers[-1], name)[image])
-        if either.prior is not None:
-            for kind in ("inside", "outside"):
+        if either.similarity is not None:
+            for kind in ("inside", "outside", "plainness"):
                 for one_level, level in zip(
                     getattr(again.memory, kind), getattr(encoded.memory, kind), strict=True
                 ):
                     close(one_level, level[mine])
-            close(single.prior.logits[0], output.prior.logits[image])
-            close(single.prior.presence[0], output.prior.presence[image])
+            assert (encoded.memory.image[mine] == image).all()
+            close(again.memory.sizes, encoded.memory.sizes[mine])
+            for name in ("logits", "presence", "likeness", "coarse", "fine", "shared"):
+                close(getattr(single.prior, name)[0], getattr(output.prior, name)[image])
 
 
 @torch.no_grad()
@@ -122,10 +124,52 @@ def test_shapes_and_layers(either: UniSpectorModel, draw_prompts: Prompts):
     assert last.boxes.shape == (2, 10, 4)
     assert last.masks.shape == (2, 10, 24, 24)
     assert output.denoising == ()
-    assert (output.prior is None) == (either.prior is None)
+    assert (output.prior is None) == (output.candidates is None) == (either.similarity is None)
     if output.prior is not None:
         assert output.prior.logits.shape == (2, 5, 48, 48)
         assert output.prior.presence.shape == (2, 5)
+        judged, candidates = output.candidates, output.candidates.candidates
+        assert len(judged) > 0
+        assert 0 <= candidates.map.min() <= candidates.map.max() < 2 * 5
+        assert candidates.canvas.max() < len(judged.canvases)
+        # Parts are cut from the class masks, queries from their own.
+        of_query = candidates.facts[:, -2] == 1
+        assert of_query.any()
+        assert torch.equal(candidates.canvas[~of_query], candidates.map[~of_query])
+        assert (candidates.canvas[of_query] >= 10).all()
+        assert torch.equal(judged.canvases[:10], output.prior.logits.flatten(0, 1))
+
+
+@torch.no_grad()
+def test_candidates_of_queries_are_those_of_the_last_layer(small_model: MakeModel, draw_prompts: Prompts):
+    """Each of them covers what its query's mask, refined by the prior, covers in the image that it is of."""
+    model = small_model()
+    output = model.detect(model.encode_images(images(2)), draw_prompts(model, 3, 2))
+    masks = torch.nn.functional.interpolate(
+        output.layers[-1].masks.flatten(0, 1)[:, None], (48, 48), mode="bilinear", align_corners=False
+    )[:, 0]
+    candidates, canvases = output.candidates.candidates, output.candidates.canvases
+    of_query = (candidates.facts[:, -2] == 1).nonzero().flatten()
+    for number in of_query.tolist():
+        row, column = divmod(int(candidates.map[number]), 3)
+        canvas = canvases[candidates.canvas[number]]
+        distances = (masks[row * 10 : row * 10 + 10] - canvas).abs().amax((1, 2))
+        assert distances.min() < 1e-3
+        likely = output.layers[-1].logits[row, int(distances.argmin()), column].sigmoid()
+        close(candidates.facts[number, -1], likely)
+
+
+def test_the_head_teaches_the_prior_but_neither_decoder_nor_class_masks(
+    small_model: MakeModel, draw_prompts: Prompts
+):
+    model = small_model()
+    judged = model.detect(model.encode_images(images(1)), draw_prompts(model, 2)).candidates
+    (judged.scores.sum() + judged.boxes.sum() + judged.masks.square().sum()).backward()
+    taught = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name.rsplit(".")[0] for name in taught} == {"similarity"}
+    assert {name for name, _ in model.named_parameters() if name.startswith("similarity.head.")} <= taught
+    assert any(name.startswith("similarity.prior.") for name in taught)
+    assert "similarity.prior.mask.weight" not in taught
 
 
 @torch.no_grad()
@@ -146,8 +190,8 @@ def test_sets_of_prompts_together_are_each_set_alone(
             for name in ("logits", "boxes", "masks"):
                 close(getattr(together, name)[row], getattr(alone, name)[image])
             if output.prior is not None:
-                close(output.prior.logits[row], single.prior.logits[image])
-                close(output.prior.presence[row], single.prior.presence[image])
+                for kind in ("logits", "presence", "likeness", "coarse", "fine"):
+                    close(getattr(output.prior, kind)[row], getattr(single.prior, kind)[image])
     rows = together.logits.flatten(1)
     assert torch.pdist(rows).min() > 1e-2
 
@@ -268,8 +312,29 @@ def test_training_and_detection_agree(small_model: MakeModel, draw_regions: Regi
     features = model.encode_images(batch)
     encoded = model.encode_prompts(features, regions)
     classes = (mixing[0] @ encoded.embeddings)[None]
-    prompts = model.class_prompts(classes, encoded.memory, mixing[:1] > 0)
+    # The two regions of the first image and class are one marked image to the prior.
+    memory, owner = encoded.memory.by_image(regions.labels)
+    assert owner.tolist() == [0, 0, 1]
+    prompts = model.class_prompts(classes, memory, torch.tensor([[[True, False], [False, True]]]))
     detected = model.detect(features, prompts).layers[-1]
     close(trained.logits, detected.logits)
     close(trained.boxes, detected.boxes)
     close(trained.masks, detected.masks)
+
+
+def test_maps_that_are_known_already_change_nothing(either: UniSpectorModel, draw_regions: Regions):
+    """What the backbone puts out may come from elsewhere; it is then not computed."""
+    regions, targets, mixing = training_case(draw_regions)
+    batch = images()
+    either.eval()
+    with torch.no_grad():
+        maps = either.backbone(batch)
+        expected = either(batch, regions, mixing, targets).output
+        either.backbone.forward = None
+        found = either(batch, regions, mixing, targets, maps).output
+    for a, b in zip(found.layers, expected.layers, strict=True):
+        close(a.logits, b.logits)
+        close(a.masks, b.masks)
+    if either.similarity is not None:
+        close(found.prior.logits, expected.prior.logits)
+        close(found.candidates.scores, expected.candidates.scores)
