@@ -72,6 +72,19 @@ def test_every_file_is_used_by_each_model_that_may(project):
     assert used == {file for pair in pairs(project, CONFIG) for file in (pair.prompt, pair.target)}
 
 
+def test_a_set_of_which_every_class_trains_is_only_tested_on_seen_ones(project):
+    sets = {**CONFIG.data.sets, "tile": SetConfig(source="coco", path="A/tile", domain="in", unseen=())}
+    config = CONFIG.model_copy(update={"data": DataConfig(sets=sets)})
+    tree = SplitTree(project / SPLITS)
+    for seed in (42, 82):
+        for prompt_seed in (1, 2, 3):
+            tree.in_domain("tile", "unseen", seed, prompt_seed).target.unlink()
+    own = [each[2:] for each in told(plan(config, project)) if each[1] == 42]
+    assert own == [("tile", "seen"), ("wood", "unseen"), ("steel", "unseen")]
+    with pytest.raises(DataError, match="tile_unseen"):
+        plan(CONFIG, project)
+
+
 def test_pictures_are_of_the_main_models_first_look_at_each_subset(project):
     assert told(main_evaluations(plan(CONFIG, project))) == [
         ("unispector", 42, "tile", "unseen"),

@@ -114,7 +114,9 @@ def _tests(
     if data_set.domain == "cross":
         yield _checked(tuple(splits.cross_domain(name, seed) for seed in prompt_seeds))
         return
-    yield _checked(tuple(splits.in_domain(name, "unseen", split_seed, seed) for seed in prompt_seeds))
+    unseen = tuple(splits.in_domain(name, "unseen", split_seed, seed) for seed in prompt_seeds)
+    if data_set.unseen != () or unseen[0].target.is_file():  # all classes of the set may train
+        yield _checked(unseen)
     seen = tuple(splits.in_domain(name, "seen", split_seed, seed) for seed in prompt_seeds)
     if seen[0].target.is_file():
         yield _checked(seen)

@@ -46,7 +46,7 @@ class Change:
 
 
 def parameters(params: Path, preset: str | None = None) -> tuple[Parameter, ...]:
-    """Every parameter in force, in the order of `Config`.
+    """Every parameter in force, in the order of `Config`; of sets only what is written of them.
 
     Args:
         params: file of parameters.
@@ -75,6 +75,8 @@ def parameters(params: Path, preset: str | None = None) -> tuple[Parameter, ...]
             _comment(text, written[name]) if name in written else "",
         )
         for name, value in values.items()
+        # Not every set needs a line for what is seldom set.
+        if not (name.startswith("data.sets.") and source(name) == "default")
     )
 
 
@@ -109,11 +111,17 @@ def use_preset(preset: str, params: Path, *, dry_run: bool = False) -> tuple[Cha
     return tuple(
         Change(
             name,
-            _slice(text, written[name]) if name in written else f"{as_text(old[name])} (default)",
+            _before(text, written.get(name), old, name),
             _slice(chosen, wanted[name]),
         )
         for name in names
     )
+
+
+def _before(text: str, written: Node | None, old: Mapping[str, Any], name: str) -> str:
+    if written is not None:
+        return _slice(text, written)
+    return f"{as_text(old[name])} (default)" if name in old else "nothing"
 
 
 def as_text(value: Any) -> str:
@@ -178,8 +186,11 @@ def _edits(
     present = {key.value: (key, value) for key, value in mapping.value}
     for key, value in wanted.value:
         name = f"{prefix}{key.value}"
-        if key.value not in present:
-            start = mapping.start_mark
+        start = mapping.start_mark
+        if key.value not in present and mapping.flow_style:
+            comma = ", " if mapping.value else ""
+            yield start.index + 1, start.index + 1, f"{key.value}: {_slice(chosen, value)}{comma}"
+        elif key.value not in present:
             indent = " " * start.column
             yield start.index, start.index, f"{_lines(key, value, chosen, indent)}\n{indent}"
         elif not isinstance(value, MappingNode):
@@ -199,8 +210,8 @@ def _replacement(text: str, key: Node, value: Node, new: str) -> Edit:
 
 
 def _lines(key: Node, value: Node, chosen: str, indent: str) -> str:
-    """A key with its value as it is to stand behind `indent`, a section over several lines."""
-    if not isinstance(value, MappingNode):
+    """A key with its value as it is to stand behind `indent`, a section over as many lines as in `chosen`."""
+    if not isinstance(value, MappingNode) or value.flow_style:
         return f"{key.value}: {_slice(chosen, value)}"
     deeper = f"{indent}  "
     fields = (_lines(inner, place, chosen, deeper) for inner, place in value.value)

@@ -84,7 +84,7 @@ def _own_sets(config: Config, root: Path) -> list[BenchmarkSet]:
             raw = root / config.data.root / member.path
             defect_free = tuple(ImageRecord(0, file, *read_image_size(raw / file)) for file in files)
         folder = PurePosixPath(member.path).as_posix()
-        sets.append(BenchmarkSet(name, folder, member.domain, annotations, defect_free))
+        sets.append(BenchmarkSet(name, folder, member.domain, annotations, defect_free, member.unseen))
     return sets
 
 

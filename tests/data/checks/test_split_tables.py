@@ -77,6 +77,15 @@ def test_images_without_a_defect_may_train_if_they_are_the_set_s(
     assert "raw/in/good/2.png" in found["training image is an image of its set"][0]
 
 
+def test_a_set_of_which_every_class_trains_passes(sets: list[BenchmarkSet], tmp_path: Path) -> None:
+    whole = replace(sets[0], name="All", folder="raw/all", unseen=())
+    write_splits([*sets, whole], RULES, SEEDS, SEEDS, tmp_path)
+    report = check_splits([*sets, whole], SplitTree(tmp_path), SEEDS, SEEDS)
+    assert report.passed, report.summary()
+    with pytest.raises(DataError, match="All_unseen_seed42_prompt_seed42"):
+        check_splits([*sets, replace(whole, unseen=None)], SplitTree(tmp_path), SEEDS, SEEDS)
+
+
 def test_an_image_with_a_defect_that_trains_without_it_is_told(
     sets: list[BenchmarkSet], tree: SplitTree
 ) -> None:

@@ -94,6 +94,19 @@ def test_images_without_a_defect_train_beside_the_others(tmp_path: Path) -> None
     assert [item.training_images for item in report.sets] == [item.training_images for item in plain.sets]
 
 
+def test_a_set_of_which_every_class_trains_has_no_test_of_unseen_ones(tmp_path: Path) -> None:
+    weld = replace(member("Weld", classes="w"), unseen=())
+    report = write_splits([member("Tile"), weld], RULES, (42,), (1,), tmp_path / "splits")
+    told = {item.name: item for item in report.sets}["Weld"]
+    assert (told.seen, told.unseen, told.untested_unseen) == (("p_w",), (), {})
+    assert (told.training_images, told.seen_test_images) == (14, 2)
+    assert [draw.part for draw in told.draws] == ["seen"]
+    tree = SplitTree(tmp_path / "splits")
+    assert "Weld/p_w" in Annotations.read(tree.training(42)).class_names
+    assert not tree.in_domain("Weld", "unseen", 42, 1).prompt.exists()
+    assert tree.in_domain("Weld", "seen", 42, 1).prompt.exists()
+
+
 def test_report_counts(tmp_path: Path) -> None:
     write_splits([member("Tile"), member("Other", "cross")], RULES, (42,), (1,), tmp_path / "splits")
     inside, cross = json.loads((tmp_path / "splits" / "report.json").read_text())["sets"]

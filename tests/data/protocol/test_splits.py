@@ -63,8 +63,29 @@ def test_too_few_classes_are_refused() -> None:
         choose_unseen(["a"], 0.25, 42)
     with pytest.raises(DataError, match=r"lower split.unseen_fraction"):
         choose_unseen(["a", "b"], 0.9, 42)
-    with pytest.raises(DataError, match="Tile: 1 classes"):
+    with pytest.raises(DataError, match=r"Tile: 1 classes .*data\.sets\.Tile\.unseen \(\[\] = nothing\)"):
         split_set("Tile", table([["a"]] * 30), RULES, 42)
+
+
+def test_classes_that_are_named_are_held_out_whatever_the_seed() -> None:
+    annotations = table([["a"], ["b"], ["c"], ["b", "c"]] * 6)
+    for seed in (42, 82):
+        split = split_set("Tile", annotations, RULES, seed, unseen=["c", "a"])
+        assert (split.unseen, split.seen) == (("a", "c"), ("b",))
+        assert all(names_on(annotations, image.id) == {"b"} for image in split.training.images)
+
+
+def test_a_set_of_which_every_class_trains() -> None:
+    annotations = table([["a"]] * 20)
+    split = split_set("Tile", annotations, RULES, 42, unseen=[])
+    assert (split.unseen, split.tested_unseen, split.seen) == ((), (), ("a",))
+    assert (len(split.training.images), len(split.seen_test.images)) == (17, 3)
+    assert not ids(split.training) & ids(split.seen_test)
+
+
+def test_an_unknown_class_to_hold_out_is_named_with_those_there_are() -> None:
+    with pytest.raises(DataError, match=r"data\.sets\.Tile\.unseen: d is no class of the set; .*are a, b$"):
+        split_set("Tile", table([["a"], ["b"]] * 6), RULES, 42, unseen=["b", "d"])
 
 
 @st.composite

@@ -98,6 +98,20 @@ def test_the_nearest_place_wins(tmp_path):
     assert told(tmp_path) == [("image without its annotation", "images/x.png", 0)]
 
 
+def test_unlisted_images_of_a_folder_good_have_no_defect(tmp_path):
+    for name in ("x.png", "good/1.png", "more/good/2.png", "good.png", "goods/3.png"):
+        put_image(tmp_path / "raw" / name)
+    put_json(
+        tmp_path / "raw/a.json", coco([image(1, "x.png"), image(2, "more/good/2.png")], [mark(1), mark(2)])
+    )
+    assert list(found(convert(tmp_path))) == ["x.png", "more/good/2.png"]
+    assert sorted(told(tmp_path)) == [
+        ("image without defects", "good/1.png", 0),
+        ("image without its annotation", "good.png", 0),
+        ("image without its annotation", "goods/3.png", 0),
+    ]
+
+
 def test_an_absent_image_that_was_meant_above_is_told(tmp_path):
     put_image(tmp_path / "raw/y.png")
     listed = coco([image(1, "../x.png"), image(2, "../y.png")], [mark(1), mark(2)])

@@ -86,12 +86,14 @@ def split_tables(
 def all_pairs(
     sets: Sequence[BenchmarkSet], tree: SplitTree, split_seeds: Sequence[int], prompt_seeds: Sequence[int]
 ) -> Iterator[TestPair]:
-    """All prompt and target files that must be there, and those of seen classes that are there."""
+    """All prompt and target files that must be there, and those that may be and are."""
     for split_seed in split_seeds:
         for member in sets:
             if member.domain == "in":
                 for prompt_seed in prompt_seeds:
-                    yield tree.in_domain(member.name, "unseen", split_seed, prompt_seed)
+                    unseen = tree.in_domain(member.name, "unseen", split_seed, prompt_seed)
+                    if member.unseen != () or unseen.prompt.exists():  # all classes of the set may train
+                        yield unseen
                     seen = tree.in_domain(member.name, "seen", split_seed, prompt_seed)
                     if seen.prompt.exists():  # there is none where too few images are kept for it
                         yield seen

@@ -43,6 +43,7 @@ class BenchmarkSet:
         domain: `in` trains with its seen classes, `cross` is only tested on.
         annotations: its whole InsA file.
         defect_free: names and sizes of images without a defect that may train; their ids mean nothing.
+        unseen: classes to hold out, see `split_set`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class BenchmarkSet:
     domain: Literal["in", "cross"]
     annotations: Annotations
     defect_free: tuple[ImageRecord, ...] = ()
+    unseen: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -223,13 +225,14 @@ def _write_in_domain(
     tree: SplitTree, member: BenchmarkSet, rules: SplitRules, seed: int, prompt_seeds: Sequence[int]
 ) -> tuple[SetReport, Annotations]:
     name = member.name
-    split = split_set(name, member.annotations, rules, seed)
-    if not split.tested_unseen:
+    split = split_set(name, member.annotations, rules, seed, member.unseen)
+    if split.unseen and not split.tested_unseen:
         raise _nothing_to_test(f"{name}: split seed {seed}", split.untested_unseen, "use another split seed")
     draws = []
     for prompt_seed in prompt_seeds:
-        draw = draw_prompts(name, member.annotations, split.tested_unseen, rules, prompt_seed)
-        draws.append(write_pair(draw, tree.in_domain(name, "unseen", seed, prompt_seed)))
+        if split.unseen:
+            draw = draw_prompts(name, member.annotations, split.tested_unseen, rules, prompt_seed)
+            draws.append(write_pair(draw, tree.in_domain(name, "unseen", seed, prompt_seed)))
         if split.tested_seen:
             draw = draw_prompts(name, split.seen_test, split.tested_seen, rules, prompt_seed)
             draws.append(write_pair(draw, tree.in_domain(name, "seen", seed, prompt_seed)))

@@ -126,7 +126,13 @@ def choose_unseen(names: Collection[str], fraction: float, seed: int) -> tuple[s
     return tuple(sorted(ordered[position] for position in order[:count]))
 
 
-def split_set(name: str, annotations: Annotations, rules: SplitRules, seed: int) -> SetSplit:
+def split_set(
+    name: str,
+    annotations: Annotations,
+    rules: SplitRules,
+    seed: int,
+    unseen: Collection[str] | None = None,
+) -> SetSplit:
     """Split one in-domain set.
 
     Of each seen class `seen_test_fraction` of the images without unseen classes (rounded half up) are kept
@@ -138,14 +144,12 @@ def split_set(name: str, annotations: Annotations, rules: SplitRules, seed: int)
         annotations: all classes and images of the set.
         rules: the protocol's numbers.
         seed: split seed.
+        unseen: classes to hold out; empty = all classes train; None = drawn, see `choose_unseen`.
 
     Raises:
-        DataError: too few classes, or no image is left to train on.
+        DataError: too few classes, no such class to hold out, or no image is left to train on.
     """
-    try:
-        unseen = choose_unseen(annotations.class_names, rules.unseen_fraction, seed)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+    unseen = _unseen_of(name, annotations, rules, seed, unseen)
     seen = tuple(sorted(set(annotations.class_names) - set(unseen)))
     unseen_ids, seen_ids = _ids_of(annotations, unseen), _ids_of(annotations, seen)
     labels = {image.id: annotations.labels_of(image.id) for image in annotations.images}
@@ -157,7 +161,7 @@ def split_set(name: str, annotations: Annotations, rules: SplitRules, seed: int)
     if not trainable:
         raise DataError(
             f"{name}: split seed {seed} leaves no training image, as each shows an unseen class "
-            f"({', '.join(unseen)}); use another split seed"
+            f"({', '.join(unseen)}); use another split seed, or hold out others (data.sets.{name}.unseen)"
         )
     training = annotations.keep_images(trainable - held).keep_categories(seen_ids)
     seen_test = clean.keep_images(held)
@@ -170,6 +174,24 @@ def split_set(name: str, annotations: Annotations, rules: SplitRules, seed: int)
         untested_unseen=untestable(annotations, unseen),
         lost=_lost(annotations.keep_images(mixed), unseen, unseen_ids),
     )
+
+
+def _unseen_of(
+    name: str, annotations: Annotations, rules: SplitRules, seed: int, named: Collection[str] | None
+) -> tuple[str, ...]:
+    if named is None:
+        try:
+            return choose_unseen(annotations.class_names, rules.unseen_fraction, seed)
+        except DataError as error:
+            raise DataError(
+                f"{name}: {error}, or name what to hold out in data.sets.{name}.unseen ([] = nothing)"
+            ) from error
+    if strangers := sorted(set(named) - set(annotations.class_names)):
+        raise DataError(
+            f"data.sets.{name}.unseen: {strangers[0]} is no class of the set; "
+            f"its classes are {', '.join(annotations.class_names)}"
+        )
+    return tuple(sorted(set(named)))
 
 
 def _hold_out(clean: Annotations, classes: Sequence[str], fraction: float, seed: int) -> set[int]:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from unispector.data.sources.coco_json import Listing, is_coco
-from unispector.data.sources.rows import NO_ANNOTATION, Dropped, Entry
+from unispector.data.sources.rows import DEFECT_FREE, NO_ANNOTATION, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
 NOT_COCO = "JSON that is no COCO file"
+GOOD = "good"  # a folder of images without a defect, as of MVTec AD
 
 
 def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
@@ -21,7 +22,8 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     yield from listing.rows(product="")
     for match in tree.matching(r".*\.(?i:jpe?g|png|bmp|tiff?|webp)"):
         if match[0] not in listing:
-            yield Dropped(NO_ANNOTATION, match[0])
+            free = GOOD in match[0].split("/")[:-1]
+            yield Dropped(DEFECT_FREE if free else NO_ANNOTATION, match[0])
 
 
 def _image_folders(folder: str, stem: str) -> tuple[str, ...]:
@@ -33,7 +35,8 @@ def _image_folders(folder: str, stem: str) -> tuple[str, ...]:
 
 COCO = Source(
     title="COCO",
-    layout="*.json in COCO format; images beside it, in a folder `images`, or one named as the split",
+    layout="*.json in COCO format; images beside it, in a folder `images`, or one named as the split; "
+    "images without a defect listed without annotations, or in a folder `good`",
     published="own data: what any annotation tool exports as COCO JSON",
     rows=_rows,
     drops_small=False,
