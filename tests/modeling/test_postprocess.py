@@ -1,6 +1,7 @@
 """Post-processing: geometry from the padded frame back to original pixels, scores, order."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,21 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from unispector.modeling.postprocess import QUERY_TRUST, Rules, postprocess
-from unispector.structures import Detections, LayerPrediction, ModelOutput, PriorMaps, QuerySelection
+from unispector.modeling.candidate_head import DOUBT, INSIDE, LARGEST, CandidateHead, relative_logits
+from unispector.modeling.candidates import part_candidates
+from unispector.modeling.postprocess import Rules, judged_masks, postprocess
+from unispector.modeling.similarity_prior import SHARED
+from unispector.ops.mask_runs import OUTSIDE
+from unispector.ops.windows import GRID, windows
+from unispector.structures import (
+    Candidates,
+    Detections,
+    JudgedCandidates,
+    LayerPrediction,
+    ModelOutput,
+    PriorMaps,
+    QuerySelection,
+)
 
 
 def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:
@@ -303,80 +317,210 @@ def test_tight_boxes_are_those_of_the_masks():
         np.testing.assert_array_equal(found.boxes_xyxy.numpy(), expected)
 
 
-def with_prior(queries: ModelOutput) -> ModelOutput:
-    """Two parts of class 1 and one of class 2 in image 0; nothing in image 1."""
-    logits = torch.full((2, 3, 32, 32), -2.0)
-    logits[0, 1, 4:12, 4:12] = 3.0
-    logits[0, 1, 20:24, 16:28] = 1.0
-    logits[0, 2, 4:12, 20:28] = 2.0
-    return replace(queries, prior=PriorMaps(logits, torch.tensor([[3.0, 1.0, -1.0], [0.0, 0.0, 0.0]])))
+# With candidates
 
 
-def sigmoid(value: float) -> float:
-    return 1 / (1 + np.exp(-value))
+def logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
 
 
-def test_parts_of_the_prior_are_detections_beside_the_queries():
-    prediction = random_output()
-    plain, found = run(prediction), run(with_prior(prediction))
-    torch.testing.assert_close(found[1].scores, QUERY_TRUST * plain[1].scores)
-    assert found[1].masks_rle == plain[1].masks_rle
-    # Presence times the mask's mean probability; the image is 40 x 50, a cell 1.25 x 1.5625 pixels.
-    expected = {
-        (1, (6, 5, 19, 15)): sigmoid(1) * sigmoid(3),
-        (1, (25, 25, 44, 30)): sigmoid(1) * sigmoid(1),
-        (2, (31, 5, 44, 15)): sigmoid(-1) * sigmoid(2),
-    }
-    rows = list(
-        zip(
-            found[0].scores.tolist(),
-            found[0].labels.tolist(),
-            found[0].boxes_xyxy.round().tolist(),
-            strict=True,
-        )
+def judged_of(
+    places: list[tuple[int, tuple[int, int, int, int]]],
+    scores: list[float],
+    side: int = 32,
+    images: int = 2,
+    classes: int = 3,
+) -> JudgedCandidates:
+    """Squares (map, (x0, y0, x1, y1) in cells) of sure canvases, cut at one half, with these scores."""
+    canvases = torch.full((images * classes, side, side), -3.0)
+    for number, (x0, y0, x1, y1) in places:
+        canvases[number, y0:y1, x0:x1] = 3.0
+    corners = torch.tensor([box for _, box in places]).float().view(-1, 4) / side
+    boxes = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), dim=1)
+    window = windows(boxes, side) * side
+    steps = (torch.arange(GRID) + 0.5) / GRID
+    own = torch.zeros(len(places), GRID, GRID)
+    for number, (_, (x0, y0, x1, y1)) in enumerate(places):
+        x, y = (window[number, k] + steps * (window[number, k + 2] - window[number, k]) for k in (0, 1))
+        own[number] = ((y > y0) & (y < y1))[:, None] & ((x > x0) & (x < x1))
+    numbers = torch.tensor([number for number, _ in places], dtype=torch.int64)
+    candidates = Candidates(
+        numbers, numbers, boxes, torch.zeros(len(places)), own, torch.zeros(len(places), 24)
     )
-    assert rows == sorted(rows, key=lambda row: -row[0])
-    assert len(rows) == len(plain[0]) + 3
-    for (label, box), score in expected.items():
-        (match,) = (row for row in rows if row[0] == pytest.approx(score, abs=1e-5))
-        assert match[1] == label
-        assert np.abs(np.subtract(match[2], box)).max() <= 1
-        mask = masks_of(found[0])[rows.index(match)]
-        tight = [mask.any(0).nonzero()[0][[0, -1]], mask.any(1).nonzero()[0][[0, -1]]]
-        left, right, top, bottom = np.concatenate(tight).tolist()
-        assert match[2] == [left, top, right + 1, bottom + 1]
-        assert mask[top : bottom + 1, left : right + 1].mean() > 0.9
-    # Without those three, the queries' detections are as they were, but for the trust in their scores.
-    ours = [row for row in rows if not any(row[0] == pytest.approx(s, abs=1e-5) for s in expected.values())]
-    assert [score for score, *_ in ours] == pytest.approx((QUERY_TRUST * plain[0].scores).tolist())
-
-
-def test_the_limit_and_the_suppression_hold_for_queries_and_prior_together():
-    masks = torch.full((2, 1, 16, 16), -5.0)
-    masks[0, 0, 2:6, 2:6] = 9.0  # where class 1 has its first part
-    prediction = with_prior(
-        output(torch.tensor([[-9.0, 4.0, -9.0]]).repeat(2, 1)[:, None], torch.full((2, 1, 4), 0.5), masks)
+    return JudgedCandidates(
+        candidates,
+        canvases,
+        torch.tensor([[logit(score)] * 2 for score in scores]).view(-1, 2),
+        boxes.clone(),
+        torch.zeros_like(own),
+        torch.zeros_like(own),
     )
-    rules = Rules(tight_boxes=True, confine_masks=False, nms_iou=0.7)
-    assert len(run(prediction, rules=replace(rules, nms_iou=1.0))[0]) == 6
-    kept = run(prediction, rules=rules)[0]
-    # The better one of the two on the same place stays, the prior's; a class less sure of it does, too.
-    assert sorted(kept.labels.tolist()) == [0, 1, 1, 2, 2]
-    assert kept.scores[0].item() == pytest.approx(sigmoid(1) * sigmoid(3), abs=1e-3)
-    assert len(run(prediction, limit=2, rules=rules)[0]) == 2
-    assert run(prediction, limit=2, rules=rules)[0].labels.tolist() == [1, 1]
 
 
-def test_parts_beyond_the_image_are_no_detections():
-    logits = torch.full((1, 1, 48, 48), -2.0)
-    logits[0, 0, 40:46, 4:20] = 5.0
-    nothing = output(torch.ones(1, 1, 1), torch.full((1, 1, 4), 0.5), torch.full((1, 1, 24, 24), -5.0))
+def with_candidates(judged: JudgedCandidates, images: int = 2) -> ModelOutput:
+    """The same queries as ever: they must not count."""
+    return replace(random_output(images), candidates=judged)
+
+
+def rows_of(found: Detections) -> list[tuple[int, float, list[int]]]:
+    boxes = found.boxes_xyxy.round().int().tolist()
+    scores = [round(score, 4) for score in found.scores.tolist()]
+    return list(zip(found.labels.tolist(), scores, boxes, strict=True))
+
+
+TIGHT = Rules(tight_boxes=True, confine_masks=False, nms_iou=0.7)
+
+
+def test_candidates_alone_are_detections_of_their_image_and_class():
+    places = [(1, (4, 4, 12, 12)), (5, (16, 20, 28, 24)), (2, (20, 4, 28, 12)), (3, (2, 2, 10, 30))]
+    prediction = with_candidates(judged_of(places, [0.3, 0.9, 0.6, 0.2]))
+    found = run(prediction, rules=TIGHT)
+    # The images are 40 x 50 and 64 x 64 pixels, a cell 1.5625 x 1.25 and 2 x 2.
+    wanted = [
+        [(2, 0.6, (31, 5, 44, 15)), (1, 0.3, (6, 5, 19, 15))],
+        [(2, 0.9, (32, 40, 56, 48)), (0, 0.2, (4, 4, 20, 60))],
+    ]
+    for each, expected in zip(found, wanted, strict=True):
+        rows = rows_of(each)
+        assert [row[:2] for row in rows] == [row[:2] for row in expected]
+        for (_, _, box), (_, _, near) in zip(rows, expected, strict=True):
+            assert np.abs(np.subtract(box, near)).max() <= 1
+        for (x0, y0, x1, y1), mask in zip(each.boxes_xyxy.int().tolist(), masks_of(each), strict=True):
+            assert mask[y0:y1, x0:x1].mean() > 0.9
+            assert not mask[:, :x0].any()
+            assert not mask[:, x1:].any()
+            assert not mask[:y0].any()
+            assert not mask[y1:].any()
+
+
+def test_a_score_is_the_mean_of_both_probabilities():
+    judged = judged_of([(0, (4, 4, 12, 12)), (1, (4, 4, 12, 12))], [0.5, 0.5])
+    judged.scores[0] = torch.tensor([logit(0.9), logit(0.1)])
+    judged.scores[1] = torch.tensor([logit(0.7), logit(0.6)])
+    (found, _) = run(with_candidates(judged), rules=TIGHT)
+    assert found.labels.tolist() == [1, 0]
+    assert found.scores.tolist() == pytest.approx([0.65, 0.5])
+
+
+def test_of_candidates_that_overlap_the_better_one_of_a_class_stays_and_the_limit_counts_what_stays():
+    places = [
+        (1, (4, 4, 12, 12)),
+        (1, (4, 4, 12, 13)),  # nearly the same, and better
+        (2, (4, 4, 12, 12)),  # the same of another class
+        (1, (20, 20, 28, 28)),
+        (4, (4, 4, 12, 13)),  # the same in the other image
+    ]
+    prediction = with_candidates(judged_of(places, [0.5, 0.8, 0.4, 0.3, 0.2]))
+    for limit, count in ((300, 3), (2, 2), (1, 1)):
+        first, second = run(prediction, limit=limit, rules=TIGHT)
+        assert [row[:2] for row in rows_of(first)] == [(1, 0.8), (2, 0.4), (1, 0.3)][:count]
+        assert [row[:2] for row in rows_of(second)] == [(1, 0.2)]
+    both = run(prediction, rules=replace(TIGHT, nms_iou=1.0))[0]
+    assert [row[1] for row in rows_of(both)] == [0.8, 0.5, 0.4, 0.3]
+
+
+def test_boxes_are_the_heads_or_tight_around_masks():
+    judged = judged_of([(1, (4, 4, 12, 12))], [0.9])
+    judged.boxes[0] = torch.tensor([0.5, 0.5, 0.25, 2.0])
+    tight, _ = run(with_candidates(judged), rules=TIGHT)
+    assert np.abs(np.subtract(tight.boxes_xyxy.tolist(), [[6, 5, 19, 15]])).max() <= 1
+    loose, _ = run(with_candidates(judged), rules=replace(TIGHT, tight_boxes=False))
+    assert loose.boxes_xyxy[0].tolist() == pytest.approx([50 * 0.375, 0, 50 * 0.625, 40])
+    assert loose.masks_rle == tight.masks_rle
+
+
+def test_candidates_without_a_mask_or_beyond_the_image_are_no_detections():
+    judged = judged_of([(0, (4, 4, 12, 12)), (1, (4, 4, 12, 12))], [0.9, 0.8])
+    judged.change[0] = -20.0
+    (found, _) = run(with_candidates(judged), rules=TIGHT)
+    assert found.labels.tolist() == [1]
+    beyond = judged_of([(0, (8, 40, 20, 46))], [0.9], side=48, images=1, classes=1)
     (found,) = postprocess(
-        replace(nothing, prior=PriorMaps(logits, torch.zeros(1, 1))),
+        replace(random_output(1), candidates=beyond),
         [(50, 50)],
         class_names=("a",),
         image_size=72,
         padded_size=96,
-        rules=PAPER,
+        rules=TIGHT,
     )
     assert len(found) == 0
+    nothing = judged_of([], [])
+    assert [len(each) for each in run(with_candidates(nothing), rules=TIGHT)] == [0, 0]
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000))
+def test_masks_of_candidates_are_their_canvas_at_the_cut_with_the_heads_change(seed: int):
+    """Computed cell by cell of the canvas; what the head knows on its grid is read bilinearly."""
+    side, generator = 24, torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(3, *shape, generator=generator)
+
+    boxes = torch.cat((uniform(2), uniform(2) * 0.6 + 0.02), dim=1)
+    canvas, cuts = torch.tensor([1, 0, 1]), uniform() * 2 - 1
+    # On the grid as coarse as it may be, so that no cell of the canvas falls between its cells.
+    smooth = torch.nn.functional.interpolate(uniform(2, 4, 4), (GRID, GRID), mode="bilinear")
+    own, change = smooth[:, 0], 4 * smooth[:, 1] - 2
+    candidates = Candidates(canvas, canvas, boxes, cuts, own, uniform(24))
+    canvases = 4 * torch.randn(2, side, side, generator=generator)
+    judged = JudgedCandidates(
+        candidates, canvases, uniform(2), boxes, relative_logits(torch.zeros_like(own), own), change
+    )
+    chosen = torch.tensor([2, 0, 1])
+    logits, reach = judged_masks(judged, chosen)
+    window = windows(boxes, side) * side
+    for found, place, number in zip(logits, reach, chosen.tolist(), strict=True):
+        left, top, right, bottom = window[number].tolist()
+        assert place[0] == min(max(math.floor(top), 0), side - 1)
+        assert place[1] == min(max(math.floor(left), 0), side - 1)
+        assert place[2] == max(min(math.ceil(bottom), side), place[0] + 1)
+        assert place[3] == max(min(math.ceil(right), side), place[1] + 1)
+        y, x = torch.arange(side) + 0.5, torch.arange(side) + 0.5
+        ys, xs = 2 * (y - top) / (bottom - top) - 1, 2 * (x - left) / (right - left) - 1
+        grid = torch.stack((xs.expand(side, -1), ys[:, None].expand(-1, side)), dim=-1)[None]
+        known = torch.stack((own[number], change[number]))[None]
+        drawn = torch.nn.functional.grid_sample(known, grid, padding_mode="border", align_corners=False)[0]
+        base = canvases[canvas[number]] - cuts[number]
+        flipped = (drawn[0] <= INSIDE) & (base > 0)
+        expected = torch.where(flipped, -DOUBT * base, base).clamp(-LARGEST, LARGEST) + drawn[1]
+        within = np.zeros((side, side), dtype=bool)
+        within[place[0] : place[2], place[1] : place[3]] = True
+        assert (found[~within] == OUTSIDE).all()
+        # Not where the share of the part is at the threshold to within rounding.
+        sure = within & ((drawn[0] - INSIDE).abs() > 0.02).numpy()
+        np.testing.assert_allclose(found[sure], expected.numpy()[sure], atol=0.1)
+        assert np.abs(found[sure] - expected.numpy()[sure]).mean() < 0.02
+
+
+@torch.no_grad()
+def test_a_thin_crack_across_the_image_keeps_its_mask():
+    """One cell wide, it covers little of the large cells of its window; and it is no other part."""
+    logits = torch.full((1, 1, 112, 112), -4.0)
+    for place in range(8, 100):
+        logits[0, 0, place, place] = 3.0
+    maps = PriorMaps(
+        logits,
+        torch.zeros(1, 1),
+        logits,
+        torch.zeros(1, 1, 5, 28, 28),
+        torch.zeros(1, 1, 4, 56, 56),
+        torch.zeros(1, SHARED, 28, 28),
+    )
+    found = part_candidates(maps)
+    judged = CandidateHead(5, 4, width=8, token=12).eval()(found, logits[0], maps, torch.zeros(1, 1, 2))
+    masks, _ = judged_masks(judged, torch.arange(len(found)))
+    assert len(found) == 1
+    assert np.array_equal(masks[0] > 0, (logits[0, 0] > 0).numpy())
+
+
+def test_a_part_close_to_another_is_not_both():
+    """Two squares of one map: each mask is its own, although the other lies within its window."""
+    places = [(1, (4, 8, 14, 18)), (1, (17, 8, 27, 18))]
+    (found, _) = run(with_candidates(judged_of(places, [0.9, 0.8])), rules=TIGHT)
+    first, second = masks_of(found)
+    assert not (first & second).any()
+    assert first[:, :24].any()
+    assert not first[:, 24:].any()
+    assert second[:, 26:].any()
+    assert not second[:, :25].any()
