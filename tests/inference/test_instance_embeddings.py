@@ -11,9 +11,12 @@ VECTORS = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 7.0], [-1.0, 4.0]])
 
 
 def remembered(count: int) -> PromptMemory:
-    """Of each instance, nothing but its number."""
+    """Of each instance, nothing but its number; each lies in an image of its own."""
     number = torch.arange(count).float()[:, None, None]
-    return PromptMemory((number, number), (-number, -number))
+    plainness = number[..., 0], number[..., 0]
+    return PromptMemory(
+        (number, number), (-number, -number), plainness, torch.arange(count), number[:, 0].expand(-1, 2)
+    )
 
 
 @pytest.fixture
@@ -38,6 +41,8 @@ def test_some_keep_their_order_and_ids(embeddings: InstanceEmbeddings, ids: froz
     assert torch.equal(some.encoded.embeddings, VECTORS[[0, 1, 3]])
     assert some.encoded.memory.inside[1].flatten().tolist() == [0, 1, 3]
     assert some.encoded.memory.outside[0].flatten().tolist() == [0, -1, -3]
+    assert some.encoded.memory.image.tolist() == [0, 1, 3]
+    assert some.encoded.memory.sizes.tolist() == [[0, 0], [1, 1], [3, 3]]
     assert some.labels.tolist() == [0, 1, 0]
     torch.testing.assert_close(some.bank().embeddings, torch.tensor([[0.0, 2.0], [3.0, 2.0]]))
     assert some.only([7, 3]).bank().counts == (1, 1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from unispector.errors import PromptBankError
@@ -20,16 +21,28 @@ def bank_of(rows: list[list[float]], names: tuple[str, ...], counts: tuple[int, 
     return PromptBank(torch.tensor(rows), names, counts, MODEL)
 
 
-def remembered(numbers: list[float]) -> PromptMemory:
-    """Of each instance its number (exact in float16), in shapes that tell levels and sides apart."""
+def remembered(numbers: list[float], images: list[int] | None = None) -> PromptMemory:
+    """Of each instance its number (exact in float16), in shapes that tell levels and sides apart.
+
+    Each lies in an image of its own unless `images` says which.
+    """
     column = torch.tensor(numbers)[:, None, None]
     inside = column.expand(-1, 3, 2), column.expand(-1, 1, 4)
-    return PromptMemory(inside, tuple(-level.repeat(1, 2, 1) for level in inside))
+    return PromptMemory(
+        inside,
+        tuple(-level.repeat(1, 2, 1) for level in inside),
+        tuple(level[..., 0] for level in inside),
+        torch.tensor(images if images is not None else range(len(numbers))),
+        torch.tensor(numbers)[:, None].repeat(1, 2),
+    )
 
 
-def with_memory(numbers: list[int], labels: list[int], names: tuple[str, ...]) -> PromptBank:
+def with_memory(
+    numbers: list[int], labels: list[int], names: tuple[str, ...], images: list[int] | None = None
+) -> PromptBank:
     """A bank of instances whose embedding and memory are their number."""
-    encoded = EncodedPrompts(torch.tensor(numbers).float()[:, None], remembered([float(n) for n in numbers]))
+    memory = remembered([float(n) for n in numbers], images)
+    encoded = EncodedPrompts(torch.tensor(numbers).float()[:, None], memory)
     return PromptBank.from_instances(encoded, torch.tensor(labels), names, MODEL)
 
 
@@ -41,6 +54,10 @@ def numbers_of(bank: PromptBank) -> dict[str, list[int]]:
     for level in sides:
         assert level.dtype == torch.float16
         assert (level == first[:, None, None]).all()
+    for plainness, cells in zip(bank.memory.plainness, (3, 1), strict=True):
+        assert plainness.dtype == torch.float16
+        assert torch.equal(plainness, first[:, None].expand(-1, cells))
+    assert torch.equal(bank.memory.sizes, first[:, None].float().expand(-1, 2))
     assert [tuple(level.shape[1:]) for level in sides] == [(3, 2), (1, 4), (6, 2), (2, 4)]
     found: dict[str, list[int]] = {name: [] for name in bank.class_names}
     for number, owner in zip(first.tolist(), bank.owners, strict=True):
@@ -125,7 +142,7 @@ def test_a_bank_without_classes_is_refused() -> None:
 
 @given(st.lists(st.integers(0, 2), min_size=3, max_size=120).filter(lambda labels: set(labels) == {0, 1, 2}))
 @settings(max_examples=40, deadline=None)
-def test_each_class_is_remembered_by_a_few_of_its_instances(labels: list[int]) -> None:
+def test_each_class_is_remembered_by_a_few_of_its_images(labels: list[int]) -> None:
     found = numbers_of(with_memory(list(range(len(labels))), labels, ("a", "b", "c")))
     for label, name in enumerate(("a", "b", "c")):
         mine = [number for number, other in enumerate(labels) if other == label]
@@ -148,6 +165,51 @@ def test_a_merged_bank_remembers_both_banks_instances_under_their_class() -> Non
     both = numbers_of(many.merge(later))["a"]
     assert len(both) == REMEMBERED
     assert sum(number < 100 for number in both) == REMEMBERED // 2
+
+
+def test_marks_on_one_image_are_remembered_as_one() -> None:
+    """Ten images of two classes with two marks each, of which the cells are kept half and half."""
+    numbers = [float(n) for n in range(40)]
+    images = [n // 4 for n in range(40)]
+    labels = torch.tensor([n // 2 % 2 for n in range(40)])
+    encoded = EncodedPrompts(torch.tensor(numbers)[:, None], remembered(numbers, images))
+    bank = PromptBank.from_instances(encoded, labels, ("a", "b"), MODEL)
+    assert bank.counts == (20, 20)
+    assert bank.owners == (0,) * REMEMBERED + (1,) * REMEMBERED
+    memory = bank.memory
+    assert memory is not None
+    for row, owner in enumerate(bank.owners):
+        first = 4 * int(memory.image[row]) + 2 * owner
+        assert set(memory.inside[0][row].flatten().tolist()) == {first, first + 1}
+        assert memory.sizes[row].tolist() == [first + 0.5] * 2
+    for label in range(2):
+        own = memory.image[torch.tensor(bank.owners) == label].tolist()
+        assert own == sorted(set(own))
+
+
+def test_a_bank_is_the_same_whatever_order_its_instances_come_in() -> None:
+    numbers, images, labels = [5, 6, 7, 8, 9], [0, 0, 1, 2, 2], [0, 1, 0, 1, 1]
+    order = [3, 0, 4, 2, 1]
+    first = with_memory(numbers, labels, ("a", "b"), images)
+    second = with_memory(
+        [numbers[i] for i in order], [labels[i] for i in order], ("a", "b"), [images[i] for i in order]
+    )
+    assert torch.equal(first.embeddings, second.embeddings)
+    assert first.owners == second.owners
+    assert first.memory is not None
+    assert second.memory is not None
+    assert torch.equal(first.memory.sizes, second.memory.sizes)
+    assert torch.equal(first.memory.image, second.memory.image)
+
+
+def test_merged_banks_do_not_take_their_images_for_the_same() -> None:
+    bank = with_memory([1, 2], [0, 1], ("a", "b"), [0, 0])
+    merged = bank.merge(with_memory([3, 4], [0, 1], ("a", "b"), [0, 1]))
+    assert numbers_of(merged) == {"a": [1, 3], "b": [2, 4]}
+    assert merged.memory is not None
+    places = dict(zip(merged.memory.sizes[:, 0].int().tolist(), merged.memory.image.tolist(), strict=True))
+    assert places[1] == places[2]
+    assert len({places[1], places[3], places[4]}) == 3
 
 
 def test_a_selection_remembers_its_own_classes_only() -> None:
@@ -178,17 +240,28 @@ def test_a_memory_that_does_not_fit_its_classes_is_refused(owners: tuple[int, ..
 
 def test_a_file_holds_the_memory_exactly(tmp_path: Path) -> None:
     cells = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    memory = PromptMemory((cells, cells[:, :1]), (2 * cells, cells[..., :2]))
+    memory = PromptMemory(
+        (cells, cells[:, :1]),
+        (2 * cells, cells[..., :2]),
+        (cells[..., 0], cells[:, :1, 1]),
+        torch.tensor([4, 0, 2]),
+        cells[:, 0, :2] * 1.001,
+    )
     encoded = EncodedPrompts(torch.ones(3, 2), memory)
     bank = PromptBank.from_instances(encoded, torch.tensor([1, 0, 1]), ("a", "b"), MODEL)
     bank.save(tmp_path / "bank.safetensors")
     again = PromptBank.load(tmp_path / "bank.safetensors")
-    assert again.owners == bank.owners
-    for found, kept in zip(again.memory.levels, bank.memory.levels, strict=True):
-        for left, right in zip(found, kept, strict=True):
-            assert left.dtype == torch.float16
-            assert torch.equal(left, right)
-    torch.testing.assert_close(again.memory.inside[0].float(), cells[[1, 0, 2]], atol=2e-3, rtol=1e-3)
+    assert again.owners == bank.owners == (0, 1, 1)
+    for left, right in zip(again.memory.tensors, bank.memory.tensors, strict=True):
+        assert left.dtype == right.dtype
+        assert torch.equal(left, right)
+    # By class, then by image.
+    assert again.memory.image.tolist() == [0, 2, 4]
+    torch.testing.assert_close(again.memory.inside[0].float(), cells[[1, 2, 0]], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        again.memory.plainness[1].float(), cells[[1, 2, 0], :1, 1], atol=2e-3, rtol=1e-3
+    )
+    assert torch.equal(again.memory.sizes, memory.sizes[[1, 2, 0]])
 
 
 def test_a_file_holds_all_of_the_bank(tmp_path: Path) -> None:
@@ -220,6 +293,38 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"embeddings": torch.ones(1, 2)}, tmp_path / "weights.safetensors")
     with pytest.raises(PromptBankError, match="no prompt bank of this version"):
         PromptBank.load(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("version", ["unispector prompt bank 2", "unispector prompt bank 4"])
+def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "bank.safetensors"
+    metadata = {
+        "format": version,
+        "class_names": '["a"]',
+        "counts": "[1]",
+        "fingerprint": MODEL,
+        "owners": "[0]",
+    }
+    old = {"embeddings": torch.ones(1, 2), "inside.0": torch.ones(1, 3, 2), "outside.0": torch.ones(1, 3, 2)}
+    save_file(old, path, metadata=metadata)
+    with pytest.raises(
+        PromptBankError, match=r"bank\.safetensors: .*no prompt bank of this version"
+    ) as caught:
+        PromptBank.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bank_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name in ("embeddings", "inside.0", "outside.1", "plainness.0", "image", "sizes"):
+        save_file({key: tensor for key, tensor in tensors.items() if key != name}, path, metadata=metadata)
+        with pytest.raises(PromptBankError):
+            PromptBank.load(path)
+    save_file(tensors, path, metadata=metadata)
+    assert numbers_of(PromptBank.load(path)) == {"a": [1], "b": [2]}
 
 
 def test_a_failed_save_leaves_the_old_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
