@@ -84,6 +84,10 @@ def test_a_set_of_which_every_class_trains_passes(sets: list[BenchmarkSet], tmp_
     assert report.passed, report.summary()
     with pytest.raises(DataError, match="All_unseen_seed42_prompt_seed42"):
         check_splits([*sets, replace(whole, unseen=None)], SplitTree(tmp_path), SEEDS, SEEDS)
+    write_splits([whole], RULES, SEEDS, SEEDS, tmp_path)
+    report = check_splits([whole], SplitTree(tmp_path), SEEDS, SEEDS)
+    assert report.passed, report.summary()
+    assert [rule.rule for rule in report.left_out] == ["no class is both seen and unseen"]
 
 
 def test_an_image_with_a_defect_that_trains_without_it_is_told(

@@ -217,7 +217,8 @@ def check_splits(
         DataError: a split file is missing or malformed.
     """
     tables = split_tables(sets, tree, split_seeds, prompt_seeds, naive)
-    rules, left_out = split_rules(naive, official, scored_on_prompts)
+    all_train = all(member.unseen == () for member in sets if member.domain == "in")
+    rules, left_out = split_rules(naive, official, scored_on_prompts, all_train and tables["unseen"].empty)
     return _check("splits", tables, rules, left_out, docs)
 
 

@@ -67,13 +67,16 @@ def set_rules(
     return rules, left_out
 
 
-def split_rules(naive: bool, official: bool, scored_on_prompts: bool) -> tuple[list[Rule], list[LeftOut]]:
+def split_rules(
+    naive: bool, official: bool, scored_on_prompts: bool, all_train: bool
+) -> tuple[list[Rule], list[LeftOut]]:
     """The rules of the split files.
 
     Args:
         naive: images that show unseen classes may train with their other instances.
         official: the targets were chosen by InsA's official files.
         scored_on_prompts: the target files hold the prompt images themselves.
+        all_train: no set holds out a class.
 
     Returns:
         Those to try and those left out.
@@ -87,6 +90,8 @@ def split_rules(naive: bool, official: bool, scored_on_prompts: bool) -> tuple[l
         reasons |= {ALL_IMAGES_TEST.text: "the official files choose their targets"}
     if scored_on_prompts:
         reasons |= {NOT_PROMPT_AND_TARGET.text: same}
+    if all_train:
+        reasons |= {NOT_SEEN_AND_UNSEEN.text: "all classes of all sets train"}
     rules = [rule for rule in SPLIT_RULES if rule.text not in reasons]
     return rules, [LeftOut(text, reason) for text, reason in reasons.items()]
 
@@ -157,6 +162,7 @@ def _instance_rules(count: int) -> list[Rule]:
 NO_UNSEEN_SHOWN = _always("training", "training image shows no unseen class", "unseen_classes", 0)
 NOT_PROMPT_AND_TARGET = _always("test", "no image is both prompt and target", "in_other", 0)
 NO_UNSEEN_TEST_TRAINS = _always("test", "test image of unseen classes does not train", "unseen_trains", 0)
+NOT_SEEN_AND_UNSEEN = _always("unseen", "no class is both seen and unseen", "trained", 0)
 ALL_IMAGES_TEST = _always("class", "all images of an unseen class are prompts or targets", "unused_images", 0)
 SPLIT_RULES = (
     _always("training", "training image is an image of its set", "known", 1),
@@ -172,7 +178,7 @@ SPLIT_RULES = (
     _always(
         "test", "test image keeps its instances of the prompted classes, class and box", "wrong_instances", 0
     ),
-    _always("unseen", "no class is both seen and unseen", "trained", 0),
+    NOT_SEEN_AND_UNSEEN,
     _positive("class", "class has a prompt image", "prompt_images"),
     _positive("class", "class has a target image", "target_images"),
     ALL_IMAGES_TEST,
