@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -259,6 +260,14 @@ def test_a_bank_is_told_by_what_it_holds(bank, tmp_path):
         bank.embeddings + 1e-6, bank.class_names, bank.counts, bank.fingerprint, bank.memory, bank.owners
     )
     assert len({bank_hash(each) for each in (bank, moved, *others)}) == 4
+
+
+@pytest.mark.parametrize("part", ["inside", "outside", "plainness", "image", "sizes"])
+def test_a_bank_is_told_by_all_that_it_remembers(bank, part):
+    held = getattr(bank.memory, part)
+    changed = tuple(t + 1 for t in held) if isinstance(held, tuple) else held + 1
+    other = replace(bank, memory=replace(bank.memory, **{part: changed}))
+    assert bank_hash(other) != bank_hash(bank)
 
 
 def finished(out, inspection, detector, blocks):

@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], Labels]] = {
     "full": ("unispector", (), FULL),
     "nothing on the second": ("unispector", (), ((5, 0), (5,), (), ())),
     "nothing on the first": ("unispector", (), ((), (), (0,), (5, 0))),
-    "terms switched off": ("unispector", ("contrastive", "relevance", "prior"), FULL),
+    "terms switched off": ("unispector", ("contrastive", "relevance", "prior", "candidates"), FULL),
     "base": ("base", ("contrastive",), FULL),
 }
 ROWS = {"both": (3, 2), "none on the second": (2, 0), "none on the first": (0, 4), "none": (0, 0)}

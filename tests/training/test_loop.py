@@ -100,6 +100,7 @@ SPEED = {"speed/images_per_second", "speed/seconds_per_step", "speed/data_share"
 FIGURES = {
     *(f"loss_{group}/{term}" for group in ("first", "last", "denoising") for term in LAYER),
     *(f"loss/{term}" for term in ("total", "denoising", "contrastive", "relevance", "prior")),
+    *(f"loss_candidate/{term}" for term in ("score", "box", "mask")),
     *("gradient/norm", "rate/learning", "rate/backbone", "prompt/angle_within", "prompt/angle_between"),
 }
 QUERIES = {"query/coverage", "query/levels"}
