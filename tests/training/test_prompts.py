@@ -1,12 +1,14 @@
 """In-batch prompting: which instances may speak for a class, and how labels become columns."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unispector.structures import Targets
-from unispector.training.prompts import draw_prompts, to_columns
+from unispector.structures import Batch, Targets, VisualPrompts
+from unispector.training.prompts import commonest_classes, draw_prompts, to_columns
 
 
 @st.composite
@@ -104,3 +106,40 @@ def test_columns_follow_the_labels():
     assert [t.labels.tolist() for t in columns.targets] == [[1, 0], [2], [0], []]
     assert columns.targets[0].boxes is targets[0].boxes
     assert targets[0].labels.tolist() == [7, 3]
+
+
+def of_classes(labels: list[list[int]]) -> Batch:
+    """A batch of one image a list, an instance a label; what marks them bears the instance's number."""
+    flat = torch.tensor([label for own in labels for label in own], dtype=torch.int64)
+    numbers = torch.arange(len(flat)).float()
+    counts = [len(own) for own in labels]
+    marks = numbers[:, None, None].expand(-1, 2, 2)
+    targets = tuple(
+        Targets(own, boxes, masks)
+        for own, boxes, masks in zip(
+            flat.split(counts), numbers[:, None].expand(-1, 4).split(counts), marks.split(counts), strict=True
+        )
+    )
+    image = torch.arange(len(labels)).repeat_interleave(torch.tensor(counts))
+    prompts = VisualPrompts(marks, image, flat, numbers[:, None])
+    size = ((2, 2),) * len(labels)
+    images = torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8)
+    return Batch(images, targets, prompts, tuple(range(len(labels))), size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 5), max_size=5), min_size=1, max_size=6), st.integers(1, 4))
+def test_the_commonest_classes_are_kept_and_no_others(labels: list[list[int]], most: int):
+    batch = of_classes(labels)
+    kept = commonest_classes(batch, most)
+    shown = Counter(label for own in labels for label in set(own))
+    wanted = {label for label, _ in sorted(shown.items(), key=lambda item: (-item[1], item[0]))[:most]}
+    flat = [label for own in labels for label in own]
+    numbers = [i for i, label in enumerate(flat) if label in wanted]
+    assert kept.prompts.spectra.flatten().tolist() == numbers
+    assert kept.prompts.roi_masks[:, 0, 0].tolist() == numbers
+    assert kept.prompts.labels.tolist() == [flat[i] for i in numbers]
+    assert [t.labels.tolist() for t in kept.targets] == [[x for x in own if x in wanted] for own in labels]
+    assert torch.cat([t.boxes[:, 0] for t in kept.targets]).tolist() == numbers
+    assert torch.cat([t.masks[:, 0, 0] for t in kept.targets]).tolist() == numbers
+    assert kept.images is batch.images
