@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unispector.modeling.unispector import group_members
-from unispector.structures import Candidates, ClassPrompts, EncodedPrompts, PriorPrompts, PromptMemory
+from unispector.prior_structures import Candidates, PriorPrompts, PromptMemory
+from unispector.structures import ClassPrompts, EncodedPrompts
 
 INSIDE, OUTSIDE = (4, 3), (5, 2)  # cells of each level
 

@@ -5,7 +5,8 @@ import torch
 
 from unispector.errors import PromptBankError
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.structures import EncodedPrompts, PromptMemory
+from unispector.prior_structures import PromptMemory
+from unispector.structures import EncodedPrompts
 
 VECTORS = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 7.0], [-1.0, 4.0]])
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from unispector.errors import PromptBankError
 from unispector.inference.prompt_bank import REMEMBERED, PromptBank
-from unispector.structures import EncodedPrompts, PromptMemory
+from unispector.prior_structures import PromptMemory
+from unispector.structures import EncodedPrompts
 
 MODEL = "a" * 64
 

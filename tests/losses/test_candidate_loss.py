@@ -23,7 +23,8 @@ from unispector.losses.candidates import (
 )
 from unispector.losses.instances import Instances
 from unispector.ops.windows import GRID, windows
-from unispector.structures import Candidates, JudgedCandidates, Targets
+from unispector.prior_structures import Candidates, JudgedCandidates
+from unispector.structures import Targets
 
 PADDED, CLASSES = 64, 3
 SIDE = PADDED // 2

@@ -15,15 +15,8 @@ from unispector.losses.prior import prior_loss
 from unispector.losses.relevance import relevance_targets
 from unispector.losses.terms import quality_focal_loss
 from unispector.ops.windows import GRID
-from unispector.structures import (
-    Candidates,
-    JudgedCandidates,
-    LayerPrediction,
-    ModelOutput,
-    PriorMaps,
-    QuerySelection,
-    Targets,
-)
+from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
+from unispector.structures import LayerPrediction, ModelOutput, QuerySelection, Targets
 
 Batch = Callable[..., tuple[ModelOutput, list[Targets]]]
 WEIGHTS = LossWeights(4, 5, 2, 5, 5, 1, 1, 0, 0)

@@ -19,7 +19,8 @@ from unispector.losses.prior import (
     class_masks,
     prior_loss,
 )
-from unispector.structures import ModelOutput, PriorMaps, Targets
+from unispector.prior_structures import PriorMaps
+from unispector.structures import ModelOutput, Targets
 
 SIDE, CLASSES = 16, 4  # cells of four pixels each
 

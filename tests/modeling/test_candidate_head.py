@@ -22,7 +22,7 @@ from unispector.modeling.candidate_head import (
 from unispector.modeling.candidates import FACTS, part_candidates
 from unispector.modeling.similarity_prior import SHARED
 from unispector.ops.windows import GRID, windows
-from unispector.structures import Candidates, JudgedCandidates, PriorMaps
+from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
 
 SIDE = 48  # of the class masks
 IMAGES, SETS, CLASSES = 2, 2, 2

@@ -26,7 +26,8 @@ from unispector.modeling.candidates import (
     query_candidates,
 )
 from unispector.ops.windows import GRID, windows
-from unispector.structures import Candidates, LayerPrediction, PriorMaps
+from unispector.prior_structures import Candidates, PriorMaps
+from unispector.structures import LayerPrediction
 
 TOUCHING = np.ones((3, 3))  # corners touch
 Box = tuple[int, int, int, int]

@@ -18,15 +18,8 @@ from unispector.modeling.postprocess import Rules, judged_masks, postprocess
 from unispector.modeling.similarity_prior import SHARED
 from unispector.ops.mask_runs import OUTSIDE
 from unispector.ops.windows import GRID, windows
-from unispector.structures import (
-    Candidates,
-    Detections,
-    JudgedCandidates,
-    LayerPrediction,
-    ModelOutput,
-    PriorMaps,
-    QuerySelection,
-)
+from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
+from unispector.structures import Detections, LayerPrediction, ModelOutput, QuerySelection
 
 
 def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:

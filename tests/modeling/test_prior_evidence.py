@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from unispector.modeling.prior_evidence import COARSENESS, SURE, PriorEvidence, token_evidence
-from unispector.structures import LayerPrediction, PriorMaps
+from unispector.prior_structures import PriorMaps
+from unispector.structures import LayerPrediction
 
 SIDE = 24  # of the prior's maps; masks have half of it
 CLASSES = 3

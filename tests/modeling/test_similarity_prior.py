@@ -10,32 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unispector.modeling import similarity_prior
+from unispector.modeling import comparison
+from unispector.modeling.comparison import HEADS, KEY, LEAST_GAP, MEASURES, LevelComparison, measure
 from unispector.modeling.similarity_prior import (
     FINEST,
-    HEADS,
     INSIDE,
-    KEY,
-    LEAST_GAP,
-    MEASURES,
     OUTSIDE,
     PATCH,
     SHARED,
     TYPICAL,
-    LevelComparison,
     SimilarityPrior,
-    measure,
 )
 from unispector.modeling.unispector import UniSpectorModel
-from unispector.structures import (
-    ClassPrompts,
-    PriorFeatures,
-    PriorMaps,
-    PriorPrompts,
-    PromptMemory,
-    Targets,
-    VisualPrompts,
-)
+from unispector.prior_structures import PriorFeatures, PriorMaps, PriorPrompts, PromptMemory
+from unispector.structures import ClassPrompts, Targets, VisualPrompts
 
 PADDED = 128
 CHANNELS = (13, 14)  # of the levels that are compared, strides 8 and 16; the second one is attended to
@@ -108,7 +96,7 @@ def memory_of(inside: Tensor, outside: Tensor, images: list[int] | None = None) 
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> SimilarityPrior:
-    monkeypatch.setattr(similarity_prior, "ATTENDING", CHANNELS[1])
+    monkeypatch.setattr(comparison, "ATTENDING", CHANNELS[1])
     return SimilarityPrior(CHANNELS, FINEST_CHANNELS, 12).eval()
 
 
@@ -151,7 +139,7 @@ def looped_comparison(
 
 @pytest.mark.parametrize("at_once", [1, 500, 2**24])
 def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(similarity_prior, "AT_ONCE", at_once)
+    monkeypatch.setattr(comparison, "AT_ONCE", at_once)
     level = unit(2, 3, 5, 6, seed=1).permute(0, 3, 1, 2)
     inside, outside = unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3)
     members = some_members(4, 3, 5)
@@ -197,7 +185,7 @@ def looped_share(
 @torch.no_grad()
 def test_heads_tell_how_much_of_a_cells_attention_is_marked(monkeypatch: pytest.MonkeyPatch):
     """Also where classes and rows have different numbers of prompts, which are padded to the most."""
-    monkeypatch.setattr(similarity_prior, "ATTENDING", 6)
+    monkeypatch.setattr(comparison, "ATTENDING", 6)
     module = LevelComparison(6)
     assert module.channels == MEASURES + HEADS
     for parameter in (module.attention.marked, module.attention.plain, module.attention.key.weight):
@@ -218,7 +206,7 @@ def test_heads_tell_how_much_of_a_cells_attention_is_marked(monkeypatch: pytest.
 @torch.no_grad()
 def test_untrained_heads_compare(monkeypatch: pytest.MonkeyPatch):
     """A cell that is a marked one is found, by every head; so is one of the surroundings."""
-    monkeypatch.setattr(similarity_prior, "ATTENDING", 64)
+    monkeypatch.setattr(comparison, "ATTENDING", 64)
     module = LevelComparison(64)
     on, off = unit(2, 64, seed=1)
     memory = memory_of(on.expand(1, 3, 64), off.expand(1, 3, 64))
@@ -233,7 +221,7 @@ def test_untrained_heads_compare(monkeypatch: pytest.MonkeyPatch):
 def test_the_scaled_difference_spreads_to_cells_of_the_same_image_that_look_alike(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(similarity_prior, "ATTENDING", 6)
+    monkeypatch.setattr(comparison, "ATTENDING", 6)
     module = LevelComparison(6)
     torch.nn.init.constant_(module.sharpness, math.log(5.0))
     level = unit(2, 3, 4, 6, seed=1).permute(0, 3, 1, 2)
@@ -604,7 +592,7 @@ def test_only_the_prior_learns_from_its_maps(
     draw_regions: Callable[..., VisualPrompts],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(similarity_prior, "ATTENDING", 1)
+    monkeypatch.setattr(comparison, "ATTENDING", 1)
     model = small_model().train()
     pictures, marked = torch.randint(0, 256, (2, 3, 72, 72), dtype=torch.uint8), draw_regions([0, 0, 1])
     nothing = Targets(torch.zeros(0).long(), torch.zeros(0, 4), torch.zeros(0, 96, 96, dtype=torch.bool))

@@ -11,14 +11,8 @@ from unispector.config import ModelConfig
 from unispector.modeling.pixel_decoder import token_centres
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.boxes import xyxy_to_cxcywh
-from unispector.structures import (
-    ClassPrompts,
-    ImageFeatures,
-    PriorFeatures,
-    PriorPrompts,
-    Targets,
-    VisualPrompts,
-)
+from unispector.prior_structures import PriorFeatures, PriorPrompts
+from unispector.structures import ClassPrompts, ImageFeatures, Targets, VisualPrompts
 
 LEVELS = ((2, 2), (3, 3), (6, 6), (12, 12))
 MakeModel = Callable[..., UniSpectorModel]

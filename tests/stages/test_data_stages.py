@@ -14,13 +14,15 @@ import pytest
 
 from unispector.config import Config, DataConfig, MiniConfig, SetConfig, SplitConfig
 from unispector.data.coco import Annotations
+from unispector.data.defect_free import defect_free_for_tests
 from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.sources import SOURCES
 from unispector.errors import DataError
 from unispector.stages.convert import convert
 from unispector.stages.convert_release import convert_release, list_sources
+from unispector.stages.fingerprint import fingerprint
 from unispector.stages.generate import generate
-from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, check_report
+from unispector.stages.paths import SPLIT_CHECKS, SPLITS, annotation_file, check_report, dropped_file
 from unispector.stages.split import split
 from unispector.stages.survey import survey
 from unispector.stages.validate import validate
@@ -97,6 +99,29 @@ def test_raw_to_splits(config: Config, project: Path) -> None:
     assert all((project / config.data.root / image.file_name).is_file() for image in training.images)
     target = Annotations.read(project / SPLITS / "out-domain/Other/target/Other_prompt_seed82.json")
     assert all((project / "data/raw/other" / image.file_name).is_file() for image in target.images)
+
+
+def test_images_without_a_defect_train_or_are_tested_never_both(config: Config, project: Path) -> None:
+    for folder in ("small/Tile", "other"):
+        for number in range(20):
+            file = project / "data/raw" / folder / f"MT_Free/Imgs/exp1_num_{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), np.full((30 + number, 50, 3), 128, np.uint8))
+    bring_in(config, project)
+    report = split(config, project)
+
+    training = Annotations.read(project / SPLITS / "in-domain/seen/InsA_train_seen_seed42.json")
+    free = [image for image in training.images if not training.instances_of(image.id)]
+    assert 5 <= len(free) <= 15
+    assert [item.training_defect_free for item in report.sets] == [len(free), 0]
+    tested = defect_free_for_tests(project / dropped_file("Tile"), 99)
+    assert not {image.file_name for image in free} & {f"small/Tile/{name}" for name in tested}
+    assert len(free) + len(tested) == 20
+    for image in free:
+        number = int(Path(image.file_name).stem.rpartition("_")[2])
+        assert image.file_name == f"small/Tile/MT_Free/Imgs/exp1_num_{number}.jpg"
+        assert (image.width, image.height) == (50, 30 + number)
+    assert len(fingerprint(config, project)) == 1
 
 
 def test_packed_releases_give_the_same_files(config: Config, project: Path) -> None:

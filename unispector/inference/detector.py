@@ -21,14 +21,8 @@ from unispector.inference.marking import Geometry, Picture, Prompt, mark_togethe
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
-from unispector.structures import (
-    ClassPrompts,
-    Detections,
-    EncodedPrompts,
-    ImageFeatures,
-    PromptMemory,
-    Sample,
-)
+from unispector.prior_structures import PromptMemory
+from unispector.structures import ClassPrompts, Detections, EncodedPrompts, ImageFeatures, Sample
 
 __all__ = ["Picture", "Prompt", "UniSpector"]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unispector.errors import PromptBankError
 from unispector.ops.files import atomic_write_bytes
-from unispector.structures import EncodedPrompts, PromptMemory
+from unispector.prior_structures import PromptMemory
+from unispector.structures import EncodedPrompts
 
 FORMAT = "unispector prompt bank 3"
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most

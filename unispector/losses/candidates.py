@@ -10,7 +10,7 @@ from unispector.losses.instances import Instances
 from unispector.ops.boxes import cxcywh_to_xyxy, paired_giou, paired_iou, pairwise_iou
 from unispector.ops.collectives import mean_over_ranks
 from unispector.ops.windows import GRID, crop, windows
-from unispector.structures import JudgedCandidates
+from unispector.prior_structures import JudgedCandidates
 
 TRUE = 0.5  # IoU from which on a finding is true, as AP50 counts
 NEAR = 0.1  # box IoU from which on a candidate is drawn towards an instance
@@ -50,7 +50,7 @@ def candidate_loss(judged: JudgedCandidates, classes: int, instances: Instances)
     truth = torch.zeros_like(judged.scores)
     truth[near, 0], truth[near, 1] = (boxes >= TRUE).float(), (masks >= TRUE).float()
     entropy = F.binary_cross_entropy_with_logits(judged.scores, truth, reduction="sum")
-    everything, drawn = (max(mean_over_ranks(n, device), 1.0) for n in (len(judged), len(near)))
+    everything, drawn = (mean_over_ranks(n, device) for n in (len(judged), len(near)))
     return CandidateTerms(
         score=entropy / everything, box=box_loss.sum() / drawn, mask=mask_loss.sum() / drawn
     )

@@ -15,7 +15,8 @@ from unispector.losses.relevance import relevance_targets
 from unispector.losses.terms import box_loss, dice_loss, focal_loss, giou_loss, mask_loss, quality_focal_loss
 from unispector.ops.collectives import counts_of_ranks, mean_over_ranks
 from unispector.ops.points import sample_points, uncertain_points
-from unispector.structures import LayerPrediction, ModelOutput, PriorMaps, Targets
+from unispector.prior_structures import PriorMaps
+from unispector.structures import LayerPrediction, ModelOutput, Targets
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unispector.structures import Movable, Targets
+from unispector.movable import Movable
+from unispector.structures import Targets
 
 
 @dataclass(frozen=True)

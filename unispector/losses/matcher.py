@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from unispector.losses.instances import Instances
 from unispector.losses.terms import FOCAL_ALPHA, FOCAL_GAMMA
+from unispector.movable import Movable
 from unispector.ops.boxes import cxcywh_to_xyxy, pairwise_giou
 from unispector.ops.points import random_points, sample_points
-from unispector.structures import LayerPrediction, Movable
+from unispector.structures import LayerPrediction
 
 UNUSABLE_COST = 1e6
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unispector.losses.instances import Instances
 from unispector.ops.collectives import mean_over_ranks
-from unispector.structures import PriorMaps
+from unispector.prior_structures import PriorMaps
 
 FOCAL, PRESENCE, ABSENT = 20.0, 0.3, 0.3  # weights beside the dice of classes that an image shows
 FOREGROUND = 0.75  # weight of a marked cell in the focal part, to 1 - FOREGROUND of another

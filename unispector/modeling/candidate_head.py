@@ -14,7 +14,7 @@ from unispector.modeling.candidates import FACTS
 from unispector.modeling.layers import MLP, ChannelNorm, convolution
 from unispector.modeling.similarity_prior import SHARED
 from unispector.ops.windows import CROP, GRID, crop, windows
-from unispector.structures import Candidates, JudgedCandidates, PriorMaps
+from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
 
 SIZES = 4  # numbers that compare a candidate's size with the prompts'
 GEOMETRY = 3  # numbers on how two candidates lie

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.ops.windows import GRID, windows
-from unispector.structures import Candidates, LayerPrediction, PriorMaps
+from unispector.prior_structures import Candidates, PriorMaps
+from unispector.structures import LayerPrediction
 
 CUTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities
 SHARES = (0.3, 0.5, 0.7, 0.85)  # of the most that a mask reaches

@@ -12,7 +12,8 @@ from unispector.modeling.candidate_head import relative_logits
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.mask_runs import OUTSIDE, FloatArray, IntArray, masks_from_logits
 from unispector.ops.windows import GRID, windows
-from unispector.structures import Detections, JudgedCandidates, LayerPrediction, ModelOutput
+from unispector.prior_structures import JudgedCandidates
+from unispector.structures import Detections, LayerPrediction, ModelOutput
 
 GROWTH = 1.2  # of a box that confines its mask
 

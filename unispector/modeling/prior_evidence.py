@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unispector.structures import LayerPrediction, PriorMaps
+from unispector.prior_structures import PriorMaps
+from unispector.structures import LayerPrediction
 
 SURE = 0.98  # probabilities are kept this far from certainty, so that logits stay moderate
 COARSENESS = 4  # of the maps that a query's class evidence is read from, relative to the prior's

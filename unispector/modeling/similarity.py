@@ -7,7 +7,8 @@ from unispector.modeling.candidate_head import CandidateHead
 from unispector.modeling.candidates import MOST, part_candidates, query_candidates
 from unispector.modeling.prior_evidence import PriorEvidence
 from unispector.modeling.similarity_prior import SimilarityPrior
-from unispector.structures import Candidates, JudgedCandidates, LayerPrediction, PriorMaps
+from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
+from unispector.structures import LayerPrediction
 
 MOST_WHILE_TRAINING = 16  # parts of a class in one image; the best ones teach most
 

@@ -17,14 +17,13 @@ from unispector.modeling.similarity import Similarity
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.ops.boxes import inverse_sigmoid
 from unispector.ops.collectives import gather_rows, world
+from unispector.prior_structures import PriorPrompts, PromptMemory
 from unispector.structures import (
     ClassPrompts,
     EncodedPrompts,
     ImageFeatures,
     LayerPrediction,
     ModelOutput,
-    PriorPrompts,
-    PromptMemory,
     Targets,
     VisualPrompts,
 )
