@@ -149,7 +149,7 @@ def test_a_training_with_kept_maps_is_the_one_without(
             batches,
             optimiser,
             linear_schedule(optimiser, steps=3, warmup=0, start=0),
-            Recipe(3, 7, 5, 1.0, clip_norm=0.1, bf16=False, log_every=1, save_every=9),
+            Recipe(3, 7, None, 5, 1.0, clip_norm=0.1, bf16=False, log_every=1, save_every=9),
             Callbacks(
                 report=lambda step, figures, totals=totals: totals.append(figures["loss/total"]),
                 save=lambda step: None,

@@ -26,6 +26,9 @@ def options(model: nn.Module) -> dict[str, tuple[float, float]]:
     return dict(found)
 
 
+HEADS = {"sharpness", "marked", "plain"}
+"""Numbers that attention heads of the prior have one of."""
+
 EMBEDDINGS = {
     "prompt_encoder.content",
     "prompt_encoder.position",
@@ -51,7 +54,11 @@ def test_every_parameter_is_in_its_group(variant: str, make_model: MakeModel):
     for name, (rate, decay) in found.items():
         assert rate == pytest.approx(1e-3 if name.startswith("backbone.") else 1e-2)
         kept = name in norms or name in EMBEDDINGS or model.get_parameter(name).dim() == 0
+        kept = kept or name.rpartition(".")[2] in HEADS
         assert decay == (0.0 if kept else 0.05), name
+
+
+LAYERS = ("Linear", "Conv2d", "ConvTranspose2d")
 
 
 def module_rule(model: nn.Module, name: str) -> str:
@@ -64,9 +71,9 @@ def module_rule(model: nn.Module, name: str) -> str:
         return "norm"
     if name in EMBEDDINGS:
         return "embedding"
-    if model.get_parameter(name).dim() == 0:
+    if model.get_parameter(name).dim() == 0 or leaf in HEADS:
         return "single number"
-    if leaf.endswith("bias") and kind in ("Linear", "NonDynamicallyQuantizableLinear", "Conv2d"):
+    if leaf.endswith("bias") and kind in (*LAYERS, "NonDynamicallyQuantizableLinear"):
         return "bias of a layer"
     return f"{leaf} of {kind}"
 
@@ -89,6 +96,7 @@ def test_the_rules_of_decay_for_swin(make_model: MakeModel):
         "weight of Linear": {0.05},
         "weight of NonDynamicallyQuantizableLinear": {0.05},
         "weight of Conv2d": {0.05},
+        "weight of ConvTranspose2d": {0.05},
         "in_proj_weight of MultiheadAttention": {0.05},
         "in_proj_bias of MultiheadAttention": {0.05},
         "level_embed of PixelDecoder": {0.05},

@@ -7,7 +7,10 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 # Embeddings of modules that are no `nn.Embedding`. `level_embed` is none of them: the base decays it.
-_UNDECAYED = {"relative_position_bias_table", "content", "position", "reference", "token_types"}
+_UNDECAYED = {
+    *("relative_position_bias_table", "content", "position", "reference", "token_types"),
+    *("sharpness", "marked", "plain"),  # single numbers of attention heads
+}
 # A network that starts from weights of its own, and a Swin's norms; what is new in a backbone learns fast.
 _SLOW = re.compile(r"backbone\.(parts\.\d+\.)?(network|out_norms)\b")
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
