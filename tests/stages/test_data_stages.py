@@ -14,8 +14,8 @@ import pytest
 
 from unispector.config import Config, DataConfig, MiniConfig, SetConfig, SplitConfig
 from unispector.data.coco import Annotations
-from unispector.data.defect_free import defect_free_for_tests
 from unispector.data.convert import ConversionFiles, convert_set
+from unispector.data.defect_free import defect_free_for_tests
 from unispector.data.sources import SOURCES
 from unispector.errors import DataError
 from unispector.stages.convert import convert
