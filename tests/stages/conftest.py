@@ -170,7 +170,7 @@ def benchmark(sharp_model, tmp_path_factory):
             picture_score=0.2,
             detections=20,
             resamples=20,
-            good_images=5,
+            good_images=2,
             alarm_score=0.3,
             alarm_rate=5.0,
         ),
