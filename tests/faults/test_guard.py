@@ -27,7 +27,7 @@ children = [subprocess.Popen([sys.executable, "-c", outer], start_new_session=Tr
 children.append(subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE))
 children[1].stdout.readline()
 print(*(child.pid for child in children), flush=True)
-time.sleep(600 if len(sys.argv) == 2 else 0)
+time.sleep(600 if len(sys.argv) == 2 else 4)  # as long as the test needs to see them all
 """
 
 
