@@ -113,12 +113,14 @@ class ImageFeatures(Movable):
         memory: [B, T, D] tokens, levels concatenated coarse to fine (strides 64, 32, 16, 8).
         level_hw: (height, width) of the four levels in that order.
         mask_features: [B, D, P/4, P/4].
+        valid: share of the padded frame's side that holds image, S / P.
         prior: what the similarity prior compares prompts with; None without it.
     """
 
     memory: Tensor
     level_hw: tuple[tuple[int, int], ...]
     mask_features: Tensor
+    valid: float = 1.0
     prior: PriorFeatures | None = None
 
 

@@ -71,6 +71,7 @@ BASE = {
 }
 # What this implementation adds and the paper does not have.
 ABSENT = {
+    "model.magnify": 1.0,
     "model.confine_masks": False,
     "model.similarity_prior.enabled": False,
     "loss.relevance": 0.0,

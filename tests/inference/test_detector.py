@@ -1,6 +1,7 @@
 """The user's three calls: load, encode, detect."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig, S
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
-from unispector.inference.marking import Geometry, mark
+from unispector.inference.geometry import Geometry
+from unispector.inference.marking import mark
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling import saved_model
 from unispector.modeling.build import build_model
-from unispector.modeling.saved_model import save_model
+from unispector.modeling.saved_model import load_model, save_model
 from unispector.ops.rle import encode_rle
 from unispector.structures import Detections, EncodedPrompts
 
+Closer = Callable[[int, float], UniSpector]
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))
 
 
@@ -121,6 +124,85 @@ def test_a_class_prompt_is_the_mean_over_instances_not_images(
     assert bank.counts == (3, 1)
     torch.testing.assert_close(bank.embeddings[0], torch.stack(alone).mean(0), atol=1e-5, rtol=1e-4)
     assert (alone[0] - alone[1]).abs().max() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def closer(tiny_model: Path) -> Closer:
+    """`closer(size, magnify)`: the tiny detector with other frames."""
+
+    def built(size: int, magnify: float) -> UniSpector:
+        saved = load_model(tiny_model)
+        model = saved.config.model.model_copy(update={"image_size": size, "magnify": magnify})
+        return UniSpector(replace(saved, config=saved.config.model_copy(update={"model": model})))
+
+    return built
+
+
+def test_a_class_with_small_marks_is_encoded_and_looked_for_closer(
+    closer: Callable[[int, float], UniSpector],
+    annotations: tuple[Annotations, Path],
+    pictures: list[np.ndarray],
+) -> None:
+    """As by the same network with a larger frame; the other class as without."""
+    usual, larger, both = closer(96, 1.0), closer(128, 1.0), closer(96, 2.0)
+    instances = both.encode_instances(*annotations)
+    bank = instances.bank()
+    assert dict(zip(bank.class_names, bank.image_sizes, strict=True)) == {"crack": 128, "hole": 96}
+    alone = [larger.encode_annotations(*annotations).select(["crack"])]
+    alone.append(usual.encode_annotations(*annotations).select(["hole"]))
+    torch.testing.assert_close(bank.embeddings, torch.cat([each.embeddings for each in alone]))
+    assert sorted(instances.instance_ids) == [1, 2, 3, 4]
+    for number, label in zip(instances.instance_ids, instances.labels.tolist(), strict=True):
+        (instance,) = [each for each in annotations[0].instances if each.id == number]
+        assert annotations[0].class_index[instance.category_id] == label
+    for picture, found in zip(pictures, both.detect(pictures, bank, batch_size=2), strict=True):
+        apart = [one.detect([picture], own)[0] for one, own in zip((larger, usual), alone, strict=True)]
+        assert len(apart[0])
+        assert len(apart[1])
+        scores = torch.cat([each.scores for each in apart])
+        order = scores.argsort(descending=True, stable=True)
+        expected = Detections(
+            boxes_xyxy=torch.cat([each.boxes_xyxy for each in apart])[order],
+            scores=scores[order],
+            labels=torch.tensor([0] * len(apart[0]) + [1] * len(apart[1]))[order],
+            masks_rle=(),
+            class_names=("crack", "hole"),
+            image_hw=picture.shape[:2],
+        )
+        assert_same(found, expected)
+    assert len(both.detect(pictures[:1], bank, limit=3)[0]) == 3
+
+
+def test_prompts_and_annotations_are_looked_at_equally_closely(
+    closer: Callable[[int, float], UniSpector],
+    annotations: tuple[Annotations, Path],
+    pictures: list[np.ndarray],
+) -> None:
+    detector = closer(96, 2.0)
+    marks = [(pictures[i], [box for _, box in boxes], boxes[0][0]) for i, boxes in enumerate(MARKS)]
+    prompts = [Prompt(image, boxes, label=("crack", "hole")[number - 1]) for image, boxes, number in marks]
+    by_hand, by_file = detector.encode(prompts), detector.encode_annotations(*annotations)
+    assert by_hand.image_sizes == by_file.image_sizes == (128, 96)
+    torch.testing.assert_close(by_hand.embeddings, by_file.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_alternative_banks_of_several_sizes_are_tried_in_one_pass(
+    closer: Callable[[int, float], UniSpector],
+    annotations: tuple[Annotations, Path],
+    pictures: list[np.ndarray],
+) -> None:
+    detector = closer(96, 2.0)
+    bank = detector.encode_annotations(*annotations)
+    banks = [replace(bank, image_sizes=sizes) for sizes in ((96, 96), (128, 96), (96, 128), (192, 192))]
+    together = list(detector.stream_banks(pictures, banks, batch_size=2))
+    for number, each in enumerate(banks):
+        for one, all_of_them in zip(detector.detect(pictures, each, batch_size=2), together, strict=True):
+            assert_same(one, all_of_them[number])
+
+
+def test_a_bank_of_another_size_of_the_input_is_refused(detector: UniSpector, bank: PromptBank) -> None:
+    with pytest.raises(PromptBankError, match="wants an input of 4000 pixels; this model looks at 80;"):
+        detector.detect([], replace(bank, image_sizes=(4000, 80)))
 
 
 def test_prompts_do_not_depend_on_the_batch(
@@ -310,10 +392,10 @@ def test_how_many_banks_are_decoded_at_once_changes_nothing(
 def test_banks_of_other_classes_are_refused_before_the_first_picture(
     detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
 ) -> None:
-    renamed = PromptBank(bank.embeddings, ("hole", "crack"), bank.counts, bank.fingerprint)
+    renamed = replace(bank, class_names=("hole", "crack"))
     with pytest.raises(PromptBankError, match=r"\(hole, crack and crack, hole\)"):
         detector.stream_banks(iter([]), [bank, renamed])
-    other = PromptBank(bank.embeddings, bank.class_names, bank.counts, "0" * 64)
+    other = replace(bank, fingerprint="0" * 64)
     with pytest.raises(PromptBankError, match="build the bank again"):
         detector.stream_banks(iter([]), [bank, other])
 

@@ -256,10 +256,9 @@ def test_a_bank_is_told_by_what_it_holds(bank, tmp_path):
     bank.save(tmp_path / "bank")
     assert bank_hash(PromptBank.load(tmp_path / "bank")) == bank_hash(bank)
     others = [bank.select(["b", "a"]), bank.select(["a"])]
-    moved = PromptBank(
-        bank.embeddings + 1e-6, bank.class_names, bank.counts, bank.fingerprint, bank.memory, bank.owners
-    )
-    assert len({bank_hash(each) for each in (bank, moved, *others)}) == 4
+    moved = replace(bank, embeddings=bank.embeddings + 1e-6)
+    closer = replace(bank, image_sizes=tuple(2 * size for size in bank.image_sizes))
+    assert len({bank_hash(each) for each in (bank, moved, closer, *others)}) == 5
 
 
 @pytest.mark.parametrize("part", ["inside", "outside", "plainness", "image", "sizes"])

@@ -24,13 +24,16 @@ def remembered(count: int) -> PromptMemory:
 def embeddings() -> InstanceEmbeddings:
     """Two cracks (ids 7 and 9), a hole (3) and, between them in the file, a third crack (1)."""
     encoded = EncodedPrompts(VECTORS, remembered(4))
-    return InstanceEmbeddings(encoded, torch.tensor([0, 1, 0, 0]), (7, 3, 1, 9), ("crack", "hole"), "f" * 64)
+    return InstanceEmbeddings(
+        encoded, torch.tensor([0, 1, 0, 0]), (7, 3, 1, 9), ("crack", "hole"), "f" * 64, (64, 96)
+    )
 
 
 def test_a_bank_is_the_mean_of_each_classs_instances(embeddings: InstanceEmbeddings) -> None:
     bank = embeddings.bank()
     torch.testing.assert_close(bank.embeddings, torch.tensor([[5 / 3, 11 / 3], [3.0, 2.0]]))
     assert (bank.class_names, bank.counts, bank.fingerprint) == (("crack", "hole"), (3, 1), "f" * 64)
+    assert bank.image_sizes == (64, 96)
     places = bank.memory.inside[0].flatten().tolist()
     assert dict(zip(places, bank.owners, strict=True)) == {0: 0, 1: 1, 2: 0, 3: 0}
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from unispector.errors import DataError
-from unispector.inference.marking import Geometry, Prompt, mark, read_picture
+from unispector.inference.geometry import Geometry
+from unispector.inference.marking import Prompt, mark, read_picture
 from unispector.ops.spectrum import crop_spectra
 
 GEOMETRY = Geometry(image_size=80, padded_size=96, bins=16, spectrum_empty="interp", spectrum_min_side=8)

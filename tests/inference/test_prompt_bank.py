@@ -15,11 +15,12 @@ from unispector.inference.prompt_bank import REMEMBERED, PromptBank
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
+SIZES = (64, 64, 64)
 MODEL = "a" * 64
 
 
 def bank_of(rows: list[list[float]], names: tuple[str, ...], counts: tuple[int, ...]) -> PromptBank:
-    return PromptBank(torch.tensor(rows), names, counts, MODEL)
+    return PromptBank(torch.tensor(rows), names, counts, MODEL, (64,) * len(names))
 
 
 def remembered(numbers: list[float], images: list[int] | None = None) -> PromptMemory:
@@ -44,7 +45,7 @@ def with_memory(
     """A bank of instances whose embedding and memory are their number."""
     memory = remembered([float(n) for n in numbers], images)
     encoded = EncodedPrompts(torch.tensor(numbers).float()[:, None], memory)
-    return PromptBank.from_instances(encoded, torch.tensor(labels), names, MODEL)
+    return PromptBank.from_instances(encoded, torch.tensor(labels), names, MODEL, (64,) * len(names))
 
 
 def numbers_of(bank: PromptBank) -> dict[str, list[int]]:
@@ -75,7 +76,7 @@ def numbers_of(bank: PromptBank) -> dict[str, list[int]]:
 def test_a_class_is_the_mean_of_its_instances(rows: list[tuple[int, float]]) -> None:
     labels = torch.tensor([label for label, _ in rows])
     values = torch.tensor([[value, -value] for _, value in rows])
-    bank = PromptBank.from_instances(EncodedPrompts(values, None), labels, ("a", "b", "c"), MODEL)
+    bank = PromptBank.from_instances(EncodedPrompts(values, None), labels, ("a", "b", "c"), MODEL, SIZES)
     for index in range(3):
         mine = [value for label, value in rows if label == index]
         assert bank.counts[index] == len(mine)
@@ -87,16 +88,18 @@ def test_merging_equals_averaging_all_instances_at_once() -> None:
     instances = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 1, 1, 1, 0, 2, 2, 1])
     first, second = (EncodedPrompts(part, None) for part in (instances[:5], instances[5:]))
-    together = PromptBank.from_instances(EncodedPrompts(instances, None), labels, ("a", "b", "c"), MODEL)
-    first = PromptBank.from_instances(first, labels[:5], ("a", "b"), MODEL)
-    second = PromptBank.from_instances(second, torch.tensor([0, 1, 1, 2]), ("a", "c", "b"), MODEL)
+    together = PromptBank.from_instances(
+        EncodedPrompts(instances, None), labels, ("a", "b", "c"), MODEL, SIZES
+    )
+    first = PromptBank.from_instances(first, labels[:5], ("a", "b"), MODEL, (64,) * 2)
+    second = PromptBank.from_instances(second, torch.tensor([0, 1, 1, 2]), ("a", "c", "b"), MODEL, SIZES)
     merged = first.merge(second).select(("a", "b", "c"))
     assert merged.counts == together.counts
     torch.testing.assert_close(merged.embeddings, together.embeddings)
 
 
 def test_banks_of_different_models_do_not_merge() -> None:
-    other = PromptBank(torch.ones(1, 2), ("b",), (1,), "b" * 64)
+    other = PromptBank(torch.ones(1, 2), ("b",), (1,), "b" * 64, (64,))
     with pytest.raises(PromptBankError, match="made by model bbbbbbbbbbbb"):
         bank_of([[1.0, 2.0]], ("a",), (1,)).merge(other)
 
@@ -104,7 +107,11 @@ def test_banks_of_different_models_do_not_merge() -> None:
 def test_a_class_without_prompt_is_named() -> None:
     with pytest.raises(PromptBankError, match="class 'hole' has no prompt"):
         PromptBank.from_instances(
-            EncodedPrompts(torch.ones(2, 3), None), torch.tensor([0, 2]), ("crack", "hole", "dent"), MODEL
+            EncodedPrompts(torch.ones(2, 3), None),
+            torch.tensor([0, 2]),
+            ("crack", "hole", "dent"),
+            MODEL,
+            (64,) * 3,
         )
     with pytest.raises(PromptBankError, match="class 'dent' has no prompt in the bank; it knows crack, hole"):
         bank_of([[1.0], [2.0]], ("crack", "hole"), (1, 1)).select(["hole", "dent"])
@@ -138,7 +145,7 @@ def test_an_impossible_bank_is_refused(
 def test_a_bank_without_classes_is_refused() -> None:
     none = EncodedPrompts(torch.zeros(0, 3), None)
     with pytest.raises(PromptBankError, match="without any class"):
-        PromptBank.from_instances(none, torch.zeros(0, dtype=torch.int64), (), MODEL)
+        PromptBank.from_instances(none, torch.zeros(0, dtype=torch.int64), (), MODEL, ())
 
 
 @given(st.lists(st.integers(0, 2), min_size=3, max_size=120).filter(lambda labels: set(labels) == {0, 1, 2}))
@@ -174,7 +181,7 @@ def test_marks_on_one_image_are_remembered_as_one() -> None:
     images = [n // 4 for n in range(40)]
     labels = torch.tensor([n // 2 % 2 for n in range(40)])
     encoded = EncodedPrompts(torch.tensor(numbers)[:, None], remembered(numbers, images))
-    bank = PromptBank.from_instances(encoded, labels, ("a", "b"), MODEL)
+    bank = PromptBank.from_instances(encoded, labels, ("a", "b"), MODEL, (64, 64))
     assert bank.counts == (20, 20)
     assert bank.owners == (0,) * REMEMBERED + (1,) * REMEMBERED
     memory = bank.memory
@@ -236,7 +243,7 @@ def test_a_bank_without_memory_stays_without() -> None:
 )
 def test_a_memory_that_does_not_fit_its_classes_is_refused(owners: tuple[int, ...], message: str) -> None:
     with pytest.raises(PromptBankError, match=message):
-        PromptBank(torch.ones(2, 1), ("a", "b"), (1, 1), MODEL, remembered([1.0, 2.0]), owners)
+        PromptBank(torch.ones(2, 1), ("a", "b"), (1, 1), MODEL, (64, 64), remembered([1.0, 2.0]), owners)
 
 
 def test_a_file_holds_the_memory_exactly(tmp_path: Path) -> None:
@@ -249,7 +256,7 @@ def test_a_file_holds_the_memory_exactly(tmp_path: Path) -> None:
         cells[:, 0, :2] * 1.001,
     )
     encoded = EncodedPrompts(torch.ones(3, 2), memory)
-    bank = PromptBank.from_instances(encoded, torch.tensor([1, 0, 1]), ("a", "b"), MODEL)
+    bank = PromptBank.from_instances(encoded, torch.tensor([1, 0, 1]), ("a", "b"), MODEL, (64, 64))
     bank.save(tmp_path / "bank.safetensors")
     again = PromptBank.load(tmp_path / "bank.safetensors")
     assert again.owners == bank.owners == (0, 1, 1)
@@ -296,7 +303,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         PromptBank.load(tmp_path / "weights.safetensors")
 
 
-@pytest.mark.parametrize("version", ["unispector prompt bank 2", "unispector prompt bank 4"])
+@pytest.mark.parametrize("version", ["unispector prompt bank 3", "unispector prompt bank 5"])
 def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, version: str) -> None:
     path = tmp_path / "bank.safetensors"
     metadata = {

@@ -58,7 +58,7 @@ def small_model(small_config: ModelConfig) -> Callable[..., UniSpectorModel]:
 def features() -> ImageFeatures:
     """Random features of two images."""
     tokens = sum(h * w for h, w in LEVELS)
-    return ImageFeatures(torch.randn(2, tokens, WIDTH), LEVELS, torch.randn(2, WIDTH, 24, 24))
+    return ImageFeatures(torch.randn(2, tokens, WIDTH), LEVELS, torch.randn(2, WIDTH, 24, 24), valid=72 / 96)
 
 
 @pytest.fixture

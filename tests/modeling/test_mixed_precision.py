@@ -130,9 +130,9 @@ def test_boxes_are_moved_in_float32(features: ImageFeatures):
 def test_the_choice_of_queries_is_float32(features: ImageFeatures):
     selection = PromptGuidedSelection(32, queries=10, temperature=1.0, noise=0.2, scale=10.0).eval()
     prompts = torch.randn(2, 3, 32)
-    expected = selection(features, prompts, 0.75, None)
+    expected = selection(features, prompts)
     with mixed():
-        found = selection(features, prompts, 0.75, None)
+        found = selection(features, prompts)
     assert torch.equal(found.indices, expected.indices)
     assert torch.equal(found.relevance, expected.relevance)
 

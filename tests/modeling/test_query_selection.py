@@ -40,7 +40,7 @@ def best_cosines(module: PromptGuidedSelection, features: ImageFeatures, classes
 def test_evaluation_takes_the_most_similar_tokens(features: ImageFeatures):
     module, classes = selection().eval(), prompts()
     torch.nn.init.normal_(module.project.weight)
-    chosen = module(features, classes, VALID)
+    chosen = module(features, classes)
     scores = best_cosines(module, features, classes)
     scores[:, (centres(features) > VALID - 1e-6).any(1).numpy()] = -np.inf
     for image in range(2):
@@ -51,29 +51,29 @@ def test_evaluation_takes_the_most_similar_tokens(features: ImageFeatures):
 def test_evaluation_draws_nothing(features: ImageFeatures):
     module, classes = selection().eval(), prompts()
     state = torch.get_rng_state()
-    first, second = module(features, classes, VALID), module(features, classes, VALID)
+    first, second = module(features, classes), module(features, classes)
     assert torch.equal(torch.get_rng_state(), state)
     for name in ("content", "reference", "relevance", "indices"):
         assert torch.equal(getattr(first, name), getattr(second, name))
 
 
 def test_ties_go_to_the_first_token(features: ImageFeatures):
-    alike = replace(features, memory=torch.randn(WIDTH).expand_as(features.memory).contiguous())
-    chosen = selection().eval()(alike, prompts(), 1.0)
+    alike = replace(features, valid=1.0, memory=torch.randn(WIDTH).expand_as(features.memory).contiguous())
+    chosen = selection().eval()(alike, prompts())
     assert chosen.indices.tolist() == [list(range(10))] * 2
 
 
 def test_order_of_prompts_is_irrelevant(features: ImageFeatures):
     module, classes = selection().eval(), prompts(4)
     order = [2, 0, 3, 1]
-    first, second = module(features, classes, VALID), module(features, classes[:, order], VALID)
+    first, second = module(features, classes), module(features, classes[:, order])
     assert torch.equal(first.indices, second.indices)
     torch.testing.assert_close(first.relevance[..., order], second.relevance)
 
 
 def test_training_forward_is_a_hard_selection(features: ImageFeatures):
     module = selection(noise=1.0).train()
-    chosen = module(features, prompts(), VALID)
+    chosen = module(features, prompts())
     tokens = module.norm(module.project(features.memory))
     for image in range(2):
         assert len(set(chosen.indices[image].tolist())) == 10
@@ -83,13 +83,13 @@ def test_training_forward_is_a_hard_selection(features: ImageFeatures):
 
 def test_without_noise_training_selects_like_evaluation(features: ImageFeatures):
     module, classes = selection(noise=0.0), prompts()
-    drawn, hard = module.train()(features, classes, VALID), module.eval()(features, classes, VALID)
+    drawn, hard = module.train()(features, classes), module.eval()(features, classes)
     assert torch.equal(drawn.indices, hard.indices)
 
 
 def test_noise_changes_the_selection(features: ImageFeatures):
     module, classes = selection(noise=1.0).train(), prompts()
-    assert not torch.equal(module(features, classes, VALID).indices, module(features, classes, VALID).indices)
+    assert not torch.equal(module(features, classes).indices, module(features, classes).indices)
 
 
 def test_noise_is_gumbels():
@@ -105,7 +105,7 @@ def test_gradient_reaches_tokens_and_prompts(features: ImageFeatures):
     module = selection().train()
     memory = features.memory.requires_grad_()
     classes = prompts().contiguous().requires_grad_()
-    chosen = module(replace(features, memory=memory), classes, VALID)
+    chosen = module(replace(features, memory=memory), classes)
     (chosen.content * torch.randn_like(chosen.content)).sum().backward()
     assert classes.grad is not None
     assert memory.grad is not None
@@ -139,7 +139,7 @@ def test_the_padded_band_is_never_selected(training: bool, features: ImageFeatur
     inside = (centres(features) < VALID - 1e-6).all(1)
     usable = int(inside.sum())
     module = selection(queries=usable, noise=1.0).train(training)
-    chosen = module(features, prompts(), VALID)
+    chosen = module(features, prompts())
     for image in range(2):
         assert set(chosen.indices[image].tolist()) == set(inside.nonzero().flatten().tolist())
 
@@ -147,13 +147,13 @@ def test_the_padded_band_is_never_selected(training: bool, features: ImageFeatur
 def test_fewer_tokens_than_queries(features: ImageFeatures):
     tokens = features.memory.shape[1]
     for module in (selection(queries=999).eval(), selection(queries=999).train()):
-        chosen = module(features, prompts(), 1.0)
+        chosen = module(replace(features, valid=1.0), prompts())
         assert chosen.content.shape == (2, tokens, WIDTH)
         assert chosen.content.isfinite().all()
 
 
 def test_references_start_as_anchors(features: ImageFeatures):
-    chosen = selection().eval()(features, prompts(), VALID)
+    chosen = selection().eval()(features, prompts())
     boxes = chosen.reference.sigmoid()
     ends = np.cumsum([h * w for h, w in features.level_hw])
     for image in range(2):
@@ -165,7 +165,7 @@ def test_references_start_as_anchors(features: ImageFeatures):
 
 def test_relevance_is_a_scaled_cosine(features: ImageFeatures):
     module, classes = selection().eval(), prompts()
-    relevance = module(features, classes, VALID).relevance
+    relevance = module(features, classes).relevance
     cosines = torch.from_numpy(best_cosines(module, features, classes))
     expected = module.relevance_scale.exp() * cosines + module.relevance_bias
     torch.testing.assert_close(relevance.amax(-1), expected, atol=1e-4, rtol=1e-4)
@@ -174,7 +174,7 @@ def test_relevance_is_a_scaled_cosine(features: ImageFeatures):
 def test_evidence_is_added_to_scores_and_relevance(features: ImageFeatures):
     module, classes = selection().eval(), prompts()
     evidence = torch.randn(2, features.memory.shape[1], 3) * 4
-    plain, found = (module(features, classes, VALID, more) for more in (None, evidence))
+    plain, found = (module(features, classes, more) for more in (None, evidence))
     torch.testing.assert_close(found.relevance, plain.relevance + evidence)
     cosines = (plain.relevance - module.relevance_bias) / module.relevance_scale.exp()
     scores = (10 * cosines + evidence).amax(-1)
@@ -183,7 +183,7 @@ def test_evidence_is_added_to_scores_and_relevance(features: ImageFeatures):
         expected = scores[image].argsort(descending=True)[:10]
         assert found.indices[image].tolist() == expected.tolist()
     assert not torch.equal(found.indices, plain.indices)
-    none = module(features, classes, VALID, torch.zeros_like(evidence))
+    none = module(features, classes, torch.zeros_like(evidence))
     assert torch.equal(none.indices, plain.indices)
 
 
@@ -199,7 +199,7 @@ def test_sure_evidence_decides_which_tokens_are_selected(features: ImageFeatures
 
 def test_learned_queries_ignore_image_and_prompt(features: ImageFeatures):
     module = LearnedQueries(WIDTH, queries=7)
-    chosen = module(features, prompts(), VALID)
+    chosen = module(features, prompts())
     assert chosen.relevance is None
     assert chosen.indices is None
     for image in range(2):

@@ -75,11 +75,13 @@ class Oracle:
         labels = torch.tensor([annotations.class_index[i.category_id] for i in annotations.instances])
         ids = tuple(instance.id for instance in annotations.instances)
         encoded = EncodedPrompts(torch.eye(8)[labels + 4 * (root.name == "raw-steel")], None)
-        return InstanceEmbeddings(encoded, labels, ids, annotations.class_names, self.fingerprint)
+        return InstanceEmbeddings(encoded, labels, ids, annotations.class_names, self.fingerprint, (64,) * 4)
 
     def encode_annotations(self, annotations, root, roi, batch_size):
         names = tuple(reversed(annotations.class_names))
-        return PromptBank(torch.eye(len(names)), names, (1,) * len(names), self.fingerprint)
+        return PromptBank(
+            torch.eye(len(names)), names, (1,) * len(names), self.fingerprint, (64,) * len(names)
+        )
 
     def detect(self, images, bank, batch_size, limit):
         return [self.found(path, bank.class_names) for path in images]

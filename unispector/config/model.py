@@ -123,6 +123,8 @@ class ModelConfig(Section):
             mask still has stray parts elsewhere (the paper does not confine).
         nms_iou: of two detections of a class whose boxes overlap more, the better one is kept; after
             short training the decoder still finds things twice (1 = keep both, as the paper does).
+        magnify: most times that prompts and targets of a class with small marks are looked at larger than
+            `image_size` (1 = never, as in the paper); training is not touched.
     """
 
     image_size: int = Field(default=256, ge=64)
@@ -139,6 +141,7 @@ class ModelConfig(Section):
     boxes: Literal["mask", "head"] = "mask"
     confine_masks: bool = True
     nms_iou: float = Field(default=0.7, gt=0, le=1)
+    magnify: float = Field(default=1.0, ge=1, le=2)
     backbone: Annotated[
         Annotated[BackboneConfig, Tag(UNION_TAGS[0])]
         | Annotated[tuple[BackboneConfig, ...], Tag(UNION_TAGS[1]), Field(min_length=1)],

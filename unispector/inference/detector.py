@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -16,8 +17,9 @@ from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import collate
 from unispector.data.transforms import ImageArray, resize_image
 from unispector.errors import PromptBankError
+from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import Geometry, Picture, Prompt, mark_together, read_picture
+from unispector.inference.marking import Picture, Prompt, mark_together, read_picture
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
@@ -45,7 +47,6 @@ class UniSpector:
         Args:
             saved: weights in a ready network, its configuration and its fingerprint.
         """
-        spectral = saved.config.model.spectral
         self.fingerprint = saved.fingerprint
         self.provenance = saved.provenance
         self._model = saved.model.eval()
@@ -55,13 +56,7 @@ class UniSpector:
         # With a prior the mask features are a row's own.
         self._row_maps = model.queries + (model.width if prior.enabled else 0)
         self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
-        self._geometry = Geometry(
-            image_size=saved.model.image_size,
-            padded_size=saved.model.padded_size,
-            bins=spectral.bins,
-            spectrum_empty=spectral.empty,
-            spectrum_min_side=spectral.min_side,
-        )
+        self._geometry = Geometry.of(model)
 
     @classmethod
     def load(cls, model: str | Path = SHIPPED_MODELS[0], device: str = "cpu") -> Self:
@@ -100,9 +95,17 @@ class UniSpector:
         """
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         labels = [names.index(prompt.label) for prompt in prompts]
-        samples = mark_together(prompts, labels, self._geometry)
-        encoded, owners = self._encode_samples(samples, batch_size)
-        return PromptBank.from_instances(encoded, owners, names, self.fingerprint)
+
+        def samples(geometry: Geometry) -> Iterator[Sample]:
+            return mark_together(prompts, labels, geometry)
+
+        sides, labels_of_marks = list[float](), list[int]()
+        for sample in samples(self._geometry):
+            sides += self._geometry.sides(sample.targets)
+            labels_of_marks += sample.targets.labels.tolist()
+        sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
+        encoded, owners, _ = self._encode_samples(samples, sizes, batch_size)
+        return PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
 
     def encode_annotations(
         self,
@@ -145,42 +148,75 @@ class UniSpector:
         Raises:
             DataError: an image cannot be used.
         """
-        geometry = self._geometry
-        dataset = InstanceDataset(
-            annotations,
-            Path(root),
-            image_size=geometry.image_size,
-            bins=geometry.bins,
-            spectrum_empty=geometry.spectrum_empty,
-            spectrum_min_side=geometry.spectrum_min_side,
-            augment=None,
-            box_share=1.0 if roi == "box" else 0.0,
-            seed=0,
-            change=change,
-        )
-        samples = (dataset.sample(index) for index in range(len(dataset)))
-        encoded, labels = self._encode_samples(samples, batch_size)
-        return InstanceEmbeddings(
-            encoded, labels, dataset.instance_ids, dataset.class_names, self.fingerprint
-        )
 
-    def _encode_samples(self, samples: Iterable[Sample], batch_size: int) -> tuple[EncodedPrompts, Tensor]:
-        """All N instances of the samples and their labels [N], on the CPU."""
-        parts, labels = [], [torch.zeros(0, dtype=torch.int64)]
-        for chunk in _chunks(samples, batch_size):
-            batch = collate(chunk).to(self.device)
-            with torch.inference_mode():
-                features = self._model.encode_images(batch.images)
-                encoded = self._model.encode_prompts(features, batch.prompts).to("cpu")
-            memory = encoded.memory.half() if encoded.memory is not None else None
-            parts.append(EncodedPrompts(encoded.embeddings, memory))
-            labels.append(batch.prompts.labels.cpu())
+        def dataset(geometry: Geometry) -> InstanceDataset:
+            return InstanceDataset(
+                annotations,
+                Path(root),
+                image_size=geometry.image_size,
+                bins=geometry.bins,
+                spectrum_empty=geometry.spectrum_empty,
+                spectrum_min_side=geometry.spectrum_min_side,
+                augment=None,
+                box_share=1.0 if roi == "box" else 0.0,
+                seed=0,
+                change=change,
+            )
+
+        def samples(geometry: Geometry) -> Iterator[Sample]:
+            images = dataset(geometry)
+            return (images.sample(index) for index in range(len(images)))
+
+        names, ids = annotations.class_names, dataset(self._geometry).instance_ids
+        marks = [(image, mark) for image in annotations.images for mark in annotations.instances_of(image.id)]
+        sizes = self._geometry.input_sizes(
+            [(mark.bbox[2] * mark.bbox[3] / (image.width * image.height)) ** 0.5 for image, mark in marks],
+            [annotations.class_index[mark.category_id] for _, mark in marks],
+            len(names),
+        )
+        encoded, labels, rows = self._encode_samples(samples, sizes, batch_size)
+        ordered = tuple(ids[row] for row in rows)
+        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes)
+
+    def _encode_samples(
+        self, samples: Callable[[Geometry], Iterable[Sample]], sizes: Sequence[int], batch_size: int
+    ) -> tuple[EncodedPrompts, Tensor, list[int]]:
+        """Encode marked images, each class at its own size.
+
+        Args:
+            samples: all marked images in a frame; always the same, in the same order.
+            sizes: side of the input for each class.
+            batch_size: images per forward pass.
+
+        Returns:
+            All N instances, their labels [N], and which of the samples' instances each is; on the CPU.
+        """
+        parts, labels, rows = [], [torch.zeros(0, dtype=torch.int64)], list[int]()
+        for size in sorted(set(sizes)):
+            classes = torch.tensor([own == size for own in sizes])
+            first = 0
+            for chunk in _chunks(samples(self._geometry.sized(size)), batch_size):
+                here = torch.cat([sample.targets.labels for sample in chunk])
+                wanted = classes[here].nonzero().flatten()
+                rows += (first + wanted).tolist()
+                first += len(here)
+                if len(wanted):
+                    parts.append(self._encode_chunk(chunk).rows(wanted))
+                    labels.append(here[wanted])
         embeddings = torch.cat(
             [torch.zeros(0, self._model.width), *(part.embeddings.float() for part in parts)]
         )
         memories = [part.memory for part in parts if part.memory is not None]
         memory = PromptMemory.joined(memories) if memories else None
-        return EncodedPrompts(embeddings, memory), torch.cat(labels)
+        return EncodedPrompts(embeddings, memory), torch.cat(labels), rows
+
+    @torch.inference_mode()
+    def _encode_chunk(self, samples: list[Sample]) -> EncodedPrompts:
+        """All instances of some samples, on the CPU."""
+        batch = collate(samples).to(self.device)
+        features = self._model.encode_images(batch.images)
+        encoded = self._model.encode_prompts(features, batch.prompts).to("cpu")
+        return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
 
     def detect(
         self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
@@ -233,6 +269,7 @@ class UniSpector:
         """
         for bank in banks:
             bank.check(self.fingerprint)
+            self._geometry.check(bank.image_sizes)
             if bank.class_names != banks[0].class_names:
                 raise PromptBankError(
                     f"banks of different classes ({', '.join(bank.class_names)} and "
@@ -243,25 +280,42 @@ class UniSpector:
     def _stream(
         self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
-        at_once = self._banks_at_once(batch_size, len(banks[0]))
-        parts = [
-            ClassPrompts.joined([self._prompts_of(bank) for bank in banks[start : start + at_once]])
-            for start in range(0, len(banks), at_once)
-        ]
+        looks = self._looks(banks, batch_size)
         # Many small decodings side by side, a thread each, take less than one by one with all threads.
         with ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool:
             for chunk in _chunks(images, batch_size):
                 pictures = [read_picture(image) for image in chunk]
-                sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-                features = self._encode_pictures(pictures)
-                finish = partial(self._detect_features, features, banks[0].class_names, sizes, limit)
-                found = map(finish, parts) if len(parts) == 1 else pool.map(finish, parts)
-                for of_parts in zip(*found, strict=True):
-                    yield tuple(chain.from_iterable(of_parts))
+                found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
+                for size, same in groupby(looks, key=lambda look: look.size):
+                    own = list(same)
+                    features = self._encode_pictures(pictures, size)
+                    finish = partial(self._look, features, pictures, limit)
+                    results = map(finish, own) if len(own) == 1 else pool.map(finish, own)
+                    for look, of_look in zip(own, results, strict=True):
+                        for row, of_picture in zip(found, of_look, strict=True):
+                            for number, detections in zip(look.banks, of_picture, strict=True):
+                                row[number].append(detections)
+                for row in found:
+                    yield tuple(_best(parts, banks[0].class_names, limit) for parts in row)
 
-    def _banks_at_once(self, images: int, classes: int) -> int:
+    @torch.inference_mode()
+    def _looks(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Look"]:
+        """All banks, by the size of the input; as many together as memory allows."""
+        groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        for number, bank in enumerate(banks):
+            for size in set(bank.image_sizes):
+                own = zip(bank.class_names, bank.image_sizes, strict=True)
+                groups.setdefault((size, tuple(name for name, of in own if of == size)), []).append(number)
+        looks = []
+        for (size, names), numbers in sorted(groups.items()):
+            for some in _chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
+                prompts = ClassPrompts.joined([self._prompts_of(banks[n].select(names)) for n in some])
+                looks.append(_Look(size, names, tuple(some), prompts))
+        return looks
+
+    def _banks_at_once(self, size: int, images: int, classes: int) -> int:
         """How many banks are decoded together, so that their maps stay within memory."""
-        cells = (self._geometry.padded_size // 4) ** 2
+        cells = (self._geometry.sized(size).padded_size // 4) ** 2
         maps = self._row_maps + classes * self._prior_maps
         return max(LOGITS_AT_ONCE // (images * maps * cells), 1)
 
@@ -275,33 +329,62 @@ class UniSpector:
         return self._model.class_prompts(embeddings, memory, members.to(self.device))
 
     @torch.inference_mode()
-    def _encode_pictures(self, pictures: Sequence[np.ndarray]) -> ImageFeatures:
-        size = self._geometry.image_size
+    def _encode_pictures(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
         resized = np.stack([resize_image(picture, size) for picture in pictures])
         images = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
         return self._model.encode_images(images)
 
     @torch.inference_mode()
-    def _detect_features(
-        self,
-        features: ImageFeatures,
-        class_names: tuple[str, ...],
-        sizes: Sequence[tuple[int, int]],
-        limit: int,
-        prompts: ClassPrompts,
+    def _look(
+        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, look: "_Look"
     ) -> list[list[Detections]]:
         """Of each picture, the detections with each of K sets of prompts."""
-        banks = len(prompts.embeddings)
+        count, frame = len(look.banks), self._geometry.sized(look.size)
         detections = postprocess(
-            self._model.detect(features, prompts),
-            [hw for hw in sizes for _ in range(banks)],
-            class_names=class_names,
-            image_size=self._geometry.image_size,
-            padded_size=self._geometry.padded_size,
+            self._model.detect(features, look.prompts),
+            [(picture.shape[0], picture.shape[1]) for picture in pictures for _ in range(count)],
+            class_names=look.class_names,
+            image_size=frame.image_size,
+            padded_size=frame.padded_size,
             rules=self._rules,
             limit=limit,
         )
-        return [detections[start : start + banks] for start in range(0, len(detections), banks)]
+        return [detections[start : start + count] for start in range(0, len(detections), count)]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Alternative prompts of some classes, all looked at with one size of the input.
+
+    Attributes:
+        size: side S of the input in pixels.
+        class_names: C of a bank's classes.
+        banks: numbers of the K banks.
+        prompts: K sets of C classes.
+    """
+
+    size: int
+    class_names: tuple[str, ...]
+    banks: tuple[int, ...]
+    prompts: ClassPrompts
+
+
+def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
+    """The detections of all of a bank's classes, found in one or more looks at a picture."""
+    if len(parts) == 1:
+        return parts[0]
+    scores = torch.cat([part.scores for part in parts])
+    order = scores.argsort(descending=True, stable=True)[:limit]
+    masks = [mask for part in parts for mask in part.masks_rle]
+    labels = [class_names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
+    return Detections(
+        boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts])[order],
+        scores=scores[order],
+        labels=torch.tensor(labels, dtype=torch.int64)[order],
+        masks_rle=tuple(masks[row] for row in order.tolist()),
+        class_names=class_names,
+        image_hw=parts[0].image_hw,
+    )
 
 
 def _one_thread() -> None:

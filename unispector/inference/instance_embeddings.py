@@ -20,6 +20,7 @@ class InstanceEmbeddings:
         instance_ids: N ids in the annotation file.
         class_names: C names.
         fingerprint: of the model that made them.
+        image_sizes: C sides of the network input in pixels that the classes are looked at with.
     """
 
     encoded: EncodedPrompts
@@ -27,6 +28,7 @@ class InstanceEmbeddings:
     instance_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     fingerprint: str
+    image_sizes: tuple[int, ...]
 
     def bank(self) -> PromptBank:
         """The bank of all of them: a class's embedding is the mean over its instances (paper 3.3).
@@ -34,7 +36,9 @@ class InstanceEmbeddings:
         Raises:
             PromptBankError: a class has no instance; the message names it.
         """
-        return PromptBank.from_instances(self.encoded, self.labels, self.class_names, self.fingerprint)
+        return PromptBank.from_instances(
+            self.encoded, self.labels, self.class_names, self.fingerprint, self.image_sizes
+        )
 
     def only(self, instance_ids: Collection[int]) -> "InstanceEmbeddings":
         """Those of some instances."""
@@ -42,5 +46,10 @@ class InstanceEmbeddings:
         rows = torch.tensor(kept, dtype=torch.int64)
         ids = tuple(self.instance_ids[row] for row in kept)
         return InstanceEmbeddings(
-            self.encoded.rows(rows), self.labels[rows], ids, self.class_names, self.fingerprint
+            self.encoded.rows(rows),
+            self.labels[rows],
+            ids,
+            self.class_names,
+            self.fingerprint,
+            self.image_sizes,
         )

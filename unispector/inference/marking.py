@@ -10,10 +10,11 @@ import torch
 
 from unispector.data.transforms import pad_masks, resize_box, resize_image, resize_mask
 from unispector.errors import DataError
+from unispector.inference.geometry import Geometry
 from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.ops.files import read_image
 from unispector.ops.masks import boxes_to_masks
-from unispector.ops.spectrum import EmptyBins, crop_spectra
+from unispector.ops.spectrum import crop_spectra
 from unispector.structures import Sample, Targets
 
 Picture = str | Path | npt.NDArray[np.uint8]
@@ -34,25 +35,6 @@ class Prompt:
     boxes_xywh: Sequence[Sequence[float]] = ()
     masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | None = None
     label: str = "defect"
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a model sees a picture.
-
-    Attributes:
-        image_size: side S of the square network input.
-        padded_size: side P of the padded frame.
-        bins: radial bins J of a spectrum.
-        spectrum_empty: treatment of empty bins, `interp` or `zero`.
-        spectrum_min_side: a smaller crop is grown to this many pixels.
-    """
-
-    image_size: int
-    padded_size: int
-    bins: int
-    spectrum_empty: EmptyBins
-    spectrum_min_side: int
 
 
 def read_picture(picture: Picture) -> npt.NDArray[np.uint8]:

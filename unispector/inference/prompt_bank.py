@@ -16,7 +16,7 @@ from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
-FORMAT = "unispector prompt bank 3"
+FORMAT = "unispector prompt bank 4"
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 _SIDES = ("inside", "outside", "plainness")
 
@@ -33,6 +33,7 @@ class PromptBank:
         class_names: C distinct names.
         counts: instances behind each embedding, at least 1.
         fingerprint: the model that made the embeddings; no other model can read them.
+        image_sizes: C sides of the network input in pixels that the classes are looked at with.
         memory: frozen features of the marks on at most `REMEMBERED` images a class, float16, for the
             similarity prior; None of a model without it.
         owners: class (row of `embeddings`) of each image in `memory`.
@@ -42,14 +43,16 @@ class PromptBank:
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     fingerprint: str
+    image_sizes: tuple[int, ...]
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.embeddings) == len(self.class_names) == len(self.counts):
+        classes = len(self.class_names)
+        if {len(self.embeddings), len(self.counts), len(self.image_sizes)} != {classes}:
             raise PromptBankError(
-                f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names and "
-                f"{len(self.counts)} counts; it needs one of each per class"
+                f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names, "
+                f"{len(self.counts)} counts and {len(self.image_sizes)} sizes; it needs one of each per class"
             )
         if self.embeddings.ndim != 2 or not torch.isfinite(self.embeddings).all():
             raise PromptBankError("the embeddings of a prompt bank must be finite numbers of shape [C, D]")
@@ -69,7 +72,12 @@ class PromptBank:
 
     @classmethod
     def from_instances(
-        cls, encoded: EncodedPrompts, labels: Tensor, class_names: Sequence[str], fingerprint: str
+        cls,
+        encoded: EncodedPrompts,
+        labels: Tensor,
+        class_names: Sequence[str],
+        fingerprint: str,
+        image_sizes: tuple[int, ...],
     ) -> Self:
         """Average instances into classes.
 
@@ -78,6 +86,7 @@ class PromptBank:
             labels: [N] int64 index into `class_names`.
             class_names: C names, in the order of the bank.
             fingerprint: of the model that made the embeddings.
+            image_sizes: C sides of the input that the classes were encoded with.
 
         Raises:
             PromptBankError: a class has no instance; the message names it.
@@ -92,7 +101,7 @@ class PromptBank:
             memory, owner = memory.to("cpu").by_image(labels)
             labels = labels.new_zeros(len(memory)).scatter(0, owner, labels)
         remembered = _remembered(memory, labels)
-        return cls(means, tuple(class_names), tuple(counts.tolist()), fingerprint, *remembered)
+        return cls(means, tuple(class_names), tuple(counts.tolist()), fingerprint, image_sizes, *remembered)
 
     def check(self, fingerprint: str) -> None:
         """Refuse another model's bank.
@@ -121,10 +130,15 @@ class PromptBank:
         kept = [place for place, owner in enumerate(self.owners) if owner in rows]
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
-        return type(self)(self.embeddings[rows], tuple(names), counts, self.fingerprint, memory, owners)
+        sizes = tuple(self.image_sizes[row] for row in rows)
+        return type(self)(
+            self.embeddings[rows], tuple(names), counts, self.fingerprint, sizes, memory, owners
+        )
 
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
+
+        A class that they look at with different sizes keeps that of the bank with more instances of it.
 
         Raises:
             PromptBankError: the banks were made by different models.
@@ -142,7 +156,13 @@ class PromptBank:
         memories = [bank.memory for bank in (self, other) if bank.memory is not None]
         memory = PromptMemory.joined(memories) if memories else None
         remembered = _remembered(memory, torch.tensor(owners, dtype=torch.int64))
-        return type(self)((sums / totals[:, None]).float(), names, counts, self.fingerprint, *remembered)
+        known: dict[str, tuple[int, int]] = {}
+        for bank in (self, other):
+            for name, *own in zip(bank.class_names, bank.counts, bank.image_sizes, strict=True):
+                known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
+        sizes = tuple(known[name][1] for name in names)
+        means = (sums / totals[:, None]).float()
+        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically.
@@ -155,6 +175,7 @@ class PromptBank:
             "class_names": json.dumps(self.class_names),
             "counts": json.dumps(self.counts),
             "fingerprint": self.fingerprint,
+            "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
@@ -181,6 +202,7 @@ class PromptBank:
                     tuple(json.loads(metadata["class_names"])),
                     tuple(json.loads(metadata["counts"])),
                     metadata["fingerprint"],
+                    tuple(json.loads(metadata["image_sizes"])),
                     _memory_of(file),
                     tuple(json.loads(metadata["owners"])),
                 )

@@ -16,7 +16,8 @@ from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError, PromptBankError
-from unispector.inference.marking import Geometry, Prompt, mark
+from unispector.inference.geometry import Geometry
+from unispector.inference.marking import Prompt, mark
 from unispector.ops.files import read_image_size
 from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
 

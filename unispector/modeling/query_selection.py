@@ -45,14 +45,13 @@ class PromptGuidedSelection(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(
-        self, features: ImageFeatures, prompts: Tensor, valid: float, evidence: Tensor | None = None
+        self, features: ImageFeatures, prompts: Tensor, evidence: Tensor | None = None
     ) -> QuerySelection:
         """Select queries.
 
         Args:
             features: of B images.
             prompts: [N, C, D] class prompts, C >= 1: the B images' in order, equally many of each.
-            valid: share of the padded frame's side that holds image, S / P.
             evidence: [N, T, C] what is known beforehand, added to the scores; None = nothing.
 
         Returns:
@@ -65,7 +64,7 @@ class PromptGuidedSelection(nn.Module):
             directions = F.normalize(prompts.float(), dim=-1, eps=1e-6).view(batch, -1, width)
             cosine = directions @ F.normalize(tokens, dim=-1).transpose(1, 2)
             cosine = cosine.view(*prompts.shape[:2], -1).transpose(1, 2)
-            anchors, usable = _anchors(features.level_hw, valid, tokens.device)
+            anchors, usable = _anchors(features.level_hw, features.valid, tokens.device)
             alike = self.scale * cosine
             relevance = self.relevance_scale.exp() * cosine + self.relevance_bias
             if evidence is not None:
@@ -106,10 +105,10 @@ class LearnedQueries(nn.Module):
         self.reference = nn.Parameter(torch.randn(queries, 4))
 
     def forward(
-        self, features: ImageFeatures, prompts: Tensor, valid: float, evidence: Tensor | None = None
+        self, features: ImageFeatures, prompts: Tensor, evidence: Tensor | None = None
     ) -> QuerySelection:
         """The same Q queries for every row of `prompts`; their values and the rest play no part."""
-        del features, valid, evidence
+        del features, evidence
         batch = len(prompts)
         return QuerySelection(
             content=self.content.expand(batch, -1, -1),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unispector.modeling.backbone import Backbone
+from unispector.modeling.backbone import STRIDES, Backbone
 from unispector.modeling.denoising import DenoisingQueries, attention_mask, denoising_queries
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import PixelDecoder
@@ -109,7 +109,8 @@ class UniSpectorModel(nn.Module):
         if maps is None:
             maps = self.backbone(images)
         pyramid = self.backbone.pyramid(maps)
-        features: ImageFeatures = self.pixel_decoder(pyramid)
+        valid = images.shape[-1] / (STRIDES[0] * pyramid[0].shape[-1])
+        features: ImageFeatures = replace(self.pixel_decoder(pyramid), valid=valid)
         if self.similarity is None:
             return features
         compared = self.similarity.prior.describe(images, self.backbone.matching(maps), pyramid[0])
@@ -187,7 +188,7 @@ class UniSpectorModel(nn.Module):
         if self.similarity is not None and features.prior is not None and known.prior is not None:
             prior = self.similarity.prior(features.prior, known.prior)
             evidence = token_evidence(prior, features.level_hw)
-        selection = self.query_selection(features, prompts, self.image_size / self.padded_size, evidence)
+        selection = self.query_selection(features, prompts, evidence)
         whole_frame = inverse_sigmoid(prompts.new_tensor(WHOLE_FRAME)).expand(batch, classes, 4)
         contents = [selection.content, prompts + self.token_types[1]]
         references = [selection.reference, whole_frame]

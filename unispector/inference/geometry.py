@@ -1,0 +1,95 @@
+"""How a model sees an image, and how closely: the size of the input follows the marks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from unispector.config.model import ModelConfig
+from unispector.errors import PromptBankError
+from unispector.ops.spectrum import EmptyBins
+from unispector.structures import Targets
+
+CLOSER = ((16.0, 2.0), (56.0, 1.5))
+"""A class whose marks have less than so many pixels a side is looked at so many times larger.
+
+Chosen on training classes (reports/training_log.md)."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The frames of an image.
+
+    Attributes:
+        image_size: side S of the square network input.
+        padded_size: side P of the padded frame.
+        bins: radial bins J of a spectrum.
+        spectrum_empty: treatment of empty bins, `interp` or `zero`.
+        spectrum_min_side: a smaller crop is grown to this many pixels.
+        magnify: most that the input grows for small marks; 1 = never.
+    """
+
+    image_size: int
+    padded_size: int
+    bins: int
+    spectrum_empty: EmptyBins
+    spectrum_min_side: int
+    magnify: float = 1.0
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Self:
+        """The geometry of a configured model."""
+        return cls(
+            image_size=model.image_size,
+            padded_size=model.padded_size,
+            bins=model.spectral.bins,
+            spectrum_empty=model.spectral.empty,
+            spectrum_min_side=model.spectral.min_side,
+            magnify=model.magnify,
+        )
+
+    def sized(self, image_size: int) -> Self:
+        """The same with another input."""
+        return replace(self, image_size=image_size, padded_size=-(-image_size // 32) * 32)
+
+    def check(self, image_sizes: Sequence[int]) -> None:
+        """Refuse sizes of the input that `input_sizes` never gives.
+
+        Raises:
+            PromptBankError: such a size is among them.
+        """
+        known = {self.image_size, *(self._closer(factor) for _, factor in CLOSER)}
+        if strange := sorted(set(image_sizes) - known):
+            sizes = ", ".join(map(str, sorted(known)))
+            raise PromptBankError(
+                f"the prompt bank wants an input of {strange[0]} pixels; this model looks at {sizes}; "
+                "build the bank again"
+            )
+
+    def sides(self, targets: Targets) -> list[float]:
+        """Of each mark in this frame, the root of the share of the image that its bounding box covers."""
+        sides = targets.boxes[:, 2:].prod(1).sqrt() * (self.padded_size / self.image_size)
+        return [float(side) for side in sides]
+
+    def input_sizes(self, sides: Sequence[float], labels: Sequence[int], classes: int) -> tuple[int, ...]:
+        """Side of the input that each class is looked at with.
+
+        Args:
+            sides: of N marks, as `sides` gives them.
+            labels: class of each mark.
+            classes: their number; one without marks gets `image_size`.
+        """
+        known, owners = torch.tensor(sides, dtype=torch.float64), torch.tensor(labels)
+        return tuple(self._input_size(known[owners == label]) for label in range(classes))
+
+    def _input_size(self, sides: Tensor) -> int:
+        if not len(sides) or self.magnify == 1:
+            return self.image_size
+        typical = float(sides.median()) * self.image_size
+        return self._closer(next((factor for below, factor in CLOSER if typical < below), 1.0))
+
+    def _closer(self, factor: float) -> int:
+        factor = min(factor, self.magnify)
+        return self.image_size if factor == 1 else round(self.image_size * factor / 32) * 32
