@@ -81,7 +81,9 @@ def test_switches_choose_the_parts(small_config: ModelConfig):
     assert base.prompt_encoder.frequency_encoder is None
     assert base.prompt_encoder.visual_aligner is None
     assert not base.prompt_visible
-    assert base.similarity is None
+    assert base.similarity is not None
+    without = small_config.model_copy(update={"similarity_prior": SimilarityPriorConfig(enabled=False)})
+    assert build_model(without).similarity is None
     assert (full.image_size, full.padded_size, full.width) == (72, 96, 32)
 
 

@@ -192,7 +192,7 @@ def test_sure_evidence_decides_which_tokens_are_selected(features: ImageFeatures
     known = torch.tensor([30, 31, 60, 61])
     evidence = torch.zeros(2, features.memory.shape[1], 3)
     evidence[0, known, 1] = evidence[1, known + 5, 2] = 1000.0
-    chosen = module(features, prompts(), 1.0, evidence).indices
+    chosen = module(replace(features, valid=1.0), prompts(), evidence).indices
     assert set(chosen[0, :4].tolist()) == set(known.tolist())
     assert set(chosen[1, :4].tolist()) == set((known + 5).tolist())
 

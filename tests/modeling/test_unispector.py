@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unispector.config import ModelConfig
+from unispector.config import ModelConfig, SimilarityPriorConfig
 from unispector.modeling.pixel_decoder import token_centres
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.boxes import xyxy_to_cxcywh
@@ -225,7 +225,8 @@ def test_a_class_list_in_another_order(either: UniSpectorModel, draw_prompts: Pr
 def test_classes_are_independent_unless_queries_see_prompts(
     prompt_visible: bool, small_model: MakeModel, small_config: ModelConfig, draw_prompts: Prompts
 ):
-    model = small_model(small_config.without_contributions(), prompt_visible=prompt_visible)
+    plain = {"prompt_visible": prompt_visible, "similarity_prior": SimilarityPriorConfig(enabled=False)}
+    model = small_model(small_config.without_contributions(), **plain)
     features, classes = model.encode_images(images(2)), draw_prompts(model, 3)
     joint, fewer = (model.detect(features, c).layers[-1] for c in (classes, some(classes, EVERY, [0, 2])))
     same = torch.allclose(joint.logits[..., [0, 2]], fewer.logits, atol=2e-4, rtol=1e-3)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unispector.cli import main
-from unispector.config import BackboneConfig, ModelConfig
+from unispector.config import BackboneConfig, ModelConfig, SimilarityPriorConfig
 from unispector.errors import CheckpointError
 from unispector.modeling.build import build_backbone, build_model
 from unispector.modeling.starting_weights import load_starting_weights
@@ -136,6 +136,7 @@ PAPER = ModelConfig(
     queries=300,
     class_bias=False,
     backbone=BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False),
+    similarity_prior=SimilarityPriorConfig(enabled=False),
 )
 
 
@@ -215,6 +216,7 @@ def test_of_the_full_model_only_its_contributions_are_new(converted):
         {
             **outcome.model,
             "image_size": 720,
+            "similarity_prior": {"enabled": False},
             "backbone": {**PAPER.backbone.model_dump(), **outcome.model["backbone"]},
         }
     )

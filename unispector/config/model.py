@@ -169,12 +169,14 @@ class ModelConfig(Section):
         return self
 
     def without_contributions(self) -> "ModelConfig":
-        """The DINOv-style base: no spectrum, aligner, PQS, prompts visible to queries, nor prior."""
+        """The DINOv-style base: no spectrum, no aligner, no PQS, no prompts visible to queries.
+
+        The similarity prior, which is not the paper's, stays as it is: an axis of its own.
+        """
         return self.model_copy(
             update={
                 "spectral": self.spectral.model_copy(update={"enabled": False}),
                 "query_selection": self.query_selection.model_copy(update={"enabled": False}),
-                "similarity_prior": self.similarity_prior.model_copy(update={"enabled": False}),
                 "visual_aligner": False,
                 "prompt_visible": False,
             }

@@ -45,7 +45,7 @@ class Config(Section):
         return self
 
     def ablation_base(self) -> "Config":
-        """The ablation's base row: the same recipe without SSPE's spectrum, CPE, PQS and prior."""
+        """The ablation's base row: the same recipe without SSPE's spectrum, CPE and PQS."""
         return self.model_copy(
             update={
                 "model": self.model.without_contributions(),

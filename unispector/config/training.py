@@ -93,7 +93,7 @@ class TrainConfig(Section):
         checkpoint_every: steps between checkpoints.
         log_every: steps between reports.
         seeds: split seeds on which a model is trained, among `split.seeds`.
-        ablation_seeds: those among `seeds` on which the base (no SSPE spectrum, CPE, PQS, prior) trains too.
+        ablation_seeds: those among `seeds` on which the base (no SSPE spectrum, CPE, PQS) trains too.
         threads: CPU threads of one training process; 0 = torch's choice.
         side_by_side: most models that train at a time; `auto` = as many as the machines have room for.
         retries: how often a training whose processes died goes on from its checkpoint by itself.
