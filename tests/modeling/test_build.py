@@ -69,7 +69,7 @@ def test_weights_from_a_file(tmp_path: Path):
 
 
 def test_switches_choose_the_parts(small_config: ModelConfig):
-    full, base = build_model(small_config), build_model(small_config.without_contributions())
+    full, base = build_model(small_config), build_model(small_config.with_parts(sspe=False, pqs=False))
     assert isinstance(full.query_selection, PromptGuidedSelection)
     assert isinstance(full.similarity.prior, SimilarityPrior)
     assert isinstance(full.similarity.head, CandidateHead)

@@ -19,7 +19,7 @@ def test_what_fits_is_loaded_and_the_rest_keeps_its_values(
     small_model: Make, small_config: ModelConfig, tmp_path: Path
 ):
     """A full model starts from a base, which has no spectral branch, aligner, or PQS."""
-    base, model = small_model(small_config.without_contributions()), small_model()
+    base, model = small_model(small_config.with_parts(sspe=False, pqs=False)), small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     given = {name: value.contiguous() for name, value in base.state_dict().items()}
     save_file(given, tmp_path / "base.safetensors")

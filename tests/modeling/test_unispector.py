@@ -55,7 +55,7 @@ def either(
     request: pytest.FixtureRequest, small_model: MakeModel, small_config: ModelConfig
 ) -> UniSpectorModel:
     if request.param == "base":
-        return small_model(small_config.without_contributions())
+        return small_model(small_config.with_parts(sspe=False, pqs=False))
     return small_model()
 
 
@@ -195,7 +195,7 @@ def test_sets_of_prompts_together_are_each_set_alone(
 def test_queries_are_chosen_for_each_image_and_set_of_prompts(
     small_model: MakeModel, small_config: ModelConfig, draw_prompts: Prompts, pqs: bool
 ):
-    model = small_model(small_config if pqs else small_config.without_contributions())
+    model = small_model(small_config if pqs else small_config.with_parts(sspe=False, pqs=False))
     features, sets = model.encode_images(images(2)), draw_prompts(model, 4, 3)
     selection = model.detect(features, sets).selection
     assert selection.content.shape == (6, 10, model.width)
@@ -226,7 +226,7 @@ def test_classes_are_independent_unless_queries_see_prompts(
     prompt_visible: bool, small_model: MakeModel, small_config: ModelConfig, draw_prompts: Prompts
 ):
     plain = {"prompt_visible": prompt_visible, "similarity_prior": SimilarityPriorConfig(enabled=False)}
-    model = small_model(small_config.without_contributions(), **plain)
+    model = small_model(small_config.with_parts(sspe=False, pqs=False), **plain)
     features, classes = model.encode_images(images(2)), draw_prompts(model, 3)
     joint, fewer = (model.detect(features, c).layers[-1] for c in (classes, some(classes, EVERY, [0, 2])))
     same = torch.allclose(joint.logits[..., [0, 2]], fewer.logits, atol=2e-4, rtol=1e-3)

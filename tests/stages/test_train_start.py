@@ -25,7 +25,7 @@ def tensors(model):
 
 def test_a_file_gives_what_fits_and_the_seed_the_rest(job, tmp_path, caplog):
     file = tmp_path / "base.safetensors"
-    base = tensors(job.config.model.without_contributions())
+    base = tensors(job.config.model.with_parts(sspe=False, pqs=False))
     save_file(base, file)
     drawn = initial_model(job).state_dict()
     with caplog.at_level(logging.INFO, logger="unispector"):

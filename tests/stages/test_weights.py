@@ -177,7 +177,7 @@ def test_every_entry_of_the_base_is_taken_a_copy_or_unused_for_a_reason(official
 
 def test_the_base_of_the_papers_size_takes_all_of_it(official, converted):
     _, out = converted
-    model = build_model(PAPER.without_contributions(), load_weights=False)
+    model = build_model(PAPER.with_parts(sspe=False, pqs=False), load_weights=False)
     report = load_starting_weights(model, out)
     assert report.new == ()
     assert report.unused == {}
@@ -210,7 +210,7 @@ def test_of_the_full_model_only_its_contributions_are_new(converted):
         "query_selection.project",
         "query_selection.box",
     } <= parts
-    base = build_model(PAPER.without_contributions(), load_weights=False).state_dict()
+    base = build_model(PAPER.with_parts(sspe=False, pqs=False), load_weights=False).state_dict()
     assert base.keys().isdisjoint(outcome.report.new)
     fitting = ModelConfig.model_validate(
         {

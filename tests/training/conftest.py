@@ -82,7 +82,7 @@ def make_model() -> Callable[..., UniSpectorModel]:
             "denoising": DenoisingConfig(queries=8),
         }
         config = ModelConfig(**(options | changes))
-        return build_model(config.without_contributions() if variant == "base" else config).train()
+        return build_model(config.with_parts(sspe=False, pqs=False) if variant == "base" else config).train()
 
     return make
 

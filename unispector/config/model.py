@@ -168,16 +168,21 @@ class ModelConfig(Section):
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads} and of 32")
         return self
 
-    def without_contributions(self) -> "ModelConfig":
-        """The DINOv-style base: no spectrum, no aligner, no PQS, no prompts visible to queries.
+    def with_parts(self, *, sspe: bool, pqs: bool) -> "ModelConfig":
+        """The same with only some of the paper's parts; with none it is the DINOv-style base.
 
         The similarity prior, which is not the paper's, stays as it is: an axis of its own.
+
+        Args:
+            sspe: the spectrum and the visual aligner of the prompt encoder.
+            pqs: queries selected by the prompts, which they then see in the decoder.
         """
+        spectral, selection = self.spectral, self.query_selection
         return self.model_copy(
             update={
-                "spectral": self.spectral.model_copy(update={"enabled": False}),
-                "query_selection": self.query_selection.model_copy(update={"enabled": False}),
-                "visual_aligner": False,
-                "prompt_visible": False,
+                "spectral": spectral.model_copy(update={"enabled": sspe and spectral.enabled}),
+                "visual_aligner": sspe and self.visual_aligner,
+                "query_selection": selection.model_copy(update={"enabled": pqs and selection.enabled}),
+                "prompt_visible": pqs and self.prompt_visible,
             }
         )

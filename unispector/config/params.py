@@ -12,7 +12,7 @@ from unispector.config.evaluation import EvaluateConfig, SweepConfig
 from unispector.config.model import UNION_TAGS, ModelConfig
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.section import Section
-from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
+from unispector.config.training import ABLATION, AugmentConfig, LossConfig, PromptConfig, TrainConfig
 from unispector.errors import ConfigError
 
 _PRESETS = Path(__file__).with_name("presets")
@@ -44,12 +44,21 @@ class Config(Section):
             )
         return self
 
-    def ablation_base(self) -> "Config":
-        """The ablation's base row: the same recipe without SSPE's spectrum, CPE and PQS."""
+    def variant(self, name: str) -> "Config":
+        """The parameters of one kind of model.
+
+        Args:
+            name: a row of the ablation (`ABLATION`): `base` has none of the paper's parts, `sspe` and `cpe`
+                are named after what they have beside the row before. Any other is the whole recipe.
+        """
+        if name not in ABLATION:
+            return self
+        row = ABLATION.index(name)
+        losses = {"relevance": 0.0, "contrastive": self.loss.contrastive if row > 1 else 0.0}
         return self.model_copy(
             update={
-                "model": self.model.without_contributions(),
-                "loss": self.loss.model_copy(update={"contrastive": 0.0, "relevance": 0.0}),
+                "model": self.model.with_parts(sspe=row > 0, pqs=False),
+                "loss": self.loss.model_copy(update=losses),
                 "train": self.train.model_copy(update={"start": None}),
             }
         )

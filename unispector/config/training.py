@@ -1,11 +1,15 @@
 """Parameters of training: losses, augmentation, prompts, optimisation."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from unispector.config.section import Section
+
+AblationRow = Literal["base", "sspe", "cpe"]
+ABLATION: tuple[AblationRow, ...] = get_args(AblationRow)
+"""Rows of the paper's ablation before the whole model, each with the parts of those before it."""
 
 
 class LossConfig(Section):
@@ -93,7 +97,9 @@ class TrainConfig(Section):
         checkpoint_every: steps between checkpoints.
         log_every: steps between reports.
         seeds: split seeds on which a model is trained, among `split.seeds`.
-        ablation_seeds: those among `seeds` on which the base (no SSPE spectrum, CPE, PQS) trains too.
+        ablation: rows of the paper's ablation that train too, each with the parts of those before it: `base`
+            (no SSPE spectrum, CPE, PQS), `sspe`, `cpe`; the last row is the model itself.
+        ablation_seeds: those among `seeds` on which they do.
         threads: CPU threads of one training process; 0 = torch's choice.
         side_by_side: most models that train at a time; `auto` = as many as the machines have room for.
         retries: how often a training whose processes died goes on from its checkpoint by itself.
@@ -118,6 +124,7 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
     seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
+    ablation: tuple[AblationRow, ...] = ("base",)
     ablation_seeds: tuple[int, ...] = (42,)
     threads: int = Field(default=1, ge=0)
     side_by_side: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"

@@ -19,6 +19,8 @@ MAIN_VARIANT = "unispector"
 VARIANTS = {
     MAIN_VARIANT: "UniSpector",
     "base": "Base",
+    "sspe": "+ SSPE",
+    "cpe": "+ SSPE + CPE",
     "untrained": "Untrained",
 }
 """Kinds of model in the order of the report, and how it calls them."""

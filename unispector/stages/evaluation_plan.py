@@ -95,7 +95,8 @@ def main_evaluations(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...
 
 def _models(config: Config, root: Path) -> list[tuple[str, int, Path]]:
     """Variant, split seed and directory of every model to judge."""
-    required = {MAIN_VARIANT: config.train.seeds, "base": config.train.ablation_seeds}
+    required = {MAIN_VARIANT: config.train.seeds}
+    required |= dict.fromkeys(config.train.ablation, config.train.ablation_seeds)
     models = [
         (variant, seed, root / variant / f"seed{seed}")
         for variant, seeds in required.items()

@@ -174,9 +174,8 @@ class _Evaluation:
             **{f"provenance.{key}": value for key, value in provenance.items()},
             **self.lineage,
         }
-        own = self.config.ablation_base() if model.variant == "base" else self.config
         with self.store.run(EXPERIMENT, name, tags, parent=parent.run_id) as run:
-            run.params(_parameters(own))
+            run.params(_parameters(self.config.variant(model.variant)))
             yield run
 
 

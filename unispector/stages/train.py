@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from unispector.config import Config, TrainConfig
+from unispector.config.training import AblationRow
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.episodes import EpisodeSampler, SampleKey, episode_images
@@ -40,7 +41,7 @@ from unispector.training.ray_trainer import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
-Variant = Literal["unispector", "base", "untrained"]
+Variant = Literal["unispector", "untrained"] | AblationRow
 Report = Callable[[int, dict[str, float]], None]
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -61,7 +62,7 @@ class TrainingJob:
     """Everything one training depends on, and where it puts what it makes.
 
     Attributes:
-        variant: `unispector`, its ablation `base`, or `untrained` (the same start, no step).
+        variant: `unispector`, a row of its ablation, or `untrained` (the same start, no step).
         seed: split seed; also of the start and of all that is random in training.
         config: parameters of this variant.
         key: hash of parameters, data and code; a checkpoint goes on only under its own key.

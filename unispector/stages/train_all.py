@@ -32,7 +32,7 @@ from unispector.training.ray_trainer import Job, Machine, machines, room, run_jo
 logger = logging.getLogger(__name__)
 
 _CODE = ("config", "structures.py", "data", "losses", "modeling", "ops", "training")
-_WITHOUT_EFFECT = {"seeds", "ablation_seeds", "side_by_side", "retries", "timeout_hours"}
+_WITHOUT_EFFECT = {"seeds", "ablation", "ablation_seeds", "side_by_side", "retries", "timeout_hours"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class TrainingReport:
 def plan(config: Config, root: Path = Path()) -> tuple[TrainingJob, ...]:
     """All trainings of the benchmark, long ones first.
 
-    One `unispector` and one `untrained` model for each of `train.seeds`, and a `base` for each seed of
-    `train.ablation_seeds`.
+    One `unispector` and one `untrained` model for each of `train.seeds`, and one of each row of
+    `train.ablation` for each of `train.ablation_seeds`.
 
     Args:
         config: all parameters.
@@ -81,7 +81,7 @@ def plan(config: Config, root: Path = Path()) -> tuple[TrainingJob, ...]:
         raise ConfigError(f"train.ablation_seeds: {min(strangers)} is not among train.seeds {list(seeds)}")
     fingerprints, code = read_fingerprints(root), _code_hash()
     pairs: list[tuple[Variant, int]] = [("unispector", seed) for seed in seeds]
-    pairs += [("base", seed) for seed in ablation]
+    pairs += [(row, seed) for row in config.train.ablation for seed in ablation]
     pairs += [("untrained", seed) for seed in seeds]
     return tuple(_job(config, variant, seed, fingerprints[seed], code, root) for variant, seed in pairs)
 
@@ -172,7 +172,7 @@ def _ray_job(job: TrainingJob, run_id: str) -> Job:
 
 
 def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: str, root: Path) -> TrainingJob:
-    own = config.ablation_base() if variant == "base" else config
+    own = config.variant(variant)
     parameters = own.model_dump_json(
         include={"model", "loss", "augment", "prompt", "train"},
         exclude={"prompt": {"test_roi"}, "train": _WITHOUT_EFFECT},
