@@ -1,5 +1,6 @@
 """The prompt bank: means, merging, its file, and what it refuses."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -96,6 +97,19 @@ def test_merging_equals_averaging_all_instances_at_once() -> None:
     merged = first.merge(second).select(("a", "b", "c"))
     assert merged.counts == together.counts
     torch.testing.assert_close(merged.embeddings, together.embeddings)
+
+
+def test_a_class_keeps_the_size_that_most_of_its_instances_have() -> None:
+    first = PromptBank(torch.ones(3, 2), ("a", "b", "c"), (2, 1, 3), MODEL, (96, 64, 64))
+    second = PromptBank(torch.ones(3, 2), ("b", "a", "d"), (2, 1, 1), MODEL, (128, 64, 96))
+    for merged in (first.merge(second), second.merge(first)):
+        assert dict(zip(merged.class_names, merged.image_sizes, strict=True)) == {
+            "a": 96,
+            "b": 128,
+            "c": 64,
+            "d": 96,
+        }
+    assert first.select(["c", "a"]).image_sizes == (64, 96)
 
 
 def test_banks_of_different_models_do_not_merge() -> None:
@@ -274,6 +288,7 @@ def test_a_file_holds_the_memory_exactly(tmp_path: Path) -> None:
 
 def test_a_file_holds_all_of_the_bank(tmp_path: Path) -> None:
     bank = bank_of([[0.1, -2.0], [3.5, 1e-8]], ("Kratzer, außen", 'a "quoted" name'), (3, 1))
+    bank = replace(bank, image_sizes=(96, 64))
     path = tmp_path / "new" / "bank.safetensors"
     bank.save(path)
     again = PromptBank.load(path)
@@ -283,6 +298,7 @@ def test_a_file_holds_all_of_the_bank(tmp_path: Path) -> None:
         bank.counts,
         bank.fingerprint,
     )
+    assert again.image_sizes == (96, 64)
     assert [file.name for file in path.parent.iterdir()] == ["bank.safetensors"]
 
 
