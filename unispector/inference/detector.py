@@ -100,7 +100,8 @@ class UniSpector:
             return mark_together(prompts, labels, geometry)
 
         sides, labels_of_marks = list[float](), list[int]()
-        for sample in samples(self._geometry):
+        # Looking at every image once more is only worth it where sizes can differ.
+        for sample in samples(self._geometry) if self._geometry.magnify > 1 else ():
             sides += self._geometry.sides(sample.targets)
             labels_of_marks += sample.targets.labels.tolist()
         sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
@@ -168,7 +169,12 @@ class UniSpector:
             return (images.sample(index) for index in range(len(images)))
 
         names, ids = annotations.class_names, dataset(self._geometry).instance_ids
-        marks = [(image, mark) for image in annotations.images for mark in annotations.instances_of(image.id)]
+        marks = [
+            (image, mark)
+            for image in annotations.images
+            for mark in annotations.instances_of(image.id)
+            if not mark.iscrowd
+        ]
         sizes = self._geometry.input_sizes(
             [(mark.bbox[2] * mark.bbox[3] / (image.width * image.height)) ** 0.5 for image, mark in marks],
             [annotations.class_index[mark.category_id] for _, mark in marks],
