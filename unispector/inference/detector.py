@@ -169,17 +169,7 @@ class UniSpector:
             return (images.sample(index) for index in range(len(images)))
 
         names, ids = annotations.class_names, dataset(self._geometry).instance_ids
-        marks = [
-            (image, mark)
-            for image in annotations.images
-            for mark in annotations.instances_of(image.id)
-            if not mark.iscrowd
-        ]
-        sizes = self._geometry.input_sizes(
-            [(mark.bbox[2] * mark.bbox[3] / (image.width * image.height)) ** 0.5 for image, mark in marks],
-            [annotations.class_index[mark.category_id] for _, mark in marks],
-            len(names),
-        )
+        sizes = self._geometry.annotated_sizes(annotations)
         encoded, labels, rows = self._encode_samples(samples, sizes, batch_size)
         ordered = tuple(ids[row] for row in rows)
         return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes)

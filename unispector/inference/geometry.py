@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unispector.config.model import ModelConfig
+from unispector.data.coco import Annotations
 from unispector.errors import PromptBankError
 from unispector.ops.spectrum import EmptyBins
 from unispector.structures import Targets
@@ -83,6 +84,20 @@ class Geometry:
         """
         known, owners = torch.tensor(sides, dtype=torch.float64), torch.tensor(labels)
         return tuple(self._input_size(known[owners == label]) for label in range(classes))
+
+    def annotated_sizes(self, annotations: Annotations) -> tuple[int, ...]:
+        """`input_sizes` of an annotation file's classes; crowds have no say."""
+        marks = [
+            (image, mark)
+            for image in annotations.images
+            for mark in annotations.instances_of(image.id)
+            if not mark.iscrowd
+        ]
+        return self.input_sizes(
+            [(mark.bbox[2] * mark.bbox[3] / (image.width * image.height)) ** 0.5 for image, mark in marks],
+            [annotations.class_index[mark.category_id] for _, mark in marks],
+            len(annotations.categories),
+        )
 
     def _input_size(self, sides: Tensor) -> int:
         if not len(sides) or self.magnify == 1:
