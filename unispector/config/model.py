@@ -157,6 +157,13 @@ class ModelConfig(Section):
         """The networks that images are read with, one or several."""
         return (self.backbone,) if isinstance(self.backbone, BackboneConfig) else self.backbone
 
+    def extends(self, other: "ModelConfig") -> bool:
+        """Whether it is the other model, with more backbones after those that it has, or none."""
+        given = self.backbones[: len(other.backbones)]
+        return self.model_copy(update={"backbone": None}) == other.model_copy(update={"backbone": None}) and (
+            given == other.backbones
+        )
+
     @property
     def padded_size(self) -> int:
         """Side P of the frame the network works in: `image_size` padded to a multiple of 32."""

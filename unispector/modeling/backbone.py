@@ -56,6 +56,11 @@ class Backbone(nn.Module):
             Levels [B, matching_channels[i], h, w], the finest of each network first.
         """
 
+    @property
+    def detail_channels(self) -> int:
+        """How many of the stride 4's channels, the first ones, the prior draws outlines from."""
+        return self.channels[0]
+
     @abstractmethod
     def checkpoint_activations(self) -> None:
         """Let networks that train keep their stages' inputs only and compute the rest again for gradients."""

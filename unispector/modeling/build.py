@@ -83,7 +83,7 @@ def _similarity(config: ModelConfig, backbone: Backbone) -> Similarity | None:
     if not config.similarity_prior.enabled:
         return None
     width = config.similarity_prior.width
-    prior = SimilarityPrior(backbone.matching_channels, backbone.channels[0], width)
+    prior = SimilarityPrior(backbone.matching_channels, backbone.detail_channels, width)
     return Similarity(prior, PriorEvidence(config.width), CandidateHead(width, prior.fine_width))
 
 

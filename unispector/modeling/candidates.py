@@ -28,7 +28,7 @@ RISE = 0.12  # a part is as stable as the share of it that is still there when c
 QUIET = 0.02  # a mask that reaches no more is cut relative to nothing
 LEAST_CELLS = 3  # a smaller part is noise
 ALIKE = 0.82  # box IoU from which on two parts of one class are the same candidate
-MOST = 60  # parts of a class in one image
+MOST = 16  # parts of a class in one image; the head knows more of them no better, and they take time
 QUERIES = 8  # queries of a class in one image
 FACTS = 24
 
@@ -36,12 +36,11 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @torch.no_grad()
-def part_candidates(maps: PriorMaps, most: int = MOST) -> Candidates:
+def part_candidates(maps: PriorMaps) -> Candidates:
     """Cut every class mask of R images and C classes into parts.
 
     Args:
         maps: of the similarity prior.
-        most: parts of a mask at most.
     """
     probabilities = maps.logits.detach().float().flatten(0, 1).sigmoid().cpu().numpy()
     presence = maps.presence.detach().float().flatten().sigmoid().cpu().numpy()
@@ -50,7 +49,7 @@ def part_candidates(maps: PriorMaps, most: int = MOST) -> Candidates:
     kept: list[_Part] = []
     facts: list[tuple[float, ...]] = []
     for number, (own, shown) in enumerate(zip(probabilities, presence, strict=True)):
-        parts = _distinct(list(_parts(own, most)), most)
+        parts = _distinct(list(_parts(own)))
         whole = _Whole.of(own, float(shown))
         for rank, part in enumerate(parts):
             owners.append(number)
@@ -126,8 +125,8 @@ class _Part:
         return self.mean * math.sqrt(self.stability + 0.02)
 
 
-def _parts(probabilities: FloatArray, most: int) -> Iterator[_Part]:
-    """The parts of one mask at all cuts, at most `most` of each."""
+def _parts(probabilities: FloatArray) -> Iterator[_Part]:
+    """The parts of one mask at all cuts, at most `MOST` of each."""
     top = float(probabilities.max())
     cuts = [(cut, False) for cut in CUTS if cut < top]
     cuts += [(share * top, True) for share in SHARES if share * top > QUIET]
@@ -139,7 +138,7 @@ def _parts(probabilities: FloatArray, most: int) -> Iterator[_Part]:
         owner, own = labels.ravel()[there], flat[there]
         sums = np.bincount(owner, weights=own, minlength=count)
         stays = np.bincount(owner, weights=own > min(cut + RISE, (1 + cut) / 2), minlength=count)
-        for label in np.argsort(-sums[1:])[:most] + 1:
+        for label in np.argsort(-sums[1:])[:MOST] + 1:
             x, y, width, height, area = (int(value) for value in figures[label])
             if area < LEAST_CELLS:
                 continue
@@ -148,7 +147,7 @@ def _parts(probabilities: FloatArray, most: int) -> Iterator[_Part]:
             yield _Part((x, y, x + width, y + height), crop, cut, relative, area, mean, stability)
 
 
-def _distinct(parts: list[_Part], most: int) -> list[_Part]:
+def _distinct(parts: list[_Part]) -> list[_Part]:
     """The best of parts that are nearly the same, best first."""
     from torchvision.ops import nms
 
@@ -156,7 +155,7 @@ def _distinct(parts: list[_Part], most: int) -> list[_Part]:
         return []
     boxes = torch.tensor([part.box for part in parts], dtype=torch.float32)
     scores = torch.tensor([part.score for part in parts])
-    return [parts[i] for i in nms(boxes, scores, ALIKE)[:most].tolist()]
+    return [parts[i] for i in nms(boxes, scores, ALIKE)[:MOST].tolist()]
 
 
 @dataclass(frozen=True)

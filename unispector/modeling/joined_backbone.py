@@ -44,6 +44,11 @@ class JoinedBackbone(Backbone):
         """All parts' levels, part after part."""
         return tuple(level for part, own in self._shared_out(maps) for level in part.matching(own))
 
+    @property
+    def detail_channels(self) -> int:
+        """Those of the first part: a vision transformer beside it has no stride of 4 of its own."""
+        return cast(Backbone, self.parts[0]).detail_channels
+
     def checkpoint_activations(self) -> None:
         """Pass it on to every part."""
         for part in self.parts:

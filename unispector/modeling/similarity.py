@@ -4,13 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from unispector.modeling.candidate_head import CandidateHead
-from unispector.modeling.candidates import MOST, part_candidates, query_candidates
+from unispector.modeling.candidates import part_candidates, query_candidates
 from unispector.modeling.prior_evidence import PriorEvidence
 from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
 from unispector.structures import LayerPrediction
-
-MOST_WHILE_TRAINING = 16  # parts of a class in one image; the best ones teach most
 
 
 class Similarity(nn.Module):
@@ -37,7 +35,7 @@ class Similarity(nn.Module):
             prediction: of the last decoder layer.
             sizes: [R, C, 2] mean log of width and height of each class's marks.
         """
-        parts = part_candidates(maps, MOST_WHILE_TRAINING if self.training else MOST)
+        parts = part_candidates(maps)
         of_queries, masks = query_candidates(prediction, maps)
         candidates = Candidates.joined((parts, of_queries))
         canvases = torch.cat((maps.logits.detach().float().flatten(0, 1), masks))

@@ -36,7 +36,7 @@ class SimilarityPrior(nn.Module):
 
         Args:
             channels: of each level of unit vectors that is compared.
-            finest: of the backbone's stride 4.
+            finest: of the backbone's stride 4 that outlines are drawn from.
             width: of the U-Net at strides 8 to 64; two thirds of it at stride 4.
         """
         super().__init__()
@@ -162,7 +162,7 @@ class SimilarityPrior(nn.Module):
             ).sum(0)
         )
         everything = _repeated(shared, rows // images * classes)
-        x = torch.cat([*(resized(c, hw) for c in compared), everything], dim=1)
+        x = torch.cat([everything, *(resized(c, hw) for c in compared)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         skips = [F.relu(self.stems[0](x)), F.relu(self.stems[1](F.avg_pool2d(x, 2, ceil_mode=True)))]
         x = skips[-1]

@@ -111,6 +111,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def widen(model: nn.Module, start: nn.Module) -> None:
+    """Give a model the weights of one that has only the first of its backbones.
+
+    Channels of further backbones come after those that both have, and start at zero: the model begins as
+    what it starts from, but for the mean similarity, which is now over all levels.
+
+    Args:
+        model: changed in place; its `ModelConfig` extends that of `start`.
+        start: of the same parts.
+    """
+    own = model.state_dict()
+    one, several = "backbone.network.", "backbone.parts.0.network."
+    for name, given in start.state_dict().items():
+        place = name if name in own else name.replace(one, several, 1)
+        if own[place].shape == given.shape:
+            own[place].copy_(given)
+        else:
+            own[place].zero_()[:, : given.shape[1]] = given
+    known = start.state_dict()
+    for name in own:
+        # What new levels add to the sum over all.
+        if name.startswith("similarity.prior.shared.") and name not in known:
+            own[name].zero_()
+
+
 def load_starting_weights(model: nn.Module, path: Path) -> WeightReport:
     """Load what a file has for a model; the rest of the model keeps its values.
 

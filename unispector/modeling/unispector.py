@@ -113,7 +113,8 @@ class UniSpectorModel(nn.Module):
         features: ImageFeatures = replace(self.pixel_decoder(pyramid), valid=valid)
         if self.similarity is None:
             return features
-        compared = self.similarity.prior.describe(images, self.backbone.matching(maps), pyramid[0])
+        finest = pyramid[0][:, : self.backbone.detail_channels]
+        compared = self.similarity.prior.describe(images, self.backbone.matching(maps), finest)
         return replace(features, prior=compared)
 
     def encode_prompts(self, features: ImageFeatures, prompts: VisualPrompts) -> EncodedPrompts:

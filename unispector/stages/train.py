@@ -27,7 +27,7 @@ from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.backbone import Backbone
 from unispector.modeling.build import build_model
 from unispector.modeling.saved_model import load_model, save_model
-from unispector.modeling.starting_weights import FILES, load_starting_weights
+from unispector.modeling.starting_weights import FILES, load_starting_weights, widen
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.stages.training_pictures import FOLDER, TrainingPictures
@@ -159,18 +159,22 @@ def initial_model(job: TrainingJob) -> UniSpectorModel:
     Raises:
         CheckpointError: `job.start` is neither a model nor a file of weights, or one of other sizes.
     """
-    config = job.config
+    config, saved = job.config, None
     if job.start is not None and job.start.suffix not in FILES:
         saved = load_model(job.start)
-        if saved.config.model != config.model:
+        if not config.model.extends(saved.config.model):
             raise CheckpointError(
-                f"train.start: {config.train.start} was made with another `model` section; use the same"
+                f"train.start: {config.train.start} was made with another `model` section; use the same, or "
+                "one with further backbones after its own"
             )
-        return saved.model
+        if config.model == saved.config.model:
+            return saved.model
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
         model = build_model(config.model)
-    if job.start is not None:
+    if saved is not None:
+        widen(model, saved.model)
+    elif job.start is not None:
         report = load_starting_weights(model, job.start)
         logger.info("%s: %s", job.name, report.line(job.start.name))
     return model
