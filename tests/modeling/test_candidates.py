@@ -215,9 +215,10 @@ def test_noise_is_no_candidate():
 
 
 @pytest.mark.parametrize("most", [1, 3, 60])
-def test_no_more_than_the_best_are_kept_of_each_mask(most: int):
+def test_no_more_than_the_best_are_kept_of_each_mask(most: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MOST", most)
     tops = [0.95, 0.7, 0.6, 0.99, 0.8]
-    found = part_candidates(maps_of(squares(*tops).expand(2, 2, -1, -1)), most)
+    found = part_candidates(maps_of(squares(*tops).expand(2, 2, -1, -1)))
     best = [x for _, x in sorted(zip(tops, range(5), strict=True), reverse=True)][:most]
     assert len(found) == 4 * len(best)
     expected = [(2 + 10 * (n % 4), 2 + 10 * (n // 4)) for n in best]

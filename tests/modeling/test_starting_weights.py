@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unispector.config import ModelConfig
+from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import CheckpointError
-from unispector.modeling.starting_weights import load_starting_weights, match_weights
+from unispector.modeling.starting_weights import load_starting_weights, match_weights, widen
 from unispector.modeling.unispector import UniSpectorModel
 
 Make = Callable[..., UniSpectorModel]
@@ -74,3 +74,30 @@ def test_files_that_do_not_fit_change_nothing(small_model: Make, tmp_path: Path)
     torch.save(good, file)
     refused("names of no known layout")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_joined_model_begins_as_the_one_it_starts_from(small_model: Make, small_config: ModelConfig):
+    further = BackboneConfig(name="test_vit", weights="none", blocks=(1, 4))
+    one = small_config
+    both = one.model_copy(update={"backbone": (*one.backbones, further)})
+    assert both.extends(one)
+    assert one.extends(one)
+    assert not one.extends(both)
+    assert not both.extends(one.model_copy(update={"queries": one.queries + 1}))
+    assert not both.extends(one.model_copy(update={"backbone": further}))
+    start, model = small_model(one).eval(), small_model(both).eval()
+    for parameter in start.parameters():  # an untrained prior is zero in places
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    widen(model, start)
+    images = torch.randint(0, 256, (2, 3, 72, 72), dtype=torch.uint8)
+    with torch.inference_mode():
+        known, found = start.encode_images(images), model.encode_images(images)
+    assert torch.allclose(found.memory, known.memory, atol=1e-6)
+    assert torch.allclose(found.mask_features, known.mask_features, atol=1e-6)
+    assert torch.equal(found.prior.detail, known.prior.detail)
+    a, b = start.similarity.prior, model.similarity.prior
+    given = a.stems[0][0].weight.shape[1]
+    assert b.stems[0][0].weight.shape[1] > given
+    assert torch.equal(b.stems[0][0].weight[:, :given], a.stems[0][0].weight)
+    assert not b.stems[0][0].weight[:, given:].any()
+    assert not b.shared[len(a.shared)].weight.any()

@@ -75,9 +75,9 @@ class TrainConfig(Section):
     """Optimisation (paper appendix 3.4).
 
     Attributes:
-        start: directory of a saved model of the same sizes whose weights training starts from, or a
-            safetensors file or published checkpoint, which gives what fits; None = no more than the
-            backbone's weights.
+        start: directory of a saved model of the same sizes, or with fewer backbones, whose weights training
+            starts from, or a safetensors file or published checkpoint, which gives what fits; None = no more
+            than the backbone's weights.
         steps: optimiser steps.
         batch_size: images per step over all workers.
         images_per_class: images of one class that go into a batch together.

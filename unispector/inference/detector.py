@@ -276,23 +276,30 @@ class UniSpector:
     def _stream(
         self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
-        looks = self._looks(banks, batch_size)
-        # Many small decodings side by side, a thread each, take less than one by one with all threads.
-        with ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool:
+        threads = torch.get_num_threads()
+        looks = self._looks(banks, -(-batch_size // threads))
+        find = partial(self._find, looks, banks, limit)
+        # Shares of a batch side by side, a thread each, take less than one batch with all threads.
+        with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
             for chunk in _chunks(images, batch_size):
-                pictures = [read_picture(image) for image in chunk]
-                found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
-                for size, same in groupby(looks, key=lambda look: look.size):
-                    own = list(same)
-                    features = self._encode_pictures(pictures, size)
-                    finish = partial(self._look, features, pictures, limit)
-                    results = map(finish, own) if len(own) == 1 else pool.map(finish, own)
-                    for look, of_look in zip(own, results, strict=True):
-                        for row, of_picture in zip(found, of_look, strict=True):
-                            for number, detections in zip(look.banks, of_picture, strict=True):
-                                row[number].append(detections)
-                for row in found:
-                    yield tuple(_best(parts, banks[0].class_names, limit) for parts in row)
+                shares = list(_chunks(chunk, -(-len(chunk) // threads)))
+                for found in map(find, shares) if len(shares) == 1 else pool.map(find, shares):
+                    yield from found
+
+    def _find(
+        self, looks: Sequence["_Look"], banks: Sequence[PromptBank], limit: int, images: Sequence[Picture]
+    ) -> list[tuple[Detections, ...]]:
+        """Of each image, the detections of each bank."""
+        pictures = [read_picture(image) for image in images]
+        found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
+        for size, same in groupby(looks, key=lambda look: look.size):
+            features = self._encode_pictures(pictures, size)
+            for look in same:
+                of_look = self._look(features, pictures, limit, look)
+                for row, of_picture in zip(found, of_look, strict=True):
+                    for number, detections in zip(look.banks, of_picture, strict=True):
+                        row[number].append(detections)
+        return [tuple(_best(parts, banks[0].class_names, limit) for parts in row) for row in found]
 
     @torch.inference_mode()
     def _looks(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Look"]:
