@@ -277,10 +277,9 @@ class UniSpector:
         self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
         threads = torch.get_num_threads()
-        looks = self._looks(banks, -(-batch_size // threads))
-        find = partial(self._find, looks, banks, limit)
+        find = partial(self._find, self._looks(banks, -(-batch_size // threads)), banks, limit)
         # Shares of a batch side by side, a thread each, take less than one batch with all threads.
-        with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for chunk in _chunks(images, batch_size):
                 shares = list(_chunks(chunk, -(-len(chunk) // threads)))
                 for found in map(find, shares) if len(shares) == 1 else pool.map(find, shares):
@@ -388,10 +387,6 @@ def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int)
         class_names=class_names,
         image_hw=parts[0].image_hw,
     )
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
