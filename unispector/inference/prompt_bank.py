@@ -200,11 +200,11 @@ class PromptBank:
                 return cls(
                     file.get_tensor("embeddings"),
                     tuple(json.loads(metadata["class_names"])),
-                    tuple(json.loads(metadata["counts"])),
+                    tuple(map(int, json.loads(metadata["counts"]))),
                     metadata["fingerprint"],
-                    tuple(json.loads(metadata["image_sizes"])),
+                    tuple(map(int, json.loads(metadata["image_sizes"]))),
                     _memory_of(file),
-                    tuple(json.loads(metadata["owners"])),
+                    tuple(map(int, json.loads(metadata["owners"]))),
                 )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
