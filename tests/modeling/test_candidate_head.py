@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unispector.modeling.candidate_head import (
     DOUBT,
     FIRST_SCORE,
+    FIRST_WEIGHT,
     FURTHEST,
     INSIDE,
     LARGEST,
@@ -151,7 +152,9 @@ def test_an_untrained_head_leaves_candidates_as_they_were_cut(untrained: Candida
     candidates = drawn_candidates([0, 1, 1, 6, 2, 6])
     judged = judge(untrained, candidates)
     assert len(judged) == 6
-    assert (judged.scores == FIRST_SCORE).all()
+    # Ranked by sureness, queries behind parts: facts 21 and 22.
+    expected = FIRST_SCORE + FIRST_WEIGHT * candidates.facts[:, 21] + FIRST_SCORE * candidates.facts[:, 22]
+    torch.testing.assert_close(judged.scores, expected[:, None].expand(-1, 2))
     torch.testing.assert_close(judged.boxes, candidates.boxes)
     assert (judged.change == 0).all()
     assert torch.equal(judged.masks, judged.base)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unispector.modeling.candidates import FACTS
+from unispector.modeling.candidates import FACTS, OF_QUERY, SURENESS
 from unispector.modeling.layers import MLP, ChannelNorm, convolution
 from unispector.modeling.similarity_prior import SHARED
 from unispector.ops.windows import CROP, GRID, crop, windows
@@ -23,6 +23,7 @@ INSIDE = 0.03  # share of a cell from which on it is the part's; a thin part cov
 LARGEST = 6.0  # logit of a canvas at most
 DOUBT = 0.5  # factor on the logits of other parts within a candidate's window, which count against it
 FIRST_SCORE = -2.0  # logit of an untrained score: most candidates are wrong
+FIRST_WEIGHT = 4.0  # what a part that is wholly sure gains on one that is not at all
 
 
 class CandidateHead(nn.Module):
@@ -42,6 +43,10 @@ class CandidateHead(nn.Module):
         self.first, self.second = convolution(width, width), convolution(width, width)
         self.shrink = nn.Sequential(nn.Conv2d(width, token, 3, stride=2, padding=1), ChannelNorm(token))
         self.third = convolution(token, token)
+        # Untrained, the head ranks parts by how sure and well-defined they are, and queries behind them.
+        self.plain = nn.Linear(FACTS, 2, bias=False)
+        nn.init.zeros_(self.plain.weight)
+        self.plain.weight.data[:, SURENESS], self.plain.weight.data[:, OF_QUERY] = FIRST_WEIGHT, FIRST_SCORE
         # Facts alone rank well and are quickly learned from; what is seen is added to them.
         self.from_facts = MLP((FACTS + SIZES, width, width, 2), zero=True)
         self.token = MLP((2 * token + 2 * width + FACTS + SIZES, token, token))
@@ -108,7 +113,7 @@ class CandidateHead(nn.Module):
         return JudgedCandidates(
             candidates=candidates,
             canvases=canvases,
-            scores=(self.from_facts(facts) + self.score(token)).float(),
+            scores=(self.plain(candidates.facts) + self.from_facts(facts) + self.score(token)).float(),
             boxes=torch.cat((middle, candidates.boxes[:, 2:] * change[:, 2:].exp()), dim=1),
             base=base,
             change=self.change(F.relu(self.draw(drawn)))[:, 0].float(),

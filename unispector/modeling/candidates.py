@@ -31,6 +31,7 @@ ALIKE = 0.82  # box IoU from which on two parts of one class are the same candid
 MOST = 16  # parts of a class in one image; the head knows more of them no better, and they take time
 QUERIES = 8  # queries of a class in one image
 FACTS = 24
+SURENESS, OF_QUERY = 21, 22  # the facts `_Part.score`, and whether a candidate is a query's
 
 FloatArray = npt.NDArray[np.float32]
 
