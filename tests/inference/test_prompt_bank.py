@@ -363,3 +363,30 @@ def test_a_failed_save_leaves_the_old_bank(tmp_path: Path, monkeypatch: pytest.M
         bank_of([[2.0]], ("new",), (1,)).save(path)
     assert PromptBank.load(path).class_names == ("old",)
     assert [file.name for file in tmp_path.iterdir()] == ["bank.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["embeddings", "inside.1", "outside.0", "sizes"])
+@pytest.mark.parametrize("kind", ["nan", "whole"])
+def test_a_bank_without_finite_features_is_refused_by_name(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if kind == "nan":
+        tensors[name].view(-1)[0] = torch.nan
+    else:
+        tensors[name] = tensors[name].long()
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(PromptBankError, match=r"bank\.safetensors: .*no finite numbers; build it again"):
+        PromptBank.load(path)
+
+
+@pytest.mark.parametrize("sizes", ['["x", 96]', "[Infinity, 96]", "[null, 96]", "7"])
+def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path, sizes: str) -> None:
+    path = tmp_path / "bank.safetensors"
+    bank_of([[1.0, 2.0], [0.0, 1.0]], ("a", "b"), (1, 1)).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={**metadata, "image_sizes": sizes})
+    with pytest.raises(PromptBankError, match=r"bank\.safetensors: not a readable prompt bank"):
+        PromptBank.load(path)

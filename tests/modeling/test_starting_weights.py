@@ -101,3 +101,23 @@ def test_a_joined_model_begins_as_the_one_it_starts_from(small_model: Make, smal
     assert torch.equal(b.stems[0][0].weight[:, :given], a.stems[0][0].weight)
     assert not b.stems[0][0].weight[:, given:].any()
     assert not b.shared[len(a.shared)].weight.any()
+
+
+def test_a_vision_transformer_gives_its_weights_to_a_joined_model(
+    small_model: Make, small_config: ModelConfig
+):
+    tokens = BackboneConfig(name="test_vit", weights="none", blocks=(1, 4))
+    one = small_config.model_copy(update={"backbone": tokens})
+    start = small_model(one)
+    model = small_model(one.model_copy(update={"backbone": (tokens, *small_config.backbones)}))
+    widen(model, start)
+    assert torch.equal(model.backbone.parts[0].norms[0].weight, start.backbone.norms[0].weight)
+    assert torch.equal(model.backbone.parts[0].mixes[1].weight, start.backbone.mixes[1].weight)
+
+
+@pytest.mark.parametrize(("value", "told"), [(torch.nan, "not finite"), (None, "no weights")])
+def test_weights_that_are_no_numbers_are_refused(value: float | None, told: str):
+    own = {"a.weight": torch.ones(2, 2)}
+    given = {"a.weight": torch.ones(2, 2).long() if value is None else torch.full((2, 2), value)}
+    with pytest.raises(CheckpointError, match=rf"file: a\.weight .*{told}"):
+        match_weights(own, given, "file")

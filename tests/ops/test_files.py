@@ -54,6 +54,13 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught, atomic_path(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
     done, fsync, replace = [], os.fsync, Path.replace
 

@@ -66,6 +66,11 @@ class PromptBank:
             raise PromptBankError("a prompt bank whose memory does not say which class each image shows")
         if self.memory is not None and set(self.owners) != set(range(len(self))):
             raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
+        numbers = (
+            () if self.memory is None else (*self.memory.inside, *self.memory.outside, self.memory.sizes)
+        )
+        if not all(t.is_floating_point() and t.isfinite().all() for t in (self.embeddings, *numbers)):
+            raise PromptBankError("a prompt bank with features that are no finite numbers; build it again")
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -206,7 +211,9 @@ class PromptBank:
                     _memory_of(file),
                     tuple(map(int, json.loads(metadata["owners"]))),
                 )
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        except PromptBankError as error:
+            raise PromptBankError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
 
 

@@ -115,7 +115,7 @@ def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bo
         options["always_partition"] = True
     try:
         network: Any = timm.create_model(config.name, **options)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError, OSError) as error:
         raise ConfigError(
             f"model.backbone.name: timm offers no features of '{config.name}' ({error})"
         ) from error

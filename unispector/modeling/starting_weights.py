@@ -67,7 +67,8 @@ def match_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], origin
         origin: what they come from, for the message.
 
     Raises:
-        CheckpointError: a tensor has the network's name but another shape, or not one fits.
+        CheckpointError: a tensor has the network's name but another shape, no numbers with fractions or one that
+            is not finite, or not one fits.
     """
     loaded = tuple(name for name in own if name in given)
     wrong = [name for name in loaded if own[name].shape != given[name].shape]
@@ -77,6 +78,13 @@ def match_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], origin
             f"{origin}: {wrong[0]} has another shape, {there} in place of {here} "
             f"({len(wrong)} such tensors); choose the sizes of the `model` section by the weights"
         )
+    for name in loaded:
+        if not given[name].is_floating_point() and own[name].is_floating_point():
+            raise CheckpointError(
+                f"{origin}: {name} is of {given[name].dtype}, no weights; bring another file"
+            )
+        if not given[name].isfinite().all():
+            raise CheckpointError(f"{origin}: {name} has a number that is not finite; bring another file")
     if not loaded:
         example = next(iter(given), "none")
         raise CheckpointError(
@@ -122,9 +130,8 @@ def widen(model: nn.Module, start: nn.Module) -> None:
         start: of the same parts.
     """
     own = model.state_dict()
-    one, several = "backbone.network.", "backbone.parts.0.network."
     for name, given in start.state_dict().items():
-        place = name if name in own else name.replace(one, several, 1)
+        place = name if name in own else name.replace("backbone.", "backbone.parts.0.", 1)
         if own[place].shape == given.shape:
             own[place].copy_(given)
         else:

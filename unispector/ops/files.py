@@ -44,6 +44,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk has no name of its own
+        raise
+    else:
         with suppress(OSError):  # some file systems cannot sync a folder
             _sync(path.parent)
     finally:
