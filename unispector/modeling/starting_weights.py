@@ -67,8 +67,8 @@ def match_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], origin
         origin: what they come from, for the message.
 
     Raises:
-        CheckpointError: a tensor has the network's name but another shape, no numbers with fractions or one that
-            is not finite, or not one fits.
+        CheckpointError: a tensor has the network's name but another shape, holds integers or a number that is
+            not finite, or not one fits.
     """
     loaded = tuple(name for name in own if name in given)
     wrong = [name for name in loaded if own[name].shape != given[name].shape]
