@@ -127,7 +127,7 @@ class ModelConfig(Section):
             `image_size` (1 = never, as in the paper); training is not touched.
     """
 
-    image_size: int = Field(default=256, ge=65)
+    image_size: int = Field(default=256, ge=64)
     width: int = Field(default=128, ge=32)
     heads: int = Field(default=8, ge=1)
     points: int = Field(default=4, ge=1)
