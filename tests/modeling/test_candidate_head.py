@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from unispector.modeling.candidate_head import (
     DOUBT,
     FIRST_SCORE,
-    FIRST_WEIGHT,
     FURTHEST,
     INSIDE,
     LARGEST,
@@ -153,7 +152,7 @@ def test_an_untrained_head_leaves_candidates_as_they_were_cut(untrained: Candida
     judged = judge(untrained, candidates)
     assert len(judged) == 6
     # Ranked by sureness, queries behind parts: facts 21 and 22.
-    expected = FIRST_SCORE + FIRST_WEIGHT * candidates.facts[:, 21] + FIRST_SCORE * candidates.facts[:, 22]
+    expected = FIRST_SCORE + 4 * candidates.facts[:, 21] - 2 * candidates.facts[:, 22]
     torch.testing.assert_close(judged.scores, expected[:, None].expand(-1, 2))
     torch.testing.assert_close(judged.boxes, candidates.boxes)
     assert (judged.change == 0).all()

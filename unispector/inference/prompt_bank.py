@@ -54,7 +54,7 @@ class PromptBank:
                 f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names, "
                 f"{len(self.counts)} counts and {len(self.image_sizes)} sizes; it needs one of each per class"
             )
-        if self.embeddings.ndim != 2 or not torch.isfinite(self.embeddings).all():
+        if self.embeddings.ndim != 2 or not _finite(self.embeddings):
             raise PromptBankError("the embeddings of a prompt bank must be finite numbers of shape [C, D]")
         if not self.class_names:
             raise PromptBankError("a prompt bank without any class; mark at least one instance")
@@ -66,10 +66,7 @@ class PromptBank:
             raise PromptBankError("a prompt bank whose memory does not say which class each image shows")
         if self.memory is not None and set(self.owners) != set(range(len(self))):
             raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
-        numbers = (
-            () if self.memory is None else (*self.memory.inside, *self.memory.outside, self.memory.sizes)
-        )
-        if not all(t.is_floating_point() and t.isfinite().all() for t in (self.embeddings, *numbers)):
+        if self.memory is not None and not _finite(*_features(self.memory)):
             raise PromptBankError("a prompt bank with features that are no finite numbers; build it again")
 
     def __len__(self) -> int:
@@ -201,7 +198,7 @@ class PromptBank:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
-                    raise PromptBankError(f"{path}: a safetensors file, but no prompt bank of this version")
+                    raise PromptBankError("a safetensors file, but no prompt bank of this version")
                 return cls(
                     file.get_tensor("embeddings"),
                     tuple(json.loads(metadata["class_names"])),
@@ -212,7 +209,7 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["owners"]))),
                 )
         except PromptBankError as error:
-            raise PromptBankError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+            raise PromptBankError(f"{path}: {error}") from error
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
 
@@ -228,6 +225,16 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
         kept.append(own[torch.arange(count) * len(own) // count])
     rows = torch.cat(kept)
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
+
+
+def _features(memory: PromptMemory) -> tuple[Tensor, ...]:
+    """All of a memory that is measured: everything but the numbers of images."""
+    return *memory.inside, *memory.outside, *memory.plainness, memory.sizes
+
+
+def _finite(*tensors: Tensor) -> bool:
+    """Whether tensors hold finite numbers with fractions."""
+    return all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:

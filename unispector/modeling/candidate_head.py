@@ -23,7 +23,7 @@ INSIDE = 0.03  # share of a cell from which on it is the part's; a thin part cov
 LARGEST = 6.0  # logit of a canvas at most
 DOUBT = 0.5  # factor on the logits of other parts within a candidate's window, which count against it
 FIRST_SCORE = -2.0  # logit of an untrained score: most candidates are wrong
-FIRST_WEIGHT = 4.0  # what a part that is wholly sure gains on one that is not at all
+FIRST_WEIGHTS = {SURENESS: 4.0, OF_QUERY: -2.0}  # of facts in it: sure parts lead, queries come behind
 
 
 class CandidateHead(nn.Module):
@@ -46,7 +46,8 @@ class CandidateHead(nn.Module):
         # Untrained, the head ranks parts by how sure and well-defined they are, and queries behind them.
         self.plain = nn.Linear(FACTS, 2, bias=False)
         nn.init.zeros_(self.plain.weight)
-        self.plain.weight.data[:, SURENESS], self.plain.weight.data[:, OF_QUERY] = FIRST_WEIGHT, FIRST_SCORE
+        for fact, weight in FIRST_WEIGHTS.items():
+            nn.init.constant_(self.plain.weight[:, fact], weight)
         # Facts alone rank well and are quickly learned from; what is seen is added to them.
         self.from_facts = MLP((FACTS + SIZES, width, width, 2), zero=True)
         self.token = MLP((2 * token + 2 * width + FACTS + SIZES, token, token))

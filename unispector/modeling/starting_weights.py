@@ -129,14 +129,13 @@ def widen(model: nn.Module, start: nn.Module) -> None:
         model: changed in place; its `ModelConfig` extends that of `start`.
         start: of the same parts.
     """
-    own = model.state_dict()
-    for name, given in start.state_dict().items():
+    own, known = model.state_dict(), start.state_dict()
+    for name, given in known.items():
         place = name if name in own else name.replace("backbone.", "backbone.parts.0.", 1)
         if own[place].shape == given.shape:
             own[place].copy_(given)
         else:
             own[place].zero_()[:, : given.shape[1]] = given
-    known = start.state_dict()
     for name in own:
         # What new levels add to the sum over all.
         if name.startswith("similarity.prior.shared.") and name not in known:
