@@ -88,13 +88,13 @@ def test_what_the_user_set_beside_the_preset_stays(file: Path, small: Path) -> N
     file.write_text(mine.replace("log_every: 20", "log_every: 5"))
     changes = use_preset("small", file)
     assert changes == (
-        Change("train.steps", "240", "9"),
+        Change("train.steps", "160", "9"),
         Change("train.seeds", "[42]", "[42, 82]"),
         Change("model.backbone.drop_path", "0.0", "0.2"),
     )
     expected = file.read_text()
     for old, new in (
-        ("steps: 9 ", "steps: 240 "),
+        ("steps: 9 ", "steps: 160 "),
         ("[42, 82] # split", "[42] # split"),
         ("drop_path: 0.2", "drop_path: 0.0"),
     ):
@@ -238,7 +238,7 @@ def test_use_prints_what_changes(file: Path, capsys: pytest.CaptureFixture[str])
     assert main(["params", "use", "paper", "--params", str(file)]) == 0
     done = capsys.readouterr().out.splitlines()
     assert done[:-1] == dry[:-1]
-    assert ["train.batch_size", "10", "->", "48"] in [line.split() for line in done]
+    assert ["train.batch_size", "8", "->", "48"] in [line.split() for line in done]
     assert len({line.index("->") for line in done[:-1]}) == 1
     assert dry[-1].endswith(f"{len(dry) - 1} values would change; nothing is written")
     assert done[-1].endswith(f"{len(dry) - 1} values changed to preset paper; `make repro` runs by them")

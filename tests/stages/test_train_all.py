@@ -11,13 +11,14 @@ from unispector.stages.train_all import TrainingReport, finish, own_cpus, plan, 
 from unispector.training.ray_trainer import Machine
 
 
-@pytest.fixture
-def config(tiny_project):
-    return load_config(tiny_project / "params.yaml")
-
-
 def changed(config, section, **values):
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+
+@pytest.fixture
+def config(tiny_project):
+    """The default with the base trained beside it, with one seed."""
+    return changed(load_config(tiny_project / "params.yaml"), "train", ablation_seeds=(42,))
 
 
 def test_every_model_of_the_benchmark_is_planned(tiny_project, config):
