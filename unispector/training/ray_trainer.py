@@ -33,6 +33,9 @@ _STORAGE = "ray-"
 _ANSWER_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 128 * 1024**2
 _POLL_SECONDS = 0.5
+# glibc gives a step's large tensors back to the system and faults their pages in again at the next step:
+# a third of a step's time on CPUs (docs/performance.md).
+_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 10**9)}
 
 
 class WorkerLostError(TrainingError):
@@ -238,7 +241,9 @@ def _fit(job: Job, storage: str) -> Any:
             use_gpu=job.gpu,
             resources_per_worker={"CPU": float(max(job.threads, 1))},
         ),
-        run_config=RunConfig(name=job.name, storage_path=storage),
+        run_config=RunConfig(
+            name=job.name, storage_path=storage, worker_runtime_env={"env_vars": _ENVIRONMENT}
+        ),
     )
     result: Any = trainer.fit()  # its declared type is that of Ray Train's first version
     return result.return_value
