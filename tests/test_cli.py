@@ -299,6 +299,26 @@ def test_wrong_usage_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) 
     assert "Missing option '--out'" in failure(capsys, ["detect", "x"], code=2)
 
 
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        (["measure", "set.json"], "directory '{}' is a file"),
+        (["detect", "photos"], "directory '{}' is a file"),
+        (["prompts", "build"], "file '{}' is a directory"),
+        (["inspect", "photos"], "file '{}' is a directory"),
+    ],
+)
+def test_an_output_of_the_wrong_kind_is_told_before_the_work(
+    verb: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    if told.startswith("directory"):
+        out.touch()
+    else:
+        out.mkdir()
+    assert told.format(out) in failure(capsys, [*verb, "--out", out], code=2)
+
+
 def test_a_misspelt_parameter_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,9 @@ prompts are those of params.yaml. Writes OUT/evaluation.json and OUT/metrics.jso
 
 def benchmark(
     detector: Annotated[str, typer.Argument(help="`prototype`, or package.module:callable.")],
-    out: Annotated[Path, typer.Option(help="Folder to write evaluation.json and metrics.json to.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder to write evaluation.json and metrics.json to.")
+    ],
     name: Annotated[
         str, typer.Option(help="How the report calls it; as a default, the last part of DETECTOR.")
     ] = "",

@@ -42,7 +42,9 @@ def convert(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of the release; it is only read.", metavar="RAW_DIR")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="COCO file to write.", metavar="OUT.json")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="COCO file to write.", metavar="OUT.json")
+    ] = None,
     list_: Annotated[
         bool, typer.Option("--list", help="Say what each kind looks like and where it is published.")
     ] = False,

@@ -68,7 +68,9 @@ def detect(
     targets: Annotated[
         list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="TARGET")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write detections.json and pictures/ to.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder to write detections.json and pictures/ to.")
+    ],
     model: Model = "fast",
     prompt: Annotated[
         list[Path] | None, typer.Option(help="Picture that shows the defect; repeat for more.")
@@ -142,7 +144,7 @@ def evaluate(
     ],
     targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
     images: Images,
-    out: Annotated[Path, typer.Option(help="JSON file to write the figures to.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write the figures to.")],
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
 ) -> None:
@@ -164,7 +166,7 @@ def sweep(
     ],
     targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
     images: Images,
-    out: Annotated[Path, typer.Option(help="Folder to write index.html and sweep.json to.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write index.html and sweep.json to.")],
     model: Model = "fast",
 ) -> None:
     """Measure how robust a model is."""

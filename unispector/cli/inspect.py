@@ -23,7 +23,7 @@ def inspect(
     place: Annotated[
         str, typer.Argument(help="Folder, searched at any depth, or s3://bucket/prefix.", metavar="PLACE")
     ],
-    out: Annotated[Path, typer.Option(help="Parquet file to write, e.g. results.parquet.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Parquet file to write, e.g. results.parquet.")],
     model: Model = "fast",
     bank: Annotated[
         Path, typer.Option(help="A bank made by `prompts build`, or the folder of a prompt store.")

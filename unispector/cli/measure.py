@@ -46,7 +46,9 @@ Targets = Annotated[int, typer.Option(min=1, help="Targets a class, at most, and
 
 def measure(
     set_: Set,
-    out: Annotated[Path, typer.Option(help="Folder to write measure.md, measure.json and pictures/ to.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder to write measure.md, measure.json and pictures/ to.")
+    ],
     images: SetImages = None,
     source: SourceOption = None,
     model: Model = "fast",
@@ -73,7 +75,9 @@ def measure(
 
 def diagnose(
     set_: Set,
-    out: Annotated[Path, typer.Option(help="Folder to write diagnose.md and diagnose.json to.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder to write diagnose.md and diagnose.json to.")
+    ],
     images: SetImages = None,
     source: SourceOption = None,
     model: Model = "fast",

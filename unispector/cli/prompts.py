@@ -42,7 +42,7 @@ def prompts_build(
         Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
     ],
     images: Images,
-    out: Annotated[Path, typer.Option(help="Bank to write, e.g. bank.safetensors.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Bank to write, e.g. bank.safetensors.")],
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
 ) -> None:

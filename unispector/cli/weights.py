@@ -23,7 +23,7 @@ weights_app = group("Bring published weights.")
 @weights_app.command("convert", help=_CONVERT_HELP)
 def convert(
     file: Annotated[Path, typer.Argument(help="Checkpoint, a file of torch.save; it is only read.")],
-    out: Annotated[Path, typer.Option(help="File to write.", metavar="OUT.safetensors")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="File to write.", metavar="OUT.safetensors")],
 ) -> None:
     """Turn a published checkpoint into starting weights."""
     from unispector.stages.weights import convert_weights
