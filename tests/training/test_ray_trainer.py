@@ -82,6 +82,11 @@ def count_to_five(state: str, die: bool, group: WorkerGroup, report) -> dict[str
     return {"start": start, "rank": group.rank, "size": group.size}
 
 
+def told_environment(group: WorkerGroup, report) -> str | None:
+    report(1, {"total": 1.0})
+    return os.environ.get("MALLOC_MMAP_MAX_")
+
+
 def always_wrong(state: str, group: WorkerGroup, report) -> None:
     with (Path(state) / "tries").open("a") as tries:
         tries.write("x")
@@ -187,3 +192,9 @@ def test_a_job_of_two_processes_reports_once_per_step(tmp_path, ray_cluster, sen
     assert result == {"start": 0, "rank": 0, "size": 2}
     assert steps == [1, 2, 3, 4, 5]
     assert (tmp_path / "done-1").read_text() == "5"
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_training_process_keeps_the_memory_it_frees(tmp_path, ray_cluster, sent_by_value):
+    assert run_job(Job("told", told_environment, {}, tmp_path), lambda reported: None) == "0"

@@ -128,6 +128,7 @@ def cluster(cpus: int) -> Iterator[None]:
         address=address,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        runtime_env={"env_vars": _ENVIRONMENT},
         **(own if address == "local" else {}),
     )
     try:
@@ -241,9 +242,7 @@ def _fit(job: Job, storage: str) -> Any:
             use_gpu=job.gpu,
             resources_per_worker={"CPU": float(max(job.threads, 1))},
         ),
-        run_config=RunConfig(
-            name=job.name, storage_path=storage, worker_runtime_env={"env_vars": _ENVIRONMENT}
-        ),
+        run_config=RunConfig(name=job.name, storage_path=storage),
     )
     result: Any = trainer.fit()  # its declared type is that of Ray Train's first version
     return result.return_value
