@@ -133,6 +133,7 @@ TINY_PARAMETERS: dict[str, dict[str, Any]] = {
         "backbone": {"weights": "none", "frozen": False},
         "spectral": {"bins": 16},
         "denoising": {"queries": 8},
+        "similarity_prior": {"width": 12},
     },
     "loss": {"points": 32},
     "train": {

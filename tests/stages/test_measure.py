@@ -14,6 +14,7 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError
 from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.inference.detector import Prompt
+from unispector.inference.prototype import PrototypeDetector
 from unispector.ops.rle import segmentation_to_rle
 from unispector.stages.detect import list_images
 from unispector.stages.diagnose import EVERY_CANDIDATE, diagnose
@@ -28,6 +29,14 @@ from unispector.stages.one_class import (
 )
 from unispector.stages.real_sets import measure_real_sets, shipped_models
 from unispector.structures import Detections
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_floor():
+    """The floor looks at 128 pixels: what it finds is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrototypeDetector.__init__, "__defaults__", (128, "box"))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ class SimilarityPriorConfig(Section):
     Attributes:
         enabled: off = the paper's detector. The prior is meant for a frozen backbone: of one that trains it
             takes the features as they are at each step, and none of its gradients.
-        width: channels of its network.
+        width: channels of its network; those of the candidate head follow from it.
     """
 
     enabled: bool = True

@@ -84,7 +84,8 @@ def _similarity(config: ModelConfig, backbone: Backbone) -> Similarity | None:
         return None
     width = config.similarity_prior.width
     prior = SimilarityPrior(backbone.matching_channels, backbone.detail_channels, width)
-    return Similarity(prior, PriorEvidence(config.width), CandidateHead(width, prior.fine_width))
+    head = CandidateHead(width, prior.fine_width, width=4 * width // 3, token=2 * width)
+    return Similarity(prior, PriorEvidence(config.width), head)
 
 
 def build_backbones(

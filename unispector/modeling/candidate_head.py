@@ -29,7 +29,7 @@ FIRST_WEIGHTS = {SURENESS: 4.0, OF_QUERY: -2.0}  # of facts in it: sure parts le
 class CandidateHead(nn.Module):
     """Scores, boxes and masks of candidates."""
 
-    def __init__(self, coarse: int, fine: int, width: int = 64, token: int = 96, layers: int = 2) -> None:
+    def __init__(self, coarse: int, fine: int, *, width: int, token: int, layers: int = 2) -> None:
         """Build the head.
 
         Args:
