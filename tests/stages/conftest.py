@@ -53,7 +53,7 @@ def make_model(directory, seed, prior):
         feedforward=32,
         queries=10,
         backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
-        similarity_prior=SimilarityPriorConfig(enabled=prior, width=12),
+        similarity_prior=SimilarityPriorConfig(enabled=prior),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
