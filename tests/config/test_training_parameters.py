@@ -1,5 +1,6 @@
 """Values of the training's parameters that do not go together."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,13 @@ def test_what_does_not_go_together_is_refused_in_one_line(content: str, problem:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "name", "value"),
     [
-        "train: {batch_size: 4, defect_free: 3}",
-        "train: {views: 3}",
-        "train: {views: 0}\nmodel: {backbone: {frozen: false}}",
+        ("train: {batch_size: 4, defect_free: 3}", "train.defect_free", 3),
+        ("train: {views: 3}", "train.views", 3),
+        ("train: {views: 0}\nmodel: {backbone: {frozen: false}}", "model.backbone.frozen", False),
     ],
 )
-def test_what_goes_together_is_taken(content: str, tmp_path: Path) -> None:
+def test_what_goes_together_is_taken(content: str, name: str, value: object, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(SETS + content)
-    load_config(tmp_path / "params.yaml")
+    assert attrgetter(name)(load_config(tmp_path / "params.yaml")) == value
