@@ -221,6 +221,11 @@ def test_bad_prompts_are_one_line(
 
     prompt = ("--prompt", photos / "a.png")
     assert "a.png: box 200,5,20,10 has less than a pixel inside" in fails(*prompt, "--box", "200,5,20,10")
+    wide = fails(*prompt, "--box", "0,5,2000,10")
+    assert "a.png: box 0,5,2000,10 has less than half of its area inside" in wide
+    assert "a.png: the defect marked on it has an empty name" in fails(
+        *prompt, "--box", "5,5,20,10", "--label", " "
+    )
     assert "--box 5,5,20: four numbers" in fails(*prompt, "--box", "5,5,20")
     assert "--box a,b,c,d: four numbers" in fails(*prompt, "--box", "a,b,c,d")
     assert "1 --prompt but 2 --box" in fails(*prompt, "--box", "1,1,5,5", "--box", "2,2,5,5")

@@ -264,7 +264,7 @@ def test_a_file_holds_the_memory_exactly(tmp_path: Path) -> None:
     cells = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     memory = PromptMemory(
         (cells, cells[:, :1]),
-        (2 * cells, cells[..., :2]),
+        (2 * cells, cells[:, 2:]),
         (cells[..., 0], cells[:, :1, 1]),
         torch.tensor([4, 0, 2]),
         cells[:, 0, :2] * 1.001,
@@ -349,6 +349,20 @@ def test_a_bank_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
             PromptBank.load(path)
     save_file(tensors, path, metadata=metadata)
     assert numbers_of(PromptBank.load(path)) == {"a": [1], "b": [2]}
+
+
+@pytest.mark.parametrize("name", ["inside.1", "outside.0", "plainness.0", "image", "sizes"])
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_bank_whose_tensors_are_not_of_one_shape_is_refused(tmp_path: Path, name: str, side: int) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors[name] = torch.cat((tensors[name], tensors[name]), dim=side)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(PromptBankError, match=r"bank\.safetensors: .*(of one shape|not say)") as caught:
+        PromptBank.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_failed_save_leaves_the_old_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,12 +59,14 @@ def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
         geometry: of the model that will read it.
 
     Raises:
-        DataError: the picture is unreadable; no mark; boxes and masks at once; a box of no size or
-            outside the picture; an empty mask or one of another size. The message names the picture.
+        DataError: the picture is unreadable; no name; no mark; boxes and masks at once; a box of no size or
+            mostly outside the picture; an empty mask or one of another size. The message names the picture.
     """
     pixels = read_picture(prompt.image)
     name = "the prompt image" if isinstance(prompt.image, np.ndarray) else str(prompt.image)
     height, width = pixels.shape[:2]
+    if not prompt.label.strip():
+        raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
     if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):
         raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
     size, masks = geometry.image_size, None if prompt.masks is None else _stack(prompt.masks)
@@ -130,9 +132,11 @@ def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[
         raise DataError(f"{name}: box {shown} must be left,top,width,height in pixels with a size above 0")
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[0] + box[2], float(hw[1])), min(box[1] + box[3], float(hw[0]))
+    inside = f"inside the image of {hw[1]}x{hw[0]} pixels"
     if right - left < 1 or bottom - top < 1:
-        inside = f"inside the image of {hw[1]}x{hw[0]} pixels"
         raise DataError(f"{name}: box {shown} has less than a pixel {inside}")
+    if 2 * (right - left) * (bottom - top) < box[2] * box[3]:
+        raise DataError(f"{name}: box {shown} has less than half of its area {inside}")
     return left, top, right - left, bottom - top
 
 

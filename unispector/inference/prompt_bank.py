@@ -62,6 +62,8 @@ class PromptBank:
             raise PromptBankError(f"a prompt bank with class '{repeated[0]}' more than once")
         if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
             raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
+        if self.memory is not None and not _fits_together(self.memory):
+            raise PromptBankError("a prompt bank whose features are not of one shape; build it again")
         if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
             raise PromptBankError("a prompt bank whose memory does not say which class each image shows")
         if self.memory is not None and set(self.owners) != set(range(len(self))):
@@ -210,7 +212,15 @@ class PromptBank:
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
 
 
@@ -225,6 +235,20 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
         kept.append(own[torch.arange(count) * len(own) // count])
     rows = torch.cat(kept)
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
+
+
+def _fits_together(memory: PromptMemory) -> bool:
+    """Whether the tensors of a memory have the shapes that `PromptMemory` states."""
+    images = len(memory.image) if memory.image.ndim == 1 else -1
+    levels = zip(memory.inside, memory.outside, memory.plainness, strict=True)
+    return memory.sizes.shape == (images, 2) and all(
+        (inside.ndim, outside.ndim) == (3, 3)
+        and inside.shape[:2] == plainness.shape
+        and inside.shape[1] > 0
+        and inside.shape[2] == outside.shape[2]
+        and {len(inside), len(outside)} == {images}
+        for inside, outside, plainness in levels
+    )
 
 
 def _features(memory: PromptMemory) -> tuple[Tensor, ...]:

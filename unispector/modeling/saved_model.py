@@ -114,7 +114,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
             f"{directory}: not a model directory ({error.filename} cannot be read); "
             f"it needs {WEIGHTS} and {CONFIG}"
         ) from error
-    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError) as error:
         raise CheckpointError(
             f"{directory / CONFIG}: damaged or of another version; train or copy the model again"
         ) from error

@@ -28,19 +28,21 @@ def find_model(reference: str) -> Path:
     folder = Path(reference)
     if folder.is_dir():
         return folder
-    from unispector.stages.paths import TRACKING
-    from unispector.tracking.run import TrackingStore
-
-    if registered := _REGISTERED.fullmatch(reference):
-        from unispector.tracking.registry import ModelRegistry
-
-        registry = ModelRegistry(TrackingStore(TRACKING), registered[1])
-        return registry.model_directory(registry.version(registered[2] or registered[3]).number)
-    if reference.startswith("models:"):
+    registered = _REGISTERED.fullmatch(reference)
+    if reference.startswith("models:") and not registered:
         raise CheckpointError(f"{reference}: write models:/NAME@ALIAS or models:/NAME/VERSION")
-    if not _RUN_ID.fullmatch(reference):
+    if not registered and not _RUN_ID.fullmatch(reference):
         raise CheckpointError(
             f"{reference}: no such model folder, nor an MLflow run id; `make repro` trains models, "
             "`fast` and `accurate` are the package's"
         )
+    # Only now: MLflow takes seconds to import.
+    from unispector.stages.paths import TRACKING
+    from unispector.tracking.run import TrackingStore
+
+    if registered:
+        from unispector.tracking.registry import ModelRegistry
+
+        registry = ModelRegistry(TrackingStore(TRACKING), registered[1])
+        return registry.model_directory(registry.version(registered[2] or registered[3]).number)
     return TrackingStore(TRACKING).model_directory(reference)
