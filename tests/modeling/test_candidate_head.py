@@ -151,8 +151,9 @@ def test_an_untrained_head_leaves_candidates_as_they_were_cut(untrained: Candida
     candidates = drawn_candidates([0, 1, 1, 6, 2, 6])
     judged = judge(untrained, candidates)
     assert len(judged) == 6
-    # Ranked by sureness, queries behind parts: facts 21 and 22.
-    expected = FIRST_SCORE + 4 * candidates.facts[:, 21] - 2 * candidates.facts[:, 22]
+    # Ranked by sureness, queries and what is grown behind parts: facts 21, 22 and 24.
+    sureness, of_query, grown = (candidates.facts[:, fact] for fact in (21, 22, 24))
+    expected = FIRST_SCORE + 4 * sureness - 2 * of_query - 2 * grown
     torch.testing.assert_close(judged.scores, expected[:, None].expand(-1, 2))
     torch.testing.assert_close(judged.boxes, candidates.boxes)
     assert (judged.change == 0).all()

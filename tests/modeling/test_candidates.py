@@ -176,6 +176,7 @@ def test_facts_are_what_they_say(seed: int):
             21: part.score,
             22: 0.0,
             23: 0.0,
+            24: 0.0,
         }
         assert dict(enumerate(known)) == pytest.approx(expected, abs=1e-4)
 
@@ -356,7 +357,7 @@ def test_the_most_probable_queries_of_each_class_are_candidates(taken: int, monk
             assert facts[6] == pytest.approx(math.log(positive.sum()) - 5, abs=1e-5)
             assert facts[13] == pytest.approx(maps.presence[row, column].sigmoid().item(), abs=1e-5)
             assert facts[14] == pytest.approx(math.log(1 + rank), abs=1e-5)
-            assert facts[22:] == pytest.approx([1.0, probabilities[query].item()], abs=1e-6)
+            assert facts[22:] == pytest.approx([1.0, probabilities[query].item(), 0.0], abs=1e-6)
             window = windows(found.boxes[place : place + 1], side)[0] * side
             cell = (window[2:] - window[:2]) / GRID
             area = (found.own[place].sum() * cell.prod()).item()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unispector.config import ModelConfig, SimilarityPriorConfig
+from unispector.modeling.candidates import GIVEN, GROWN, OF_QUERY
 from unispector.modeling.pixel_decoder import token_centres
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.boxes import xyxy_to_cxcywh
@@ -50,13 +51,13 @@ def some(prompts: ClassPrompts, sets: slice | list[int], classes: slice | list[i
 EVERY = slice(None)
 
 
-@pytest.fixture(params=["unispector", "base"])
+@pytest.fixture(params=["unispector", "grown", "base"])
 def either(
     request: pytest.FixtureRequest, small_model: MakeModel, small_config: ModelConfig
 ) -> UniSpectorModel:
     if request.param == "base":
         return small_model(small_config.with_parts(sspe=False, pqs=False))
-    return small_model()
+    return small_model(similarity_prior=SimilarityPriorConfig(grown=2 if request.param == "grown" else 0))
 
 
 @torch.no_grad()
@@ -126,11 +127,14 @@ def test_shapes_and_layers(either: UniSpectorModel, draw_prompts: Prompts):
         assert len(judged) > 0
         assert 0 <= candidates.map.min() <= candidates.map.max() < 2 * 5
         assert candidates.canvas.max() < len(judged.canvases)
-        # Parts are cut from the class masks, queries from their own.
-        of_query = candidates.facts[:, -2] == 1
+        # Parts are cut from the class masks, queries and what is grown from their own.
+        of_query, grown = candidates.facts[:, OF_QUERY] == 1, candidates.facts[:, GROWN] == 1
         assert of_query.any()
-        assert torch.equal(candidates.canvas[~of_query], candidates.map[~of_query])
-        assert (candidates.canvas[of_query] >= 10).all()
+        assert grown.any() == (either.similarity.grown > 0)
+        part = ~(of_query | grown)
+        assert torch.equal(candidates.canvas[part], candidates.map[part])
+        assert (candidates.canvas[~part] >= 10).all()
+        assert not set(candidates.canvas[grown].tolist()) & set(candidates.canvas[of_query].tolist())
         assert torch.equal(judged.canvases[:10], output.prior.logits.flatten(0, 1))
 
 
@@ -143,14 +147,14 @@ def test_candidates_of_queries_are_those_of_the_last_layer(small_model: MakeMode
         output.layers[-1].masks.flatten(0, 1)[:, None], (48, 48), mode="bilinear", align_corners=False
     )[:, 0]
     candidates, canvases = output.candidates.candidates, output.candidates.canvases
-    of_query = (candidates.facts[:, -2] == 1).nonzero().flatten()
+    of_query = (candidates.facts[:, OF_QUERY] == 1).nonzero().flatten()
     for number in of_query.tolist():
         row, column = divmod(int(candidates.map[number]), 3)
         canvas = canvases[candidates.canvas[number]]
         distances = (masks[row * 10 : row * 10 + 10] - canvas).abs().amax((1, 2))
         assert distances.min() < 1e-3
         likely = output.layers[-1].logits[row, int(distances.argmin()), column].sigmoid()
-        close(candidates.facts[number, -1], likely)
+        close(candidates.facts[number, GIVEN], likely)
 
 
 def test_the_head_teaches_the_prior_but_neither_decoder_nor_class_masks(

@@ -89,10 +89,12 @@ class SimilarityPriorConfig(Section):
         enabled: off = the paper's detector. The prior is meant for a frozen backbone: of one that trains it
             takes the features as they are at each step, and none of its gradients.
         width: channels of its network; those of the candidate head follow from it.
+        grown: candidates of a class in an image, at most, that are also tried with what resembles them.
     """
 
     enabled: bool = True
     width: int = Field(default=48, ge=6, multiple_of=6)
+    grown: int = Field(default=0, ge=0)
 
 
 class DenoisingConfig(Section):

@@ -52,7 +52,8 @@ class UniSpector:
         self._model = saved.model.eval()
         model = saved.config.model
         prior = model.similarity_prior
-        self._prior_maps = prior.width + 8 if prior.enabled else 0  # of a class, as many as at stride 4
+        # Of a class, as many as at stride 4; what a candidate grows to is drawn at stride 2, twice.
+        self._prior_maps = prior.width + 8 + 8 * prior.grown if prior.enabled else 0
         # With a prior the mask features are a row's own.
         self._row_maps = model.queries + (model.width if prior.enabled else 0)
         self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)

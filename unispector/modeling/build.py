@@ -85,7 +85,7 @@ def _similarity(config: ModelConfig, backbone: Backbone) -> Similarity | None:
     width = config.similarity_prior.width
     prior = SimilarityPrior(backbone.matching_channels, backbone.detail_channels, width)
     head = CandidateHead(width, prior.fine_width, width=4 * width // 3, token=2 * width)
-    return Similarity(prior, PriorEvidence(config.width), head)
+    return Similarity(prior, PriorEvidence(config.width), head, config.similarity_prior.grown)
 
 
 def build_backbones(

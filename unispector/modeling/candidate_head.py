@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unispector.modeling.candidates import FACTS, OF_QUERY, SURENESS
+from unispector.modeling.candidates import FACTS, GROWN, OF_QUERY, SURENESS
 from unispector.modeling.layers import MLP, ChannelNorm, convolution
 from unispector.modeling.similarity_prior import SHARED
 from unispector.ops.windows import CROP, GRID, crop, windows
@@ -23,7 +23,7 @@ INSIDE = 0.03  # share of a cell from which on it is the part's; a thin part cov
 LARGEST = 6.0  # logit of a canvas at most
 DOUBT = 0.5  # factor on the logits of other parts within a candidate's window, which count against it
 FIRST_SCORE = -2.0  # logit of an untrained score: most candidates are wrong
-FIRST_WEIGHTS = {SURENESS: 4.0, OF_QUERY: -2.0}  # of facts in it: sure parts lead, queries come behind
+FIRST_WEIGHTS = {SURENESS: 4.0, OF_QUERY: -2.0, GROWN: -2.0}  # of facts in it: sure parts lead
 
 
 class CandidateHead(nn.Module):
@@ -43,7 +43,7 @@ class CandidateHead(nn.Module):
         self.first, self.second = convolution(width, width), convolution(width, width)
         self.shrink = nn.Sequential(nn.Conv2d(width, token, 3, stride=2, padding=1), ChannelNorm(token))
         self.third = convolution(token, token)
-        # Untrained, the head ranks parts by how sure and well-defined they are, and queries behind them.
+        # Untrained, the head ranks parts by how sure and well-defined they are, all else behind them.
         self.plain = nn.Linear(FACTS, 2, bias=False)
         nn.init.zeros_(self.plain.weight)
         for fact, weight in FIRST_WEIGHTS.items():

@@ -30,8 +30,9 @@ LEAST_CELLS = 3  # a smaller part is noise
 ALIKE = 0.82  # box IoU from which on two parts of one class are the same candidate
 MOST = 16  # parts of a class in one image; the head knows more of them no better, and they take time
 QUERIES = 8  # queries of a class in one image
-FACTS = 24
-SURENESS, OF_QUERY = 21, 22  # the facts `_Part.score`, and whether a candidate is a query's
+FACTS = 25
+SURENESS, OF_QUERY, GIVEN, GROWN = 21, 22, 23, 24
+"""The facts `Part.score`, whether it is a query's, what its query or its seed scores, whether it is grown."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -47,19 +48,19 @@ def part_candidates(maps: PriorMaps) -> Candidates:
     presence = maps.presence.detach().float().flatten().sigmoid().cpu().numpy()
     side = probabilities.shape[-1]
     owners: list[int] = []
-    kept: list[_Part] = []
+    kept: list[Part] = []
     facts: list[tuple[float, ...]] = []
     for number, (own, shown) in enumerate(zip(probabilities, presence, strict=True)):
         parts = _distinct(list(_parts(own)))
-        whole = _Whole.of(own, float(shown))
+        whole = Whole.of(own, float(shown))
         for rank, part in enumerate(parts):
             owners.append(number)
             kept.append(part)
-            facts.append(_facts(part, whole, rank, len(parts)))
+            facts.append(facts_of(part, whole, rank, len(parts)))
     if not owners:
-        return _none(maps.logits.device)
+        return no_candidates(maps.logits.device)
     numbers = torch.tensor(owners, device=maps.logits.device)
-    return _candidates(kept, facts, side, numbers, numbers)
+    return candidates_of(kept, facts, side, numbers, numbers)
 
 
 @torch.no_grad()
@@ -99,17 +100,17 @@ def query_candidates(prediction: LayerPrediction, maps: PriorMaps) -> tuple[Cand
             continue
         kept.append(number)
         parts.append(part)
-        known = _facts(part, _Whole.of(own[mask], shown[of_map]), number % taken, taken)
-        facts.append((*known[:-2], 1.0, likely[number]))
+        known = facts_of(part, Whole.of(own[mask], shown[of_map]), number % taken, taken)
+        facts.append((*known[:OF_QUERY], 1.0, likely[number], 0.0))
     if not kept:
-        return _none(masks.device), masks
+        return no_candidates(masks.device), masks
     rows_kept = torch.tensor(kept, device=masks.device)
-    found = _candidates(parts, facts, side, owner[rows_kept], place[rows_kept] + rows * classes)
+    found = candidates_of(parts, facts, side, owner[rows_kept], place[rows_kept] + rows * classes)
     return found, masks
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A connected part of one class's mask, in cells: x0, y0, x1, y1, and where its mask was cut."""
 
     box: tuple[int, int, int, int]
@@ -126,7 +127,7 @@ class _Part:
         return self.mean * math.sqrt(self.stability + 0.02)
 
 
-def _parts(probabilities: FloatArray) -> Iterator[_Part]:
+def _parts(probabilities: FloatArray) -> Iterator[Part]:
     """The parts of one mask at all cuts, at most `MOST` of each."""
     top = float(probabilities.max())
     cuts = [(cut, False) for cut in CUTS if cut < top]
@@ -145,10 +146,10 @@ def _parts(probabilities: FloatArray) -> Iterator[_Part]:
                 continue
             crop = labels[y : y + height, x : x + width] == label
             mean, stability = float(sums[label] / area), float(stays[label] / area)
-            yield _Part((x, y, x + width, y + height), crop, cut, relative, area, mean, stability)
+            yield Part((x, y, x + width, y + height), crop, cut, relative, area, mean, stability)
 
 
-def _distinct(parts: list[_Part]) -> list[_Part]:
+def _distinct(parts: list[Part]) -> list[Part]:
     """The best of parts that are nearly the same, best first."""
     from torchvision.ops import nms
 
@@ -160,7 +161,7 @@ def _distinct(parts: list[_Part]) -> list[_Part]:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class Whole:
     """A whole mask: cells along a side, the most it reaches, its share above one half, its sum and mean."""
 
     side: int
@@ -172,6 +173,7 @@ class _Whole:
 
     @classmethod
     def of(cls, probabilities: FloatArray, presence: float) -> Self:
+        """Measure a mask [h, w]; `presence` is the probability that the image shows its class."""
         return cls(
             side=probabilities.shape[0],
             top=float(probabilities.max()),
@@ -182,7 +184,7 @@ class _Whole:
         )
 
 
-def _facts(part: _Part, whole: _Whole, rank: int, count: int) -> tuple[float, ...]:
+def facts_of(part: Part, whole: Whole, rank: int, count: int) -> tuple[float, ...]:
     """What is known of a part before anyone looks at it: `FACTS` numbers, about 0 and of size 1."""
     side = whole.side
     x0, y0, x1, y1 = part.box
@@ -211,11 +213,12 @@ def _facts(part: _Part, whole: _Whole, rank: int, count: int) -> tuple[float, ..
         float(y1 >= side - 1),
         part.score,
         0.0,  # it is no query's,
-        0.0,  # and no query gives it a probability
+        0.0,  # no query gives it a probability,
+        0.0,  # and it is not grown
     )
 
 
-def _on_grid(part: _Part, window: list[float]) -> FloatArray:
+def _on_grid(part: Part, window: list[float]) -> FloatArray:
     """Share of each cell of the part's window (xyxy, in cells of the mask) that it covers: [GRID, GRID]."""
     left, top, right, bottom = window
     steps = ((right - left) / GRID, (bottom - top) / GRID)
@@ -234,7 +237,7 @@ def _on_grid(part: _Part, window: list[float]) -> FloatArray:
     return np.asarray(cv2.warpAffine(small, place, (GRID, GRID), flags=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def _whole(probabilities: FloatArray) -> _Part | None:
+def _whole(probabilities: FloatArray) -> Part | None:
     """All of a mask above one half as one part; None where it is nowhere."""
     crop = probabilities > 0.5
     rows, columns = np.flatnonzero(crop.any(1)), np.flatnonzero(crop.any(0))
@@ -244,11 +247,11 @@ def _whole(probabilities: FloatArray) -> _Part | None:
     own = probabilities[crop]
     stability = float((own > 0.5 + RISE).mean())
     crop = crop[box[1] : box[3], box[0] : box[2]]
-    return _Part(box, crop, 0.5, False, len(own), float(own.mean()), stability)
+    return Part(box, crop, 0.5, False, len(own), float(own.mean()), stability)
 
 
-def _candidates(
-    parts: list[_Part], facts: list[tuple[float, ...]], side: int, owners: Tensor, canvases: Tensor
+def candidates_of(
+    parts: list[Part], facts: list[tuple[float, ...]], side: int, owners: Tensor, canvases: Tensor
 ) -> Candidates:
     """Parts (one at least) as tensors, on the device of `owners`."""
     boxes = xyxy_to_cxcywh(torch.tensor([part.box for part in parts], dtype=torch.float32) / side)
@@ -260,7 +263,8 @@ def _candidates(
     return Candidates(owners, canvases, boxes.to(device), cuts.to(device), own.to(device), known.to(device))
 
 
-def _none(device: torch.device) -> Candidates:
+def no_candidates(device: torch.device) -> Candidates:
+    """An empty list of candidates."""
     numbers = torch.zeros(0, dtype=torch.int64, device=device)
     empty = torch.zeros(0, device=device)
     return Candidates(

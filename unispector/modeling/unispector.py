@@ -213,8 +213,13 @@ class UniSpectorModel(nn.Module):
             layers.append(layer)
         decoded = tuple(_rows(layer, count, end) for layer in layers)
         candidates = None
-        if prior is not None and known.prior is not None and self.similarity is not None:
-            candidates = self.similarity.judge(prior, decoded[-1], known.prior.sizes)
+        if (
+            prior is not None
+            and features.prior is not None
+            and known.prior is not None
+            and self.similarity is not None
+        ):
+            candidates = self.similarity.judge(features.prior, prior, decoded[-1], known.prior.sizes)
         return ModelOutput(
             layers=decoded,
             denoising=tuple(_rows(layer, 0, count) for layer in layers) if noisy is not None else (),

@@ -1,12 +1,13 @@
 """The defect families, and how their instances are put on a part."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import cv2
 import numpy as np
 
+from unispector.data.mini.alike import Alike
 from unispector.data.mini.bands import crease, reground, rolled_pit, uneven, weld_line
 from unispector.data.mini.bodies import blowhole, bubble, contamination, missing
 from unispector.data.mini.edges import chip, crescent, flash, ragged_edge
@@ -90,13 +91,14 @@ CATALOGUE: Mapping[str, Family] = MappingProxyType(
 FAMILIES: tuple[str, ...] = tuple(CATALOGUE)
 
 
-def paint_defects(scene: Scene, rng: np.random.Generator, family: str) -> Mark:
+def paint_defects(scene: Scene, rng: np.random.Generator, family: str, alike: Alike | None = None) -> Mark:
     """Put one to four instances of `family` (bands: two) on the part, mostly apart from each other.
 
     Args:
         scene: the sound part.
         rng: source of randomness.
         family: one of `FAMILIES`.
+        alike: what they have in common; None = only what their family has.
 
     Returns:
         The reflectance with the defects and the coverage of all of them together.
@@ -105,7 +107,8 @@ def paint_defects(scene: Scene, rng: np.random.Generator, family: str) -> Mark:
         DataError: the image is too small to hold an instance.
     """
     wanted = min(int(rng.choice([1, 2, 3, 4], p=[0.5, 0.27, 0.15, 0.08])), CATALOGUE[family].most)
-    return _paint(scene, rng, family, wanted, crowd=wanted, others=np.zeros(scene.size, np.float32))
+    nothing = np.zeros(scene.size, np.float32)
+    return _paint(scene, rng, family, wanted, crowd=wanted, others=nothing, alike=alike)
 
 
 def paint_several(
@@ -136,17 +139,27 @@ def paint_several(
 
 
 def _paint(
-    scene: Scene, rng: np.random.Generator, family: str, wanted: int, crowd: int, others: Field
+    scene: Scene,
+    rng: np.random.Generator,
+    family: str,
+    wanted: int,
+    crowd: int,
+    others: Field,
+    alike: Alike | None = None,
 ) -> Mark:
     """Up to `wanted` instances, at least one, sized for a crowd of `crowd` and clear of `others`."""
     kind = CATALOGUE[family]
+    if alike is not None:
+        smallest, largest = alike.sizes(kind.smallest, kind.largest)
+        kind = replace(kind, smallest=smallest, largest=largest)
     total = Mark(scene.reflectance, np.zeros(scene.size, np.float32))
     placed = 0
     for attempt in range(ATTEMPTS):
         if placed == wanted or (placed and attempt >= TRIES_PER_INSTANCE * wanted):
             return total
         current = scene.with_reflectance(total.reflectance)
-        mark = kind.painter(current, rng, _site(scene, rng, kind, crowd))
+        site = _site(scene, rng, kind, crowd)
+        mark = kind.painter(current, alike.numbers(rng) if alike is not None else rng, site)
         if not kind.overhangs:
             kept = blend(current.reflectance, mark.reflectance, scene.part)
             mark = Mark(kept, mark.coverage * scene.part)

@@ -89,7 +89,7 @@ def _draw(job: tuple[Layout, Shot], root: Path, config: MiniConfig) -> Drawn:
     picture = take(layout.folder, shot, config)
     file = layout.write(root / layout.folder, shot, picture)
     height, width = picture.image.shape[:2]
-    return Drawn(shot, file, width, height, tuple(instances_of(picture)))
+    return Drawn(shot, file, width, height, tuple(instances_of(picture.masks)))
 
 
 def _report(drawn: dict[str, list[Drawn]], root: Path) -> MiniReport:

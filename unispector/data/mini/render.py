@@ -7,6 +7,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from unispector.data.mini.alike import Alike
 from unispector.data.mini.defects import FAMILIES, paint_defects, paint_several
 from unispector.data.mini.lot import Lot
 from unispector.data.mini.noise import Field, Size, as_field, blurred
@@ -44,7 +45,9 @@ class RenderedImage:
         return np.asarray(np.max([np.zeros_like(self.clean), *self.masks.values()], axis=0), np.uint8)
 
 
-def render(family: str, index: int, *, seed: int, size: int, surface: str | None = None) -> RenderedImage:
+def render(
+    family: str, index: int, *, seed: int, size: int, surface: str | None = None, alike: Alike | None = None
+) -> RenderedImage:
     """Draw image `index` of `family`; the same arguments always give the same image.
 
     Args:
@@ -53,6 +56,7 @@ def render(family: str, index: int, *, seed: int, size: int, surface: str | None
         seed: seed of the whole set: one kind of part, shown in one kind of light.
         size: nominal height in pixels; the width is 0.6 to 1.6 times that.
         surface: the kind's, one of `SURFACES`; another surface is another kind. None = the seed draws it.
+        alike: what the defects have in common; None = only what their family has.
 
     Raises:
         DataError: `family` is unknown, or an image of this size cannot hold the defect.
@@ -62,7 +66,7 @@ def render(family: str, index: int, *, seed: int, size: int, surface: str | None
     scene, camera, rng = _sound_part(family, index, seed, size, surface)
     if family == DEFECT_FREE:
         return _picture(scene, camera, scene.reflectance, {})
-    defects = paint_defects(scene, rng, family)
+    defects = paint_defects(scene, rng, family, alike)
     return _picture(scene, camera, defects.reflectance, {family: defects.coverage})
 
 

@@ -166,9 +166,9 @@ def exact(mask: Grey) -> Grey:
     return np.where(mask > 127, np.uint8(255), np.uint8(0))
 
 
-def instances_of(picture: Picture) -> Iterator[Instance]:
+def instances_of(masks: Mapping[str, Grey]) -> Iterator[Instance]:
     """The components of the exact masks, defect by defect."""
-    for defect, mask in picture.masks.items():
+    for defect, mask in masks.items():
         marked = exact(mask)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
         for label in range(1, count):

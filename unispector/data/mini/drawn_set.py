@@ -1,0 +1,264 @@
+"""A set of drawn defects on many kinds of parts, drawn ones or photographs of sound parts, to train on.
+
+What a detector of unseen classes learns depends on how many classes it has seen more than on how many
+images; insa-mini has forty classes on twelve kinds of parts. Here every kind of part has classes of its own,
+and the defects of a class resemble one another.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from zlib import crc32
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from unispector.data.mini.alike import Alike
+from unispector.data.mini.defects import FAMILIES, paint_defects
+from unispector.data.mini.layouts.looks import Look
+from unispector.data.mini.layouts.shots import Instance, instances_of, save
+from unispector.data.mini.noise import as_field
+from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, render
+from unispector.data.mini.scene import Scene
+from unispector.data.mini.textures import SURFACES
+from unispector.errors import DataError
+from unispector.ops.files import read_image, replaced_folder
+from unispector.ops.parallel import map_in_order, worker_count
+
+COLOURED = 0.55  # share of the drawn kinds of parts that are not grey
+ATTEMPTS = 6  # images that are tried where a defect finds no room ...
+ANOTHER = 100_000  # ... their numbers so far apart
+WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue in a grey value
+DARKEST = 0.03  # reflectance of a photograph at least
+LONGEST = 1.6  # sides of an image at most, relative to its nominal height
+LEAST_CUT = 0.55  # share of a photograph's sides that an image shows at least
+
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class DrawnSet:
+    """What to draw.
+
+    Attributes:
+        seed: of everything.
+        parts: kinds of parts, at least 1.
+        classes: of each kind of part, families that are drawn by lot.
+        images: of each class.
+        good: images without a defect of each kind of part.
+        size: nominal height of an image in pixels.
+        left_out: families that are not drawn.
+        surfaces: photographs of sound parts, dealt out to the kinds of parts; none = parts are drawn too.
+    """
+
+    seed: int
+    parts: int
+    classes: int
+    images: int
+    good: int
+    size: int
+    left_out: tuple[str, ...] = ()
+    surfaces: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One image to draw; `family` is `DEFECT_FREE` for a sound part."""
+
+    part: int
+    family: str
+    index: int
+
+    @property
+    def file(self) -> str:
+        if self.family == DEFECT_FREE:
+            return f"good/{self.part:02d}/{self.index:03d}.jpg"
+        return f"images/{self.class_name}/{self.index:03d}.jpg"
+
+    @property
+    def class_name(self) -> str:
+        return f"{self.part:02d}_{self.family}"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What was written: size in pixels, and the defects."""
+
+    width: int
+    height: int
+    instances: tuple[Instance, ...]
+
+
+def draw_set(
+    drawn: DrawnSet, out: Path, progress: Callable[[int, int], None] | None = None, *, workers: int = 0
+) -> int:
+    """Write `images/<part>_<family>/*.jpg`, `good/<part>/*.jpg` and the COCO file `annotations.json`.
+
+    `out` appears complete or not at all; what lay there is replaced.
+
+    Args:
+        drawn: what to draw.
+        out: folder to make.
+        progress: called with (images done, images in all) after every image.
+        workers: processes that draw; 0 = one per core.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DataError: unknown families, more classes than families or more parts than photographs, a photograph
+            that cannot be read, no room for a defect, or `out` cannot be written.
+    """
+    if strange := sorted(set(drawn.left_out) - set(FAMILIES)):
+        raise DataError(f"no family {strange[0]!r} of defects; known: {', '.join(FAMILIES)}")
+    families = [family for family in FAMILIES if family not in drawn.left_out]
+    if drawn.classes > len(families):
+        raise DataError(
+            f"{drawn.classes} classes a part, but {len(families)} families of defects; ask for fewer"
+        )
+    if drawn.surfaces and len(drawn.surfaces) < drawn.parts:
+        raise DataError(f"{drawn.parts} parts, but {len(drawn.surfaces)} photographs; ask for fewer parts")
+    shots = [
+        _Shot(part, family, index)
+        for part in range(drawn.parts)
+        for family, count in (
+            *((name, drawn.images) for name in _families(drawn, part, families)),
+            (DEFECT_FREE, drawn.good),
+        )
+        for index in range(count)
+    ]
+    try:
+        with replaced_folder(out.absolute()) as draft:
+            records = []
+            write = partial(_write, drawn=drawn, root=draft)
+            for done, record in enumerate(
+                map_in_order(write, shots, worker_count(workers, len(shots))), start=1
+            ):
+                records.append(record)
+                if progress is not None:
+                    progress(done, len(shots))
+            content = _coco([(s, r) for s, r in zip(shots, records, strict=True) if s.family != DEFECT_FREE])
+            (draft / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot be written ({error.strerror or error}); check space, rights"
+        ) from error
+    return len(shots)
+
+
+def _families(drawn: DrawnSet, part: int, families: Sequence[str]) -> list[str]:
+    """The families that a kind of part shows."""
+    order = np.random.default_rng([drawn.seed, part, 1]).permutation(len(families))
+    return [families[place] for place in order[: drawn.classes].tolist()]
+
+
+def _write(shot: _Shot, drawn: DrawnSet, root: Path) -> _Record:
+    """Draw and write one image; runs in a worker."""
+    photograph = None
+    if drawn.surfaces:
+        files = drawn.surfaces[shot.part :: drawn.parts]
+        photograph = read_image(files[_rng(drawn, shot, shot.index).integers(len(files))])
+    for attempt in range(ATTEMPTS):
+        index = shot.index + attempt * ANOTHER
+        try:
+            if photograph is None:
+                image, masks = _on_drawn_part(shot, drawn, index)
+            else:
+                image, masks = _on_photograph(photograph, shot, drawn, index)
+            break
+        except DataError as error:
+            if attempt == ATTEMPTS - 1:
+                raise DataError(
+                    f"no room for {shot.family} on an image of {drawn.size} pixels; raise the size"
+                ) from error
+    save(root / shot.file, image)
+    return _Record(image.shape[1], image.shape[0], tuple(instances_of(masks)))
+
+
+def _rng(drawn: DrawnSet, shot: _Shot, *numbers: int) -> np.random.Generator:
+    """The randomness of a class, or of one of its images."""
+    return np.random.default_rng([drawn.seed, shot.part, crc32(shot.family.encode()), *numbers])
+
+
+def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Grey, Mapping[str, Grey]]:
+    """An image, and the defects' masks by family (255 = all of a pixel)."""
+    of_part = np.random.default_rng([drawn.seed, shot.part])
+    surface = str(of_part.choice(sorted(SURFACES)))
+    look = _look(of_part) if of_part.random() < COLOURED else None
+    seed, alike = drawn.seed % 2**31 << 32 | shot.part, Alike(_rng(drawn, shot))
+    rendered = render(shot.family, index, seed=seed, size=drawn.size, surface=surface, alike=alike)
+    image = rendered.image if look is None else look.ramp(_rng(drawn, shot, index, 1))[rendered.image]
+    return image, rendered.masks
+
+
+def _look(rng: np.random.Generator) -> Look:
+    """Any colour, a darker one behind it, a brighter one in its glare."""
+    middle = rng.uniform(20, 235, 3)
+    dark, bright = middle * rng.uniform(0, 0.25, 3), np.clip(middle + rng.uniform(60, 200, 3), 0, 255)
+    first, second, third = (tuple(np.rint(stop).astype(int).tolist()) for stop in (dark, middle, bright))
+    return Look(first, second, third)
+
+
+def _on_photograph(
+    photograph: Grey, shot: _Shot, drawn: DrawnSet, index: int
+) -> tuple[Grey, Mapping[str, Grey]]:
+    """A cut-out of a photograph with defects on it, and their masks."""
+    rng, of_class = _rng(drawn, shot, index, 2), _rng(drawn, shot)
+    alike, share = Alike(of_class), of_class.random()
+    cut = _cut_out(photograph, rng, drawn.size)
+    if shot.family == DEFECT_FREE:
+        return cut, {}
+    colours = cut.astype(np.float32)
+    grey = as_field(np.clip(colours @ WEIGHTS / 255, DARKEST, 1))
+    unit = min(grey.shape) / DESIGN_SIZE
+    scene = Scene(grey, np.ones_like(grey), 0.05, float(rng.uniform(0, 2 * np.pi)), unit)
+    mark = paint_defects(scene, rng, shot.family, alike)
+    # Classes differ in whether they multiply the colours or add to them.
+    gain = (np.clip(mark.reflectance, 0, 1.2) / grey)[..., None]
+    added = 255 * (mark.reflectance - grey)[..., None]
+    painted = np.clip(np.rint(share * colours * gain + (1 - share) * (colours + added)), 0, 255)
+    image = np.where(np.abs(added) > 0.03, painted, colours).astype(np.uint8)
+    return image, {shot.family: np.rint(np.clip(mark.coverage, 0, 1) * 255).astype(np.uint8)}
+
+
+def _cut_out(image: Grey, rng: np.random.Generator, size: int) -> Grey:
+    """Most of a photograph, mirrored or not, about `size` pixels on its shorter side."""
+    height, width = image.shape[:2]
+    share = rng.uniform(LEAST_CUT, 1)
+    across = rng.uniform(max(LEAST_CUT, share - 0.15), min(1, share + 0.15))
+    rows, columns = max(int(height * share), 1), max(int(width * across), 1)
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    cut = image[top : top + rows, left : left + columns]
+    if rng.random() < 0.5:
+        cut = cut[:, ::-1]
+    scale = min(size * rng.uniform(0.9, 1.1) / min(rows, columns), LONGEST * size / max(rows, columns))
+    shape = (max(round(columns * scale), 1), max(round(rows * scale), 1))
+    how = cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(np.ascontiguousarray(cut), shape, interpolation=how), np.uint8)
+
+
+def _coco(images: Sequence[tuple[_Shot, _Record]]) -> dict[str, object]:
+    """The images with defects as COCO; ids count from 1."""
+    names = list(dict.fromkeys(shot.class_name for shot, _ in images))
+    listed, annotations = list[dict[str, object]](), list[dict[str, object]]()
+    for number, (shot, record) in enumerate(images, start=1):
+        size = {"width": record.width, "height": record.height}
+        listed.append({"id": number, "file_name": shot.file, **size})
+        for instance in record.instances:
+            outline = np.array(instance.outline, np.float32).reshape(-1, 2)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": names.index(shot.class_name) + 1,
+                    "bbox": list(instance.box),
+                    "area": cv2.contourArea(outline),
+                    "segmentation": [list(instance.outline)],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": place, "name": name} for place, name in enumerate(names, start=1)]
+    return {"images": listed, "annotations": annotations, "categories": categories}
