@@ -202,3 +202,12 @@ def _covers(judged: JudgedCandidates, x: int, y: int) -> float:
             if 0 <= row < GRID and 0 <= column < GRID:
                 total += (1 - abs(at_y - row)) * (1 - abs(at_x - column)) * float(own[row, column])
     return total
+
+
+def test_under_autocast_it_is_the_same_to_the_last_bit():
+    features, judged = features_of({OBJECT: 1}, noise=0.3), judged_of((0, (10, 14, 20, 24), 1.0))
+    expected, canvases = grown_candidates(features, maps_of(1, 1), judged, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, shown = grown_candidates(features, maps_of(1, 1), judged, 2)
+    assert torch.equal(shown, canvases)
+    assert torch.equal(found.boxes, expected.boxes)

@@ -65,7 +65,8 @@ def grown_candidates(
     owner = known.map[chosen]
     covered = _covered(known.boxes[chosen], judged.masks[chosen].sigmoid(), side)
     image = owner // (maps.presence.numel() // len(features.detail))
-    share = _shares(features.levels, image, covered, side)
+    with torch.autocast(covered.device.type, enabled=False):
+        share = _shares(features.levels, image, covered.float(), side)
     canvases = STEEPNESS * (share - 0.5)
     probabilities = canvases.sigmoid().cpu().numpy()
     cores = _core(covered).cpu().numpy()
