@@ -222,7 +222,7 @@ def test_bad_prompts_are_one_line(
     prompt = ("--prompt", photos / "a.png")
     assert "a.png: box 200,5,20,10 has less than a pixel inside" in fails(*prompt, "--box", "200,5,20,10")
     wide = fails(*prompt, "--box", "0,5,2000,10")
-    assert "a.png: box 0,5,2000,10 has less than half of its area inside" in wide
+    assert "a.png: box 0,5,2000,10 has less than a tenth of its area inside" in wide
     assert "a.png: the defect marked on it has an empty name" in fails(
         *prompt, "--box", "5,5,20,10", "--label", " "
     )

@@ -70,7 +70,7 @@ def test_a_box_over_the_edge_is_cut_there() -> None:
     [
         ((170, 10, 20, 20), "box 170,10,20,20 has less than a pixel inside the image of 160x40 pixels"),
         ((10, -30, 20, 30.5), "less than a pixel inside"),
-        ((120, 30, 400, 100), "box 120,30,400,100 has less than half of its area inside"),
+        ((120, 30, 400, 100), "box 120,30,400,100 has less than a tenth of its area inside"),
         ((10, 10, 0, 5), "box 10,10,0,5 must be left,top,width,height in pixels with a size above 0"),
         ((10, 10, 5, -1), "size above 0"),
         ((float("nan"), 10, 5, 5), "box nan,10,5,5 must be"),

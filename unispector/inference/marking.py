@@ -17,6 +17,8 @@ from unispector.ops.masks import boxes_to_masks
 from unispector.ops.spectrum import crop_spectra
 from unispector.structures import Sample, Targets
 
+LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on another image or scale
+
 Picture = str | Path | npt.NDArray[np.uint8]
 
 
@@ -135,8 +137,8 @@ def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[
     inside = f"inside the image of {hw[1]}x{hw[0]} pixels"
     if right - left < 1 or bottom - top < 1:
         raise DataError(f"{name}: box {shown} has less than a pixel {inside}")
-    if 2 * (right - left) * (bottom - top) < box[2] * box[3]:
-        raise DataError(f"{name}: box {shown} has less than half of its area {inside}")
+    if (right - left) * (bottom - top) < LEAST_INSIDE * box[2] * box[3]:
+        raise DataError(f"{name}: box {shown} has less than a tenth of its area {inside}")
     return left, top, right - left, bottom - top
 
 
