@@ -126,7 +126,7 @@ def data_draw(
     ] = None,
 ) -> None:
     """Draw a set of defects to train on."""
-    from unispector.data.mini.drawn_set import DrawnSet
+    from unispector.data.drawn_set import DrawnSet
     from unispector.stages.draw import draw
 
     drawn = DrawnSet(seed, parts, classes, images, good, size, tuple(without or ()))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from unispector.data.mini.drawn_set import DrawnSet, draw_set
+from unispector.data.drawn_set import DrawnSet, draw_set
 from unispector.stages.detect import list_images
 from unispector.stages.progress import progress_bar
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from unispector.data import drawn_set as module
 from unispector.data.coco import Annotations
-from unispector.data.mini import drawn_set as module
+from unispector.data.drawn_set import DrawnSet, draw_set
 from unispector.data.mini.defects import FAMILIES
-from unispector.data.mini.drawn_set import DrawnSet, draw_set
 from unispector.errors import DataError
 from unispector.ops.rle import segmentation_to_mask
 
