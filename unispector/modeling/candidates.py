@@ -244,10 +244,16 @@ def _whole(probabilities: FloatArray) -> Part | None:
     if not len(rows):
         return None
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    own = probabilities[crop]
-    stability = float((own > 0.5 + RISE).mean())
-    crop = crop[box[1] : box[3], box[0] : box[2]]
-    return Part(box, crop, 0.5, False, len(own), float(own.mean()), stability)
+    return part_of(probabilities, box, crop[box[1] : box[3], box[0] : box[2]], 0.5)
+
+
+def part_of(
+    probabilities: FloatArray, box: tuple[int, int, int, int], crop: npt.NDArray[np.bool_], cut: float
+) -> Part:
+    """The part of a mask, cut at a probability, that lies at `crop` in `box`."""
+    own = probabilities[box[1] : box[3], box[0] : box[2]][crop]
+    stability = float((own > min(cut + RISE, (1 + cut) / 2)).mean())
+    return Part(box, crop, cut, False, len(own), float(own.mean()), stability)
 
 
 def candidates_of(

@@ -19,15 +19,15 @@ from unispector.modeling.candidates import (
     ALIKE,
     GIVEN,
     LEAST_CELLS,
-    RISE,
     FloatArray,
     Part,
     Whole,
     candidates_of,
     facts_of,
     no_candidates,
+    part_of,
 )
-from unispector.ops.boxes import cxcywh_to_xyxy
+from unispector.ops.boxes import cxcywh_to_xyxy, pairwise_iou
 from unispector.ops.windows import windows
 from unispector.prior_structures import Candidates, JudgedCandidates, PriorFeatures, PriorMaps
 
@@ -37,8 +37,6 @@ STEEPNESS = 8.0  # logits of a share
 REACHED = 0.7  # quantile over a candidate's cells that says what it reaches
 FAINTEST = 0.03  # a candidate that is no nearer to itself is not grown
 OUTSIDE = 0.05  # share of a cell up to which it is the rest of the image
-
-Box = tuple[float, float, float, float]
 
 
 @torch.no_grad()
@@ -70,22 +68,33 @@ def grown_candidates(
     canvases = STEEPNESS * (share - 0.5)
     probabilities = canvases.sigmoid().cpu().numpy()
     cores = _core(covered).cpu().numpy()
-    shown = maps.presence.detach().float().flatten().sigmoid().tolist()
-    taken = _boxes_by_map(known, side)
+    shown = maps.presence.detach().float().flatten().sigmoid()[owner].tolist()
     found, facts, places = [], [], []
-    for place, (number, score) in enumerate(zip(owner.tolist(), scores[chosen].tolist(), strict=True)):
-        boxes = taken[number]
-        whole = Whole.of(probabilities[place], shown[number])
+    for place, score in enumerate(scores[chosen].tolist()):
+        whole = Whole.of(probabilities[place], shown[place])
         for rank, part in enumerate(_grown(probabilities[place], cores[place])):
-            if all(_iou(part.box, box) < ALIKE for box in boxes):
-                boxes.append(part.box)
-                found.append(part)
-                places.append(place)
-                facts.append((*facts_of(part, whole, rank, len(SHARES))[:GIVEN], score, 1.0))
-    if not found:
+            found.append(part)
+            places.append(place)
+            facts.append((*facts_of(part, whole, rank, len(SHARES))[:GIVEN], score, 1.0))
+    on = torch.tensor(places, dtype=torch.int64, device=owner.device)
+    new = _new(found, owner[on], known, side)
+    if not len(new):
         return no_candidates(maps.logits.device), canvases
-    on = torch.tensor(places, device=owner.device)
-    return candidates_of(found, facts, side, owner[on], on), canvases
+    numbers = new.tolist()
+    kept = [found[i] for i in numbers], [facts[i] for i in numbers]
+    return candidates_of(*kept, side, owner[on][new], on[new]), canvases
+
+
+def _new(parts: Sequence[Part], owner: Tensor, known: Candidates, side: int) -> Tensor:
+    """Which parts are nearly like no candidate of their class mask, nor like an earlier one: [m] int64."""
+    from torchvision.ops import batched_nms
+
+    boxes = torch.tensor([part.box for part in parts], dtype=torch.float32, device=owner.device).view(-1, 4)
+    overlap = pairwise_iou(boxes, cxcywh_to_xyxy(known.boxes) * side)
+    alike = (overlap >= ALIKE) & (owner[:, None] == known.map)
+    unlike = (~alike.any(1)).nonzero().flatten()
+    kept = batched_nms(boxes[unlike], -unlike.float(), owner[unlike], ALIKE)
+    return unlike[kept.sort().values]
 
 
 def _seeds(candidates: Candidates, scores: Tensor, seeds: int) -> Tensor:
@@ -176,24 +185,5 @@ def _grown(probabilities: FloatArray, core: npt.NDArray[np.bool_]) -> list[Part]
         if not held[label] or area < LEAST_CELLS:
             continue
         crop = labels[y : y + height, x : x + width] == label
-        own = probabilities[y : y + height, x : x + width][crop]
-        stability = float((own > min(cut + RISE, (1 + cut) / 2)).mean())
-        box = (x, y, x + width, y + height)
-        found.append(Part(box, crop, float(cut), False, area, float(own.mean()), stability))
+        found.append(part_of(probabilities, (x, y, x + width, y + height), crop, float(cut)))
     return found
-
-
-def _boxes_by_map(candidates: Candidates, side: int) -> dict[int, list[Box]]:
-    """The boxes of the candidates of each class mask, xyxy in cells."""
-    corners = cxcywh_to_xyxy(candidates.boxes) * side
-    found: dict[int, list[Box]] = {}
-    for number, box in zip(candidates.map.tolist(), corners.tolist(), strict=True):
-        found.setdefault(number, []).append((box[0], box[1], box[2], box[3]))
-    return found
-
-
-def _iou(one: Box, other: Box) -> float:
-    wide = max(min(one[2], other[2]) - max(one[0], other[0]), 0)
-    high = max(min(one[3], other[3]) - max(one[1], other[1]), 0)
-    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return wide * high / (sum(areas) - wide * high)
