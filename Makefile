@@ -36,8 +36,8 @@ operate: $(INSTALLED) ## Start MLflow, Prefect, its worker and the service here,
 serve-flows: $(INSTALLED) ## Start the schedule alone: a local Prefect server and its worker.
 	unispector operate prefect worker
 
-test: $(INSTALLED) ## Run the tests, without the slow ones.
-	pytest -m "not slow"
+test: $(INSTALLED) ## Run the tests, without the slow ones, in two processes.
+	pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(INSTALLED) ## Run all tests.
 	pytest
