@@ -38,11 +38,11 @@ def inspect_once(folder: Path, workers: int) -> None:
     """One way, in this process; prints when rows came, in seconds since 1970, and how many."""
     from contextlib import nullcontext
 
+    from unispector.batch.inspection import Inspection, look, one_thread
+    from unispector.batch.ray_inspection import look_on_ray, prepare_ray
+    from unispector.batch.source import PictureSource
     from unispector.environment import work_offline
     from unispector.inference.detector import Prompt, UniSpector
-    from unispector.inference.inspection import Inspection, look, one_thread
-    from unispector.inference.picture_source import PictureSource
-    from unispector.inference.ray_inspection import look_on_ray, prepare_ray
     from unispector.modeling.saved_model import shipped_model
     from unispector.training.ray_trainer import cluster
 

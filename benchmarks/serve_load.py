@@ -31,7 +31,7 @@ from PIL import Image
 
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.serving.messages import picture_message
-from unispector.stages.model_reference import find_model
+from unispector.tracking.model_reference import find_model
 
 CLIENTS = (1, 4, 16)
 PICTURES, HEIGHT, WIDTH = 12, 480, 640

@@ -16,16 +16,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from unispector.benchmark.judge import Trial, judge, read_pair
+from unispector.benchmark.plan import plan
+from unispector.benchmark.sweep import SweepTask, sweep_prompts
 from unispector.config import SweepConfig, load_config
 from unispector.data.coco import Annotations
 from unispector.data.prompt_changes import blurred, with_shifted_boxes
 from unispector.evaluation.coco_metrics import SetMetrics, evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.results import FIGURES, MAIN_VARIANT, figure_of
+from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.stages.evaluation_plan import plan
-from unispector.stages.judging import Trial, judge, load_detector, read_pair
-from unispector.stages.sweep import SweepTask, sweep_prompts
 
 PAPER = SweepConfig()
 
@@ -43,7 +44,7 @@ def task_of(set_name: str, split_seed: int) -> Callable[[], SweepTask]:
         if (evaluation.variant, evaluation.set_name, evaluation.subset, evaluation.split_seed)
         == (MAIN_VARIANT, set_name, "unseen", split_seed)
     )
-    detector, test = load_detector(evaluation.model), evaluation.tests[0]
+    detector, test = UniSpector.load(evaluation.model), evaluation.tests[0]
 
     def read() -> SweepTask:
         prompts, targets = read_pair(test.prompt, test.target)

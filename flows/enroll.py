@@ -12,10 +12,10 @@ from prefect.cache_policies import NO_CACHE
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import UniSpectorError
-from unispector.stages.enroll import enroll
-from unispector.stages.enroll_report import EnrollReport
-from unispector.stages.paths import CHAMPION_MODEL, PROMPT_STORE
-from unispector.stages.prompt_versions import user_name
+from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
+from unispector.prompts.enroll import enroll
+from unispector.prompts.report import EnrollReport
+from unispector.prompts.versions import user_name
 
 
 # No cache: whether a folder is enrolled already is for the store to say, which looks at the pictures.
@@ -23,7 +23,7 @@ from unispector.stages.prompt_versions import user_name
 def check_and_add(
     params: Path, folder: Path, source: str, label: str, model: str, store: Path, by: str
 ) -> EnrollReport:
-    """See `unispector.stages.enroll.enroll`."""
+    """See `unispector.prompts.enroll.enroll`."""
     return enroll(load_config(params), folder, source, label, model, store, by)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.guard import guard_this_process
 from unispector.errors import TrainingError
-from unispector.stages.paths import OPERATION
+from unispector.project.paths import OPERATION
 
 
 def keep(lock: Path, command: list[str]) -> int:

@@ -11,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import UniSpectorError
-from unispector.evaluation.promotion import Decision
-from unispector.stages.paths import TRACKING
-from unispector.stages.promote import promote
+from unispector.project.paths import TRACKING
+from unispector.registry.promote import promote
+from unispector.registry.rules import Decision
 from unispector.tracking.run import TrackingStore
 
 logger = logging.getLogger("unispector.flows")
@@ -22,7 +22,7 @@ logger = logging.getLogger("unispector.flows")
 # No cache: whether a pair was decided on is for the registry to say, which looks at rules and data.
 @task(name="promote", cache_policy=NO_CACHE)
 def decide(params: Path) -> Decision:
-    """See `unispector.stages.promote.promote`."""
+    """See `unispector.registry.promote.promote`."""
     root = Path(params).parent
     return promote(load_config(params), root, TrackingStore(root / TRACKING))
 

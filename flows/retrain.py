@@ -25,11 +25,11 @@ from flows.guard import guard_this_process
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import TrainingError, UniSpectorError
-from unispector.stages.alert import alert
-from unispector.stages.paths import TRACKING
-from unispector.stages.promote import promote, settled
-from unispector.stages.register import register_challenger
-from unispector.stages.retrain import CHECKS, DataRefusedError, Journal, Look, look, reproduce, version_key
+from unispector.project.alerts import alert
+from unispector.project.paths import TRACKING
+from unispector.project.retrain import CHECKS, DataRefusedError, Journal, Look, look, reproduce, version_key
+from unispector.registry.promote import promote, settled
+from unispector.registry.register import register_challenger
 from unispector.tracking.run import TrackingStore
 
 NAME = "retrain"
@@ -65,19 +65,19 @@ def step(name: str) -> Callable[..., Any]:
 
 @step("look")
 def find_work(params: Path) -> Look:
-    """See `unispector.stages.retrain.look`."""
+    """See `unispector.project.retrain.look`."""
     return look(load_config(params))
 
 
 @step("pipeline")
 def run_pipeline(targets: Sequence[str]) -> None:
-    """See `unispector.stages.retrain.reproduce`."""
+    """See `unispector.project.retrain.reproduce`."""
     reproduce(targets)
 
 
 @step("register")
 def register(params: Path) -> int:
-    """See `unispector.stages.register.register_challenger`."""
+    """See `unispector.registry.register.register_challenger`."""
     config = load_config(params)
     return register_challenger(config, Path(), TrackingStore(TRACKING), version_key(config)).number
 

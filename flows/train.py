@@ -19,18 +19,12 @@ from flows.guard import guard_this_process, stop_with_dvc
 from unispector.config import load_config
 from unispector.environment import show_messages
 from unispector.errors import UniSpectorError
-from unispector.stages.timings import timed
-from unispector.stages.train import TrainingJob
-from unispector.stages.train_all import (
-    TrainingReport,
-    finish,
-    own_cpus,
-    plan,
-    side_by_side,
-    train_tracked,
-)
-from unispector.stages.training_run import send_left
+from unispector.pipeline.train import finish, plan
+from unispector.project.timings import timed
+from unispector.training.job import TrainingJob
+from unispector.training.jobs import TrainingReport, own_cpus, side_by_side, train_tracked
 from unispector.training.ray_trainer import WorkerLostError, cluster, machines
+from unispector.training.runs import send_left
 
 logger = logging.getLogger("unispector.flows")
 
@@ -52,7 +46,7 @@ def worth_a_retry(_task: Any, run: Any, state: Any) -> bool:
     cache_policy=NO_CACHE,
 )
 def train_model(job: TrainingJob) -> TrainingReport:
-    """Train one model; see `unispector.stages.train_all.train_tracked`."""
+    """Train one model; see `unispector.training.jobs.train_tracked`."""
     return train_tracked(job)
 
 

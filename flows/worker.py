@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from unispector.environment import show_messages, work_offline
-from unispector.stages.alert import HOOK
+from unispector.project.alerts import HOOK
 
 POOL = "unispector"
 

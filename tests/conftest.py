@@ -18,11 +18,13 @@ from unispector.config import load_config
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.environment import work_offline
-from unispector.stages.fingerprint import fingerprint
-from unispector.stages.paths import SPLITS
+from unispector.pipeline.fingerprint import fingerprint
+from unispector.project.paths import SPLITS
 from unispector.tracking.run import TrackingStore
 
 ROOT = Path(__file__).parents[1]
+
+pytest_plugins = ["benchmark_project", "made_up_evaluation"]
 
 # Before any test module imports ray, prefect or mlflow, which read their settings then.
 work_offline(ROOT)

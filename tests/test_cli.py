@@ -337,7 +337,7 @@ def test_an_interrupt_is_code_130(monkeypatch: pytest.MonkeyPatch, tiny_model: P
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unispector.stages.detect.detect", interrupted)
+    monkeypatch.setattr("unispector.inference.detect.detect", interrupted)
     assert main(["detect", "x", "--model", str(tiny_model), "--out", str(tmp_path), "--bank", "b"]) == 130
 
 

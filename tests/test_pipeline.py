@@ -31,7 +31,7 @@ def entry_module(stage: str) -> str:
     flow = re.fullmatch(r"python -m (flows\.\w+)", command)
     verb = re.match(r"unispector stage (\w+)", command)
     assert flow or verb, f"{stage}: no command of ours: {command}"
-    return flow[1] if flow else f"unispector.stages.{verb[1]}"
+    return flow[1] if flow else f"unispector.pipeline.{verb[1]}"
 
 
 def source_file(module: str) -> str:
@@ -103,7 +103,12 @@ def parameters_read(module: str) -> Iterator[str]:
 def test_params_cover_the_parameters_a_stage_reads(stage):
     declared = STAGES[stage].get("params", [])
     modules = {entry_module(stage), *import_graph().find_upstream_modules(entry_module(stage))}
-    read = {name for module in modules if ".stages." in module for name in parameters_read(module)}
+    read = {
+        name
+        for module in modules
+        if not module.startswith("unispector.config")
+        for name in parameters_read(module)
+    }
     assert read or not declared, f"{stage} reads no parameter at all, says this test"
     missing = {name for name in read if not any(covers_parameter(given, name) for given in declared)}
     assert not missing - WITHOUT_EFFECT, f"{stage}: not among its params"

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from unispector.cli.registry import registry_app
 from unispector.errors import RegistryError
-from unispector.stages.paths import TRACKING
-from unispector.stages.register import Lineage, version_tags
-from unispector.stages.registry_actions import promote_version
+from unispector.project.paths import TRACKING
+from unispector.registry.decisions import promote_version
+from unispector.registry.register import Lineage, version_tags
 from unispector.tracking.registry import CHALLENGER, ModelRegistry
 from unispector.tracking.run import TrackingStore
 

@@ -22,10 +22,10 @@ from unispector.evaluation.diagnosis import (
     merged,
     shares_inside,
 )
-from unispector.evaluation.diagnosis_report import diagnosis_json, diagnosis_markdown, largest_loss
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.one_class import SkippedClass
 from unispector.ops.rle import decode_rle, encode_rle
+from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_markdown, largest_loss
 from unispector.structures import Detections
 
 SIZE = 32

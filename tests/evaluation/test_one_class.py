@@ -24,9 +24,9 @@ from unispector.evaluation.one_class import (
     half_found_score,
     score_bins,
 )
-from unispector.evaluation.one_class_report import one_class_json, one_class_markdown
-from unispector.evaluation.real_report import real_markdown
 from unispector.ops.rle import encode_rle
+from unispector.reporting.one_class_report import one_class_json, one_class_markdown
+from unispector.reporting.real_report import real_markdown
 from unispector.structures import Detections
 
 SIZE = 40

@@ -11,8 +11,6 @@ from unispector.errors import DataError
 from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
 from unispector.evaluation.intervals import Interval
-from unispector.evaluation.report import terminal_table
-from unispector.evaluation.result_sections import unfair_seeds
 from unispector.evaluation.results import (
     EvaluationReport,
     EvaluationRow,
@@ -21,6 +19,8 @@ from unispector.evaluation.results import (
     class_scores,
     mean_over_sets,
 )
+from unispector.reporting.report import terminal_table
+from unispector.reporting.result_sections import unfair_seeds
 
 
 def precision(value):

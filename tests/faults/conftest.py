@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from unispector.config import load_config
-from unispector.stages.train import TrainingJob
-from unispector.stages.train_all import plan
+from unispector.pipeline.train import plan
+from unispector.training.job import TrainingJob
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from unispector.modeling.saved_model import load_model
-from unispector.stages.paths import CHECKPOINTS, MODELS, TRACKING, TRAINING_CURVES
-from unispector.stages.train import train
+from unispector.project.paths import CHECKPOINTS, MODELS, TRACKING, TRAINING_CURVES
 from unispector.tracking.run import TrackingStore
+from unispector.training.job import train
 from unispector.training.ray_trainer import WorkerGroup
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from mlflow import MlflowClient
 
-from unispector.stages.paths import CHECKPOINTS
+from unispector.project.paths import CHECKPOINTS
 from unispector.tracking.run import MODEL_TAG
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]

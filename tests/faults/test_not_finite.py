@@ -11,8 +11,8 @@ from unispector.data.dataset import InstanceDataset
 from unispector.data.episodes import EpisodeSampler, episode_images
 from unispector.errors import TrainingError
 from unispector.modeling.saved_model import load_model
-from unispector.stages import train as stage
-from unispector.stages.train import CHECKPOINT, train
+from unispector.training import job as stage
+from unispector.training.job import CHECKPOINT, train
 from unispector.training.ray_trainer import WorkerGroup
 
 

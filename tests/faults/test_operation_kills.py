@@ -19,8 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from unispector.stages.paths import OPERATION, RETRAINING, TRACKING
-from unispector.stages.retrain import Journal
+from unispector.project.paths import OPERATION, RETRAINING, TRACKING
+from unispector.project.retrain import Journal
 from unispector.tracking.registry import CHAMPION, ModelRegistry
 from unispector.tracking.run import TrackingStore
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unispector.modeling.saved_model import load_model
-from unispector.stages.paths import TRAINING_SUMMARY
+from unispector.project.paths import TRAINING_SUMMARY
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 

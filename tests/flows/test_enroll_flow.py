@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from unispector.errors import DataError
-from unispector.inference.prompt_store import PromptStore
-from unispector.stages.paths import CHAMPION_MODEL
+from unispector.project.paths import CHAMPION_MODEL
+from unispector.prompts.store import PromptStore
 
 
 @pytest.fixture

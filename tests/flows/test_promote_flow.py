@@ -3,7 +3,7 @@
 import pytest
 
 from unispector.errors import RegistryError
-from unispector.stages.paths import TRACKING
+from unispector.project.paths import TRACKING
 
 
 def test_a_mistake_is_one_line(monkeypatch):

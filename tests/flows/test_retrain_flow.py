@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from unispector.stages.paths import RETRAINING, TRACKING
+from unispector.project.paths import RETRAINING, TRACKING
 from unispector.tracking.registry import CHAMPION, ModelRegistry
 from unispector.tracking.run import TrackingStore
 

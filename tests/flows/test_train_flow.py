@@ -11,9 +11,10 @@ import yaml
 from unispector.config import load_config
 from unispector.errors import ConfigError, TrainingError
 from unispector.modeling.saved_model import load_model
-from unispector.stages.paths import CHECKPOINTS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
-from unispector.stages.train_all import TrainingReport, plan
+from unispector.pipeline.train import plan
+from unispector.project.paths import CHECKPOINTS, TRACKING, TRAINING_CURVES, TRAINING_SUMMARY
 from unispector.tracking.run import TrackingStore
+from unispector.training.jobs import TrainingReport
 from unispector.training.ray_trainer import WorkerLostError
 
 

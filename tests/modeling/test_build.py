@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from unispector.config import BackboneConfig, ModelConfig, SimilarityPriorConfig
 from unispector.errors import CheckpointError, ConfigError
 from unispector.modeling.build import build_backbone, build_model
-from unispector.modeling.candidate_head import CandidateHead
-from unispector.modeling.prior_evidence import PriorEvidence
+from unispector.modeling.prior.candidate_head import CandidateHead
+from unispector.modeling.prior.evidence import PriorEvidence
+from unispector.modeling.prior.similarity_prior import SimilarityPrior
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
-from unispector.modeling.similarity_prior import SimilarityPrior
 from unispector.structures import ClassPrompts
 
 NAME = "test_efficientnet"

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from unispector.modeling.candidate_head import DOUBT, INSIDE, LARGEST, CandidateHead, relative_logits
-from unispector.modeling.candidates import part_candidates
 from unispector.modeling.postprocess import Rules, judged_masks, postprocess
-from unispector.modeling.similarity_prior import SHARED
+from unispector.modeling.prior.candidate_head import DOUBT, INSIDE, LARGEST, CandidateHead, relative_logits
+from unispector.modeling.prior.candidates import part_candidates
+from unispector.modeling.prior.similarity_prior import SHARED
 from unispector.ops.mask_runs import OUTSIDE
 from unispector.ops.windows import GRID, windows
 from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig
 from unispector.errors import CheckpointError
 from unispector.modeling import saved_model
-from unispector.modeling.pretrained import packaged_weights
+from unispector.modeling.backbones.pretrained import packaged_weights
 from unispector.modeling.saved_model import (
     CONFIG,
     WEIGHTS,

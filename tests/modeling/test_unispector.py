@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from unispector.config import ModelConfig, SimilarityPriorConfig
-from unispector.modeling.candidates import GIVEN, GROWN, OF_QUERY
 from unispector.modeling.pixel_decoder import token_centres
+from unispector.modeling.prior.candidates import GIVEN, GROWN, OF_QUERY
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.prior_structures import PriorFeatures, PriorPrompts

@@ -16,8 +16,8 @@ from PIL import Image
 
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.inference.prompt_store import PromptStore
 from unispector.ops.rle import decode_rle
+from unispector.prompts.store import PromptStore
 from unispector.serving.engine import Reloader, WantedModel
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unispector.inference.detector import Prompt
-from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedPicture, PromptStore
 from unispector.serving import batching
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts, StoredPrompts

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedPicture, PromptStore
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import StoredPrompts
 

@@ -8,7 +8,7 @@ import pytest
 
 from unispector.errors import RegistryError
 from unispector.inference.detector import Prompt, UniSpector
-from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedPicture, PromptStore
 from unispector.serving.engine import WantedModel
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
 

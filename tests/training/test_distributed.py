@@ -14,8 +14,8 @@ from torch import Tensor, distributed, multiprocessing, nn
 from unispector.losses.criterion import Criterion
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.collectives import gather_rows, mean_over_ranks, own_rows, uniform_rows
-from unispector.stages.train import _parallel
 from unispector.structures import Batch
+from unispector.training.job import _parallel
 from unispector.training.loop import Callbacks, Recipe, fit
 from unispector.training.optim import build_optimiser, linear_schedule
 from unispector.training.prompts import InBatchPrompts, in_batch_prompts

@@ -30,8 +30,8 @@ def benchmark(
     """Judge any detector by the benchmark's protocol."""
     from rich.console import Console
 
-    from unispector.evaluation.report import terminal_table
-    from unispector.stages.benchmark import benchmark as run
+    from unispector.benchmark.other_detectors import benchmark as run
+    from unispector.reporting.report import terminal_table
 
     report = run(detector, name or detector.rpartition(":")[2], params(), Path(), out)
     Console().print(terminal_table(report))

@@ -66,7 +66,7 @@ def convert(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
 ) -> None:
     """Turn a folder of annotated pictures into one checked COCO file."""
-    from unispector.stages.convert_release import convert_release, list_sources
+    from unispector.data.convert_release import convert_release, list_sources
 
     if list_:
         typer.echo(list_sources())
@@ -100,7 +100,7 @@ def data_add(
     ] = None,
 ) -> None:
     """Add a raw release to the pipeline."""
-    from unispector.stages.add import add
+    from unispector.data.add import add
 
     report = add(source, folder, name)
     typer.echo(
@@ -126,8 +126,7 @@ def data_draw(
     ] = None,
 ) -> None:
     """Draw a set of defects to train on."""
-    from unispector.data.drawn_set import DrawnSet
-    from unispector.stages.draw import draw
+    from unispector.data.drawn_set import DrawnSet, draw
 
     drawn = DrawnSet(seed, parts, classes, images, good, size, tuple(without or ()))
     count = draw(drawn, surfaces, out)

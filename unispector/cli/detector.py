@@ -91,12 +91,12 @@ def detect(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
 ) -> None:
     """Find the prompted defects on pictures."""
-    from unispector.stages.model_reference import find_model
+    from unispector.tracking.model_reference import find_model
 
     directory = find_model(model)
     marked = _prompts(prompt or [], box or [], label or [], bank)
 
-    from unispector.stages.detect import detect as run
+    from unispector.inference.detect import detect as run
 
     report = run(directory, targets, marked, out, min_score=min_score)
     typer.echo(
@@ -151,9 +151,9 @@ def evaluate(
     """Measure AP of boxes and masks on annotated pictures."""
     import json
 
+    from unispector.benchmark.evaluate import evaluate_files
     from unispector.ops.files import atomic_write_text
-    from unispector.stages.evaluate import evaluate_files
-    from unispector.stages.model_reference import find_model
+    from unispector.tracking.model_reference import find_model
 
     metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
     atomic_write_text(out, json.dumps(metrics.as_dict(), indent=1) + "\n")
@@ -170,8 +170,8 @@ def sweep(
     model: Model = "fast",
 ) -> None:
     """Measure how robust a model is."""
-    from unispector.stages.model_reference import find_model
-    from unispector.stages.sweep_files import sweep_files
+    from unispector.benchmark.sweep_files import sweep_files
+    from unispector.tracking.model_reference import find_model
 
     report = sweep_files(find_model(model), prompts, targets, images, out)
     typer.echo(f"{len(report.rows)} evaluations: {out / 'index.html'}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unispector.cli.detector import Model
-from unispector.stages.paths import PROMPT_STORE
+from unispector.project.paths import PROMPT_STORE
 
 INSPECT_HELP = """Find the prompted defects on all pictures of a folder or a bucket.
 
@@ -34,8 +34,8 @@ def inspect(
     ] = 0,
 ) -> None:
     """Find the prompted defects on all pictures of a folder or a bucket."""
-    from unispector.stages.inspect import inspect as run
-    from unispector.stages.model_reference import find_model
+    from unispector.batch.inspect import inspect as run
+    from unispector.tracking.model_reference import find_model
 
     report = run(place, out, find_model(model), bank, min_score=min_score, workers=workers)
     found = report.summary

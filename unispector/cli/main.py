@@ -25,7 +25,7 @@ from unispector.cli.prompts import prompts_app
 from unispector.cli.registry import registry_app
 from unispector.cli.reports import report
 from unispector.cli.serve import SERVE_HELP, serve
-from unispector.cli.stages import stage_app
+from unispector.cli.stage import stage_app
 from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
 from unispector.errors import UniSpectorError

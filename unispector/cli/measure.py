@@ -9,7 +9,7 @@ from unispector.cli.detector import Model, Roi, RoiOption
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
-    from unispector.stages.one_class import MarkedSet, OneClassSettings
+    from unispector.benchmark.one_class import MarkedSet, OneClassSettings
 
 MEASURE_HELP = """Measure a model one class at a time, beside the floor without training.
 
@@ -59,8 +59,8 @@ def measure(
     floor: Annotated[bool, typer.Option(help="Judge matching without training as well.")] = True,
 ) -> None:
     """Measure a model one class at a time."""
-    from unispector.stages.measure import write_measurement
-    from unispector.stages.model_reference import find_model
+    from unispector.benchmark.measure import write_measurement
+    from unispector.tracking.model_reference import find_model
 
     directory, settings = find_model(model), _settings(roi, prompt_seeds, targets)
     report = write_measurement(directory, _read(set_, images, source, good), settings, out, floor=floor)
@@ -87,9 +87,9 @@ def diagnose(
     good: Good = None,
 ) -> None:
     """Say where a model loses its points."""
-    from unispector.evaluation.diagnosis_report import largest_loss
-    from unispector.stages.diagnose import write_diagnosis
-    from unispector.stages.model_reference import find_model
+    from unispector.benchmark.diagnose import write_diagnosis
+    from unispector.reporting.diagnosis_report import largest_loss
+    from unispector.tracking.model_reference import find_model
 
     directory, settings = find_model(model), _settings(roi, prompt_seeds, targets)
     report = write_diagnosis(directory, _read(set_, images, source, good), settings, out)
@@ -97,7 +97,7 @@ def diagnose(
 
 
 def _settings(roi: Roi, seeds: str, targets: int) -> "OneClassSettings":
-    from unispector.stages.one_class import OneClassSettings
+    from unispector.benchmark.one_class import OneClassSettings
 
     try:
         numbers = tuple(dict.fromkeys(int(seed) for seed in seeds.split(",")))
@@ -109,7 +109,7 @@ def _settings(roi: Roi, seeds: str, targets: int) -> "OneClassSettings":
 
 
 def _read(set_: Path, images: Path | None, source: str | None, good: Path | None) -> "MarkedSet":
-    from unispector.stages.one_class import read_coco_set, read_raw_set
+    from unispector.benchmark.one_class import read_coco_set, read_raw_set
 
     if source is not None and images is None:
         return read_raw_set(set_, source, good)

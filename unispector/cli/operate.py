@@ -30,9 +30,9 @@ def operate(
     program: Annotated[list[ProgramName] | None, typer.Argument(help="Which ones; none = all.")] = None,
 ) -> None:
     """Start what runs day and night."""
-    from unispector.stages.operate import operate as run
-    from unispector.stages.operate import programs
-    from unispector.stages.paths import OPERATION
+    from unispector.project.operate import operate as run
+    from unispector.project.operate import programs
+    from unispector.project.paths import OPERATION
 
     names = [each.value for each in program or ProgramName]
     for each in programs():

@@ -10,7 +10,7 @@ from unispector.cli.groups import group
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from unispector.stages.parameters import Parameter
+    from unispector.project.parameters import Parameter
 
 _HELP = """See the parameters in force, and put a whole recipe into params.yaml.
 
@@ -57,7 +57,7 @@ def use(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
 ) -> None:
     """Put a preset's values into params.yaml."""
-    from unispector.stages.parameters import use_preset
+    from unispector.project.parameters import use_preset
 
     changes = use_preset(preset, params, dry_run=dry_run)
     for line in _columns([(change.name, change.old, "->", change.new) for change in changes]):
@@ -82,7 +82,7 @@ def show(
     ] = False,
 ) -> None:
     """Print every parameter in force."""
-    from unispector.stages.parameters import parameters
+    from unispector.project.parameters import parameters
 
     chosen = [each for each in parameters(params, preset) if each.changed or not changed]
     if json:
@@ -109,7 +109,7 @@ def _as_json(parameters: "Iterable[Parameter]") -> str:
 
 def _sections(parameters: "Sequence[Parameter]") -> "Iterator[str]":
     """Aligned lines, a heading and a blank line around each section."""
-    from unispector.stages.parameters import as_text
+    from unispector.project.parameters import as_text
 
     names = [each.name.partition(".") for each in parameters]
     rows = [

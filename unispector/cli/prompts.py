@@ -7,10 +7,10 @@ import typer
 
 from unispector.cli.detector import Images, Model, Roi, RoiOption
 from unispector.cli.groups import group, params
-from unispector.stages.paths import CHAMPION_MODEL, PROMPT_STORE
+from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
 if TYPE_CHECKING:
-    from unispector.inference.prompt_store import PromptSet, PromptStore
+    from unispector.prompts.store import PromptSet, PromptStore
 
 _BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed any more.
 
@@ -47,8 +47,8 @@ def prompts_build(
     roi: RoiOption = Roi.BOX,
 ) -> None:
     """Encode prompts once and keep them."""
-    from unispector.stages.model_reference import find_model
-    from unispector.stages.prompts import build_prompts
+    from unispector.prompts.build import build_prompts
+    from unispector.tracking.model_reference import find_model
 
     bank = build_prompts(annotations, images, find_model(model), out, roi.value)
     counts = zip(bank.class_names, bank.counts, strict=True)
@@ -65,8 +65,8 @@ def prompts_enroll(
     by: By = None,
 ) -> None:
     """Teach a new defect, if it passes checks."""
-    from unispector.stages.enroll import enroll
-    from unispector.stages.prompt_versions import user_name
+    from unispector.prompts.enroll import enroll
+    from unispector.prompts.versions import user_name
 
     report = enroll(params(), folder, source, label, model, store, by or user_name())
     typer.echo(report.summary())
@@ -79,7 +79,7 @@ def prompts_enroll(
 @prompts_app.command("list")
 def prompts_list(store: Store = PROMPT_STORE) -> None:
     """The classes in production."""
-    from unispector.stages.prompt_versions import list_classes
+    from unispector.prompts.versions import list_classes
 
     typer.echo(list_classes(_opened(store)))
 
@@ -87,7 +87,7 @@ def prompts_list(store: Store = PROMPT_STORE) -> None:
 @prompts_app.command("history")
 def prompts_history(store: Store = PROMPT_STORE) -> None:
     """All versions, newest first: when, who, why."""
-    from unispector.stages.prompt_versions import list_history
+    from unispector.prompts.versions import list_history
 
     typer.echo(list_history(_opened(store)))
 
@@ -98,7 +98,7 @@ def prompts_show(
     store: Store = PROMPT_STORE,
 ) -> None:
     """One version: its classes and pictures, where it came from, what its checks said."""
-    from unispector.stages.prompt_versions import show_version
+    from unispector.prompts.versions import show_version
 
     typer.echo(show_version(_opened(store), version))
 
@@ -112,7 +112,7 @@ def prompts_revert(
     by: By = None,
 ) -> None:
     """Make a new version that equals an earlier one; nothing is lost."""
-    from unispector.stages.prompt_versions import user_name
+    from unispector.prompts.versions import user_name
 
     _tell(_opened(store).revert(version, by or user_name()))
 
@@ -125,13 +125,13 @@ def prompts_remove(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Make a new version without a class; `revert` brings it back."""
-    from unispector.stages.prompt_versions import user_name
+    from unispector.prompts.versions import user_name
 
     _tell(_opened(store).remove(label, by or user_name(), note or f"without {label}"))
 
 
 def _opened(store: Path) -> "PromptStore":
-    from unispector.inference.prompt_store import PromptStore
+    from unispector.prompts.store import PromptStore
 
     return PromptStore(store)
 

@@ -48,7 +48,7 @@ def list_versions() -> None:
 @registry_app.command("show")
 def show(version: Version) -> None:
     """All that is known of a version."""
-    from unispector.stages.register import read_lineage
+    from unispector.registry.register import read_lineage
 
     registry = _registry()
     found = registry.version(version)
@@ -94,7 +94,7 @@ def history() -> None:
 @registry_app.command("approve")
 def approve(version: Version, reason: Reason) -> None:
     """Make a version champion, if it works, whatever the rules said."""
-    from unispector.stages.registry_actions import approve as run
+    from unispector.registry.decisions import approve as run
 
     typer.echo(_told(run(_registry(), version, _user(), reason)))
 
@@ -102,7 +102,7 @@ def approve(version: Version, reason: Reason) -> None:
 @registry_app.command("refuse")
 def refuse(version: Version, reason: Reason) -> None:
     """Turn a version down; it can still be approved later."""
-    from unispector.stages.registry_actions import refuse as run
+    from unispector.registry.decisions import refuse as run
 
     typer.echo(_told(run(_registry(), version, _user(), reason)))
 
@@ -116,13 +116,13 @@ def rollback(
     ] = None,
 ) -> None:
     """Bring back an earlier champion."""
-    from unispector.stages.registry_actions import rollback as run
+    from unispector.registry.decisions import rollback as run
 
     typer.echo(_told(run(_registry(), _user(), reason, to)))
 
 
 def _registry() -> "ModelRegistry":
-    from unispector.stages.paths import TRACKING
+    from unispector.project.paths import TRACKING
     from unispector.tracking.registry import ModelRegistry
     from unispector.tracking.run import TrackingStore
 

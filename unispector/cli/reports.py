@@ -21,12 +21,12 @@ def report(
 ) -> None:
     """Write reports/index.html and print the table of the last `make repro`."""
     if real is not None:
-        from unispector.stages.real_sets import measure_real_sets
+        from unispector.benchmark.real_sets import measure_real_sets
 
         typer.echo(measure_real_sets(real, REPORTS / "real.md").page)
         return
-    from unispector.stages.paths import TRACKING
-    from unispector.stages.report import show as show_report
+    from unispector.pipeline.report import show as show_report
+    from unispector.project.paths import TRACKING
     from unispector.tracking.run import TrackingStore
 
     if not show:
@@ -36,8 +36,8 @@ def report(
 
 def write_report() -> str:
     """Write the page; returns its path."""
-    from unispector.stages.paths import TRACKING
-    from unispector.stages.report import report as write
+    from unispector.pipeline.report import report as write
+    from unispector.project.paths import TRACKING
     from unispector.tracking.run import TrackingStore
 
     return str(write(REPORTS, TrackingStore(TRACKING)).page)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.stages.paths import CHAMPION_MODEL, PROMPT_STORE
+from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
 MOST_MEGAPIXELS = 178  # Pillow opens no larger pictures
 SERVE_HELP = """Answer requests over HTTP: pictures in, detections out; marked pictures add prompts.
@@ -49,8 +49,8 @@ def serve(
 ) -> None:
     """Answer requests over HTTP."""
     from unispector.serving.limits import Limits
-    from unispector.stages.serve import Address
-    from unispector.stages.serve import serve as run
+    from unispector.serving.serve import Address
+    from unispector.serving.serve import serve as run
 
     limits = Limits(
         batch=batch,

@@ -26,7 +26,7 @@ def convert(
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write.", metavar="OUT.safetensors")],
 ) -> None:
     """Turn a published checkpoint into starting weights."""
-    from unispector.stages.weights import convert_weights
+    from unispector.training.import_weights import convert_weights
 
     typer.echo(convert_weights(file, out).table())
     typer.echo(f"written: {out}")

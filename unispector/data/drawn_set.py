@@ -7,7 +7,7 @@ and the defects of a class resemble one another.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -25,8 +25,9 @@ from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, render
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.textures import SURFACES
 from unispector.errors import DataError
-from unispector.ops.files import read_image, replaced_folder
+from unispector.ops.files import list_images, read_image, replaced_folder
 from unispector.ops.parallel import map_in_order, worker_count
+from unispector.project.progress import progress_bar
 
 COLOURED = 0.55  # share of the drawn kinds of parts that are not grey
 ATTEMPTS = 6  # images that are tried where a defect finds no room ...
@@ -90,6 +91,26 @@ class _Record:
     width: int
     height: int
     instances: tuple[Instance, ...]
+
+
+def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
+    """Draw a set; what lay at `out` is replaced.
+
+    Args:
+        drawn: what to draw, without surfaces.
+        surfaces: folder of pictures of sound parts; None = parts are drawn too.
+        out: folder to make.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DataError: see `draw_set`; or the folder has no image.
+    """
+    if surfaces is not None:
+        drawn = replace(drawn, surfaces=tuple(list_images([surfaces])))
+    with progress_bar(out.name) as progress:
+        return draw_set(drawn, out, progress)
 
 
 def draw_set(

@@ -60,20 +60,20 @@ class UniSpector:
         self._geometry = Geometry.of(model)
 
     @classmethod
-    def load(cls, model: str | Path = SHIPPED_MODELS[0], device: str = "cpu") -> Self:
+    def load(cls, model: str | Path = SHIPPED_MODELS[0], device: str | None = None) -> Self:
         """Load a model.
 
         Args:
             model: one that the package ships, `fast` or `accurate`, or a folder with `model.safetensors` and
                 `config.json`.
-            device: where to run, e.g. `cpu` or `cuda`.
+            device: where to run, e.g. `cpu`; None = on the GPU where there is one.
 
         Raises:
             CheckpointError: the folder is incomplete or does not fit this code, or a package that the model
                 takes weights from is not installed.
         """
         directory = shipped_model(str(model)) if model in SHIPPED_MODELS else Path(model)
-        return cls(load_model(directory, device))
+        return cls(load_model(directory, device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
     @property
     def device(self) -> torch.device:

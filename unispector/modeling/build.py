@@ -4,21 +4,21 @@ from typing import Any
 
 from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import ConfigError
-from unispector.modeling.backbone import STRIDES, Backbone, NetworkBackbone, StridedBackbone
-from unispector.modeling.candidate_head import CandidateHead
+from unispector.modeling.backbones.backbone import STRIDES, Backbone, NetworkBackbone, StridedBackbone
+from unispector.modeling.backbones.joined import JoinedBackbone
+from unispector.modeling.backbones.pretrained import check_packaged, load_backbone, normalisation
+from unispector.modeling.backbones.swin import pad_first
+from unispector.modeling.backbones.vit import VitBackbone
 from unispector.modeling.heads import PredictionHeads
-from unispector.modeling.joined_backbone import JoinedBackbone
 from unispector.modeling.pixel_decoder import LEVELS, PixelDecoder
-from unispector.modeling.pretrained import check_packaged, load_backbone, normalisation
-from unispector.modeling.prior_evidence import PriorEvidence
+from unispector.modeling.prior.candidate_head import CandidateHead
+from unispector.modeling.prior.evidence import PriorEvidence
+from unispector.modeling.prior.similarity import Similarity
+from unispector.modeling.prior.similarity_prior import SimilarityPrior
 from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
-from unispector.modeling.similarity import Similarity
-from unispector.modeling.similarity_prior import SimilarityPrior
-from unispector.modeling.swin import pad_first
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.modeling.unispector import UniSpectorModel
-from unispector.modeling.vit_backbone import VitBackbone
 
 _VITS = "timm.models.vision_transformer"
 """timm's module whose networks are all plain vision transformers."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unispector.modeling.candidate_head import relative_logits
+from unispector.modeling.prior.candidate_head import relative_logits
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.mask_runs import OUTSIDE, FloatArray, IntArray, masks_from_logits
 from unispector.ops.windows import GRID, windows

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from unispector.config import BackboneConfig, Config, ModelConfig
 from unispector.errors import CheckpointError
+from unispector.modeling.backbones.pretrained import distributions_of, packaged_weights
 from unispector.modeling.build import build_model
-from unispector.modeling.pretrained import distributions_of, packaged_weights
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes, atomic_write_text
 

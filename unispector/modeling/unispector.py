@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unispector.modeling.backbone import STRIDES, Backbone
+from unispector.modeling.backbones.backbone import STRIDES, Backbone
 from unispector.modeling.denoising import DenoisingQueries, attention_mask, denoising_queries
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import PixelDecoder
-from unispector.modeling.prior_evidence import token_evidence
+from unispector.modeling.prior.evidence import token_evidence
+from unispector.modeling.prior.similarity import Similarity
 from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
-from unispector.modeling.similarity import Similarity
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.ops.boxes import inverse_sigmoid
 from unispector.ops.collectives import gather_rows, world

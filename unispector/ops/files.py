@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -19,6 +19,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from unispector.errors import DataError
 from unispector.ops import packed
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 _PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")
@@ -109,6 +111,26 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def list_images(targets: Sequence[Path]) -> list[Path]:
+    """Files as given and the images of folders, sorted by name within each folder.
+
+    Raises:
+        DataError: a target does not exist, or a folder has no image.
+    """
+    files: list[Path] = []
+    for target in targets:
+        if target.is_dir():
+            inside = sorted(path for path in target.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DataError(f"{target}: no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            files.extend(inside)
+        elif target.is_file():
+            files.append(target)
+        else:
+            raise DataError(f"{target}: no such image or folder; check the path")
+    return files
 
 
 def read_image(path: str | Path) -> npt.NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from unispector.errors import DataError
-from unispector.inference.prompt_marks import checked_label
+from unispector.prompts.marks import checked_label
 from unispector.serving.limits import Limits
 from unispector.serving.messages import Box
 from unispector.serving.refusal import RefusedError, Share, shown

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.inference.prompt_store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedPicture, PromptStore
 from unispector.serving.answers import ClassAnswer, PromptsAnswer, VersionAnswer
 from unispector.serving.refusal import RefusedError
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
-from unispector.inference.prompt_store import MarkedPicture
 from unispector.ops.rle import encode_rle
+from unispector.prompts.store import MarkedPicture
 from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
 from unispector.serving.batching import Query, query_for
 from unispector.serving.forms import (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unispector.data.episodes import SampleKey
 from unispector.data.map_cache import MapCache, Maps
-from unispector.modeling.backbone import Backbone
+from unispector.modeling.backbones.backbone import Backbone
 from unispector.structures import Batch
 from unispector.training.loop import NonFiniteError
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from unispector.data.convert import ConversionFiles, convert_set
+from unispector.data.convert_release import convert_release
 from unispector.data.sources import SOURCES
 from unispector.errors import DataError
-from unispector.stages.convert_release import convert_release
 
 MASKED = ("magnetic_tile", "real_iad", "mvtec_ad", "three_cad", "visa", "masks")
 ONE_FILE_EACH = ("gc10", "voc", "yolo", "labelme")

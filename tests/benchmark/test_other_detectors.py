@@ -1,0 +1,277 @@
+"""A foreign detector runs the protocol that UniSpector runs, and its mistakes are told in one line."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from unispector.benchmark.other_detectors import benchmark as benchmark_stage
+from unispector.benchmark.other_detectors import import_path, make_detector, run_benchmark
+from unispector.cli.benchmark import benchmark as command
+from unispector.data.defect_free import defect_free_for_tests
+from unispector.errors import ConfigError, DataError
+from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of
+from unispector.inference.detector import UniSpector
+from unispector.ops.rle import encode_rle
+from unispector.pipeline.evaluate import evaluate
+from unispector.project.paths import dropped_file
+from unispector.structures import Detections
+
+ORACLE = """
+import torch
+from unispector.data.coco import Annotations
+from unispector.ops.rle import segmentation_to_rle
+from unispector.structures import Detections
+
+class Oracle:
+    def encode_prompts(self, prompts, images):
+        name = images.name.removeprefix("raw-")
+        return prompts.class_names[::-1], Annotations.read(f"{name}-truth.json")
+
+    def detect(self, images, prompts):
+        names, truth = prompts
+        by_name = {image.file_name: image for image in truth.images}
+        for path in images:
+            image = by_name.get(path.name) if path.parent.name != "good" else None
+            if image is None:
+                yield self.found([], names, (1, 1))
+                continue
+            own = [i for i in truth.instances_of(image.id) if self.name_of(truth, i) in names]
+            yield self.found(own, names, (image.height, image.width), truth)
+
+    def name_of(self, truth, instance):
+        return truth.class_names[truth.class_index[instance.category_id]]
+
+    def found(self, own, names, hw, truth=None):
+        boxes = torch.tensor([i.bbox for i in own]).reshape(-1, 4)
+        return Detections(
+            torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
+            torch.ones(len(own)),
+            torch.tensor([names.index(self.name_of(truth, i)) for i in own], dtype=torch.int64),
+            tuple(segmentation_to_rle(i.segmentation, *hw) for i in own),
+            names,
+            hw,
+        )
+
+a_number = 3
+def make_number():
+    return 3
+"""
+
+
+@pytest.fixture
+def project(benchmark, new_project):
+    return new_project(variants=())
+
+
+@pytest.fixture
+def oracle_module(benchmark, tmp_path, monkeypatch):
+    """A module in the current folder."""
+    (tmp_path / "my_oracle.py").write_text(ORACLE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, annotations in benchmark.annotations.items():
+        annotations.write(tmp_path / f"{name}-truth.json")
+    yield
+    sys.modules.pop("my_oracle", None)
+
+
+def test_a_foreign_oracle_gets_100_percent_everywhere(benchmark, project, oracle_module, tmp_path):
+    out = tmp_path / "out"
+    report = benchmark_stage("my_oracle:Oracle", "mine", benchmark.config, project, out)
+    assert [figure_of(row.metrics, figure) for row in report.rows for figure in FIGURES] == pytest.approx(
+        [100.0] * len(report.rows) * len(FIGURES)
+    )
+    assert all(row.alarms.false_alarms == 0 for row in report.rows if row.data_set == "tile")
+    assert EvaluationReport.read(out / "evaluation.json") == report
+    assert report.models[0].provenance == {"detector": "my_oracle:Oracle"}
+    means = json.loads((out / "metrics.json").read_text())["mine"]["mean"]
+    assert means["unseen"]["bbox"]["AP50"] == pytest.approx(100)
+
+
+class Adapter:
+    """UniSpector itself through the interface."""
+
+    def __init__(self, detector, settings):
+        self.detector, self.settings = detector, settings
+
+    def encode_prompts(self, prompts, images):
+        return self.detector.encode_annotations(prompts, images, "box", self.settings.batch_size)
+
+    def detect(self, images, prompts):
+        size, limit = self.settings.batch_size, self.settings.detections
+        return (found for (found,) in self.detector.stream_banks(images, [prompts], size, limit))
+
+
+@pytest.fixture(scope="module")
+def both(benchmark, new_project, sharp_model, tmp_path_factory):
+    """The rows of `evaluate`, and of the same model through the interface."""
+    train = benchmark.config.train.model_copy(update={"ablation_seeds": ()})
+    config = benchmark.config.model_copy(update={"train": train})
+    root = new_project(variants=("unispector",))
+    own = evaluate(config, root, None)
+    detector = Adapter(UniSpector.load(sharp_model), config.evaluate)
+    out = tmp_path_factory.mktemp("benchmark_out")
+    return own, run_benchmark(detector, "unispector", config, root, out)
+
+
+def test_unispector_through_the_interface_has_the_rows_it_always_has(both):
+    own, entered = both
+    assert len(own.rows) == 6  # seen, unseen and cross-domain, two draws of prompts each
+    assert [replace(row, metrics=None) for row in entered.rows] == [
+        replace(row, metrics=None) for row in own.rows
+    ]
+    for row, other in zip(own.rows, entered.rows, strict=True):
+        assert other.metrics.as_dict() == row.metrics.as_dict()
+    assert entered.metrics_json() == own.metrics_json()
+
+
+def test_split_seeds_and_prompt_images_as_the_parameters_say(benchmark, project, short, tmp_path):
+    evaluate = short.evaluate.model_copy(update={"include_prompts": True, "resamples": 0})
+    config = short.model_copy(update={"evaluate": evaluate})
+    report = run_benchmark(Blank(benchmark, project), "blank", config, project, tmp_path)
+    assert report.prompts_judged
+    assert [(row.data_set, row.subset) for row in report.rows] == [
+        ("tile", "unseen"),
+        ("tile", "seen"),
+        ("steel", "unseen"),
+    ]
+    assert report.rows[2].metrics.images == len(benchmark.annotations["steel"].images)
+    assert {figure_of(row.metrics, figure) for row in report.rows for figure in FIGURES} == {0.0}
+
+
+class Blank:
+    """Finds one box on every picture, of the wrong place; `change` breaks its results."""
+
+    def __init__(self, benchmark, root, change=None):
+        self.sizes = {
+            root / f"data/raw/raw-{name}" / image.file_name: (image.height, image.width)
+            for name, annotations in benchmark.annotations.items()
+            for image in annotations.images
+        }
+        self.change = change or (lambda results: results)
+
+    def encode_prompts(self, prompts, images):
+        return prompts.class_names
+
+    def detect(self, images, prompts):
+        return iter(self.change([self.found(path, prompts) for path in images]))
+
+    def found(self, path, names):
+        height, width = self.sizes.get(path, (40, 40))
+        mask = torch.zeros(1, height, width, dtype=torch.bool)
+        mask[0, -1, -1] = True
+        box = torch.tensor([[width - 1.0, height - 1.0, width, height]])
+        code = tuple(encode_rle(mask.numpy()))
+        return Detections(box, torch.tensor([0.5]), torch.tensor([0]), code, names, (height, width))
+
+
+def on_first(**changes):
+    return lambda results: [replace(results[0], **changes), *results[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda results: results[:-1], r"good/\d\.png: the detector returned nothing"),
+        (lambda results: [*results, results[0]], r"good/\d\.png: the detector returned more"),
+        (lambda results: [[], *results[1:]], r"\d\.png: the detector returned a list"),
+        (on_first(image_hw=(7, 9)), r"\d\.png: the detector's image_hw is \(7, 9\)"),
+        (on_first(class_names=("mole",)), r"\d\.png: the detector found class 'mole'"),
+        (on_first(labels=torch.tensor([9])), r"\d\.png: a label is no position"),
+        (on_first(labels=torch.tensor([0.0])), r"\d\.png: a label is no position"),
+        (on_first(scores=torch.tensor([1.5])), r"\d\.png: a score is not in"),
+        (on_first(scores=torch.tensor([float("nan")])), r"\d\.png: a score is not in"),
+        (on_first(scores=torch.tensor([0.5, 0.4])), r"\d\.png: .* differ in number"),
+        (on_first(masks_rle=({"size": [2, 2], "counts": [4]},)), r"\d\.png: a detection's mask: mask is 2x2"),
+    ],
+)
+def test_what_cannot_be_judged_names_the_picture(benchmark, project, short, tmp_path, change, message):
+    with pytest.raises(DataError, match=message) as caught:
+        run_benchmark(Blank(benchmark, project, change), "blank", short, project, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_lengths_may_be_plain_numbers(benchmark, project, short, tmp_path):
+    def plain(results):
+        # All but the last pixel is background.
+        return [
+            replace(found, masks_rle=({"size": list(found.image_hw), "counts": [height * width - 1, 1]},))
+            for found in results
+            for height, width in [found.image_hw]
+        ]
+
+    compressed = run_benchmark(Blank(benchmark, project), "blank", short, project, tmp_path)
+    assert run_benchmark(Blank(benchmark, project, plain), "blank", short, project, tmp_path) == compressed
+
+
+def test_broken_code_of_the_right_size_is_refused(benchmark, project, short, tmp_path):
+    def shorten(results):
+        height, width = results[0].image_hw
+        return on_first(masks_rle=({"size": [height, width], "counts": [5]},))(results)
+
+    with pytest.raises(DataError, match="does not fill its size"):
+        run_benchmark(Blank(benchmark, project, shorten), "blank", short, project, tmp_path)
+
+
+def test_defect_free_images_are_looked_at_after_the_targets(benchmark, project, short, tmp_path):
+    seen = []
+    detector = Blank(benchmark, project)
+    real = detector.detect
+    detector.detect = lambda images, prompts: seen.append(images) or real(images, prompts)
+    report = run_benchmark(detector, "blank", short, project, tmp_path)
+    good = defect_free_for_tests(project / dropped_file("tile"), short.evaluate.good_images)
+    assert [path.relative_to(project / "data/raw/raw-tile").as_posix() for path in seen[0][-2:]] == list(good)
+    assert report.rows[0].alarms.good_images == len(good)
+    assert report.rows[0].alarms.false_alarms == 1.0
+    assert report.rows[2].alarms is None
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nothing", "give package.module:callable"),
+        ("os.path:", "give package.module:callable"),
+        ("my oracle:x", "give package.module:callable"),
+        ("no_such_module_here:x", "no_such_module_here cannot be imported"),
+        ("my_oracle:Nobody", "no callable 'Nobody'"),
+        ("my_oracle:a_number", "no callable 'a_number'"),
+        ("my_oracle:make_number", "returned int, which lacks"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_how_to_mend_it(oracle_module, path, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_detector(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_example_of_the_documentation_runs(project, short, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/benchmark.md").read_text()
+    (tmp_path / "my_detector.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    report = benchmark_stage("my_detector:DarkSpots", "DarkSpots", short, project, tmp_path / "out")
+    sys.modules.pop("my_detector")
+    assert [row.variant for row in report.rows] == ["DarkSpots"] * 3
+
+
+def test_the_built_in_detector_has_an_import_path_that_works():
+    assert type(make_detector(import_path("prototype"))).__name__ == "PrototypeDetector"
+
+
+def test_the_command_names_the_detector_by_its_last_part(
+    benchmark, short, oracle_module, monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "data").symlink_to(benchmark.root / "data")
+    monkeypatch.setattr("unispector.cli.benchmark.params", lambda: short)
+    command("my_oracle:Oracle", out=tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert "Oracle" in shown
+    assert "100.0" in shown
+    assert "3 evaluations" in shown
+    report = EvaluationReport.read(tmp_path / "out/evaluation.json")
+    assert report.variants == ("Oracle",)

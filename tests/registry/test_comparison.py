@@ -1,0 +1,183 @@
+"""What a contest measures against the evaluation of files that were made by hand."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from unispector.benchmark.evaluate import evaluate_files
+from unispector.benchmark.plan import evaluations_of
+from unispector.config import PromoteConfig, SweepConfig
+from unispector.data.coco import Annotations
+from unispector.data.prompt_changes import with_shifted_boxes
+from unispector.evaluation.coco_metrics import evaluate_overlaps
+from unispector.evaluation.ground_truth import GroundTruth
+from unispector.evaluation.intervals import Interval
+from unispector.inference.detector import UniSpector
+from unispector.registry.comparison import contest, fair_arena
+
+MODELS = ("challenger", "champion")
+
+
+@pytest.fixture(scope="module")
+def config(benchmark):
+    return benchmark.config.model_copy(
+        update={
+            "promote": PromoteConfig(resamples=100, blur=2.0, box_iou=0.5, box_trials=2),
+            "sweep": SweepConfig(sets=("steel",), prompt_seeds=(1,)),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def unseen(benchmark, config, sharp_model):
+    evaluations = evaluations_of(config, benchmark.root, [("challenger", 42, sharp_model)])
+    return {each.set_name: each for each in evaluations if each.subset == "unseen"}
+
+
+@pytest.fixture(scope="module")
+def directories(sharp_model, other_model):
+    return {"challenger": sharp_model, "champion": other_model}
+
+
+@pytest.fixture(scope="module")
+def measured(directories, unseen, config):
+    comparison = contest(*directories.values(), list(unseen.values()), (), config)
+    return {member.name: member for member in comparison.sets} | {"all": comparison}
+
+
+@pytest.mark.parametrize("name", ["tile", "steel"])
+@pytest.mark.parametrize("who", MODELS)
+def test_figures_are_those_of_the_evaluation_mean_over_draws(
+    measured, unseen, directories, config, name, who
+):
+    evaluation = unseen[name]
+    metrics = [
+        evaluate_files(directories[who], t.prompt, t.target, evaluation.images, config=config.evaluate)
+        for t in evaluation.tests
+    ]
+    assert len(metrics) == 2
+    member = measured[name]
+    assert getattr(member.boxes, who) == pytest.approx(np.mean([m.bbox.AP50 for m in metrics]), abs=1e-4)
+    assert getattr(member.masks, who) == pytest.approx(np.mean([m.segm.AP50 for m in metrics]), abs=1e-4)
+    assert member.boxes.challenger != member.boxes.champion
+
+
+def judged_by_hand(detector, bank, targets, images, config):
+    truth = GroundTruth(targets)
+    files = [images / image.file_name for image in targets.images]
+    found = detector.detect(files, bank, limit=config.evaluate.detections)
+    overlaps = {
+        image.id: truth.overlaps(image.id, each) for image, each in zip(targets.images, found, strict=True)
+    }
+    return evaluate_overlaps(truth, overlaps).bbox.AP50
+
+
+@pytest.mark.parametrize("who", MODELS)
+def test_changed_prompts_are_changed_files(measured, unseen, directories, config, tmp_path, who):
+    evaluation = unseen["steel"]
+    test = evaluation.tests[0]
+    assert test.prompt_seed == 1
+    prompts, targets = Annotations.read(test.prompt), Annotations.read(test.target)
+    detector = UniSpector.load(directories[who])
+    for image in prompts.images:
+        pixels = cv2.imread(str(evaluation.images / image.file_name))
+        cv2.imwrite(str(tmp_path / image.file_name), cv2.GaussianBlur(pixels, (0, 0), 2.0))
+    bank = detector.encode_annotations(prompts, tmp_path)
+    blurred = judged_by_hand(detector, bank, targets, evaluation.images, config)
+    assert getattr(measured["steel"].blurred, who) == pytest.approx(blurred, abs=1e-3)
+    shifted = []
+    for trial in (0, 1):
+        bank = detector.encode_annotations(with_shifted_boxes(prompts, 0.5, 1, trial), evaluation.images)
+        shifted.append(judged_by_hand(detector, bank, targets, evaluation.images, config))
+    assert getattr(measured["steel"].shifted, who) == pytest.approx(np.mean(shifted), abs=1e-3)
+    if who == "challenger":  # the other finds nothing here
+        assert len({blurred, *shifted, measured["steel"].boxes.challenger, 0.0}) == 5
+
+
+def test_prompts_are_changed_on_the_sets_and_draws_of_the_sweep_only(measured, unseen, config):
+    assert measured["tile"].blurred is None
+    assert measured["tile"].shifted is None
+    everywhere = config.model_copy(update={"sweep": SweepConfig(prompt_seeds=(1,))})
+    assert fair_arena(unseen["tile"], (), everywhere).changed
+
+
+@pytest.mark.parametrize("who", MODELS)
+def test_alarms_are_counted_on_defect_free_pictures(measured, unseen, directories, config, benchmark, who):
+    evaluation = unseen["tile"]
+    detector = UniSpector.load(directories[who])
+    arena = fair_arena(evaluation, (), config)
+    assert len(arena.good) == config.evaluate.good_images
+    counts = []
+    for test in evaluation.tests:
+        bank = detector.encode_annotations(Annotations.read(test.prompt), evaluation.images)
+        found = detector.detect(arena.good, bank, limit=config.evaluate.detections)
+        counts += [len(each.above(config.evaluate.alarm_score)) for each in found]
+    assert getattr(measured["tile"].alarms, who) == pytest.approx(np.mean(counts))
+    assert measured["steel"].alarms is None
+
+
+def test_the_interval_is_about_the_mean_of_the_sets(measured):
+    comparison = measured["all"]
+    change = np.mean([member.boxes.change for member in comparison.sets])
+    assert comparison.mean(lambda s: s.boxes).change == pytest.approx(change)
+    assert comparison.interval.low < change < comparison.interval.high
+    assert comparison.left_out == ()
+
+
+def test_a_model_against_itself_differs_by_nothing(sharp_model, unseen, config):
+    comparison = contest(sharp_model, sharp_model, [unseen["tile"]], (), config)
+    (member,) = comparison.sets
+    assert (member.boxes.change, member.masks.change, member.alarms.change) == (0, 0, 0)
+    assert comparison.interval == Interval(0, 0)
+
+
+def without(file, name, folder):
+    """A copy of a COCO file without a class, and without the images that show no other."""
+    content = json.loads(file.read_text())
+    gone = next(c["id"] for c in content["categories"] if c["name"] == name)
+    content["categories"] = [c for c in content["categories"] if c["id"] != gone]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != gone]
+    shown = {a["image_id"] for a in content["annotations"]}
+    content["images"] = [i for i in content["images"] if i["id"] in shown]
+    copy = folder / f"{file.parent.name}-{file.name}"
+    copy.write_text(json.dumps(content))
+    return copy
+
+
+def test_a_class_either_model_was_trained_on_is_left_out_for_both(unseen, directories, config, tmp_path):
+    steel = unseen["steel"]
+    assert "dark" in Annotations.read(steel.tests[0].target).class_names
+    comparison = contest(*directories.values(), [steel], {"steel/dark", "tile/half", "bright"}, config)
+    (member,) = comparison.sets
+    assert (sorted(member.classes), member.trained) == (["black", "bright", "half"], ("dark",))
+    for who, directory in directories.items():
+        metrics = [
+            evaluate_files(
+                directory,
+                without(test.prompt, "dark", tmp_path),
+                without(test.target, "dark", tmp_path),
+                steel.images,
+                config=config.evaluate,
+            )
+            for test in steel.tests
+        ]
+        reached = np.mean([each.bbox.AP50 for each in metrics])
+        assert getattr(member.boxes, who) == pytest.approx(reached, abs=1e-4)
+
+
+def test_a_set_without_a_class_left_is_left_out(directories, unseen, config):
+    names = Annotations.read(unseen["tile"].tests[0].target).class_names
+    known = {f"tile/{name}" for name in names}
+    comparison = contest(*directories.values(), list(unseen.values()), known, config)
+    assert [member.name for member in comparison.sets] == ["steel"]
+    assert comparison.left_out == ("tile",)
+    nothing = contest(*directories.values(), [unseen["tile"]], known, config)
+    assert (nothing.sets, nothing.left_out) == ((), ("tile",))
+
+
+def test_prompts_can_be_targets_too(unseen, config):
+    too = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"include_prompts": True})})
+    alone, joined = (fair_arena(unseen["tile"], (), each).draws[0] for each in (config, too))
+    assert len(joined.targets.images) == len(alone.targets.images) + len(alone.prompts.images)

@@ -1,0 +1,376 @@
+"""Promotions in a real registry: decisions, what they lead to, and kills in between."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from unispector.config import PromoteConfig, SweepConfig
+from unispector.data.checks.expectations import CheckReport, CheckResult
+from unispector.data.coco import Annotations
+from unispector.errors import RegistryError
+from unispector.modeling.saved_model import load_model, save_model
+from unispector.project.paths import SPLITS, check_report
+from unispector.registry import promote as stage
+from unispector.registry.decisions import approve, refuse, rollback
+from unispector.registry.promote import BY_RULES, decision_files, promote, settled
+from unispector.registry.register import LINEAGE, Lineage
+from unispector.registry.rules import Decision
+from unispector.tracking.registry import CHALLENGER, CHAMPION, ModelRegistry
+from unispector.tracking.run import TrackingStore
+
+
+@pytest.fixture(scope="module")
+def config(benchmark):
+    split = benchmark.config.split.model_copy(update={"prompt_seeds": (1,)})
+    rules = PromoteConfig(resamples=100, box_trials=1, alarm_rise=100.0)
+    sweep = SweepConfig(prompt_seeds=(1,))
+    return benchmark.config.model_copy(update={"split": split, "promote": rules, "sweep": sweep})
+
+
+@pytest.fixture
+def root(benchmark, tmp_path) -> Path:
+    """A project with the benchmark's data, all checks passed."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "data").symlink_to(benchmark.root / "data")
+    for name in ("tile", "steel"):
+        write_report(folder, name, failed=0)
+    return folder
+
+
+@pytest.fixture
+def registry(store) -> ModelRegistry:
+    return ModelRegistry(store)
+
+
+@pytest.fixture
+def add(registry, tmp_path):
+    """`add(model directory)` -> number of a new version, the challenger."""
+
+    def make(directory, trained=()):
+        folder = tmp_path / f"version-{len(list(tmp_path.glob('version-*')))}"
+        package = folder / "artifacts" / "package"
+        shutil.copytree(directory, package)
+        (folder / "MLmodel").write_text("flavors: {}\n")
+        lineage = Lineage(tuple(trained), "d", "c", "false", 42, (42,), "", {}, {})
+        (package / LINEAGE).write_text(json.dumps(asdict(lineage)))
+        fingerprint = json.loads((package / "config.json").read_text())["fingerprint"]
+        version = registry.register(folder, "", {"state": "challenger", "fingerprint": fingerprint})
+        registry.set_alias(CHALLENGER, version.number)
+        return version.number
+
+    return make
+
+
+def write_report(root, name, failed):
+    results = (CheckResult("box is inside", 9, failed, ("7.png",) * failed),)
+    CheckReport(name, not failed, results).write(root / check_report(name))
+
+
+def make_champion(registry, number):
+    registry.set_alias(CHAMPION, number)
+    registry.tag(number, {"state": "champion"})
+    registry.remove_alias(CHALLENGER)
+
+
+def number_of(registry, alias):
+    version = registry.find(alias)
+    return None if version is None else version.number
+
+
+def told(registry):
+    return [(event.action, event.version, event.before, event.by) for event in registry.history()]
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Nothing may be measured any more."""
+    monkeypatch.setattr(stage, "contest", None)
+
+
+def test_the_first_version_becomes_champion_without_being_measured(
+    config, root, store, registry, add, sharp_model, unmeasured
+):
+    add(sharp_model)
+    decision = promote(config, root, store)
+    assert decision.promoted
+    assert [rule.name for rule in decision.rules] == ["data checks", "working model"]
+    assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (1, None)
+    assert registry.version(1).tags["state"] == "champion"
+    assert told(registry) == [("promoted", 1, None, BY_RULES)]
+    (event,) = registry.history()
+    assert event.reason == decision.summary
+    page, data = decision_files(decision.challenger, decision.champion, root)
+    assert page.read_text() == decision.markdown()
+    assert Decision.from_dict(json.loads(data.read_text())) == decision
+    kept = {file.name: file.read_bytes() for file in registry.event_files(event)}
+    assert kept == {file.name: file.read_bytes() for file in (page, data)}
+    assert promote(config, root, store) == decision
+    assert len(registry.history()) == 1
+
+
+def test_a_better_model_takes_over_and_the_worse_one_does_not_get_it_back(
+    config, root, store, registry, add, sharp_model, other_model, monkeypatch
+):
+    make_champion(registry, add(other_model))
+    add(sharp_model)  # the benchmark's truth is what this one found
+    better = promote(config, root, store)
+    assert better.promoted, better.markdown()
+    assert {member.name for member in better.comparison.sets} == {"tile", "steel"}
+    assert number_of(registry, CHAMPION) == 2
+    add(other_model)
+    worse = promote(config, root, store)
+    assert "gain" in [rule.name for rule in worse.broken]
+    old = better.comparison.mean(lambda s: s.boxes)
+    again = worse.comparison.mean(lambda s: s.boxes)
+    assert (again.challenger, again.champion) == pytest.approx((old.champion, old.challenger))
+    assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (2, None)
+    assert [version.tags["state"] for version in registry.versions()] == ["refused", "champion", "retired"]
+    assert told(registry) == [("refused", 3, 2, BY_RULES), ("promoted", 2, 1, BY_RULES)]
+    monkeypatch.setattr(stage, "contest", None)
+    assert promote(config, root, store) == worse
+    assert len(registry.history()) == 2
+
+
+def test_the_same_model_again_is_refused_with_a_difference_of_nothing(
+    config, root, store, registry, add, sharp_model
+):
+    make_champion(registry, add(sharp_model))
+    add(sharp_model)
+    decision = promote(config, root, store)
+    assert [rule.name for rule in decision.broken] == ["gain"]
+    assert (decision.comparison.interval.low, decision.comparison.interval.high) == (0, 0)
+    assert number_of(registry, CHAMPION) == 1
+    assert told(registry) == [("refused", 2, 1, BY_RULES)]
+
+
+def test_classes_either_model_knows_leave_nothing_to_compare(
+    config, root, store, registry, add, benchmark, sharp_model
+):
+    names = {"tile": [], "steel": []}
+    for file in (benchmark.root / SPLITS).rglob("target/*.json"):
+        names[file.parts[-3]] += Annotations.read(file).class_names
+    make_champion(registry, add(sharp_model, {f"tile/{name}" for name in names["tile"]}))
+    add(sharp_model, {f"steel/{name}" for name in names["steel"]})
+    decision = promote(config, root, store)
+    assert sorted(decision.comparison.left_out) == ["steel", "tile"]
+    assert decision.broken[0].figure == "no set has a class that neither model was trained on"
+    assert number_of(registry, CHAMPION) == 1
+
+
+def test_data_that_do_not_pass_are_a_no_until_they_are_mended(
+    config, root, store, registry, add, sharp_model, unmeasured
+):
+    write_report(root, "tile", failed=2)
+    write_report(root, "gone", failed=0)
+    (root / check_report("steel")).write_text("{")
+    add(sharp_model)
+    decision = promote(config, root, store)
+    assert decision.broken[0].figure == (
+        "steel: damaged report; run the stage validate; tile: rule broken: box is inside: 7.png and 1 more"
+    )
+    (root / check_report("steel")).unlink()
+    assert "steel: no report" in promote(config, root, store).broken[0].figure
+    assert number_of(registry, CHAMPION) is None
+    for name in ("tile", "steel"):
+        write_report(root, name, failed=0)
+    assert promote(config, root, store).promoted
+    assert number_of(registry, CHAMPION) == 1
+
+
+def test_a_model_that_does_not_work_is_refused_and_nothing_measured(
+    config, root, store, registry, add, sharp_model, tmp_path, unmeasured
+):
+    make_champion(registry, add(sharp_model))
+    add(sharp_model)
+    (registry.model_directory(2) / "model.safetensors").write_bytes(b"damaged")
+    decision = promote(config, root, store)
+    assert "do not belong together" in decision.broken[0].figure
+    assert {rule.figure for rule in decision.broken[1:]} == {"not measured"}
+    saved = load_model(sharp_model)
+    with torch.no_grad():
+        next(saved.model.heads.parameters()).view(-1)[0] = torch.nan
+    save_model(tmp_path / "nan", saved.model, saved.config, {})
+    add(tmp_path / "nan")
+    (broken, *_) = promote(config, root, store).broken
+    assert "not all numbers" in broken.figure
+    assert number_of(registry, CHAMPION) == 1
+
+
+def test_where_a_person_decides_a_challenger_that_passes_waits(
+    config, root, store, registry, add, sharp_model, unmeasured
+):
+    rules = config.promote.model_copy(update={"automatic": False})
+    slow = config.model_copy(update={"promote": rules})
+    add(sharp_model)
+    decision = promote(slow, root, store)
+    assert decision.passed
+    assert "it waits for `unispector registry approve 1`" in decision.markdown()
+    assert promote(slow, root, store) == decision
+    assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (None, 1)
+    assert registry.history() == ()
+    approve(registry, 1, "ada", "looked at it")
+    assert promote(slow, root, store) == decision
+    assert told(registry) == [("approved", 1, None, "ada")]
+
+
+def test_what_people_decided_since_is_not_overruled(
+    config, root, store, registry, add, sharp_model, unmeasured
+):
+    make_champion(registry, add(sharp_model))
+    registry.remove_alias(CHAMPION)
+    add(sharp_model)
+    first = promote(config, root, store)
+    assert first.promoted
+    rollback(registry, "ada", "false alarms on line 2", to=1)
+    assert promote(config, root, store) == first
+    assert number_of(registry, CHAMPION) == 1
+    add(sharp_model)
+    refuse(registry, 3, "ada", "not today")
+    with pytest.raises(RegistryError, match="is a challenger; register"):
+        promote(config, root, store)
+
+
+def test_lost_files_come_back_from_the_history(config, root, store, registry, add, sharp_model, unmeasured):
+    add(sharp_model)
+    decision = promote(config, root, store)
+    page, data = decision_files(decision.challenger, decision.champion, root)
+    content = page.read_text(), data.read_text()
+    shutil.rmtree(page.parent)
+    assert promote(config, root, store) == decision
+    assert (page.read_text(), data.read_text()) == content
+
+
+def test_a_decision_of_another_registry_is_not_this_ones(
+    config, root, store, registry, add, sharp_model, other_model, template, tmp_path
+):
+    add(sharp_model)
+    old = promote(config, root, store)
+    shutil.copytree(template, tmp_path / "new")
+    new = ModelRegistry(TrackingStore(tmp_path / "new"))
+    source = registry.mlflow_directory(1)
+    version = new.register(source, "", {"state": "challenger", "fingerprint": "another"})
+    new.set_alias(CHALLENGER, version.number)
+    decision = promote(config, root, TrackingStore(tmp_path / "new"))
+    assert (decision.challenger, decision.fingerprint) == (old.challenger, "another")
+    assert number_of(new, CHAMPION) == 1
+
+
+def test_without_a_challenger_there_is_nothing_to_decide(config, root, store):
+    with pytest.raises(RegistryError, match="no version of unispector is a challenger; register") as error:
+        promote(config, root, store)
+    assert "\n" not in str(error.value)
+
+
+class Killed(BaseException):
+    """As SIGKILL, nothing in the process may take it for an error to handle."""
+
+
+WRITES = ("begin", "set_alias", "remove_alias", "tag", "finish")
+
+
+def kill_at(monkeypatch, place, after):
+    """Die before or after the write of this number, counted over files and registry."""
+    done = 0
+
+    def dying(write):
+        def one(*args, **kwargs):
+            nonlocal done
+            done += 1
+            if done == place and not after:
+                raise Killed
+            result = write(*args, **kwargs)
+            if done == place:
+                raise Killed
+            return result
+
+        return one
+
+    for name in WRITES:
+        monkeypatch.setattr(ModelRegistry, name, dying(getattr(ModelRegistry, name)))
+    for name in ("atomic_write_text", "atomic_write_json"):
+        monkeypatch.setattr(stage, name, dying(getattr(stage, name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("place", range(1, 9))
+def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
+    config, root, store, registry, add, sharp_model, monkeypatch, unmeasured, place, after, good
+):
+    make_champion(registry, add(sharp_model))
+    if good:
+        registry.remove_alias(CHAMPION)
+    else:
+        write_report(root, "tile", failed=1)
+    add(sharp_model)
+    with monkeypatch.context() as patch:
+        kill_at(patch, place, after)
+        try:
+            promote(config, root, store)
+            killed = False
+        except Killed:
+            killed = True
+    assert killed or place > (6 if good else 5)
+    known = [json.loads(file.read_text())["time"] for file in root.glob("reports/promotion/2-vs-*.json")]
+    decision = promote(config, root, store)
+    assert known in ([], [decision.time])
+    assert promote(config, root, store) == decision
+    assert decision.promoted == good
+    assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (2 if good else 1, None)
+    action, before = ("promoted", None) if good else ("refused", 1)
+    assert told(registry) == [(action, 2, before, BY_RULES)]
+    assert registry.begun() == ()
+    assert registry.version(2).tags["state"] == ("champion" if good else "refused")
+    (event,) = registry.history()
+    assert {file.suffix for file in registry.event_files(event)} == {".md", ".json"}
+
+
+def test_what_a_person_decided_stands_though_a_decision_was_cut_off(
+    config, root, store, registry, add, sharp_model, monkeypatch, unmeasured
+):
+    add(sharp_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, "begin", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            promote(config, root, store)
+    assert list(root.glob("reports/promotion/1-vs-none.json"))  # written down, not carried out
+    refuse(registry, 1, "ada", "not on my line")
+    promote(config, root, store)
+    assert number_of(registry, CHAMPION) is None
+    assert "refused by ada" in settled(root, store, 1)
+
+
+def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
+    config, root, store, registry, add, sharp_model, monkeypatch
+):
+    make_champion(registry, add(sharp_model))
+    make_champion(registry, add(sharp_model))
+    add(sharp_model)
+    met = []
+    real = stage.contest
+
+    def slow_contest(challenger, champion, *args):
+        met.append(champion)
+        if len(met) == 1:
+            rollback(registry, "ada", "false alarms", to=1)
+        return real(challenger, champion, *args)
+
+    monkeypatch.setattr(stage, "contest", slow_contest)
+    decision = promote(config, root, store)
+    assert decision.champion == 1
+    assert met == [registry.model_directory(2), registry.model_directory(1)]
+
+
+def test_a_version_that_may_still_be_decided_on_is_not_settled(
+    config, root, store, registry, add, sharp_model
+):
+    add(sharp_model)
+    assert settled(root, store, 1) is None
+    promote(config, root, store)
+    assert settled(root, store, 1).startswith("Version 1 has this data and code already, promoted by rules")

@@ -1,0 +1,134 @@
+"""The report's page: well-formed, whole in itself, and safe from what the data are called."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from unispector.evaluation.results import EvaluationReport
+from unispector.reporting.content import PreparedSection
+from unispector.reporting.page import html_page
+from unispector.reporting.report import Sources, report_content
+from unispector.reporting.results_chart import results_chart
+
+PIXEL = "data:image/webp;base64,UklGRg=="
+COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a&b.db'"
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects tags, attributes and text."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def values(self, *names):
+        return [value for name, value in self.attributes if name in names]
+
+
+@pytest.fixture
+def source(evaluation, hostile):
+    data = PreparedSection("data", "Data", "<h2>Data</h2><p>told elsewhere</p>", "## Data", {})
+    timings = (("train@<i>", 247.0, "2026-01-02T03:04:05+00:00"),)
+    content = report_content(
+        Sources(evaluation, COMMAND, data=data, timings=timings, warnings=(f"Beware of {hostile}.",))
+    )
+    return html_page(content, {picture.file: PIXEL for picture in evaluation.pictures})
+
+
+def test_page_is_well_formed_and_asks_for_nothing(source, evaluation):
+    page = Page(source)
+    links = page.values("src", "href", "srcset", "data", "action", "poster")
+    assert links.count(PIXEL) == len(evaluation.pictures)
+    assert all(link.startswith("#") or link == PIXEL for link in links)
+    assert not set(page.tags) & {"script", "iframe", "link", "object", "embed", "form", "base", "i"}
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    for loader in ("http:", "https:", "//", "url(", "@import"):
+        assert loader not in source.replace(COMMAND.replace("&", "&amp;").replace("'", "&#x27;"), "")
+
+
+def test_whatever_the_data_are_called_is_shown_to_the_letter(source, hostile):
+    page = Page(source)
+    text = " ".join(page.text)
+    # As a set, a class, a model's origin, a warning, an image file and a note.
+    for shown in (
+        f"Beware of {hostile}.",
+        f"unseen classes: {hostile}, hole",
+        f"{hostile}: 1 class, boxes",
+        f"hole · {hostile}",
+        COMMAND,
+        "train@<i>",
+    ):
+        assert shown in text
+    assert page.tags.count("b") == 2  # the two notes of failures
+    assert [alt for alt in page.values("alt") if hostile in alt]
+
+
+def test_contents_lead_to_every_section_once(source):
+    page = Page(source)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert [f"#{key}" for key in ids] == page.values("href")
+    assert {"results", "published", "alarms", "classes", "failures", "data", "runs"} <= set(ids)
+
+
+def test_figures_are_shown_with_spread_and_interval(source):
+    text = " ".join("".join(Page(source).text).split())
+    for expected in (
+        "50.0 ± 8.2",
+        "46.0 to 54.0",
+        "95 % interval 27.5 to 32.5",
+        "4 min 07 s",
+        "told elsewhere",
+    ):
+        assert expected in text
+
+
+def test_a_set_is_named_once_for_its_models(source):
+    results = source[source.index('id="results"') : source.index('id="published"')]
+    assert results.count("<td>tile</td>") == 3  # a table each: all seeds, shared seeds, every figure
+    assert results.count("<td>Untrained</td>") == 3 - 1  # of the two tables whose models have one seed
+
+
+def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row, hostile):
+    report = EvaluationReport((new_row("base", hostile, "unseen", (42, 1), 40.0),), (), ())
+    page = Page(html_page(report_content(Sources(report, "ui")), {}))
+    assert "interval" not in page.values("class")
+    assert "40.0" in page.text
+    assert f"Boxes, unseen classes, {hostile}" in page.text
+
+
+def test_marks_of_the_chart_stand_where_their_figures_are(new_row):
+    rows = [new_row("unispector", "tile", "unseen", (42, 1), value, 10.0) for value in (40.0, 60.0)]
+    chart = results_chart(EvaluationReport(tuple(rows), (), ()), {"unispector": "U"})
+    boxes = chart[chart.index('aria-label="Boxes') : chart.index('aria-label="Masks')]
+    ticks = {}
+    for part in boxes.split('<text class="tick" x="')[1:]:
+        ticks[part[part.index(">") + 1 : part.index("<")]] = float(part[: part.index('"')])
+    at = lambda percent: ticks["0"] + (ticks["100"] - ticks["0"]) * percent / 100  # noqa: E731
+    width = float(chart.split('aria-label="Boxes')[0].rsplit('viewBox="0 0 ', 1)[1].split()[0])
+    assert ticks["0"] < ticks["100"] < width
+    whisker = boxes[boxes.index('class="whisker"') :]
+    x1, x2 = (float(whisker.split(f'{name}="')[1].split('"')[0]) for name in ("x1", "x2"))
+    centre = float(boxes.split('cx="')[1].split('"')[0])
+    assert (x1, centre, x2) == pytest.approx((at(40), at(50), at(60)), abs=0.11)

@@ -1,0 +1,1 @@
+"""Inspection of whole folders and buckets."""

@@ -1,0 +1,120 @@
+"""`unispector inspect`: thousands of pictures in, one Parquet table out, on one machine or many."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unispector.batch.inspection import Inspection, look, one_thread
+from unispector.batch.results import InspectionResults, Summary
+from unispector.batch.source import PictureFile, PictureSource
+from unispector.errors import DataError, PromptBankError
+from unispector.inference.detect import RECORDED_SCORE
+from unispector.inference.detector import UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.files import IMAGE_SUFFIXES
+from unispector.project.progress import progress_bar
+from unispector.prompts.store import PromptStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FEW = 128
+"""So many pictures are looked at sooner than Ray starts."""
+
+
+@dataclass(frozen=True)
+class InspectionReport:
+    """What a run of `inspect` did.
+
+    Attributes:
+        summary: what the file holds.
+        looked: pictures looked at by this run; the rest an earlier one had seen.
+        output: the file.
+    """
+
+    summary: Summary
+    looked: int
+    output: Path
+
+
+def inspect(
+    place: str,
+    output: Path,
+    model_directory: Path,
+    prompts: Path,
+    *,
+    min_score: float = RECORDED_SCORE,
+    workers: int = 0,
+) -> InspectionReport:
+    """Look for the prompted classes on every picture of a folder or bucket.
+
+    A killed run goes on where it was, and a later one looks only at pictures that are new or changed, or
+    that failed. What the table holds does not depend on the number of workers.
+
+    Args:
+        place: a folder, or `s3://bucket/prefix`; all pictures at any depth are taken.
+        output: Parquet file to write; `inspection.SCHEMA` has its columns.
+        model_directory: a saved model.
+        prompts: the file of a prompt bank, or the folder of a prompt store.
+        min_score: lowest score of a detection that is kept.
+        workers: processes, 0 = one for each CPU, or for each GPU where there is one; of one, or for few
+            pictures, Ray is not started.
+
+    Raises:
+        DataError: no pictures, or the file is in use or no inspection's.
+        CheckpointError: the model cannot be loaded.
+        PromptBankError: the bank is unreadable, of another model, or there is no class in the store.
+        ServiceError: no worker can start.
+        TrainingError: nobody answers at `RAY_ADDRESS`.
+    """
+    source = PictureSource.at(place)
+    detector = UniSpector.load(model_directory)
+    bank = _bank(prompts, detector)
+    inspection = Inspection(source, model_directory.resolve(), bank, min_score)
+    pictures = source.pictures(IMAGE_SUFFIXES)
+    results = InspectionResults(output, inspection)
+    with results.held():
+        missing = results.missing(pictures)
+        done = len(pictures) - len(missing)
+        with progress_bar("inspect", "picture") as show:
+            for count in results.keep(_looks(detector, inspection, missing, workers)):
+                done += count
+                show(done, len(pictures))
+        return InspectionReport(results.finish(pictures), len(missing), output)
+
+
+def _bank(prompts: Path, detector: UniSpector) -> PromptBank:
+    """The prompts of a file or of a store, for this model."""
+    if not prompts.is_dir():
+        bank = PromptBank.load(prompts)
+        bank.check(detector.fingerprint)
+        return bank
+    current = PromptStore(prompts).bank(detector)
+    if current is None:
+        raise PromptBankError(f"{prompts}: no class in this prompt store; `unispector enroll` adds one")
+    return current
+
+
+def _looks(
+    detector: UniSpector, inspection: Inspection, files: Sequence[PictureFile], workers: int
+) -> "Iterator[pa.Table]":
+    """All rows of some pictures at a time."""
+    alone = workers == 1 and not os.environ.get("RAY_ADDRESS")
+    if alone or len(files) <= FEW:
+        with one_thread():
+            for file in files:
+                yield look(detector, inspection, [file])
+        return
+    from unispector.batch.ray_inspection import look_on_ray, prepare_ray
+    from unispector.training.ray_trainer import cluster, machines, room
+
+    prepare_ray()
+    with cluster(workers or len(os.sched_getaffinity(0))):
+        where = machines()
+        places = room(where, processes=1, threads=1)
+        if not places:
+            raise DataError("the Ray cluster has no free CPU, or on no machine both a CPU and a GPU; add one")
+        gpu = any(machine.gpus for machine in where)
+        yield from look_on_ray(inspection, files, min(workers or places, places), gpu=gpu)

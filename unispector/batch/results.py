@@ -1,0 +1,223 @@
+"""The file of an inspection, and the parts it grows from: a killed run loses seconds, not hours.
+
+Beside `results.parquet` lies, while a run works on it, the folder `.results.parquet.parts`, with a folder
+for each model, bank, source and options. The next run takes from there, and from the finished file, the
+rows of all pictures that have not changed.
+"""
+
+import fcntl
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from unispector.batch.inspection import FORMAT, SCHEMA, Inspection
+from unispector.batch.source import PictureFile
+from unispector.errors import DataError
+from unispector.ops.files import atomic_path
+
+_PART_PICTURES, _PART_SECONDS = 256, 5.0
+_GROUP_PICTURES = 2048  # of a row group of the finished file
+_GROUPS_HELD = 64
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished file holds.
+
+    Attributes:
+        pictures: all of them.
+        with_detections: those with at least one.
+        detections: of all pictures.
+        failed: pictures that could not be looked at.
+    """
+
+    pictures: int = 0
+    with_detections: int = 0
+    detections: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where a picture's rows are: rows `start` to `stop` of a row group of a file."""
+
+    file: Path
+    group: int
+    start: int
+    stop: int
+
+
+class InspectionResults:
+    """The rows of one inspection, on their way into its file."""
+
+    def __init__(self, out: Path, inspection: Inspection) -> None:
+        """Point at a file; nothing is read or made yet.
+
+        Args:
+            out: the Parquet file to be made.
+            inspection: rows of any other one never mix with its own.
+        """
+        self._out = out
+        self._metadata = inspection.metadata
+        self._all_parts = out.with_name(f".{out.name}.parts")
+        self._parts = self._all_parts / inspection.key
+        self._schema = SCHEMA.with_metadata(self._metadata)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The file for this process alone, as long as the block runs; a process that dies lets it go.
+
+        Raises:
+            DataError: another process works on it, or there is a file that no inspection made.
+        """
+        self._check_old()
+        self._parts.mkdir(parents=True, exist_ok=True)
+        with (self._all_parts / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(
+                    f"{self._out}: another inspection is writing it; wait for it or choose another file"
+                ) from error
+            yield
+
+    def missing(self, pictures: Sequence[PictureFile]) -> list[PictureFile]:
+        """The pictures that no earlier run has looked at as they are now."""
+        known = self._known(pictures)
+        return [picture for picture in pictures if picture.path not in known]
+
+    def keep(self, tables: Iterable[pa.Table]) -> Iterator[int]:
+        """Write rows away as they come; a part holds the pictures of a few seconds.
+
+        Args:
+            tables: all rows of some pictures each.
+
+        Yields:
+            Of each table, its number of pictures.
+        """
+        waiting: list[pa.Table] = []
+        count, since = 0, time.monotonic()
+        try:
+            for table in tables:
+                pictures = pc.count_distinct(table["path"]).as_py()
+                waiting.append(table)
+                count += pictures
+                if count >= _PART_PICTURES or time.monotonic() - since >= _PART_SECONDS:
+                    self._write_part(waiting)
+                    waiting, count, since = [], 0, time.monotonic()
+                yield pictures
+        finally:
+            if waiting:
+                self._write_part(waiting)
+
+    def finish(self, pictures: Sequence[PictureFile]) -> Summary:
+        """Write the file, sorted by path, and remove all parts.
+
+        The file depends on the pictures, the model and the options alone: not on who looked at what, or when.
+
+        Args:
+            pictures: all of them, sorted by path, each kept by this run or an earlier one.
+        """
+        known = self._known(pictures, failed_too=True)
+        read = lru_cache(maxsize=_GROUPS_HELD)(_read_group)
+        summary = Summary()
+        # Among the parts, so that a run killed here leaves nothing beside the output.
+        finished = self._all_parts / "finished.parquet"
+        with pq.ParquetWriter(finished, self._schema, compression="zstd") as writer:
+            for first in range(0, len(pictures), _GROUP_PICTURES):
+                places = [known[picture.path] for picture in pictures[first : first + _GROUP_PICTURES]]
+                slices = [
+                    read(rows.file, rows.group).slice(rows.start, rows.stop - rows.start) for rows in places
+                ]
+                table = pa.concat_tables(slices).combine_chunks()
+                writer.write_table(table.cast(self._schema), row_group_size=len(table))
+                summary = _added(summary, table, len(places))
+        finished.replace(self._out)
+        shutil.rmtree(self._all_parts)
+        return summary
+
+    def _check_old(self) -> None:
+        """Refuse to replace a file of another kind."""
+        if self._out.exists():
+            try:
+                made_here = _metadata(self._out).get("unispector.format") == FORMAT
+            except (OSError, pa.ArrowException):
+                made_here = False
+            if not made_here:
+                raise DataError(f"{self._out}: not the file of an inspection; remove it or choose another")
+
+    def _write_part(self, tables: Sequence[pa.Table]) -> None:
+        table = pa.concat_tables(tables)
+        # The time keeps parts in order, so that what was seen last counts.
+        name = f"{time.time_ns():020d}-{secrets.token_hex(2)}.parquet"
+        with atomic_path(self._parts / name) as temporary:
+            pq.write_table(table, temporary, row_group_size=len(table))
+
+    def _known(self, pictures: Sequence[PictureFile], *, failed_too: bool = False) -> dict[str, _Rows]:
+        """Where the rows of unchanged pictures are, the latest ones."""
+        current = {picture.path: picture for picture in pictures}
+        known: dict[str, _Rows] = {}
+        for file in self._files():
+            for picture, failed, rows in _pictures_in(file):
+                if current.get(picture.path) == picture and (failed_too or not failed):
+                    known[picture.path] = rows
+        return known
+
+    def _files(self) -> list[Path]:
+        """The finished file, where it is of this inspection, and the parts, oldest first."""
+        wanted = self._metadata.items()
+        own = [self._out] if self._out.exists() and wanted <= _metadata(self._out).items() else []
+        parts = sorted(path for path in self._parts.glob("*.parquet") if not path.name.startswith("."))
+        return own + parts
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    stored = pq.read_schema(file).metadata or {}
+    return {key.decode(): value.decode("utf-8", "replace") for key, value in stored.items()}
+
+
+def _read_group(file: Path, group: int) -> pa.Table:
+    with pq.ParquetFile(file) as parquet:
+        return parquet.read_row_group(group).replace_schema_metadata()
+
+
+def _pictures_in(file: Path) -> Iterator[tuple[PictureFile, bool, _Rows]]:
+    """The pictures of a file, whether they failed, and where their rows are."""
+    columns = ["path", "size", "modified", "error"]
+    with pq.ParquetFile(file) as parquet:
+        for group in range(parquet.num_row_groups):
+            table = parquet.read_row_group(group, columns=columns)
+            cells = [
+                table["path"].to_pylist(),
+                table["size"].to_pylist(),
+                table["modified"].cast(pa.int64()).to_pylist(),
+                pc.is_valid(table["error"]).to_pylist(),
+            ]
+            start = 0
+            for (path, size, modified, failed), same in groupby(
+                zip(*cells, strict=True), itemgetter(0, 1, 2, 3)
+            ):
+                stop = start + sum(1 for _ in same)
+                yield PictureFile(path, size, modified), failed, _Rows(file, group, start, stop)
+                start = stop
+
+
+def _added(summary: Summary, table: pa.Table, pictures: int) -> Summary:
+    return replace(
+        summary,
+        pictures=summary.pictures + pictures,
+        with_detections=summary.with_detections + (pc.sum(pc.equal(table["detection"], 1)).as_py() or 0),
+        detections=summary.detections + pc.count(table["detection"]).as_py(),
+        failed=summary.failed + pc.count(table["error"]).as_py(),
+    )

@@ -1,0 +1,236 @@
+"""One class at a time: the set, the draw of prompts and targets, and the detectors that are tried.
+
+`measure` and `diagnose` share all of it, so that both speak of the same images.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from unispector.data.coco import Annotations, InstanceRecord
+from unispector.data.convert import ConversionFiles, convert_set
+from unispector.data.defect_free import defect_free_images
+from unispector.data.protocol.splits import SplitRules, draw_prompts, untestable
+from unispector.data.sources import SOURCES
+from unispector.errors import DataError
+from unispector.evaluation.one_class import SkippedClass
+from unispector.inference.detector import UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.files import list_images
+from unispector.project.progress import progress_bar
+from unispector.structures import Detections
+
+PROMPT_IMAGES = 5  # marked a class, as in the benchmark
+MIN_SIDE = 0.01  # share of the image's sides under which a component is dropped, as in the benchmark
+EVERY_GOOD_IMAGE = 2**31
+
+Roi = Literal["box", "mask"]
+
+
+@dataclass(frozen=True)
+class MarkedSet:
+    """Annotated images, and some without a defect.
+
+    Attributes:
+        name: how the report calls it.
+        annotations: of all classes.
+        images: folder the file names are relative to.
+        good: defect-free images; may be none.
+    """
+
+    name: str
+    annotations: Annotations
+    images: Path
+    good: tuple[Path, ...] = ()
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether any instance has an outline of its own; a polygon that is the box is none."""
+        return not all(map(_is_box, self.annotations.instances))
+
+
+@dataclass(frozen=True)
+class OneClassSettings:
+    """What is drawn and marked.
+
+    Attributes:
+        prompt_seeds: a draw of prompts and targets each.
+        targets: images judged a class, at most, and as many defect-free ones.
+        roi: mark the instances of the prompt images by their boxes or by their masks.
+    """
+
+    prompt_seeds: tuple[int, ...] = (42, 82, 777)
+    targets: int = 40
+    roi: Roi = "box"
+
+
+@dataclass(frozen=True)
+class ClassDraw:
+    """One class's prompts and targets, and nothing of the other classes; no image is in both.
+
+    Attributes:
+        class_name: the class.
+        prompt_seed: of the draw.
+        prompts: up to five images with all their instances of the class.
+        targets: images to judge.
+        possible_targets: images that could have been targets.
+    """
+
+    class_name: str
+    prompt_seed: int
+    prompts: Annotations
+    targets: Annotations
+    possible_targets: int
+
+
+class OneClassDetector:
+    """UniSpector as the benchmark calls a detector, one picture at a time."""
+
+    def __init__(self, detector: UniSpector, roi: Roi, limit: int = 300) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            detector: the model.
+            roi: what of an instance is the prompt.
+            limit: detections kept of a picture.
+        """
+        self.fingerprint = detector.fingerprint
+        self._detector, self._roi, self._limit = detector, roi, limit
+
+    def encode_prompts(self, prompts: Annotations, images: Path) -> PromptBank:
+        """One embedding a class; see `UniSpector.encode_annotations`."""
+        return self._detector.encode_annotations(prompts, images, self._roi)
+
+    def detect(self, images: Sequence[Path], prompts: PromptBank) -> Iterator[Detections]:
+        """Results in the order of the pictures, each with the time of one picture alone."""
+        return self._detector.stream(images, prompts, batch_size=1, limit=self._limit)
+
+
+def read_coco_set(annotations: Path, images: Path, good: Path | None = None) -> MarkedSet:
+    """A COCO file and its pictures.
+
+    Args:
+        annotations: COCO file.
+        images: folder its file names are relative to.
+        good: folder of defect-free pictures.
+
+    Raises:
+        DataError: the file is malformed, or a folder is absent or has no picture.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images}: no such folder; give the one the annotations' file names are relative to")
+    return MarkedSet(annotations.stem, Annotations.read(annotations), images, _good_in(good))
+
+
+def read_raw_set(raw: Path, source: str, good: Path | None = None) -> MarkedSet:
+    """A release as it is distributed, read by the converter of its layout, nothing written.
+
+    Args:
+        raw: folder of the release.
+        source: a key of `SOURCES`.
+        good: folder of defect-free pictures; None = those of the release itself.
+
+    Raises:
+        DataError: there is no such source, or the release is not in its layout.
+    """
+    if source not in SOURCES:
+        raise DataError(f"{source}: no such source; known are {', '.join(SOURCES)}")
+    name = raw.resolve().name
+    with tempfile.TemporaryDirectory() as folder, progress_bar(f"read {name}") as progress:
+        files = ConversionFiles.beside(Path(folder) / "set.json")
+        convert_set(name, SOURCES[source], raw, files, min_side=MIN_SIDE, workers=1, progress=progress)
+        annotations = Annotations.read(files.annotations)
+        free = defect_free_images(files.dropped, EVERY_GOOD_IMAGE, seed=0)
+    return MarkedSet(name, annotations, raw, _good_in(good) or tuple(raw / image for image in free))
+
+
+def draw_classes(
+    marked: MarkedSet, settings: OneClassSettings
+) -> tuple[tuple[ClassDraw, ...], tuple[SkippedClass, ...]]:
+    """Prompts and targets of every class and prompt seed, and the classes that cannot be measured.
+
+    A prompt image may show other classes too; they are not marked.
+
+    Raises:
+        DataError: no class can be measured, or masks are to be marked and the set has none.
+    """
+    if settings.roi == "mask" and not marked.has_masks:
+        raise DataError(f"{marked.name}: its instances are boxes; prompt with boxes (--roi box)")
+    draws, skipped = [], []
+    for category in sorted(marked.annotations.categories, key=lambda record: record.name):
+        own = _of_class(marked.annotations, category.id)
+        if reason := untestable(own, [category.name]).get(category.name):
+            skipped.append(SkippedClass(category.name, reason))
+        else:
+            draws += [_draw(marked.name, own, seed, settings.targets) for seed in settings.prompt_seeds]
+    if not draws:
+        raise DataError(f"{marked.name}: no class has two images, one to mark and one to look at; add images")
+    return tuple(draws), tuple(skipped)
+
+
+def draw_good(marked: MarkedSet, count: int) -> tuple[Path, ...]:
+    """At most `count` of the defect-free images, by a fixed lot, the same for all classes."""
+    order = np.random.default_rng(0).permutation(len(marked.good))[:count]
+    return tuple(marked.good[i] for i in sorted(order.tolist()))
+
+
+def timed(results: Iterator[Detections]) -> Iterator[tuple[Detections, float]]:
+    """Results with the processor time each took, in seconds, all threads of the process together."""
+    while True:
+        start = time.process_time()
+        found = next(results, None)
+        if found is None:
+            return
+        yield found, time.process_time() - start
+
+
+def _of_class(annotations: Annotations, category_id: int) -> Annotations:
+    """One class, its instances that are no crowds, and the images that show it."""
+    own = annotations.keep_categories({category_id})
+    instances = tuple(instance for instance in own.instances if not instance.iscrowd)
+    own = Annotations(own.images, instances, own.categories)
+    return own.keep_images({instance.image_id for instance in instances})
+
+
+def _draw(name: str, own: Annotations, seed: int, count: int) -> ClassDraw:
+    class_name = own.class_names[0]
+    rules = SplitRules(
+        unseen_fraction=0.5,  # plays no part here
+        prompts_per_class=PROMPT_IMAGES,
+        tail_images=0,
+        seen_test_fraction=0,
+    )
+    draw = draw_prompts(name, own, [class_name], rules, seed)
+    images = draw.target.images
+    # Another stream of the seed than the prompts'; a smaller count is a part of a larger one.
+    order = np.random.default_rng([seed, 1, *class_name.encode()]).permutation(len(images))[:count]
+    targets = draw.target.keep_images({images[i].id for i in order.tolist()})
+    return ClassDraw(class_name, seed, draw.prompt, targets, len(images))
+
+
+def _good_in(folder: Path | None) -> tuple[Path, ...]:
+    """Pictures of a folder; a .png beside a .jpg of the same stem is its mask."""
+    if folder is None:
+        return ()
+    files = list_images([folder])
+    photographs = {file.stem for file in files if file.suffix.lower() in (".jpg", ".jpeg")}
+    return tuple(file for file in files if file.suffix.lower() != ".png" or file.stem not in photographs)
+
+
+def _is_box(instance: InstanceRecord) -> bool:
+    """Whether an instance has no outline but its box."""
+    code = instance.segmentation
+    if code is None:
+        return True
+    if isinstance(code, dict) or len(code) != 1 or len(code[0]) != 8:
+        return False
+    x, y, width, height = instance.bbox
+    corners = sorted([(x, y), (x + width, y), (x, y + height), (x + width, y + height)])
+    points = sorted(zip(code[0][::2], code[0][1::2], strict=True))
+    return bool(np.allclose(points, corners, atol=0.01))

@@ -1,0 +1,60 @@
+"""The robustness sweeps on annotated pictures of one's own."""
+
+from pathlib import Path
+
+from unispector.benchmark.judge import progress_bar, read_pair, warn_of_shared
+from unispector.benchmark.sweep import Identity, SweepTask, passes, sweep_pair, sweep_row
+from unispector.config import EvaluateConfig, SweepConfig
+from unispector.evaluation.results import MAIN_VARIANT
+from unispector.evaluation.sweeps import SweepReport
+from unispector.inference.detector import UniSpector
+from unispector.ops.files import atomic_write_text
+from unispector.reporting.content import Content, PreparedSection
+from unispector.reporting.page import html_page
+from unispector.reporting.sweep_section import html_section
+
+SEED = 42
+"""Of all chance in a sweep of one's own files."""
+
+
+def sweep_files(
+    model_dir: Path,
+    prompts_json: Path,
+    targets_json: Path,
+    images_root: Path,
+    out: Path,
+    config: SweepConfig | None = None,
+) -> SweepReport:
+    """Measure how a model bears changed prompts and changed targets; write `sweep.json` and `index.html`.
+
+    Args:
+        model_dir: a saved model.
+        prompts_json: COCO file; all its instances are prompts of their category.
+        targets_json: COCO file with the ground truth; the same category names.
+        images_root: folder the file names of both are relative to.
+        out: folder to write to.
+        config: the levels; None = the paper's, and all severities.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        DataError: a file or an image is unusable, or the categories of the two files do not match.
+    """
+    detector, levels = UniSpector.load(model_dir), config or SweepConfig()
+    prompts, targets = read_pair(prompts_json, targets_json)
+    warn_of_shared(prompts, targets)
+    task = SweepTask(detector, prompts, targets, images_root, SEED, levels, EvaluateConfig())
+    identity = Identity(MAIN_VARIANT, targets_json.stem, SEED, SEED)
+    with progress_bar(passes(levels)) as bar:
+        bar.set_description(targets_json.stem)
+        report = SweepReport(tuple(sweep_row(measured, identity) for measured in sweep_pair(task, bar)))
+    content = Content(
+        title=f"Robustness on {targets_json.stem}",
+        lead="AP50 in percent of one model, with prompts and targets changed a step at a time.",
+        facts=(f"model {detector.fingerprint[:12]}", f"{len(targets.images)} targets"),
+        warnings=(),
+        cards=(),
+        sections=(PreparedSection("robustness", "Robustness", html_section(report), "", None),),
+    )
+    atomic_write_text(out / "sweep.json", report.as_json())
+    atomic_write_text(out / "index.html", html_page(content, {}))
+    return report

@@ -1,0 +1,192 @@
+"""Stage `add`: a raw release joins the project, under DVC's care and in `params.yaml`."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from unispector.config import Config, SetConfig, load_config
+from unispector.data.convert import list_release
+from unispector.data.packing import bring_in, has_tars, holds_release
+from unispector.data.sources import SOURCES
+from unispector.errors import ConfigError, DataError
+from unispector.ops.files import atomic_write_bytes
+from unispector.project.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What was added.
+
+    Attributes:
+        set_name: name of the set in `params.yaml`.
+        folder: the project's copy of the release.
+        images: images with a marked defect that the source lists.
+        dropped: files it lists as left out.
+    """
+
+    set_name: str
+    folder: Path
+    images: int
+    dropped: int
+
+
+def add(source_name: str, release: Path, set_name: str | None = None, root: Path = Path()) -> AddReport:
+    """Copy a raw release into the project, track it with DVC, and name it in `params.yaml`.
+
+    The release itself is only read. What is done already is not done again, so a run that was cut off can
+    be repeated. Releases of many files are kept in archives (`unispector.data.packing`).
+
+    Args:
+        source_name: a key of `SOURCES`, such as `magnetic_tile`.
+        release: the release's folder.
+        set_name: name of the set and of its folder; None = its name in InsA.
+        root: the project's folder.
+
+    Raises:
+        DataError: unknown source, no name, the release is not in the source's layout, another one is in
+            its place already, or DVC refuses it.
+        ConfigError: `params.yaml` cannot be read or extended.
+    """
+    if source_name not in SOURCES:
+        raise DataError(f"{source_name}: no such source; known are {', '.join(SOURCES)}")
+    source = SOURCES[source_name]
+    name = _checked_name(set_name or source.insa_name, source_name)
+    params = root / "params.yaml"
+    config = load_config(params)
+    member = SetConfig.model_validate({"source": source_name, "path": name, "domain": source.domain})
+    # What cannot be is better known before many gigabytes are copied.
+    _extended(params, config, name, member)
+    if not has_tars(release):
+        list_release(source, release)
+    folder = root / config.data.root / name
+    fresh = not folder.exists()
+    if fresh:
+        with progress_bar(f"copy {name}", "file") as progress:
+            bring_in(release, folder, progress)
+    elif not holds_release(folder, release):
+        raise DataError(f"{folder}: holds another release already; move it away, then add this one")
+    try:
+        rows = list_release(source, folder)
+    except DataError:
+        if fresh:
+            shutil.rmtree(folder)
+        raise
+    _track(folder, root)
+    atomic_write_bytes(params, _extended(params, load_config(params), name, member))
+    return AddReport(name, folder, rows.images, rows.dropped)
+
+
+def _checked_name(name: str, source_name: str) -> str:
+    if not name:
+        raise DataError(
+            f"a set of your own needs a name: unispector data add {source_name} FOLDER --name NAME"
+        )
+    if not re.fullmatch(r"[a-zA-Z0-9][\w-]*", name, re.ASCII) or not _is_yaml_text(name):
+        raise DataError(
+            f"{name!r}: the name of a set begins with a letter or digit, has letters, digits, - and _ only, "
+            "and is no number and no word such as yes or null; choose another"
+        )
+    return name
+
+
+def _is_yaml_text(name: str) -> bool:
+    """Whether YAML takes the name for text, as version 1.2 (DVC) and as version 1.1 (PyYAML)."""
+    for version in ((1, 2), (1, 1)):
+        reader = YAML(typ="safe", pure=True)
+        reader.version = version
+        if reader.load(name) != name:
+            return False
+    return True
+
+
+def _track(folder: Path, root: Path) -> None:
+    """Run `dvc add`, which records the content's hash in `<folder>.dvc`."""
+    dvc = Path(sys.executable).with_name("dvc")
+    command = [str(dvc), "add", "--quiet", str(folder.absolute())]
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    try:
+        # The command is the environment's own dvc with a path made here.
+        done = subprocess.run(  # noqa: S603
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise DataError(f"{dvc}: cannot be run ({error.strerror}); install the project again") from error
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split())
+        raise DataError(f"{folder}: `dvc add` failed ({reason}); mend that, then add the set again")
+
+
+def _line(name: str, member: SetConfig) -> str:
+    return f"{name}: {{source: {member.source}, path: {member.path}, domain: {member.domain}}}"
+
+
+def _by_hand(params: Path, name: str, member: SetConfig) -> ConfigError:
+    return ConfigError(f"{params}: cannot be extended; add `{_line(name, member)}` under data.sets by hand")
+
+
+def _extended(params: Path, config: Config, name: str, member: SetConfig) -> bytes:
+    """`params` with one line more after the last set, every other byte as it was; as it is if the set is in.
+
+    Raises:
+        DataError: another set has the name.
+        ConfigError: no line can be inserted so that it says what was there and the new set, nothing else.
+    """
+    content = params.read_bytes()
+    present = config.data.sets.get(name)
+    if present is not None:
+        if (present.source, present.path) == (member.source, member.path):
+            return content
+        raise DataError(
+            f"{params}: data.sets.{name} is another set already (source {present.source}, path "
+            f"{present.path}); rename it first"
+        )
+    text = content.decode("utf-8")
+    lines = text.splitlines(keepends=True)
+    place = _place_of_new_set(text, lines)
+    if place is None:
+        raise _by_hand(params, name, member)
+    row, indent = place
+    if not lines[row - 1].endswith("\n"):
+        lines[row - 1] += "\n"
+    lines.insert(row, " " * indent + _line(name, member) + "\n")
+    extended = "".join(lines).encode("utf-8")
+    sets = {**config.data.sets, name: member}
+    if _read(extended) != config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})}):
+        raise _by_hand(params, name, member)
+    return extended
+
+
+def _read(content: bytes) -> Config | None:
+    """What `params.yaml` would mean; None where it cannot be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "params.yaml"
+        trial.write_bytes(content)
+        try:
+            return load_config(trial)
+        except ConfigError:
+            return None
+
+
+def _place_of_new_set(text: str, lines: list[str]) -> tuple[int, int] | None:
+    """Line number and indentation for a new key of `data.sets`; None where no line can be inserted."""
+    sets = YAML(typ="rt").load(text)["data"]["sets"]
+    if not isinstance(sets, CommentedMap) or not sets or sets.fa.flow_style():
+        return None
+    row, indent = sets.lc.key(list(sets)[-1])
+    row += 1
+    # The last set may go on over deeper lines; what is not deeper, or blank, belongs to what comes next.
+    while row < len(lines) and lines[row].strip() and _depth(lines[row]) > indent:
+        row += 1
+    return row, indent
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())

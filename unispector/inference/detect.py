@@ -1,0 +1,120 @@
+"""`unispector detect`: pictures in, drawn pictures and one `detections.json` out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.drawing import draw_detections, write_picture
+from unispector.ops.files import atomic_write_text, list_images, read_image
+from unispector.structures import Detections
+
+RECORDED_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """What a run of `detect` found.
+
+    Attributes:
+        images: pictures looked at.
+        detections: detections recorded in `detections.json`.
+        drawn: those with at least the score asked for, which the pictures show.
+        output: the folder written to.
+    """
+
+    images: int
+    detections: int
+    drawn: int
+    output: Path
+
+
+def detect(
+    model_directory: Path,
+    targets: Sequence[Path],
+    prompts: Sequence[Prompt] | Path,
+    output: Path,
+    *,
+    min_score: float = 0.15,
+    batch_size: int = 8,
+) -> DetectionReport:
+    """Find the prompted classes on every target.
+
+    Writes `pictures/<name>.png` per target and, last, `detections.json`: a COCO file of `images` (with
+    their `picture`), `categories`, and `annotations` that carry a `score`; detections that score under
+    0.05 and are not drawn are left out.
+
+    Args:
+        model_directory: a saved model.
+        targets: image files, and folders whose images (not those of subfolders) are taken.
+        prompts: marked pictures, or the file of a prompt bank.
+        output: folder to write to; made when absent.
+        min_score: lowest score that is drawn.
+        batch_size: pictures per forward pass.
+
+    Raises:
+        DataError: a target or prompt is absent, unreadable or badly marked.
+        CheckpointError: the model cannot be loaded.
+        PromptBankError: the bank is unreadable or of another model.
+    """
+    files = list_images(targets)
+    detector = UniSpector.load(model_directory)
+    bank = PromptBank.load(prompts) if isinstance(prompts, Path) else detector.encode(prompts, batch_size)
+    found: list[Detections] = []
+    names = _picture_names(files)
+    for file, name, detections in zip(files, names, detector.stream(files, bank, batch_size), strict=True):
+        write_picture(output / name, draw_detections(read_image(file), detections.above(min_score)))
+        found.append(detections.above(min(RECORDED_SCORE, min_score)))
+    record = _as_coco(files, names, found, bank)
+    atomic_write_text(output / "detections.json", json.dumps(record, indent=1) + "\n")
+    drawn = sum(len(detections.above(min_score)) for detections in found)
+    return DetectionReport(len(files), sum(map(len, found)), drawn, output)
+
+
+def _picture_names(files: Sequence[Path]) -> list[str]:
+    """`pictures/a.png` for a file `a.jpg`; the second `a` becomes `pictures/a-2.png`."""
+    names: dict[str, None] = {}
+    for file in files:
+        name, copy = f"pictures/{file.stem}.png", 1
+        while name in names:
+            copy += 1
+            name = f"pictures/{file.stem}-{copy}.png"
+        names[name] = None
+    return list(names)
+
+
+def _as_coco(
+    files: Sequence[Path], pictures: Sequence[str], found: Sequence[Detections], bank: PromptBank
+) -> dict[str, object]:
+    """Detections in COCO's layout; ids count from 1."""
+    images = []
+    annotations: list[dict[str, object]] = []
+    for image_id, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True), start=1):
+        height, width = detections.image_hw
+        images.append(
+            {"id": image_id, "file_name": str(file), "width": width, "height": height, "picture": picture}
+        )
+        for row in range(len(detections)):
+            left, top, right, bottom = (round(value, 2) for value in detections.boxes_xyxy[row].tolist())
+            box_width, box_height = round(right - left, 2), round(bottom - top, 2)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(detections.labels[row]) + 1,
+                    "bbox": [left, top, box_width, box_height],
+                    "area": round(box_width * box_height, 2),
+                    "segmentation": detections.masks_rle[row],
+                    "iscrowd": 0,
+                    "score": round(float(detections.scores[row]), 6),
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(bank.class_names, start=1)]
+    return {
+        "info": {"description": "UniSpector detections", "model": bank.fingerprint},
+        "images": images,
+        "categories": categories,
+        "annotations": annotations,
+    }

@@ -1,0 +1,1 @@
+"""The similarity prior and its candidates, which are not in the paper."""

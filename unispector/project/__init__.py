@@ -1,0 +1,1 @@
+"""The project around the detector: its paths, parameters, lineage, timings and operation."""

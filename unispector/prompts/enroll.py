@@ -1,0 +1,134 @@
+"""`unispector prompts enroll`: a new defect joins the prompts in production, without training, if it can."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from unispector.config import Config
+from unispector.errors import DataError
+from unispector.inference.detector import UniSpector
+from unispector.project.lineage import git_state
+from unispector.project.progress import progress_bar
+from unispector.prompts.checks import Enrolled, PictureCheck, leave_one_out
+from unispector.prompts.folder import MarkedFolder, read_marked
+from unispector.prompts.marks import StoredPrompt, checked_label
+from unispector.prompts.report import EnrollReport, refusals, write_report
+from unispector.prompts.store import PromptStore
+from unispector.tracking.model_reference import find_model
+
+REPORTS = Path("reports/enroll")
+
+
+def enroll(
+    config: Config,
+    folder: Path,
+    source: str,
+    label: str,
+    model: str,
+    store_folder: Path,
+    by: str,
+    reports: Path = REPORTS,
+) -> EnrollReport:
+    """Check a folder of marked pictures and, where it passes, add them to a class of the store.
+
+    Every picture is looked at with prompts from the others and with all classes already enrolled. Pictures
+    the class has already are left out; a folder that was enrolled before changes nothing.
+
+    Args:
+        config: the limits (`enroll`), the kind of prompt and the size rule of masks.
+        folder: marked pictures.
+        source: its layout, a key of `SOURCES` such as `coco`, `voc`, `yolo`, `labelme` or `masks`.
+        label: name of the class. It renames the one class of the folder; of several, it says which is meant.
+        model: reference of the model that checks.
+        store_folder: the prompts in production.
+        by: who enrols.
+        reports: gets a folder named as the class, with `report.md`, `report.json`, drawings and what the
+            conversion of the folder wrote.
+
+    Returns:
+        Whether it passed, and why not. Where it is refused, nothing is written to the store.
+
+    Raises:
+        DataError: the name, the folder, a picture or a mark cannot be used, there are too few pictures, or
+            the report cannot be written.
+        CheckpointError: the model cannot be found or loaded.
+        PromptBankError: the store is damaged, cannot be written, or was changed during the checks.
+    """
+    checked_label(label)
+    store, output, roi = PromptStore(store_folder), reports / label.replace("/", "+"), config.prompt.test_roi
+    marked = read_marked(folder, source, label, roi, config.data.min_side, output / "marked.json")
+    before = store.current()
+    own = before.classes.get(label, ())
+    known = _known(marked, own, label)
+    marked = marked.without(known)
+    report = EnrollReport(label, "unchanged", before.version, marked, tuple(sorted(known)), output=output)
+    if not marked.pictures:
+        return report
+    _check_enough(marked, own, label, config.enroll.pictures)
+    detector, limits = UniSpector.load(find_model(model)), config.enroll
+    checks = _checks(detector, marked, Enrolled(store.bank(detector), label), roi, limits.score)
+    outcome: Literal["passed", "refused"] = "refused" if refusals(checks, limits) else "passed"
+    report = replace(report, outcome=outcome, checks=checks, limits=limits, model=detector.fingerprint)
+    if outcome == "passed":
+        note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
+        pictures = list(marked.pictures.values())
+        new = store.add(label, pictures, by, note, _lineage(report, source), checked=before.version)
+        report = replace(report, version=new.version)
+    write_report(report)
+    return report
+
+
+def _checks(
+    detector: UniSpector,
+    marked: MarkedFolder,
+    enrolled: Enrolled,
+    roi: Literal["box", "mask"],
+    score: float,
+) -> tuple[PictureCheck, ...]:
+    """The checks of all pictures, with a bar."""
+    checks: list[PictureCheck] = []
+    with progress_bar(f"check {enrolled.label}") as progress:
+        for check in leave_one_out(detector, marked.annotations, marked.root, enrolled, roi, score):
+            checks.append(check)
+            progress(len(checks), len(marked.pictures))
+    return tuple(checks)
+
+
+def _lineage(report: EnrollReport, source: str) -> dict[str, str]:
+    return {
+        "folder": str(report.marked.root),
+        "folder_sha256": report.marked.digest,
+        "source": source,
+        "model": report.model,
+        "found": f"{report.found} of {report.marks}",
+        "confused": f"{report.confused} of {report.marks}",
+        "score": f"{report.limits.score:g}",
+        **{f"git.{key}": value for key, value in git_state(Path()).items()},
+    }
+
+
+def _known(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str) -> frozenset[str]:
+    """Pictures of the folder that the class has already, with these marks."""
+    marks: dict[str, set[object]] = {}
+    for prompt in own:
+        marks.setdefault(prompt.picture, set()).update(prompt.marks())
+    known = set()
+    for name, picture in marked.pictures.items():
+        prompt = StoredPrompt.of(picture)
+        if prompt.picture in marks:
+            if set(prompt.marks()) != marks[prompt.picture]:
+                raise DataError(
+                    f"{marked.root}: {name} is enrolled as {label!r} with other marks; take it out of the "
+                    "folder, or `unispector prompts revert` (or remove the class) first"
+                )
+            known.add(name)
+    return frozenset(known)
+
+
+def _check_enough(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str, fewest: int) -> None:
+    pictures = len(marked.pictures) + len({prompt.picture for prompt in own})
+    if pictures < fewest:
+        raise DataError(
+            f"{marked.root}: {pictures} marked picture(s) of {label!r}, at least {fewest} are needed; "
+            "mark more"
+        )

@@ -1,0 +1,303 @@
+"""The report of an enrolment: what was checked, what was found on every picture, what to mend."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from unispector.config import EnrollConfig
+from unispector.errors import DataError
+from unispector.ops.drawing import (
+    WARNING_COLOUR,
+    Panel,
+    Region,
+    class_colour,
+    draw_detections,
+    draw_regions,
+    side_by_side,
+    write_picture,
+)
+from unispector.ops.files import atomic_write_json, atomic_write_text, read_image, replaced_folder
+from unispector.prompts.checks import WEIGHED, PictureCheck, Worth, worth_of
+from unispector.prompts.folder import MarkedFolder
+
+PAGE, RECORD, DRAWINGS = "report.md", "report.json", "pictures"
+
+
+@dataclass(frozen=True)
+class EnrollReport:
+    """What came of an enrolment.
+
+    Attributes:
+        label: the class.
+        outcome: `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all
+            pictures were enrolled before, so nothing was checked.
+        version: of the prompts in the store after it.
+        marked: the pictures that were checked.
+        known: pictures of the folder that were enrolled before.
+        checks: picture by picture.
+        limits: what the checks had to pass.
+        model: fingerprint of the model that checked.
+        output: folder of the report; nothing is written where nothing was checked.
+    """
+
+    label: str
+    outcome: Literal["passed", "refused", "unchanged"]
+    version: int
+    marked: MarkedFolder
+    known: tuple[str, ...] = ()
+    checks: tuple[PictureCheck, ...] = ()
+    limits: EnrollConfig = field(default_factory=EnrollConfig)
+    model: str = ""
+    output: Path = Path()
+
+    @property
+    def marks(self) -> int:
+        """Marks that were looked for."""
+        return sum(len(check.marks) for check in self.checks)
+
+    @property
+    def found(self) -> int:
+        """Marks that prompts from the other pictures found."""
+        return sum(check.found for check in self.checks)
+
+    @property
+    def confused(self) -> int:
+        """Marks on which a class already enrolled scored higher."""
+        return sum(mark.confused for check in self.checks for mark in check.marks)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it was refused, a line each; none if it was not."""
+        return refusals(self.checks, self.limits)
+
+    @property
+    def weak(self) -> dict[str, str]:
+        """Pictures to replace or to mark better, and why; a class may pass in spite of some."""
+        weak: dict[str, list[str]] = {check.file_name: [] for check in self.checks}
+        for check in self.checks:
+            if not check.found:
+                weak[check.file_name].append("none of its marks is found by the others")
+            if others := sorted({mark.other for mark in check.marks if mark.confused}):
+                weak[check.file_name].append(f"looks more like {', '.join(others)}")
+        for worth in worth_of(self.checks):
+            if worth.without - worth.found > 1:  # a single mark may be chance
+                more = f"without its prompts {worth.without} of {worth.marks} marks elsewhere are found"
+                weak[worth.file_name].append(f"{more}, with them {worth.found}")
+        return {name: "; ".join(why) for name, why in weak.items() if why}
+
+    @property
+    def verdict(self) -> str:
+        """What the checks say, in a line."""
+        if self.outcome == "unchanged":
+            return "all pictures are enrolled already, nothing was checked"
+        if self.outcome == "refused":
+            return f"refused: {'; '.join(self.reasons)}"
+        return f"passed: {_share(self.found, self.marks)} marks are found by prompts from the other pictures"
+
+    def summary(self) -> str:
+        """One line for a terminal or a log."""
+        return f"{self.label}: {self.verdict}; {self._result}"
+
+    @property
+    def _result(self) -> str:
+        done = "enrolled as" if self.outcome == "passed" else "the prompts stay at"
+        return f"{done} version {self.version}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the detections, as plain lists and dicts."""
+        return {
+            "label": self.label,
+            "outcome": self.outcome,
+            "version": self.version,
+            "reasons": list(self.reasons),
+            "replace": self.weak,
+            "limits": self.limits.model_dump(),
+            "marks": self.marks,
+            "found": self.found,
+            "confused": self.confused,
+            "pictures": [
+                {"file_name": check.file_name, "marks": [asdict(mark) for mark in check.marks]}
+                for check in self.checks
+            ],
+            "worth": [asdict(worth) for worth in worth_of(self.checks)],
+            "alike": [list(pair) for pair in self.marked.alike],
+            "known": list(self.known),
+            "left": self.marked.left,
+            "dropped": [asdict(drop) for drop in self.marked.dropped],
+            "folder_sha256": self.marked.digest,
+            "model": self.model,
+        }
+
+    def markdown(self, pictures: Sequence[str] = ()) -> str:
+        """The report for people.
+
+        Args:
+            pictures: the drawings, a file for each check; empty = none are shown.
+        """
+        parts = [f"# Enrolment of `{self.label}`", f"**{self.verdict}**", _bullets(self._remarks())]
+        if self.checks:
+            parts.append(self._figures())
+            parts += ["## Pictures", _picture_table(self.checks)]
+        if self.weak:
+            lines = [f"`{name}`: {why}" for name, why in self.weak.items()]
+            parts += ["## Pictures to replace or to mark better", _bullets(lines)]
+        if len(self.checks) > WEIGHED:
+            parts.append(f"What single pictures are worth is tried for at most {WEIGHED} pictures.")
+        if worth := worth_of(self.checks):
+            parts += ["## What the prompts of a picture are worth to the others", _worth_table(worth)]
+        drawings = zip(self.checks, pictures, strict=False)
+        parts += [f"![{_cell(check.file_name)}]({picture})" for check, picture in drawings]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _figures(self) -> str:
+        limits = self.limits
+        rows = [
+            (
+                "marks found by the prompts of the other pictures, IoU 0.5 and "
+                f"score {limits.score:g} at least",
+                _share(self.found, self.marks),
+                f"at least {limits.found:.0%}",
+            ),
+            (
+                "marks on which a class already enrolled scores higher",
+                _share(self.confused, self.marks),
+                f"at most {limits.confused:.0%}",
+            ),
+        ]
+        table = _table(("check", "measured", "needed"), rows)
+        origin = f"Model `{self.model[:12]}`, folder SHA-256 `{self.marked.digest[:12]}`"
+        return f"{table}\n\n{origin}; {self._result}."
+
+    def _remarks(self) -> list[str]:
+        marked = self.marked
+        remarks = [
+            f"`{one}` and `{other}` look alike: each finds the other, which says little of other pictures."
+            for one, other in marked.alike
+        ]
+        remarks += [f"`{name}` was enrolled before." for name in self.known]
+        remarks += [f"{count} marks of `{name}` were left out." for name, count in marked.left.items()]
+        remarks += [
+            f"Left out, {drop.reason}: {drop.files} files, {drop.instances} marks "
+            f"({', '.join(drop.examples)}{', ...' if drop.files > len(drop.examples) else ''})."
+            for drop in marked.dropped
+        ]
+        return remarks
+
+
+def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, ...]:
+    """Why a class may not join the prompts in production; none if it may.
+
+    Args:
+        checks: at least one, or none where nothing was checked.
+        limits: what they must pass.
+    """
+    marks = [mark for check in checks for mark in check.marks]
+    found, confused = sum(mark.found for mark in marks), sum(mark.confused for mark in marks)
+    why = []
+    if marks and found / len(marks) < limits.found:
+        why.append(
+            f"only {_share(found, len(marks))} marks are found by prompts from the other pictures, "
+            f"{limits.found:.0%} are needed"
+        )
+    if marks and confused / len(marks) > limits.confused:
+        others = sorted({mark.other for mark in marks if mark.confused})
+        why.append(
+            f"on {_share(confused, len(marks))} marks a class already enrolled scores higher "
+            f"({', '.join(others)}), {limits.confused:.0%} are allowed"
+        )
+    return tuple(why)
+
+
+def write_report(report: EnrollReport) -> None:
+    """Write `report.md`, `report.json` and a drawing for each picture that was checked, and no other.
+
+    Raises:
+        DataError: the folder cannot be written; the message says whether the pictures were enrolled.
+    """
+    names = [
+        f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(check.file_name).stem)}.png"
+        for number, check in enumerate(report.checks, start=1)
+    ]
+    try:
+        with replaced_folder(report.output / DRAWINGS) as folder:
+            for check, name in zip(report.checks, names, strict=True):
+                write_picture(folder / name, _drawing(check, report))
+        atomic_write_json(report.output / RECORD, report.as_dict())
+        atomic_write_text(report.output / PAGE, report.markdown([f"{DRAWINGS}/{name}" for name in names]))
+    except OSError as error:
+        raise DataError(
+            f"{report.output}: the report cannot be written ({error.strerror}); check permissions and space "
+            f"({report.summary()})"
+        ) from error
+
+
+def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    image = read_image(report.marked.root / check.file_name)
+    own = [
+        Region(
+            mark.box_xyxy,
+            None,
+            f"found {mark.score:.2f}" if mark.found else "missed",
+            class_colour(0) if mark.found else WARNING_COLOUR,
+        )
+        for mark in check.marks
+    ]
+    found = f"{check.found} of {len(check.marks)} marks found"
+    panels = [
+        Panel(draw_regions(image, own), "marked", found),
+        Panel(
+            draw_detections(image, check.detections),
+            "detected",
+            f"{len(check.detections)} of score {report.limits.score:g} or more",
+        ),
+    ]
+    return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other pictures")
+
+
+def _picture_table(checks: Iterable[PictureCheck]) -> str:
+    rows = [
+        (
+            f"`{_cell(check.file_name)}`",
+            f"{check.found} of {len(check.marks)}",
+            ", ".join(f"{mark.score:.2f}" if mark.found else "missed" for mark in check.marks),
+            ", ".join(f"{mark.other} {mark.other_score:.2f}" for mark in check.marks if mark.confused),
+            str(len(check.detections)),
+        )
+        for check in checks
+    ]
+    return _table(("picture", "found", "scores", "another class scores higher", "detections in all"), rows)
+
+
+def _worth_table(worth: Iterable[Worth]) -> str:
+    rows = [
+        (
+            f"`{_cell(each.file_name)}`",
+            f"{each.found} of {each.marks}",
+            f"{each.without} of {each.marks}",
+            "hurts" if each.hurts else "",
+        )
+        for each in worth
+    ]
+    return _table(("picture", "found with its prompts", "without", ""), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / whole:.0%})"
+
+
+def _cell(text: str) -> str:
+    """File names may hold what divides a table's cells."""
+    return text.replace("|", "\\|")

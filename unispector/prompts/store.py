@@ -1,0 +1,361 @@
+"""The prompts in production: pictures and marks in versions that are never rewritten.
+
+Pictures are kept as they came, so any later model can encode them anew. A folder of the store holds
+
+    pictures/<sha256>.<suffix>           as they came
+    versions/<number>.json               all classes of a version, and where it came from
+    CURRENT                              number of the version in use
+    banks/<classes>-<model>.safetensors  encoded prompts of the version in use, made again when absent
+    .lock                                held by whoever writes
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from unispector.data.coco import Annotations
+from unispector.errors import DataError, PromptBankError
+from unispector.inference.detector import UniSpector
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from unispector.prompts.marks import (
+    MarkedPicture,
+    StoredPrompt,
+    as_annotations,
+    check_new,
+    checked_label,
+    one_line,
+)
+
+__all__ = ["MarkedPicture", "PromptSet", "PromptStore", "StoredPrompt"]
+
+FORMAT = "unispector prompts 1"
+_NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
+_MEND = "restore the file from a backup of the store"
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """One version of the prompts in production.
+
+    Attributes:
+        version: 0 is the empty one that every store begins with.
+        parent: the version before it; None of version 0.
+        time: when it was made, ISO 8601 in UTC.
+        by: who made it.
+        note: what was changed, and why.
+        classes: the prompts of each class, at least one.
+        lineage: where the change came from, such as the hash of a folder and figures of checks.
+    """
+
+    version: int = 0
+    parent: int | None = None
+    time: str = ""
+    by: str = ""
+    note: str = ""
+    classes: dict[str, tuple[StoredPrompt, ...]] = field(default_factory=dict)
+    lineage: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> frozenset[str]:
+        """Names of all kept pictures that it needs."""
+        return frozenset(prompt.picture for prompts in self.classes.values() for prompt in prompts)
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits that tell its classes and prompts from any others."""
+        return _digest([(label, _plain(prompts)) for label, prompts in self.classes.items()])
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError, DataError: it is no such thing.
+        """
+        classes = {
+            checked_label(label): tuple(StoredPrompt.from_dict(prompt) for prompt in prompts)
+            for label, prompts in content["classes"].items()
+        }
+        time, by, note = (str(content[key]) for key in ("time", "by", "note"))
+        lineage = {str(key): str(value) for key, value in content["lineage"].items()}
+        if not all(classes.values()):
+            raise ValueError("a class without a prompt")
+        return cls(int(content["version"]), int(content["parent"]), time, by, note, classes, lineage)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The version as plain lists and dicts."""
+        classes = {label: _plain(prompts) for label, prompts in self.classes.items()}
+        return {**vars(self), "classes": classes}
+
+
+class PromptStore:
+    """A folder with the prompts in production.
+
+    Any number of processes may read and write it. One that is killed while it writes leaves the version
+    before or the new one.
+
+    Attributes:
+        folder: made by the first change.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def current(self) -> PromptSet:
+        """The version in use; version 0, without a class, of a new store.
+
+        Raises:
+            PromptBankError: a file of the store is damaged or gone; the message names it and the remedy.
+        """
+        number = self._number()
+        return self._read(number, f"{_MEND}, or go back: write {number - 1} into {self.folder / 'CURRENT'}")
+
+    def version(self, number: int) -> PromptSet:
+        """One version of the history.
+
+        Raises:
+            PromptBankError: there is none of this number, or its file is damaged.
+        """
+        newest = self._number()
+        if not 0 <= number <= newest:
+            raise PromptBankError(
+                f"{self.folder}: no version {number} of the prompts; there are 0 to {newest}, "
+                "`unispector prompts history` lists them"
+            )
+        return self._read(number)
+
+    def history(self, most: int | None = None) -> tuple[PromptSet, ...]:
+        """The versions, newest first, without version 0.
+
+        A version whose file is damaged or gone has no class, and a note that names the file.
+
+        Args:
+            most: only so many, the newest, are read; None = all.
+
+        Raises:
+            PromptBankError: the store does not say which version is in use.
+        """
+        newest = self._number()
+        oldest = 1 if most is None else max(newest - most + 1, 1)
+        return tuple(self._read_or_note(number) for number in range(newest, oldest - 1, -1))
+
+    def add(
+        self,
+        label: str,
+        pictures: Sequence[MarkedPicture],
+        by: str,
+        note: str,
+        lineage: Mapping[str, str],
+        checked: int | None = None,
+    ) -> PromptSet:
+        """Add marked pictures to a class, or make the class.
+
+        Args:
+            label: name of the class; letters, digits, spaces and `_-./`, at most 80.
+            pictures: at least one.
+            by: who adds them.
+            note: why.
+            lineage: where they come from.
+            checked: the version they were checked with; another may not be in use now. None = any may.
+
+        Raises:
+            DataError: the name, a picture or a mark cannot be used, or a mark is there already; then nothing
+                is written.
+            PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
+        """
+        checked_label(label)
+        if not pictures:
+            raise DataError(f"{label}: no picture to add; mark at least one")
+        new = [StoredPrompt.of(picture) for picture in pictures]
+        with self._locked() as before:
+            if checked not in (None, before.version):
+                raise PromptBankError(
+                    f"{self.folder}: '{label}' was checked with version {checked}, but version "
+                    f"{before.version} is in use by now; check it again"
+                )
+            own = before.classes.get(label, ())
+            check_new(own, new)
+            for prompt, picture in zip(new, pictures, strict=True):
+                self._keep(prompt.picture, picture.data)
+            return self._write(before, {**before.classes, label: (*own, *new)}, by, note, lineage)
+
+    def remove(self, label: str, by: str, note: str) -> PromptSet:
+        """Take a class out; its pictures stay, for the versions before.
+
+        Raises:
+            PromptBankError: there is no such class, or the store is damaged or cannot be written.
+        """
+        with self._locked() as before:
+            classes = {name: prompts for name, prompts in before.classes.items() if name != label}
+            if len(classes) == len(before.classes):
+                known = ", ".join(classes) or "no class"
+                raise PromptBankError(f"{self.folder}: no class {label[:80]!r} to remove; it has {known}")
+            return self._write(before, classes, by, note, {})
+
+    def revert(self, version: int | None, by: str) -> PromptSet:
+        """A new version with the classes of an earlier one.
+
+        Args:
+            version: the earlier one; None = the one before the current.
+            by: who reverts.
+
+        Raises:
+            PromptBankError: there is no such version, a picture of it is damaged or gone, or the store
+                is damaged or cannot be written.
+        """
+        with self._locked() as before:
+            if version is None and before.parent is None:
+                raise PromptBankError(f"{self.folder}: nothing to revert; nothing was enrolled yet")
+            earlier = self.version(before.version - 1 if version is None else version)
+            self._check_pictures(earlier)
+            return self._write(before, earlier.classes, by, f"as version {earlier.version}", {})
+
+    def annotations(self) -> Annotations:
+        """The marks of the current version on the pictures kept; every picture's hash is checked.
+
+        Raises:
+            PromptBankError: a picture is gone or was changed, or a file of the store is damaged.
+        """
+        return self._annotations(self.current())
+
+    def bank(self, detector: UniSpector) -> PromptBank | None:
+        """The encoded prompts of the current version; None without a class.
+
+        They are encoded once for a model, and read from the store after that. Banks of other versions go:
+        who wants one makes it again.
+
+        Raises:
+            PromptBankError: a picture is gone or was changed, or a file of the store is damaged.
+        """
+        now = self.current()
+        if not now.classes:
+            return None
+        file = self.folder / "banks" / f"{now.digest[:12]}-{detector.fingerprint[:12]}.safetensors"
+        digest = file.with_suffix(".sha256")
+        # A damaged or foreign file says nothing: the pictures are what counts.
+        with suppress(PromptBankError, OSError, UnicodeDecodeError):
+            if hashlib.sha256(file.read_bytes()).hexdigest() == digest.read_text(encoding="utf-8"):
+                bank = PromptBank.load(file)
+                if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
+                    return bank
+        bank = detector.encode_instances(self._annotations(now), self._pictures, "mask").bank()
+        with suppress(OSError):  # in a store that may only be read, the bank is made every time
+            bank.save(file)
+            atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())
+            for old in file.parent.glob("[!.]*"):  # with a dot in front: what another process writes just now
+                if not old.name.startswith(now.digest[:12]):
+                    old.unlink(missing_ok=True)
+        return bank
+
+    @property
+    def _pictures(self) -> Path:
+        return self.folder / "pictures"
+
+    @contextmanager
+    def _locked(self) -> Iterator[PromptSet]:
+        """The current version, which nobody else changes meanwhile."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                pointer = self.folder / "CURRENT"
+                if not pointer.exists() and not (self.folder / "versions").exists():
+                    atomic_write_text(pointer, "0\n")
+                yield self.current()
+        except OSError as error:
+            raise PromptBankError(
+                f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
+                "check permissions and space"
+            ) from error
+
+    def _write(
+        self,
+        before: PromptSet,
+        classes: dict[str, tuple[StoredPrompt, ...]],
+        by: str,
+        note: str,
+        lineage: Mapping[str, str],
+    ) -> PromptSet:
+        number = before.version + 1
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        known = {one_line(key): one_line(value) for key, value in lineage.items()}
+        new = PromptSet(number, before.version, time, one_line(by), one_line(note), classes, known)
+        content = new.as_dict()
+        atomic_write_json(self._file(number), {"format": FORMAT, "sha256": _digest(content), **content})
+        atomic_write_text(self.folder / "CURRENT", f"{number}\n")
+        return new
+
+    def _file(self, number: int) -> Path:
+        return self.folder / "versions" / f"{number:06d}.json"
+
+    def _number(self) -> int:
+        file = self.folder / "CURRENT"
+        used = (self.folder / "versions").exists()  # asked first: a writer makes it after CURRENT
+        try:
+            return int(file.read_text(encoding="ascii"))
+        except FileNotFoundError as error:
+            if not used:
+                return 0
+            raise PromptBankError(f"{file}: gone; write the number of the newest version into it") from error
+        except (OSError, ValueError) as error:
+            raise PromptBankError(f"{file}: not the number of a version; write the newest into it") from error
+
+    def _read_or_note(self, number: int) -> PromptSet:
+        try:
+            return self._read(number)
+        except PromptBankError as error:
+            return PromptSet(number, number - 1, note=str(error).removeprefix(f"{self.folder}/"))
+
+    def _read(self, number: int, remedy: str = _MEND) -> PromptSet:
+        if number == 0:
+            return PromptSet()
+        file = self._file(number)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            kind, digest = content.pop("format"), content.pop("sha256")
+            if kind != FORMAT or digest != _digest(content) or content["version"] != number:
+                raise ValueError("changed")
+            return PromptSet.from_dict(content)
+        except FileNotFoundError as error:
+            raise PromptBankError(f"{file}: gone; {remedy}") from error
+        except _NOT_A_VERSION as error:
+            raise PromptBankError(f"{file}: damaged; {remedy}") from error
+
+    def _keep(self, name: str, data: bytes) -> None:
+        file = self._pictures / name
+        if not file.is_file() or _hash_of(file) != name.partition(".")[0]:
+            atomic_write_bytes(file, data)
+
+    def _annotations(self, version: PromptSet) -> Annotations:
+        self._check_pictures(version)
+        return as_annotations(version.classes, self._pictures)
+
+    def _check_pictures(self, version: PromptSet) -> None:
+        for name in sorted(version.pictures):
+            file = self._pictures / name
+            try:
+                digest = _hash_of(file)
+            except OSError as error:
+                raise PromptBankError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from error
+            if digest != name.partition(".")[0]:
+                raise PromptBankError(f"{file}: changed since it was enrolled; {_MEND}")
+
+
+def _plain(prompts: Sequence[StoredPrompt]) -> list[dict[str, Any]]:
+    return [prompt.as_dict() for prompt in prompts]
+
+
+def _digest(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

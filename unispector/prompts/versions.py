@@ -1,0 +1,74 @@
+"""`unispector prompts list`, `history` and `show`: the prompts in production as text."""
+
+import getpass
+from collections.abc import Iterable, Sequence
+
+from unispector.prompts.store import PromptSet, PromptStore, StoredPrompt
+
+
+def user_name() -> str:
+    """Who runs this process, as the system calls them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in a container
+        return "unknown"
+
+
+def list_classes(store: PromptStore) -> str:
+    """The current version and its classes, a line each.
+
+    Raises:
+        PromptBankError: the store is damaged.
+    """
+    return _classes(store.current())
+
+
+def list_history(store: PromptStore) -> str:
+    """All versions, newest first, a line each; of one that is damaged, the file's name.
+
+    Raises:
+        PromptBankError: the store does not say which version is in use.
+    """
+    rows = [
+        (str(each.version), each.time, each.by, f"{len(each.classes)} classes", each.note)
+        for each in store.history()
+    ]
+    return _columns(rows) or f"{store.folder}: nothing was enrolled yet"
+
+
+def show_version(store: PromptStore, number: int) -> str:
+    """Everything of one version: who made it, why and from what, its classes, pictures and marks.
+
+    Raises:
+        PromptBankError: there is no such version, or the store is damaged.
+    """
+    version = store.version(number)
+    made = [("made", version.time), ("by", version.by), ("note", version.note), *version.lineage.items()]
+    prompts = [
+        (label, prompt.source, _marks([prompt]), prompt.picture)
+        for label, prompts in version.classes.items()
+        for prompt in prompts
+    ]
+    blocks = (_classes(version), _columns(made) if version.version else "", _columns(prompts))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _classes(version: PromptSet) -> str:
+    rows = [
+        (f"  {label}", f"{len({prompt.picture for prompt in prompts})} pictures", _marks(prompts))
+        for label, prompts in version.classes.items()
+    ]
+    return "\n".join([f"version {version.version}, {len(rows)} classes", _columns(rows)]).rstrip()
+
+
+def _marks(prompts: Iterable[StoredPrompt]) -> str:
+    prompts = list(prompts)
+    boxes = sum(len(prompt.boxes_xywh) for prompt in prompts)
+    masks = sum(len(prompt.masks_rle) for prompt in prompts)
+    return ", ".join(f"{count} {name}" for count, name in ((boxes, "boxes"), (masks, "masks")) if count)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Versions of the trained model: how one is registered, compared with the champion, and decided on."""

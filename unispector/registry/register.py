@@ -1,0 +1,272 @@
+"""Stage `register`: the newly trained model becomes a version of the registry, and its challenger."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unispector.config import Config
+from unispector.data.coco import Annotations
+from unispector.data.protocol.split_tree import SplitTree
+from unispector.errors import RegistryError
+from unispector.evaluation.results import (
+    MAIN_VARIANT,
+    SUBSETS,
+    EvaluationReport,
+    Summary,
+    mean_over_sets,
+)
+from unispector.modeling.saved_model import CONFIG, WEIGHTS, SavedModel, load_model
+from unispector.ops.files import atomic_write_json, atomic_write_text
+from unispector.project.lineage import UNKNOWN, dvc_hash
+from unispector.project.paths import EVALUATION, MODELS, SPLITS
+from unispector.registry.decisions import RETIRED
+from unispector.reporting.tables import markdown_table
+from unispector.tracking.registry import CHALLENGER, CHAMPION, KEY, PACKAGE, ModelRegistry, ModelVersion
+from unispector.tracking.run import TrackingStore
+
+LINEAGE, CARD = "lineage.json", "README.md"
+
+_AP50 = {"bbox.AP50": "bbox_AP50", "segm.AP50": "segm_AP50"}
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a registered model comes from and what it reached; `lineage.json` beside its weights.
+
+    Attributes:
+        trained_classes: names of the categories of its training file.
+        data: DVC's hash of the splits.
+        commit: of the code that trained it, 40 hex digits.
+        dirty: whether that code had changes, `true` or `false`; all three are `unknown` where nobody knows.
+        split_seed: of the split it was trained on.
+        seeds: all seeds that were trained then.
+        training_run: MLflow's id; empty where training was not recorded.
+        metrics: `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets.
+        thresholds: for each set of unseen classes with defect-free images, the lowest score at which there
+            are no more than `evaluate.alarm_rate` false alarms an image, mean over the draws of prompts.
+    """
+
+    trained_classes: tuple[str, ...]
+    data: str
+    commit: str
+    dirty: str
+    split_seed: int
+    seeds: tuple[int, ...]
+    training_run: str
+    metrics: dict[str, float]
+    thresholds: dict[str, float]
+
+    @property
+    def alarm_threshold(self) -> float | None:
+        """Mean of `thresholds` over the sets; None without any."""
+        return float(np.mean(list(self.thresholds.values()))) if self.thresholds else None
+
+
+def read_lineage(directory: Path) -> Lineage:
+    """The lineage in the folder of a registered model (`ModelRegistry.model_directory`).
+
+    Raises:
+        RegistryError: it is absent or damaged.
+    """
+    path = directory / LINEAGE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lists = {name: tuple(content[name]) for name in ("trained_classes", "seeds")}
+        return Lineage(**{**content, **lists})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegistryError(f"{path}: not the lineage of a registered model; register it again") from error
+
+
+def register_challenger(config: Config, root: Path, store: TrackingStore, key: str) -> ModelVersion:
+    """Register the model of the first of `train.seeds`, with its evaluation, and make it challenger.
+
+    The alias is set once the registered model was loaded and has predicted, in a process that has only its
+    own copy of the code. A version that has the key already is not registered again; what is missing of it
+    is done. A version that was challenger before retires.
+
+    Args:
+        config: all parameters.
+        root: the project's folder.
+        store: holds the registry.
+        key: the same for the same training.
+
+    Raises:
+        CheckpointError: the model is absent or damaged.
+        DataError: `reports/evaluation.json` or the training file is absent or damaged.
+        RegistryError: model, evaluation and data do not belong together, the registered model does not
+            work, or the store cannot be used.
+    """
+    registry = ModelRegistry(store)
+    version = registry.with_tag(KEY, key) or _register(config, root, registry, key)
+    if {CHALLENGER, CHAMPION} & {*version.aliases} or version.tags.get("state") != CHALLENGER:
+        return version
+    from unispector.registry.registered_model import try_registered_model
+
+    try_registered_model(registry.mlflow_directory(version.number))
+    before = registry.find(CHALLENGER)
+    if before is not None:
+        registry.tag(before.number, {"state": RETIRED})
+    registry.set_alias(CHALLENGER, version.number)
+    return registry.version(version.number)
+
+
+def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> None:
+    """Write a trained model as an MLflow model that needs nothing of this project.
+
+    Args:
+        directory: of the trained model.
+        lineage: goes along as `lineage.json`.
+        card: goes along as `README.md`.
+        folder: to be made, for `ModelRegistry.register`.
+    """
+    from unispector.registry.registered_model import save_registered_model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        package = Path(scratch) / PACKAGE
+        package.mkdir()
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(directory / name, package / name)
+        atomic_write_json(package / LINEAGE, asdict(lineage))
+        atomic_write_text(package / CARD, card)
+        save_registered_model(folder, package, {"commit": lineage.commit, "data": lineage.data})
+
+
+def _register(config: Config, root: Path, registry: ModelRegistry, key: str) -> ModelVersion:
+    seed = config.train.seeds[0]
+    directory = root / MODELS / MAIN_VARIANT / f"seed{seed}"
+    saved = load_model(directory)
+    evaluation = _own_rows(EvaluationReport.read(root / EVALUATION), saved, seed, root / EVALUATION)
+    lineage = _lineage(config, root, saved, seed, evaluation)
+    card = model_card(saved, lineage, evaluation.summaries(MAIN_VARIANT))
+    tags = {**version_tags(lineage, saved.fingerprint), KEY: key}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        save_package(directory, lineage, card, folder)
+        return registry.register(folder, lineage.training_run, tags)
+
+
+def version_tags(lineage: Lineage, fingerprint: str) -> dict[str, str]:
+    """What the registry shows of a new version."""
+    threshold = lineage.alarm_threshold
+    return {
+        "state": CHALLENGER,
+        "fingerprint": fingerprint,
+        "training_run": lineage.training_run,
+        "data.dvc": lineage.data,
+        "git.commit": lineage.commit,
+        "git.dirty": lineage.dirty,
+        "split_seed": str(lineage.split_seed),
+        "seeds": ", ".join(map(str, lineage.seeds)),
+        **{name: f"{value:.4f}" for name, value in lineage.metrics.items()},
+        **({} if threshold is None else {"alarm_threshold": f"{threshold:.6f}"}),
+    }
+
+
+def _own_rows(report: EvaluationReport, saved: SavedModel, seed: int, path: Path) -> EvaluationReport:
+    """What the report says of just this model."""
+    judged = [(model.variant, model.split_seed, model.fingerprint) for model in report.models]
+    if (MAIN_VARIANT, seed, saved.fingerprint) not in judged:
+        raise RegistryError(
+            f"{path}: has no evaluation of {MAIN_VARIANT}/seed{seed} as it is now; run the stage evaluate"
+        )
+    rows = tuple(row for row in report.rows if (row.variant, row.split_seed) == (MAIN_VARIANT, seed))
+    return EvaluationReport(rows, (), report.models, report.prompts_judged)
+
+
+def _lineage(
+    config: Config, root: Path, saved: SavedModel, seed: int, evaluation: EvaluationReport
+) -> Lineage:
+    training = SplitTree(root / SPLITS).training(seed)
+    classes = Annotations.read(training).class_names
+    known = saved.provenance.get("train_file_sha256")
+    if known is not None and hashlib.sha256(training.read_bytes()).hexdigest() != known:
+        raise RegistryError(f"{training}: has changed since the model was trained; run `dvc repro` first")
+    summaries = evaluation.summaries(MAIN_VARIANT)
+    return Lineage(
+        trained_classes=tuple(classes),
+        data=dvc_hash(root, SPLITS.as_posix()),
+        commit=saved.provenance.get("git_commit", UNKNOWN),
+        dirty=saved.provenance.get("git_dirty", UNKNOWN),
+        split_seed=seed,
+        seeds=tuple(config.train.seeds),
+        training_run=saved.provenance.get("mlflow_run_id", ""),
+        metrics=dict(_means(summaries)),
+        thresholds=_thresholds(evaluation),
+    )
+
+
+def _means(summaries: tuple[Summary, ...]) -> Iterator[tuple[str, float]]:
+    for subset in SUBSETS:
+        for figure, name in _AP50.items():
+            value = mean_over_sets(summaries, subset, figure)
+            if value is not None:
+                yield f"{subset}_{name}", value
+
+
+def _thresholds(evaluation: EvaluationReport) -> dict[str, float]:
+    by_set: dict[str, list[float]] = {}
+    for row in evaluation.rows:
+        if row.subset == "unseen" and row.alarms is not None:
+            by_set.setdefault(row.data_set, []).append(row.alarms.threshold)
+    return {name: float(np.mean(values)) for name, values in by_set.items()}
+
+
+def model_card(saved: SavedModel, lineage: Lineage, summaries: tuple[Summary, ...]) -> str:
+    """The model card as Markdown, from what was measured."""
+    model = saved.config.model
+    backbones = " + ".join(backbone.name for backbone in model.backbones)
+    facts = [
+        ["network", f"UniSpector at {model.image_size} x {model.image_size}, {backbones}"],
+        ["prompts", "marked pictures of a defect (boxes or masks), or a prompt bank; no class is built in"],
+        ["fingerprint", saved.fingerprint],
+        [
+            "trained on",
+            f"split {lineage.split_seed}, data {lineage.data}, {len(lineage.trained_classes)} classes",
+        ],
+        ["steps", str(saved.config.train.steps)],
+        ["code", f"{lineage.commit}{' with changes' if lineage.dirty == 'true' else ''}"],
+        ["training run", lineage.training_run or "not recorded"],
+        ["licence", "Apache-2.0"],
+    ]
+    rows = [
+        [
+            summary.data_set,
+            SUBSETS[summary.subset],
+            *(f"{summary.figures[figure].mean:.1f}" for figure in _AP50),
+            f"{lineage.thresholds[summary.data_set]:.3f}"
+            if summary.subset == "unseen" and summary.data_set in lineage.thresholds
+            else "",
+        ]
+        for summary in summaries
+    ]
+    allowed = saved.config.evaluate.alarm_rate
+    lines = [
+        "# UniSpector, a registered model",
+        "",
+        "Show it marked pictures of a defect; it finds that defect, boxed and masked, on other pictures.",
+        "",
+        *markdown_table(["", ""], [], facts),
+        "",
+        "## What it reaches",
+        "",
+        "AP50 in percent, mean over the draws of prompts. The threshold is the lowest score with at most "
+        f"{allowed:g} false alarms per defect-free picture.",
+        "",
+        *markdown_table(["set", "classes"], ["boxes", "masks", "threshold"], rows),
+        "",
+        "## Limits",
+        "",
+        "Scores rank detections and are no probabilities; they depend on the prompts. Look at pictures of "
+        "your own before you choose a threshold.",
+        "",
+        "## Classes it was trained on",
+        "",
+        ", ".join(lineage.trained_classes),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,391 @@
+"""Whether a challenger becomes champion: figures of both models in, a decision with its reasons out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from unispector.evaluation.intervals import Interval
+from unispector.reporting.tables import escaped, markdown_table
+
+Figure = Callable[["SetComparison"], "Pair | None"]
+Judge = Callable[["Comparison"], tuple[bool, str]]
+
+_ROUNDING = 1e-9  # a figure that is off a limit by less than this lies on it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A figure of both models."""
+
+    challenger: float
+    champion: float
+
+    @property
+    def change(self) -> float:
+        """What the challenger has more."""
+        return self.challenger - self.champion
+
+
+@dataclass(frozen=True)
+class SetComparison:
+    """Both models on one set, with the same prompts and targets.
+
+    Attributes:
+        name: the set.
+        classes: those that were prompted and looked for: neither model was trained on them.
+        trained: the other unseen classes, which were left out.
+        boxes, masks: AP50 in percent, the mean over draws of prompts.
+        interval: paired bootstrap interval of the change of `boxes`, in points.
+        blurred, shifted: AP50 of boxes with blurred prompt images and with inexact prompt boxes; None where
+            that was not measured.
+        alarms: detections per defect-free image; None where the set has no such images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    trained: tuple[str, ...]
+    boxes: Pair
+    masks: Pair
+    interval: Interval
+    blurred: Pair | None = None
+    shifted: Pair | None = None
+    alarms: Pair | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both models on all sets.
+
+    Attributes:
+        sets: those that have a class neither model was trained on.
+        interval: paired bootstrap interval of the change of the mean over `sets` of AP50 of boxes, in
+            points; 0 to 0 where there is no set.
+        left_out: names of the other sets.
+    """
+
+    sets: tuple[SetComparison, ...]
+    interval: Interval
+    left_out: tuple[str, ...] = ()
+
+    def mean(self, figure: Figure) -> Pair | None:
+        """Unweighted mean of a figure over the sets that have it; None without any."""
+        pairs = [pair for member in self.sets if (pair := figure(member)) is not None]
+        if not pairs:
+            return None
+        challenger, champion = ([getattr(p, name) for p in pairs] for name in ("challenger", "champion"))
+        return Pair(float(np.mean(challenger)), float(np.mean(champion)))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is asked of a challenger, and how it was measured.
+
+    Attributes:
+        level: of the intervals, between 0 and 1.
+        mask_drop, set_drop, robustness_drop: points of AP50 that may be lost.
+        blur: standard deviation in pixels, of the prompt images.
+        box_iou: overlap of inexact prompt boxes with the drawn ones.
+        alarm_score: lowest score of an alarm.
+        alarm_rise: alarms per defect-free image that may come on top.
+    """
+
+    level: float
+    mask_drop: float
+    set_drop: float
+    robustness_drop: float
+    blur: float
+    box_iou: float
+    alarm_score: float
+    alarm_rise: float
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """One rule.
+
+    Attributes:
+        name: the rule in a few words.
+        passed: it holds.
+        figure: what was measured, in words and numbers.
+        limit: what was asked for.
+    """
+
+    name: str
+    passed: bool
+    figure: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a challenger, and why.
+
+    Attributes:
+        challenger, champion: version numbers; champion None where there was none.
+        fingerprint: of the challenger's model.
+        key: of all else that the decision depends on: champion, rules, data.
+        time: when it was made, ISO 8601 in UTC.
+        automatic: whether passing is enough to become champion.
+        rules: all that were asked; each must hold.
+        comparison: the figures; None where they were not taken.
+    """
+
+    challenger: int
+    champion: int | None
+    fingerprint: str
+    key: str
+    time: str
+    automatic: bool
+    rules: tuple[RuleOutcome, ...]
+    comparison: Comparison | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Every rule holds."""
+        return all(rule.passed for rule in self.rules)
+
+    @property
+    def promoted(self) -> bool:
+        """The challenger becomes champion by the rules alone."""
+        return self.passed and self.automatic
+
+    @property
+    def broken(self) -> tuple[RuleOutcome, ...]:
+        """The rules that do not hold."""
+        return tuple(rule for rule in self.rules if not rule.passed)
+
+    @property
+    def summary(self) -> str:
+        """The decision and its reason in one sentence."""
+        version, before = f"Version {self.challenger}", self.champion
+        if not self.passed:
+            names = ", ".join(rule.name for rule in self.broken)
+            stays = f"version {before} stays champion" if before is not None else "there is still no champion"
+            count = f"{len(self.broken)} of {len(self.rules)} rules"
+            return f"{version} is refused and {stays}: {count} not met ({names})."
+        why = f"all {len(self.rules)} rules are met"
+        if before is None:
+            why = "there is no champion to compare it with, its data are in order and it works"
+        if not self.automatic:
+            wait = f"it waits for `unispector registry approve {self.challenger}`"
+            return f"{version} may become champion, {why}; {wait}."
+        place = "" if before is None else f" in place of version {before}"
+        return f"{version} becomes champion{place}: {why}."
+
+    def markdown(self) -> str:
+        """The decision as a page: verdict, rules, what was missing, sets."""
+        before = "no champion" if self.champion is None else f"version {self.champion}"
+        rules = [(rule.name, "yes" if rule.passed else "NO", rule.figure, rule.limit) for rule in self.rules]
+        lines = [f"# Version {self.challenger} against {before}", "", self.summary, "", "## Rules", ""]
+        lines += markdown_table(("rule", "met", "measured", "asked for"), (), rules)
+        if self.broken:
+            lines += ["", "## What would have had to be better", ""]
+            lines += [
+                f"- {escaped(f'{rule.name}: {rule.limit}; it was: {rule.figure}')}" for rule in self.broken
+            ]
+        if self.comparison is not None:
+            lines += ["", *_sets_lines(self.comparison)]
+        return "\n".join([*lines, "", f"Decided {self.time}, model {self.fingerprint[:12]}."]) + "\n"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON, with the summary beside them."""
+        told = {"passed": self.passed, "promoted": self.promoted, "summary": self.summary}
+        return {**asdict(self), **told}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave.
+
+        Raises:
+            KeyError, TypeError: it did not.
+        """
+        comparison = content["comparison"]
+        return cls(
+            challenger=content["challenger"],
+            champion=content["champion"],
+            fingerprint=content["fingerprint"],
+            key=content["key"],
+            time=content["time"],
+            automatic=content["automatic"],
+            rules=tuple(RuleOutcome(**rule) for rule in content["rules"]),
+            comparison=None if comparison is None else _comparison(comparison),
+        )
+
+
+def data_rule(problems: Sequence[str]) -> RuleOutcome:
+    """All reports of the data checks passed.
+
+    Args:
+        problems: what is wrong, a line for each report that did not pass.
+    """
+    figure = "; ".join(problems) or "all passed"
+    return RuleOutcome("data checks", not problems, figure, "every report of the stage validate passed")
+
+
+def working_rule(problem: str) -> RuleOutcome:
+    """The challenger loads and predicts.
+
+    Args:
+        problem: why it does not; empty where it does.
+    """
+    limit = "the registered model loads and predicts"
+    return RuleOutcome("working model", not problem, problem or "it does", limit)
+
+
+def compared_rules(comparison: Comparison | None, limits: Limits) -> tuple[RuleOutcome, ...]:
+    """The rules that compare challenger and champion.
+
+    Args:
+        comparison: the figures; None where they were not taken. Without a set in it no rule holds.
+        limits: what is asked for.
+    """
+    missing = "not measured"
+    if comparison is not None:
+        missing = "" if comparison.sets else "no set has a class that neither model was trained on"
+    outcomes = []
+    for name, limit, judge in _rules(limits):
+        passed, figure = (False, missing) if missing or comparison is None else judge(comparison)
+        outcomes.append(RuleOutcome(name, passed, figure, limit))
+    return tuple(outcomes)
+
+
+def _rules(limits: Limits) -> tuple[tuple[str, str, Judge], ...]:
+    """Name, limit in words, and test of each rule that compares."""
+    falls = f"falls by at most {limits.robustness_drop:g} points"
+    blurred = f"with prompts blurred by {limits.blur:g} pixels"
+    shifted = f"with prompt boxes of IoU {limits.box_iou:g}"
+    alarms = f"detections of at least {limits.alarm_score:g} per defect-free image"
+    return (
+        (
+            "gain",
+            f"the {100 * limits.level:g} % interval of the change of mean AP50 of boxes lies above 0",
+            _gain,
+        ),
+        (
+            "masks",
+            f"mean AP50 of masks falls by at most {limits.mask_drop:g} points",
+            lambda comparison: _mean_holds(comparison, lambda s: s.masks, limits.mask_drop),
+        ),
+        (
+            "every set",
+            f"AP50 of boxes and of masks falls by at most {limits.set_drop:g} points on each set",
+            lambda comparison: _every_set_holds(comparison, limits.set_drop),
+        ),
+        (
+            "blurred prompts",
+            f"mean AP50 of boxes {blurred} {falls}",
+            lambda comparison: _mean_holds(comparison, lambda s: s.blurred, limits.robustness_drop),
+        ),
+        (
+            "inexact boxes",
+            f"mean AP50 of boxes {shifted} {falls}",
+            lambda comparison: _mean_holds(comparison, lambda s: s.shifted, limits.robustness_drop),
+        ),
+        (
+            "false alarms",
+            f"{alarms} rise by at most {limits.alarm_rise:g}",
+            lambda comparison: _alarms_hold(comparison, limits.alarm_rise),
+        ),
+    )
+
+
+def _gain(comparison: Comparison) -> tuple[bool, str]:
+    _, figure = _mean_holds(comparison, lambda s: s.boxes, 0)
+    interval = comparison.interval
+    return interval.low > _ROUNDING, f"{figure}, interval {interval_text(interval)}"
+
+
+def _mean_holds(comparison: Comparison, figure: Figure, drop: float) -> tuple[bool, str]:
+    pair = comparison.mean(figure)
+    if pair is None:
+        return False, "none of the sets to measure it on has a class that neither model was trained on"
+    return _holds(pair, drop), points_text(pair)
+
+
+def _every_set_holds(comparison: Comparison, drop: float) -> tuple[bool, str]:
+    pairs = [
+        (pair, f"{member.name}, {kind}")
+        for member in comparison.sets
+        for kind, pair in (("boxes", member.boxes), ("masks", member.masks))
+    ]
+    worst, where = min(pairs, key=lambda pair: pair[0].change)
+    return _holds(worst, drop), f"at worst {points_text(worst)}: {where}"
+
+
+def _alarms_hold(comparison: Comparison, rise: float) -> tuple[bool, str]:
+    pair = comparison.mean(lambda s: s.alarms)
+    if pair is None:
+        return True, "no set has defect-free images"
+    return _holds(Pair(-pair.challenger, -pair.champion), rise), alarms_text(pair)
+
+
+def _holds(pair: Pair, drop: float) -> bool:
+    return pair.change >= -drop - _ROUNDING
+
+
+def points_text(pair: Pair) -> str:
+    """Change of an AP50, and from what to what."""
+    return f"{pair.change:+.2f} points ({pair.champion:.2f} to {pair.challenger:.2f})"
+
+
+def alarms_text(pair: Pair) -> str:
+    """Change of alarms per image, and from what to what."""
+    return f"{pair.change:+.3f} ({pair.champion:.3f} to {pair.challenger:.3f})"
+
+
+def interval_text(interval: Interval) -> str:
+    """An interval of a change, in points."""
+    return f"{interval.low:+.2f} to {interval.high:+.2f}"
+
+
+def _sets_lines(comparison: Comparison) -> list[str]:
+    columns = ("boxes", "interval", "masks", "blurred", "inexact boxes", "alarms an image")
+    rows = [
+        (
+            member.name,
+            points_text(member.boxes),
+            interval_text(member.interval),
+            *(
+                "" if pair is None else points_text(pair)
+                for pair in (member.masks, member.blurred, member.shifted)
+            ),
+            "" if member.alarms is None else alarms_text(member.alarms),
+        )
+        for member in comparison.sets
+    ]
+    lines = ["## Sets", "", "AP50 on the same prompts and targets: change (champion to challenger).", ""]
+    lines += markdown_table(("set",), columns, rows)
+    lines += ["", "Classes looked for, none of which either model was trained on:", ""]
+    for member in comparison.sets:
+        told = f"{member.name}: {', '.join(member.classes)}"
+        if member.trained:
+            told += f"; left out, trained on: {', '.join(member.trained)}"
+        lines.append(f"- {escaped(told)}")
+    lines += [f"- {escaped(name)}: left out, all its classes were trained on" for name in comparison.left_out]
+    return lines
+
+
+def _comparison(content: Mapping[str, Any]) -> Comparison:
+    return Comparison(
+        sets=tuple(_set(member) for member in content["sets"]),
+        interval=Interval(**content["interval"]),
+        left_out=tuple(content["left_out"]),
+    )
+
+
+def _set(content: Mapping[str, Any]) -> SetComparison:
+    pairs = {
+        name: None if (pair := content[name]) is None else Pair(**pair)
+        for name in ("blurred", "shifted", "alarms")
+    }
+    return SetComparison(
+        name=content["name"],
+        classes=tuple(content["classes"]),
+        trained=tuple(content["trained"]),
+        boxes=Pair(**content["boxes"]),
+        masks=Pair(**content["masks"]),
+        interval=Interval(**content["interval"]),
+        **pairs,
+    )

@@ -1,0 +1,1 @@
+"""Reports: what they say of figures, and how that looks as HTML, Markdown and JSON."""

@@ -1,0 +1,191 @@
+"""The sets in figures: tables beside the published ones, and the ratios of prompts to targets."""
+
+from base64 import b64encode
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from unispector.data.statistics import ClassStatistics, Colour, Moments, PromptRules, Quantiles, Statistics
+from unispector.reporting.published import COLOUR_SOURCE, COUNT_SOURCE, PUBLISHED
+from unispector.reporting.tables import html_table, markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TEXTS = ("data set", "")
+NUMBERS = ("images", "classes", "instances", "hue", "saturation", "value")
+SIZE_TEXTS = ("data set",)
+SIZE_NUMBERS = ("image width", "image height", "instances per image", "instance size, % of the image")
+NAMED_CLASSES = 60  # more names than these cannot be read in one figure
+FIXED_COLOUR, ADAPTIVE_COLOUR = "#f28e2b", "#2f6fb5"
+
+COLOUR_NOTE = (
+    "Hue, saturation and value: mean ± standard deviation over all pixels, in OpenCV's ranges (0 to 179, "
+    "0 to 255, 0 to 255)."
+)
+SIZE_NOTE = "Smallest, median and largest; of the instances' sizes also the quartiles."
+
+
+def table_rows(statistics: Statistics) -> list[list[str]]:
+    """Rows of `TEXTS` and `NUMBERS`: what is measured, and below it what is published of that set."""
+    rows = []
+    for item in statistics.sets:
+        counts = [str(item.images), str(len(item.classes)), str(item.instances)]
+        rows.append([item.name, "measured", *counts, *_colour(item.colour)])
+        if item.name in PUBLISHED:
+            published = PUBLISHED[item.name]
+            images = "-" if published.images is None else f"about {published.images}"
+            classes = "-" if published.classes is None else str(published.classes)
+            rows.append(["", "published", images, classes, "-", *_colour(published.colour)])
+    return rows
+
+
+def size_rows(statistics: Statistics) -> list[list[str]]:
+    """Rows of `SIZE_TEXTS` and `SIZE_NUMBERS`."""
+    return [
+        [
+            item.name,
+            *(_range(values) for values in (item.width, item.height, item.instances_per_image)),
+            _percentages(item.instance_size),
+        ]
+        for item in statistics.sets
+    ]
+
+
+def ratio_caption(rules: PromptRules) -> str:
+    """What the figure of ratios shows, in words."""
+    return (
+        f"Prompt images per target image of every class, the class with most images first. Orange: always "
+        f"{rules.prompts_per_class} prompts. Blue: one prompt where a class has at most {rules.tail_images} "
+        "images. A class always leaves itself one target."
+    )
+
+
+def markdown(statistics: Statistics, figure: str) -> str:
+    """The statistics as a Markdown page.
+
+    Args:
+        statistics: all sets.
+        figure: path of the figure, relative to the page.
+    """
+    lines = ["# Data sets", "", COLOUR_NOTE]
+    if note := _published_note(statistics):
+        lines.append(note)
+    lines += ["", *markdown_table(TEXTS, NUMBERS, table_rows(statistics)), "", SIZE_NOTE, ""]
+    lines += markdown_table(SIZE_TEXTS, SIZE_NUMBERS, size_rows(statistics))
+    lines += ["", "## Prompts and targets", "", ratio_caption(statistics.rules), "", f"![Ratios](<{figure}>)"]
+    return "\n".join(lines) + "\n"
+
+
+def html_fragment(statistics: Statistics, figure: bytes) -> str:
+    """The statistics as a part of a page; asks for no other file.
+
+    Args:
+        statistics: all sets.
+        figure: the PNG of `ratio_figure`.
+    """
+    caption = ratio_caption(statistics.rules)
+    note = " ".join(text for text in (COLOUR_NOTE, _published_note(statistics)) if text)
+    return "\n".join(
+        (
+            f'<p class="muted">{note}</p>',
+            html_table(TEXTS, NUMBERS, table_rows(statistics)),
+            f'<p class="muted after">{SIZE_NOTE}</p>',
+            html_table(SIZE_TEXTS, SIZE_NUMBERS, size_rows(statistics)),
+            '<figure class="after"><img alt="Ratios of prompt images to target images" '
+            f'src="data:image/png;base64,{b64encode(figure).decode("ascii")}">'
+            f"<figcaption>{caption}</figcaption></figure>",
+        )
+    )
+
+
+def ratio_figure(statistics: Statistics) -> bytes:
+    """The ratio of prompt to target images of every class under both rules, as PNG (appendix, figure 1).
+
+    Up to `NAMED_CLASSES` classes are named, a line each; more are told apart by their number of images.
+    """
+    from matplotlib.figure import Figure
+
+    classes = [item for member in statistics.sets for item in member.classes]
+    classes.sort(key=lambda item: (-item.images, item.name))
+    named = len(classes) <= NAMED_CLASSES
+    size = (9.0, 1.6 + 0.27 * len(classes)) if named else (11.0, 4.6)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    _draw_ratios(axes, classes, upright=not named)
+    _draw_tail(axes, classes, statistics.rules, upright=not named)
+    (_label_by_name if named else _label_by_images)(axes, classes)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _draw_ratios(axes: "Axes", classes: list[ClassStatistics], *, upright: bool) -> None:
+    """A ring under the fixed rule, a dot under the adaptive one, and a line from one to the other."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    places = range(len(classes))
+    fixed, adaptive = [item.fixed_ratio for item in classes], [item.adaptive_ratio for item in classes]
+    (axes.vlines if upright else axes.hlines)(
+        places, adaptive, fixed, color="#c3c9d2", linewidth=1.5, zorder=1
+    )
+    factor = 0.5 if upright else 1.0
+    for ratios, colour, size, label in (
+        (fixed, FIXED_COLOUR, 90, "fixed: the same number of prompts for every class"),
+        (adaptive, ADAPTIVE_COLOUR, 30, "adaptive: one prompt for a class of few images"),
+    ):
+        x, y = (places, ratios) if upright else (ratios, places)
+        axes.scatter(x, y, s=factor**2 * size, color=colour, label=label, zorder=2, linewidths=0)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    scale, axis = (axes.set_yscale, axes.yaxis) if upright else (axes.set_xscale, axes.xaxis)
+    scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"1:{1 / value:.3g}" if value < 1 else f"{value:.3g}:1")
+    axis.set_minor_locator(NullLocator())
+    axis.grid(visible=True, color="#e4e7ec")
+    (axes.set_ylabel if upright else axes.set_xlabel)("prompt images : target images")
+
+
+def _draw_tail(axes: "Axes", classes: list[ClassStatistics], rules: PromptRules, *, upright: bool) -> None:
+    """A dashed line before the first class of few images."""
+    tail = sum(item.images <= rules.tail_images for item in classes)
+    if tail:
+        line = axes.axvline if upright else axes.axhline
+        line(len(classes) - tail - 0.5, color="#7a8494", linewidth=1, linestyle="--")
+
+
+def _label_by_name(axes: "Axes", classes: list[ClassStatistics]) -> None:
+    axes.set_yticks(range(len(classes)), [f"{item.name} ({item.images})" for item in classes])
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+    axes.set_ylabel("class (images)")
+
+
+def _label_by_images(axes: "Axes", classes: list[ClassStatistics]) -> None:
+    places = range(0, len(classes), max(1, len(classes) // 18))
+    axes.set_xticks(list(places), [str(classes[place].images) for place in places])
+    axes.set_xlim(-1, len(classes))
+    axes.set_xlabel(f"images of the class ({len(classes)} classes)")
+
+
+def _published_note(statistics: Statistics) -> str:
+    if not any(item.name in PUBLISHED for item in statistics.sets):
+        return ""
+    return f"Published colours: {COLOUR_SOURCE}; published counts: {COUNT_SOURCE}."
+
+
+def _colour(colour: Colour) -> list[str]:
+    return [_moments(values) for values in (colour.hue, colour.saturation, colour.value)]
+
+
+def _moments(values: Moments) -> str:
+    return f"{values.mean:.1f} ± {values.deviation:.1f}"
+
+
+def _range(values: Quantiles) -> str:
+    return " / ".join(f"{value:g}" for value in (values.minimum, values.median, values.maximum))
+
+
+def _percentages(shares: Quantiles) -> str:
+    values = (shares.minimum, shares.lower, shares.median, shares.upper, shares.maximum)
+    return " / ".join(f"{100 * value:.2g}" for value in values)

@@ -1,0 +1,127 @@
+"""`unispector serve`: a model and prompts behind HTTP, until told to stop."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unispector.errors import ServiceError
+from unispector.project.paths import TRACKING
+from unispector.prompts.store import PromptStore
+from unispector.serving.engine import Reloader, WantedModel
+from unispector.serving.gate import is_loopback
+from unispector.serving.limits import Limits
+from unispector.serving.metrics import Metrics
+from unispector.serving.prompts import FixedPrompts, Prompts, StoredPrompts
+from unispector.serving.server import listening, run_server
+from unispector.serving.service import Service
+from unispector.tracking.model_reference import find_model
+from unispector.tracking.registry import ModelRegistry
+from unispector.tracking.run import TrackingStore
+
+TOKEN = "UNISPECTOR_TOKEN"  # noqa: S105 - the variable's name
+
+_ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen.
+
+    Attributes:
+        host: name or address of an interface of this machine.
+        port: 0 = a free one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+def serve(
+    model: str, bank: Path, address: Address, limits: Limits, device: str = "cpu", poll_seconds: float = 5.0
+) -> None:
+    """Answer requests until SIGTERM or SIGINT.
+
+    Args:
+        model: reference of a model; behind an alias of the registry, whatever version it stands for is
+            served, also when that changes. There need be none yet.
+        bank: file of a prompt bank, or folder of a prompt store, made by the first prompt.
+        address: on loopback, or a token is needed.
+        limits: of requests.
+        device: where the model runs.
+        poll_seconds: between two looks for another model or other prompts.
+
+    Raises:
+        ServiceError: no token where one is needed, the address cannot be listened on, or the model (no alias)
+            does not work with the prompts.
+        CheckpointError, RegistryError, PromptBankError: the model (no alias) or the bank cannot be read.
+        SystemExit: 0, after SIGTERM.
+    """
+    token = token_for(address.host)
+    prompts = open_prompts(bank)
+    followed = followed_model(model)
+    metrics = Metrics()
+    reloader = Reloader(followed or fixed_model(model), prompts, metrics, device)
+    with listening(address.host, address.port) as sock:
+        if followed is None:
+            reloader.refresh()
+            if reloader.engine is None:
+                raise ServiceError(reloader.trouble)
+        run_server(Service(reloader, metrics, limits, token, poll_seconds), sock)
+
+
+def token_for(host: str) -> str:
+    """The token that requests must carry; empty = none.
+
+    Raises:
+        ServiceError: others than this machine could ask, and there is no token.
+    """
+    token = os.environ.get(TOKEN, "").strip()
+    if not token and not is_loopback(host):
+        raise ServiceError(
+            f"--host {host} can be reached by others; set {TOKEN} to a long random text, which requests "
+            "must then send as `Authorization: Bearer ...`"
+        )
+    return token
+
+
+def open_prompts(bank: Path) -> Prompts:
+    """The prompts of a bank file, or of a store's folder.
+
+    Raises:
+        PromptBankError: the file is no prompt bank, or the store is damaged.
+    """
+    if bank.is_file() or bank.suffix == ".safetensors":
+        return FixedPrompts(bank)
+    store = PromptStore(bank)
+    store.current()
+    return StoredPrompts(store)
+
+
+def followed_model(reference: str) -> Callable[[], WantedModel] | None:
+    """Tells which version an alias of the registry stands for now; None where `reference` is no alias."""
+    parts = _ALIAS.fullmatch(reference)
+    if parts is None:
+        return None
+    registry, alias = ModelRegistry(TrackingStore(TRACKING), parts[1]), parts[2]
+
+    def wanted() -> WantedModel:
+        number = registry.version(alias).number
+        return WantedModel(reference, str(number), lambda: registry.model_directory(number))
+
+    return wanted
+
+
+def fixed_model(reference: str) -> Callable[[], WantedModel]:
+    """Tells the same model always.
+
+    Raises:
+        CheckpointError, RegistryError: there is no such model.
+    """
+    folder = find_model(reference)
+    number = reference.rpartition("/")[2] if reference.startswith("models:/") else ""
+    # Of a folder only the name: whoever asks for /health need not learn where it lies.
+    name = reference if number else Path(reference).resolve().name
+    model = WantedModel(name, number, lambda: folder)
+    return lambda: model

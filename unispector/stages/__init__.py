@@ -1,1 +1,0 @@
-"""The stages of the pipeline: files in, files out, one verb a module."""
