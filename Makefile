@@ -54,7 +54,7 @@ format: $(INSTALLED) ## Format the code and mend what the linter can.
 
 lock: $(INSTALLED) ## Renew requirements.lock after a change of dependencies in pyproject.toml.
 	$(UV) lock
-	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups --extra accurate -o requirements.lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups --extra pipeline --extra accurate -o requirements.lock
 
 clean: ## Remove the environment and caches; data, models and reports stay.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -1,7 +1,9 @@
 """The program: its verbs put together, and every mistake of the user's told in one line."""
 
+import re
 import sys
 from collections.abc import Sequence
+from importlib.metadata import requires
 from pathlib import Path
 
 import typer
@@ -85,12 +87,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
+    except ModuleNotFoundError as error:
+        if (extra := _extra_of(error.name or "")) is None:
+            raise
+        return _fail(f"{error.name} is not installed; it comes with pip install 'unispector[{extra}]'", 1)
     except OSError as error:
         if error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}", 1)
     return code if isinstance(code, int) else 0
+
+
+def _extra_of(module: str) -> str | None:
+    """The optional dependencies of the package that a module belongs to."""
+    name = module.partition(".")[0].replace("_", "-").lower()
+    for requirement in requires("unispector") or ():
+        distribution, _, marker = requirement.partition(";")
+        extra = re.search(r"extra == ['\"](\w+)", marker)
+        if extra and re.match(rf"{re.escape(name)}(?![\w.])", distribution):
+            return extra[1]
+    return None
 
 
 def _fail(message: str, code: int) -> int:
