@@ -27,7 +27,15 @@ from unispector.environment import show_messages
 from unispector.errors import TrainingError, UniSpectorError
 from unispector.project.alerts import alert
 from unispector.project.paths import TRACKING
-from unispector.project.retrain import CHECKS, DataRefusedError, Journal, Look, look, reproduce, version_key
+from unispector.project.retrain import (
+    CHECKS,
+    DataRefusedError,
+    Journal,
+    RetrainingNeed,
+    look,
+    reproduce,
+    version_key,
+)
 from unispector.registry.promote import promote, settled
 from unispector.registry.register import register_challenger
 from unispector.tracking.run import TrackingStore
@@ -64,7 +72,7 @@ def step(name: str) -> Callable[..., Any]:
 
 
 @step("look")
-def find_work(params: Path) -> Look:
+def find_work(params: Path) -> RetrainingNeed:
     """See `unispector.project.retrain.look`."""
     return look(load_config(params))
 

@@ -44,7 +44,7 @@ def project_root() -> Path:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty experiment store, to be copied; making its database takes seconds."""
     root = tmp_path_factory.mktemp("store")
-    TrackingStore(root)._client()
+    TrackingStore(root).client()
     return root
 
 

@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILE_LINES, FUNCTION_LINES, ARGUMENTS, CONSTRUCTOR_ARGUMENTS = 400, 60, 8, 12
-TOP_FOLDERS = {".ci", ".dvc", ".github", "benchmarks", "data", "docs", "flows", "reports", "tests", "unispector"}
+TOP_FOLDERS = {
+    ".ci",
+    ".dvc",
+    ".github",
+    "benchmarks",
+    "data",
+    "docs",
+    "flows",
+    "reports",
+    "tests",
+    "unispector",
+}
 TOP_FILES = {
     ".dockerignore",
     ".dvcignore",

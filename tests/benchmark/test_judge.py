@@ -9,9 +9,9 @@ from unispector.benchmark.judge import (
     Trial,
     advance,
     judge,
-    progress_bar,
     read_pair,
     scores_on,
+    share_bar,
     warn_of_shared,
 )
 from unispector.config import EvaluateConfig
@@ -131,13 +131,13 @@ def test_targets_need_a_prompt_for_what_they_show_and_nothing_else(steel, tmp_pa
 
 
 def test_the_bar_never_passes_its_end():
-    with progress_bar(2) as bar:
+    with share_bar(2) as bar:
         move = advance(bar)
         for _ in range(21):
             move(0.1)
         assert bar.n == pytest.approx(2.0)
         move(0.5)
         assert bar.n == 2
-    with progress_bar(0) as bar:
+    with share_bar(0) as bar:
         advance(bar)(1)
         assert bar.n == 0

@@ -10,7 +10,7 @@ import pytest
 
 from unispector.benchmark import sweep
 from unispector.benchmark.evaluate import evaluate_files
-from unispector.benchmark.judge import progress_bar
+from unispector.benchmark.judge import share_bar
 from unispector.benchmark.sweep import (
     SweepTask,
     passes,
@@ -168,7 +168,7 @@ def test_numbers_no_class_reaches_leave_nothing_to_judge(task):
 def test_the_bar_moves_by_the_passes_there_are(task):
     config = SweepConfig(blur=(), box_iou=(), counts=(1,), count_trials=1, severities=(1, 5))
     few = dataclasses.replace(task, config=config, targets=task.targets.keep_images(range(9, 15)))
-    with progress_bar(passes(config)) as bar:
+    with share_bar(passes(config)) as bar:
         measured = sweep_pair(few, bar)
         assert bar.n == pytest.approx(2 + 7 * 2)
     clean = next(m.metrics for m in measured if (m.sweep, m.level) == ("prompt_kind", 0))

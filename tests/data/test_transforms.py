@@ -5,7 +5,7 @@ from PIL import Image
 
 from unispector.data.transforms import (
     Augmentation,
-    Scene,
+    ResizedImage,
     change_brightness,
     change_contrast,
     flip_horizontally,
@@ -86,7 +86,7 @@ def scene():
     masks[1, 8:15, 0:4] = True
     image = picture(16, 16)
     image[masks[0]] = (255, 0, 0)
-    return Scene(image, masks, tight_boxes(masks), np.arange(len(masks)))
+    return ResizedImage(image, masks, tight_boxes(masks), np.arange(len(masks)))
 
 
 def same(a, b):
@@ -115,7 +115,7 @@ def test_flips_undo_themselves_and_four_turns_too(scene):
 
 def test_flips_without_instances():
     none = np.zeros(0, dtype=np.intp)
-    empty = Scene(
+    empty = ResizedImage(
         picture(8, 8), np.zeros((0, 8, 8), dtype=np.bool_), np.zeros((0, 4), dtype=np.float32), none
     )
     for changed in (flip_horizontally(empty), flip_vertically(empty), turn(empty, 1)):

@@ -45,7 +45,7 @@ def assert_as_undisturbed(job, project, undisturbed):
 
 
 def assert_recorded_once(project):
-    client = TrackingStore(project / TRACKING)._client()
+    client = TrackingStore(project / TRACKING).client()
     (experiment,) = [each for each in client.search_experiments() if each.name == "training"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"

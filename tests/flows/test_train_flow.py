@@ -109,7 +109,7 @@ def test_the_flow_trains_every_model(tiny_project, monkeypatch, prefect_server):
         if job.variant != "untrained":
             assert saved.provenance["mlflow_run_id"] == report.run_id
             assert store.model_directory(report.run_id).samefile(job.model_directory)
-            history = store._client().get_metric_history(report.run_id, "loss/total")
+            history = store.client().get_metric_history(report.run_id, "loss/total")
             assert [point.step for point in history] == [1, 2, 3, 4]
             assert history[-1].value == pytest.approx(report.loss)
             curve = (tiny_project / TRAINING_CURVES / f"{job.name}.csv").read_text().splitlines()
@@ -137,8 +137,8 @@ def test_a_failed_training_fails_the_flow_with_its_reason(tiny_project, monkeypa
     assert "\n" not in state.message
     assert not (tiny_project / TRAINING_SUMMARY).exists()
     store = TrackingStore(tiny_project / TRACKING)
-    (experiment,) = [each for each in store._client().search_experiments() if each.name == "training"]
-    (run,) = store._client().search_runs([experiment.experiment_id])
+    (experiment,) = [each for each in store.client().search_experiments() if each.name == "training"]
+    (run,) = store.client().search_runs([experiment.experiment_id])
     assert run.info.status == "FAILED"
 
 

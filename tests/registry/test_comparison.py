@@ -1,4 +1,4 @@
-"""What a contest measures against the evaluation of files that were made by hand."""
+"""What a comparison of two models measures against the evaluation of files that were made by hand."""
 
 import json
 
@@ -15,7 +15,7 @@ from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.intervals import Interval
 from unispector.inference.detector import UniSpector
-from unispector.registry.comparison import contest, fair_arena
+from unispector.registry.comparison import compare_models, fair_set
 
 MODELS = ("challenger", "champion")
 
@@ -43,7 +43,7 @@ def directories(sharp_model, other_model):
 
 @pytest.fixture(scope="module")
 def measured(directories, unseen, config):
-    comparison = contest(*directories.values(), list(unseen.values()), (), config)
+    comparison = compare_models(*directories.values(), list(unseen.values()), (), config)
     return {member.name: member for member in comparison.sets} | {"all": comparison}
 
 
@@ -100,19 +100,19 @@ def test_prompts_are_changed_on_the_sets_and_draws_of_the_sweep_only(measured, u
     assert measured["tile"].blurred is None
     assert measured["tile"].shifted is None
     everywhere = config.model_copy(update={"sweep": SweepConfig(prompt_seeds=(1,))})
-    assert fair_arena(unseen["tile"], (), everywhere).changed
+    assert fair_set(unseen["tile"], (), everywhere).changed
 
 
 @pytest.mark.parametrize("who", MODELS)
 def test_alarms_are_counted_on_defect_free_pictures(measured, unseen, directories, config, benchmark, who):
     evaluation = unseen["tile"]
     detector = UniSpector.load(directories[who])
-    arena = fair_arena(evaluation, (), config)
-    assert len(arena.good) == config.evaluate.good_images
+    data_set = fair_set(evaluation, (), config)
+    assert len(data_set.good) == config.evaluate.good_images
     counts = []
     for test in evaluation.tests:
         bank = detector.encode_annotations(Annotations.read(test.prompt), evaluation.images)
-        found = detector.detect(arena.good, bank, limit=config.evaluate.detections)
+        found = detector.detect(data_set.good, bank, limit=config.evaluate.detections)
         counts += [len(each.above(config.evaluate.alarm_score)) for each in found]
     assert getattr(measured["tile"].alarms, who) == pytest.approx(np.mean(counts))
     assert measured["steel"].alarms is None
@@ -127,7 +127,7 @@ def test_the_interval_is_about_the_mean_of_the_sets(measured):
 
 
 def test_a_model_against_itself_differs_by_nothing(sharp_model, unseen, config):
-    comparison = contest(sharp_model, sharp_model, [unseen["tile"]], (), config)
+    comparison = compare_models(sharp_model, sharp_model, [unseen["tile"]], (), config)
     (member,) = comparison.sets
     assert (member.boxes.change, member.masks.change, member.alarms.change) == (0, 0, 0)
     assert comparison.interval == Interval(0, 0)
@@ -149,7 +149,7 @@ def without(file, name, folder):
 def test_a_class_either_model_was_trained_on_is_left_out_for_both(unseen, directories, config, tmp_path):
     steel = unseen["steel"]
     assert "dark" in Annotations.read(steel.tests[0].target).class_names
-    comparison = contest(*directories.values(), [steel], {"steel/dark", "tile/half", "bright"}, config)
+    comparison = compare_models(*directories.values(), [steel], {"steel/dark", "tile/half", "bright"}, config)
     (member,) = comparison.sets
     assert (sorted(member.classes), member.trained) == (["black", "bright", "half"], ("dark",))
     for who, directory in directories.items():
@@ -170,14 +170,14 @@ def test_a_class_either_model_was_trained_on_is_left_out_for_both(unseen, direct
 def test_a_set_without_a_class_left_is_left_out(directories, unseen, config):
     names = Annotations.read(unseen["tile"].tests[0].target).class_names
     known = {f"tile/{name}" for name in names}
-    comparison = contest(*directories.values(), list(unseen.values()), known, config)
+    comparison = compare_models(*directories.values(), list(unseen.values()), known, config)
     assert [member.name for member in comparison.sets] == ["steel"]
     assert comparison.left_out == ("tile",)
-    nothing = contest(*directories.values(), [unseen["tile"]], known, config)
+    nothing = compare_models(*directories.values(), [unseen["tile"]], known, config)
     assert (nothing.sets, nothing.left_out) == ((), ("tile",))
 
 
 def test_prompts_can_be_targets_too(unseen, config):
     too = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"include_prompts": True})})
-    alone, joined = (fair_arena(unseen["tile"], (), each).draws[0] for each in (config, too))
+    alone, joined = (fair_set(unseen["tile"], (), each).draws[0] for each in (config, too))
     assert len(joined.targets.images) == len(alone.targets.images) + len(alone.prompts.images)

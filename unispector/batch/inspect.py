@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unispector.batch.inspection import Inspection, look, one_thread
-from unispector.batch.results import InspectionResults, Summary
+from unispector.batch.results import InspectionResults, InspectionSummary
 from unispector.batch.source import PictureFile, PictureSource
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detect import RECORDED_SCORE
@@ -34,7 +34,7 @@ class InspectionReport:
         output: the file.
     """
 
-    summary: Summary
+    summary: InspectionSummary
     looked: int
     output: Path
 

@@ -32,7 +32,7 @@ _GROUPS_HELD = 64
 
 
 @dataclass(frozen=True)
-class Summary:
+class InspectionSummary:
     """What a finished file holds.
 
     Attributes:
@@ -121,7 +121,7 @@ class InspectionResults:
             if waiting:
                 self._write_part(waiting)
 
-    def finish(self, pictures: Sequence[PictureFile]) -> Summary:
+    def finish(self, pictures: Sequence[PictureFile]) -> InspectionSummary:
         """Write the file, sorted by path, and remove all parts.
 
         The file depends on the pictures, the model and the options alone: not on who looked at what, or when.
@@ -131,7 +131,7 @@ class InspectionResults:
         """
         known = self._known(pictures, failed_too=True)
         read = lru_cache(maxsize=_GROUPS_HELD)(_read_group)
-        summary = Summary()
+        summary = InspectionSummary()
         # Among the parts, so that a run killed here leaves nothing beside the output.
         finished = self._all_parts / "finished.parquet"
         with pq.ParquetWriter(finished, self._schema, compression="zstd") as writer:
@@ -213,7 +213,7 @@ def _pictures_in(file: Path) -> Iterator[tuple[PictureFile, bool, _Rows]]:
                 start = stop
 
 
-def _added(summary: Summary, table: pa.Table, pictures: int) -> Summary:
+def _added(summary: InspectionSummary, table: pa.Table, pictures: int) -> InspectionSummary:
     return replace(
         summary,
         pictures=summary.pictures + pictures,

@@ -7,7 +7,7 @@ detection, is not.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unispector.benchmark.judge import advance, progress_bar
+from unispector.benchmark.judge import advance, share_bar
 from unispector.benchmark.one_class import (
     ClassDraw,
     MarkedSet,
@@ -40,7 +40,7 @@ def diagnose(detector: UniSpector, marked: MarkedSet, settings: OneClassSettings
     good = draw_good(marked, settings.targets)
     every = OneClassDetector(detector, settings.roi, EVERY_CANDIDATE)
     rows = []
-    with progress_bar(len(draws)) as bar:
+    with share_bar(len(draws)) as bar:
         for draw in draws:
             bar.set_description(f"{marked.name}: {draw.class_name}, seed {draw.prompt_seed}")
             rows.append(_diagnose(every, draw, marked, good, advance(bar)))

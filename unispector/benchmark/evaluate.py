@@ -10,9 +10,9 @@ from unispector.benchmark.judge import (
     Trial,
     advance,
     judge,
-    progress_bar,
     read_pair,
     scores_on,
+    share_bar,
     warn_of_shared,
 )
 from unispector.benchmark.plan import Evaluation, main_evaluations
@@ -68,7 +68,7 @@ def evaluate_files(
     warn_of_shared(prompts, targets)
     truth = GroundTruth(targets)
     bank = detector.encode_annotations(prompts, images_root, roi, settings.batch_size)
-    with progress_bar(1) as bar:
+    with share_bar(1) as bar:
         bar.set_description(targets_json.stem)
         (found,) = judge(detector, [Trial(bank, truth)], images_root.joinpath, settings, advance(bar))
     return evaluate_overlaps(truth, found)
@@ -104,7 +104,7 @@ def evaluate_models(todo: Sequence[Evaluation], config: Config, reports: Path) -
     models: list[ModelRecord] = []
     spaces: list[PromptSpaceRecord] = []
     samples = _samples(todo, config.evaluate.pictures)
-    with progress_bar(sum(len(evaluation.tests) for evaluation in todo)) as bar:
+    with share_bar(sum(len(evaluation.tests) for evaluation in todo)) as bar:
         for directory in dict.fromkeys(evaluation.model for evaluation in todo):
             own = [evaluation for evaluation in todo if evaluation.model == directory]
             detector, (variant, seed) = UniSpector.load(directory), (own[0].variant, own[0].split_seed)

@@ -129,7 +129,7 @@ def warn_of_shared(prompts: Annotations, targets: Annotations) -> None:
 
 
 @contextmanager
-def progress_bar(total: int) -> "Iterator[tqdm[Never]]":
+def share_bar(total: int) -> "Iterator[tqdm[Never]]":
     """A bar over `total` pieces of work, quiet where nobody looks."""
     from tqdm import tqdm
 

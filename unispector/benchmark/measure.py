@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unispector.benchmark.judge import advance, progress_bar
+from unispector.benchmark.judge import advance, share_bar
 from unispector.benchmark.one_class import (
     PROMPT_IMAGES,
     ClassDraw,
@@ -112,7 +112,7 @@ def measure_detectors(
     draws, skipped = draw_classes(marked, settings)
     good = draw_good(marked, settings.targets)
     judged: dict[str, list[_Judged]] = {}
-    with progress_bar(len(draws) * len(detectors)) as bar:
+    with share_bar(len(draws) * len(detectors)) as bar:
         for name, detector in detectors.items():
             judged[name] = []
             for draw in draws:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from unispector.benchmark.judge import advance, progress_bar, read_pair
+from unispector.benchmark.judge import advance, read_pair, share_bar
 from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.benchmark.row import evaluation_row
 from unispector.config import Config
@@ -129,7 +129,7 @@ def run_benchmark(
     seeds = config.split.seeds
     todo = evaluations_of(config, root, [(name, seed, Path(name)) for seed in seeds])
     rows: list[EvaluationRow] = []
-    with progress_bar(sum(len(evaluation.tests) for evaluation in todo)) as bar:
+    with share_bar(sum(len(evaluation.tests) for evaluation in todo)) as bar:
         for evaluation in todo:
             bar.set_description(f"{name} seed {evaluation.split_seed}, {evaluation.set_name}")
             rows += [_row(detector, evaluation, test, config, advance(bar)) for test in evaluation.tests]

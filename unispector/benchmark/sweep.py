@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Never
 import numpy as np
 
 from unispector.benchmark.conditions import CLEAN, PromptCondition, changed_prompts, counted_prompts
-from unispector.benchmark.judge import Trial, advance, judge, progress_bar, read_pair
+from unispector.benchmark.judge import Trial, advance, judge, read_pair, share_bar
 from unispector.benchmark.plan import Evaluation
 from unispector.config import Config, EvaluateConfig, SweepConfig
 from unispector.data.coco import Annotations
@@ -33,7 +33,7 @@ KEPT_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
-class Measured:
+class SweepPoint:
     """One level of one change, judged.
 
     Attributes:
@@ -84,7 +84,7 @@ def passes(config: SweepConfig) -> int:
     return 2 + len(LEVELS) * len(config.severities)
 
 
-def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[Measured]:
+def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[SweepPoint]:
     """Judge every change of the prompts; the targets are encoded once for all of them.
 
     Args:
@@ -103,7 +103,7 @@ def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[M
     return _judged(task, conditions, GroundTruth(task.targets), advance)
 
 
-def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[Measured]:
+def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[SweepPoint]:
     """Judge every number of prompt images; all on the targets that serve as prompts at no number.
 
     Args:
@@ -128,7 +128,7 @@ def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[Me
 
 def sweep_targets(
     task: SweepTask, bank: PromptBank, kind: TargetChange, severity: int, advance: Callable[[float], object]
-) -> Measured:
+) -> SweepPoint:
     """Judge one change of the targets.
 
     Args:
@@ -143,10 +143,10 @@ def sweep_targets(
     truth = GroundTruth(change_annotations(task.targets, kind, severity))
     picture = partial(_changed, task.images, kind, severity)
     (found,) = judge(task.detector, [Trial(bank, truth)], picture, task.settings, advance)
-    return Measured(f"target_{kind}", severity, 0, evaluate_overlaps(truth, found))
+    return SweepPoint(f"target_{kind}", severity, 0, evaluate_overlaps(truth, found))
 
 
-def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[Measured]:
+def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[SweepPoint]:
     """All sweeps of one draw of prompts; `bar` moves by `passes`.
 
     Raises:
@@ -157,7 +157,7 @@ def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[Measured]:
     measured += sweep_counts(task, advance(bar))
     bank = task.detector.encode_annotations(task.prompts, task.images, "box", task.settings.batch_size)
     for kind in LEVELS:
-        measured.append(Measured(f"target_{kind}", 0, 0, clean.metrics))
+        measured.append(SweepPoint(f"target_{kind}", 0, 0, clean.metrics))
         for severity in task.config.severities:
             measured.append(sweep_targets(task, bank, kind, severity, advance(bar)))
     return measured
@@ -182,7 +182,7 @@ def sweep_models(todo: Sequence[Evaluation], config: Config) -> SweepReport:
         and evaluation.set_name in config.sweep.sets
     ]
     rows: list[SweepRow] = []
-    with progress_bar(len(todo) * len(config.sweep.prompt_seeds) * passes(config.sweep)) as bar:
+    with share_bar(len(todo) * len(config.sweep.prompt_seeds) * passes(config.sweep)) as bar:
         for directory in dict.fromkeys(evaluation.model for evaluation in todo):
             own = [evaluation for evaluation in todo if evaluation.model == directory]
             detector = UniSpector.load(directory)
@@ -208,7 +208,7 @@ def _sweep(
     return rows
 
 
-def sweep_row(measured: Measured, identity: Identity) -> SweepRow:
+def sweep_row(measured: SweepPoint, identity: Identity) -> SweepRow:
     """What was measured as a row of the report; all sweeps are of unseen classes."""
     return SweepRow(
         sweep=measured.sweep,
@@ -229,8 +229,8 @@ def _judged(
     conditions: Sequence[PromptCondition],
     truth: GroundTruth,
     advance: Callable[[float], object],
-) -> list[Measured]:
-    measured: list[Measured] = []
+) -> list[SweepPoint]:
+    measured: list[SweepPoint] = []
     at_once = max(KEPT_AT_ONCE // len(truth.annotations.images), 1)
     for start in range(0, len(conditions), at_once):
         part = conditions[start : start + at_once]
@@ -240,7 +240,7 @@ def _judged(
         found = judge(task.detector, trials, task.images.joinpath, task.settings, moved)
         for condition, overlaps in zip(part, found, strict=True):
             metrics = evaluate_overlaps(truth, overlaps)
-            measured += [Measured(p.sweep, p.level, p.trial, metrics) for p in condition.places]
+            measured += [SweepPoint(p.sweep, p.level, p.trial, metrics) for p in condition.places]
     if not conditions:
         advance(1)
     return measured

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unispector.benchmark.judge import progress_bar, read_pair, warn_of_shared
+from unispector.benchmark.judge import read_pair, share_bar, warn_of_shared
 from unispector.benchmark.sweep import Identity, SweepTask, passes, sweep_pair, sweep_row
 from unispector.config import EvaluateConfig, SweepConfig
 from unispector.evaluation.results import MAIN_VARIANT
@@ -44,7 +44,7 @@ def sweep_files(
     warn_of_shared(prompts, targets)
     task = SweepTask(detector, prompts, targets, images_root, SEED, levels, EvaluateConfig())
     identity = Identity(MAIN_VARIANT, targets_json.stem, SEED, SEED)
-    with progress_bar(passes(levels)) as bar:
+    with share_bar(passes(levels)) as bar:
         bar.set_description(targets_json.stem)
         report = SweepReport(tuple(sweep_row(measured, identity) for measured in sweep_pair(task, bar)))
     content = Content(

@@ -147,14 +147,14 @@ def convert_set(
 
 
 @dataclass(frozen=True)
-class Listing:
+class ReleaseCount:
     """Rows of a release: images with a marked defect, files known to be left out."""
 
     images: int
     dropped: int
 
 
-def list_release(source: Source, raw: Path) -> Listing:
+def list_release(source: Source, raw: Path) -> ReleaseCount:
     """Go through a release without opening an image.
 
     Raises:
@@ -163,7 +163,7 @@ def list_release(source: Source, raw: Path) -> Listing:
     return _go_through(source, ReleaseTree(raw))
 
 
-def _go_through(source: Source, tree: ReleaseTree) -> Listing:
+def _go_through(source: Source, tree: ReleaseTree) -> ReleaseCount:
     """Meet every fault of the layout before the long work, and account for the files it knows."""
     images = dropped = 0
     for row in source.rows(tree):
@@ -172,7 +172,7 @@ def _go_through(source: Source, tree: ReleaseTree) -> Listing:
             tree.account_for(file)
     if not images:
         raise DataError(f"{tree.root}: no image with a marked defect; {source.title} has {source.layout}")
-    return Listing(images, dropped)
+    return ReleaseCount(images, dropped)
 
 
 class _Losses:

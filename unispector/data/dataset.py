@@ -11,7 +11,7 @@ from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import (
     Augmentation,
     ImageArray,
-    Scene,
+    ResizedImage,
     pad_masks,
     resize_box,
     resize_image,
@@ -140,7 +140,7 @@ class InstanceDataset:
         corners = torch.cat((boxes_px[:, :2] - before, boxes_px[:, 2:] + grown - before), dim=1)
         return corners.clamp(0, self._size)
 
-    def _read(self, record: ImageRecord, instances: tuple[InstanceRecord, ...]) -> Scene:
+    def _read(self, record: ImageRecord, instances: tuple[InstanceRecord, ...]) -> ResizedImage:
         path = self._root / record.file_name
         image = read_image(path)
         if image.shape[:2] != (record.height, record.width):
@@ -154,7 +154,7 @@ class InstanceDataset:
         size, image_hw = self._size, (record.height, record.width)
         masks = [self._mask(path, record, instance) for instance in instances]
         boxes = [resize_box(instance.bbox, image_hw, size) for instance in instances]
-        return Scene(
+        return ResizedImage(
             image=resize_image(image, size),
             masks=np.stack(masks) if masks else np.zeros((0, size, size), dtype=np.bool_),
             boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),

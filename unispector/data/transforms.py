@@ -22,7 +22,7 @@ VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the pictur
 
 
 @dataclass(frozen=True)
-class Scene:
+class ResizedImage:
     """A picture resized to the network's S x S pixels, with its K instances.
 
     Attributes:
@@ -109,7 +109,7 @@ class Augmentation:
     contrast: tuple[float, float]
     zoom: float = 1.0
 
-    def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
+    def __call__(self, scene: ResizedImage, rng: np.random.Generator) -> ResizedImage:
         """A changed copy of `scene`, all chance taken from `rng`."""
         if self.zoom > 1 and len(scene.kept):
             scene = zoom_in(scene, random_window(scene, self.zoom, rng))
@@ -124,7 +124,7 @@ class Augmentation:
         return turn(scene, int(rng.integers(4))) if self.quarter_turns else scene
 
 
-def flip_horizontally(scene: Scene) -> Scene:
+def flip_horizontally(scene: ResizedImage) -> ResizedImage:
     """Mirror left and right."""
     size = len(scene.image)
     x0, y0, x1, y1 = scene.boxes_xyxy.T
@@ -132,7 +132,7 @@ def flip_horizontally(scene: Scene) -> Scene:
     return replace(scene, image=scene.image[:, ::-1], masks=scene.masks[:, :, ::-1], boxes_xyxy=boxes)
 
 
-def flip_vertically(scene: Scene) -> Scene:
+def flip_vertically(scene: ResizedImage) -> ResizedImage:
     """Mirror top and bottom."""
     size = len(scene.image)
     x0, y0, x1, y1 = scene.boxes_xyxy.T
@@ -140,7 +140,7 @@ def flip_vertically(scene: Scene) -> Scene:
     return replace(scene, image=scene.image[::-1], masks=scene.masks[:, ::-1], boxes_xyxy=boxes)
 
 
-def turn(scene: Scene, quarters: int) -> Scene:
+def turn(scene: ResizedImage, quarters: int) -> ResizedImage:
     """Turn counter-clockwise by `quarters` times 90 degrees."""
     size, boxes = len(scene.image), scene.boxes_xyxy
     for _ in range(quarters % 4):
@@ -154,7 +154,7 @@ def turn(scene: Scene, quarters: int) -> Scene:
     )
 
 
-def random_window(scene: Scene, zoom: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def random_window(scene: ResizedImage, zoom: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """A window x0, y0, x1, y1, 1 to `zoom` times smaller per axis, that holds an instance's middle."""
     size = len(scene.image)
     sides = np.rint(size / np.exp(rng.uniform(0, np.log(zoom), size=2))).astype(int)
@@ -164,7 +164,7 @@ def random_window(scene: Scene, zoom: float, rng: np.random.Generator) -> tuple[
     return int(start[0]), int(start[1]), int(start[0] + sides[0]), int(start[1] + sides[1])
 
 
-def zoom_in(scene: Scene, window: tuple[int, int, int, int]) -> Scene:
+def zoom_in(scene: ResizedImage, window: tuple[int, int, int, int]) -> ResizedImage:
     """Enlarge a window to the whole picture.
 
     Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is
@@ -189,7 +189,7 @@ def zoom_in(scene: Scene, window: tuple[int, int, int, int]) -> Scene:
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     image = resize_image(scene.image[y0:y1, x0:x1], size)
-    return Scene(image, np.stack(masks), boxes, scene.kept[left])
+    return ResizedImage(image, np.stack(masks), boxes, scene.kept[left])
 
 
 def _areas(boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -44,7 +44,7 @@ class DataRefusedError(RetrainingError):
 
 
 @dataclass(frozen=True)
-class Look:
+class RetrainingNeed:
     """What there is to do.
 
     Attributes:
@@ -67,7 +67,7 @@ class Journal:
     """How the latest retraining ended.
 
     Attributes:
-        key: state it was about, see `Look`.
+        key: state it was about, see `RetrainingNeed`.
         outcome: `going on`, `data refused`, `failed` or `decided`.
         reason: in one line.
         version: of the registered model; None before there is one.
@@ -94,7 +94,7 @@ class Journal:
         atomic_write_json(root / RETRAINING, {**asdict(self), "time": now})
 
 
-def look(config: Config, root: Path = Path()) -> Look:
+def look(config: Config, root: Path = Path()) -> RetrainingNeed:
     """Whether parameters, code or raw data have changed since the last decided retraining.
 
     Reads and hashes only what DVC finds changed; of data at rest, file times and sizes.
@@ -114,16 +114,16 @@ def look(config: Config, root: Path = Path()) -> Look:
     wait = config.retrain.settle - (time.time() - youngest)
     if changed and wait > 0:
         reason = f"{', '.join(names)}: files are still arriving; looked at again at the next run"
-        return Look("", False, reason, names, notes)
+        return RetrainingNeed("", False, reason, names, notes)
     if changed:
         # DVC takes the files as they are now; the stages that read them then count as out of date.
         _dvc(root, ["add", "--quiet", *(str(path.with_suffix("").relative_to(root)) for path in changed)])
     key = _state(root, tracked)
     last = Journal.read(root)
     if (last.key, last.outcome) == (key, "decided"):
-        return Look(key, False, f"nothing new since {last.time}", names, notes)
+        return RetrainingNeed(key, False, f"nothing new since {last.time}", names, notes)
     reason = f"changed: {', '.join(names)}" if names else "data, parameters or code not retrained on yet"
-    return Look(key, True, reason, names, notes)
+    return RetrainingNeed(key, True, reason, names, notes)
 
 
 def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:

@@ -13,9 +13,9 @@ from unispector.benchmark.judge import (
     Trial,
     advance,
     judge,
-    progress_bar,
     read_pair,
     scores_on,
+    share_bar,
 )
 from unispector.benchmark.plan import Evaluation
 from unispector.config import Config
@@ -33,7 +33,7 @@ from unispector.registry.rules import Comparison, Pair, SetComparison
 
 
 @dataclass(frozen=True)
-class Draw:
+class SetDraw:
     """One draw of prompts of a set, and its targets.
 
     Attributes:
@@ -47,7 +47,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Arena:
+class ComparisonSet:
     """One set on which both models are measured.
 
     Attributes:
@@ -62,7 +62,7 @@ class Arena:
 
     name: str
     images: Path
-    draws: tuple[Draw, ...]
+    draws: tuple[SetDraw, ...]
     classes: tuple[str, ...]
     trained: tuple[str, ...]
     changed: bool
@@ -70,7 +70,7 @@ class Arena:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelFigures:
     """What a model reaches on a set; the detections themselves are gone.
 
     Attributes:
@@ -88,7 +88,7 @@ class Measured:
     alarms: float | None
 
 
-def contest(
+def compare_models(
     challenger: Path,
     champion: Path,
     evaluations: Sequence[Evaluation],
@@ -108,30 +108,30 @@ def contest(
         CheckpointError: a model cannot be loaded.
         DataError: a file of the splits or an image is unusable.
     """
-    found = {each.set_name: fair_arena(each, trained, config) for each in evaluations}
-    arenas = [arena for arena in found.values() if arena is not None]
-    if not any(arena.changed for arena in arenas):
+    found = {each.set_name: fair_set(each, trained, config) for each in evaluations}
+    compared = [data_set for data_set in found.values() if data_set is not None]
+    if not any(data_set.changed for data_set in compared):
         # The sets that sweeps are made on have no class that is new to both.
-        arenas = [replace(arena, changed=True) for arena in arenas]
-    left_out = tuple(name for name, arena in found.items() if arena is None)
-    if not arenas:
+        compared = [replace(data_set, changed=True) for data_set in compared]
+    left_out = tuple(name for name, data_set in found.items() if data_set is None)
+    if not compared:
         return Comparison((), Interval(0.0, 0.0), left_out)
-    measured: list[list[Measured]] = []
-    with progress_bar(2 * len(arenas)) as bar:
+    measured: list[list[ModelFigures]] = []
+    with share_bar(2 * len(compared)) as bar:
         for name, directory in (("challenger", challenger), ("champion", champion)):
             detector = UniSpector.load(directory)
             measured.append([])
-            for arena in arenas:
-                bar.set_description(f"{name}, {arena.name}")
-                measured[-1].append(measure(detector, arena, config, advance(bar)))
+            for data_set in compared:
+                bar.set_description(f"{name}, {data_set.name}")
+                measured[-1].append(measure(detector, data_set, config, advance(bar)))
     new, old = measured
     level = config.promote.level
-    sets = tuple(_set_comparison(*row, level) for row in zip(arenas, new, old, strict=True))
+    sets = tuple(_set_comparison(*row, level) for row in zip(compared, new, old, strict=True))
     interval = paired_interval([each.resampled for each in new], [each.resampled for each in old], level)
     return Comparison(sets, interval, left_out)
 
 
-def fair_arena(evaluation: Evaluation, trained: Collection[str], config: Config) -> Arena | None:
+def fair_set(evaluation: Evaluation, trained: Collection[str], config: Config) -> ComparisonSet | None:
     """A set without the classes that a model was trained on; None where no other class is left.
 
     A picture that shows no class that is left is no target and no prompt any more.
@@ -152,11 +152,11 @@ def fair_arena(evaluation: Evaluation, trained: Collection[str], config: Config)
         if any(known.values()):
             prompts, targets = (_without(part, known) for part in (prompts, targets))
         if targets.instances:
-            draws.append(Draw(test.prompt_seed, prompts, targets))
+            draws.append(SetDraw(test.prompt_seed, prompts, targets))
     if not draws:
         return None
     good = defect_free_for_tests(evaluation.dropped, config.evaluate.good_images)
-    return Arena(
+    return ComparisonSet(
         name=name,
         images=evaluation.images,
         draws=tuple(draws),
@@ -168,34 +168,34 @@ def fair_arena(evaluation: Evaluation, trained: Collection[str], config: Config)
 
 
 def measure(
-    detector: UniSpector, arena: Arena, config: Config, advance: Callable[[float], object]
-) -> Measured:
+    detector: UniSpector, data_set: ComparisonSet, config: Config, advance: Callable[[float], object]
+) -> ModelFigures:
     """What a model reaches on a set; every target is encoded once for all prompts.
 
     Args:
         detector: the model.
-        arena: the set.
+        data_set: the set.
         config: all parameters.
         advance: gets shares of the work that add up to 1.
 
     Raises:
         DataError: an image is unusable.
     """
-    settings, images, roi = config.evaluate, arena.images, config.prompt.test_roi
+    settings, images, roi = config.evaluate, data_set.images, config.prompt.test_roi
     banks = [
-        detector.encode_annotations(draw.prompts, images, roi, settings.batch_size) for draw in arena.draws
+        detector.encode_annotations(draw.prompts, images, roi, settings.batch_size) for draw in data_set.draws
     ]
-    clean = [Trial(bank, GroundTruth(d.targets)) for bank, d in zip(banks, arena.draws, strict=True)]
-    groups = clean, *_changed(detector, arena, clean, config)
+    clean = [Trial(bank, GroundTruth(d.targets)) for bank, d in zip(banks, data_set.draws, strict=True)]
+    groups = clean, *_changed(detector, data_set, clean, config)
     everything = [trial for group in groups for trial in group]
     found = iter(judge(detector, everything, images.joinpath, settings, advance))
     boxes, blurred, shifted = ([(trial.truth, next(found)) for trial in group] for group in groups)
-    alarms = scores_on(detector, banks, arena.good, settings) if arena.good else []
+    alarms = scores_on(detector, banks, data_set.good, settings) if data_set.good else []
     own = [_judged(*each, "bbox") for each in boxes]
-    return Measured(
+    return ModelFigures(
         boxes=plain_figure(own),
         masks=plain_figure([_judged(*each, "segm") for each in boxes]),
-        resampled=resampled_figures(own, config.promote.resamples, zlib.crc32(arena.name.encode())),
+        resampled=resampled_figures(own, config.promote.resamples, zlib.crc32(data_set.name.encode())),
         blurred=_changed_figure(blurred),
         shifted=_changed_figure(shifted),
         alarms=_alarms(alarms, settings.alarm_score),
@@ -210,7 +210,7 @@ def _without(annotations: Annotations, known: Mapping[str, bool]) -> Annotations
 
 
 def _changed(
-    detector: UniSpector, arena: Arena, clean: Sequence[Trial], config: Config
+    detector: UniSpector, data_set: ComparisonSet, clean: Sequence[Trial], config: Config
 ) -> tuple[list[Trial], list[Trial]]:
     """Trials with blurred prompt images, and with inexact prompt boxes."""
     rules = config.promote
@@ -218,11 +218,11 @@ def _changed(
         update={"blur": (rules.blur,), "box_iou": (rules.box_iou,), "box_trials": rules.box_trials}
     )
     blurred, shifted = [], []
-    for draw, trial in zip(arena.draws, clean, strict=True):
-        if not arena.changed or draw.seed not in config.sweep.prompt_seeds:
+    for draw, trial in zip(data_set.draws, clean, strict=True):
+        if not data_set.changed or draw.seed not in config.sweep.prompt_seeds:
             continue
         conditions = changed_prompts(
-            detector, draw.prompts, arena.images, draw.seed, levels, config.evaluate.batch_size
+            detector, draw.prompts, data_set.images, draw.seed, levels, config.evaluate.batch_size
         )
         blurred += [Trial(bank, trial.truth) for bank in _at(conditions, "prompt_blur", rules.blur)]
         shifted += [Trial(bank, trial.truth) for bank in _at(conditions, "prompt_box_iou", rules.box_iou)]
@@ -254,15 +254,17 @@ def _alarms(scores: Sequence[Sequence[npt.NDArray[np.float32]]], least: float) -
     return float(np.mean(counts)) if counts else None
 
 
-def _set_comparison(arena: Arena, new: Measured, old: Measured, level: float) -> SetComparison:
+def _set_comparison(
+    data_set: ComparisonSet, new: ModelFigures, old: ModelFigures, level: float
+) -> SetComparison:
     def optional(name: str) -> Pair | None:
         mine, theirs = getattr(new, name), getattr(old, name)
         return None if mine is None else Pair(mine, theirs)
 
     return SetComparison(
-        name=arena.name,
-        classes=arena.classes,
-        trained=arena.trained,
+        name=data_set.name,
+        classes=data_set.classes,
+        trained=data_set.trained,
         boxes=Pair(new.boxes, old.boxes),
         masks=Pair(new.masks, old.masks),
         interval=paired_interval([new.resampled], [old.resampled], level),

@@ -18,7 +18,7 @@ from unispector.errors import RegistryError, UniSpectorError
 from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
 from unispector.project.paths import PROMOTIONS, check_report
-from unispector.registry.comparison import contest
+from unispector.registry.comparison import compare_models
 from unispector.registry.decisions import finish_begun, promote_version, refuse
 from unispector.registry.register import read_lineage
 from unispector.registry.rules import (
@@ -179,7 +179,7 @@ def _decision(
         if all(rule.passed for rule in rules):
             other = registry.model_directory(before)
             trained = {name for each in (directory, other) for name in read_lineage(each).trained_classes}
-            comparison = contest(directory, other, evaluations, trained, config)
+            comparison = compare_models(directory, other, evaluations, trained, config)
         rules += compared_rules(comparison, _limits(config))
     return Decision(
         challenger=challenger.number,

@@ -122,7 +122,7 @@ class ModelRegistry:
         """All versions, newest first."""
         if not self._store._exists():
             return ()
-        client = self._store._client()
+        client = self._store.client()
         pages = _all_pages(
             lambda token: client.search_model_versions(
                 f"name = '{self.name}'", max_results=_PAGE, page_token=token
@@ -168,7 +168,7 @@ class ModelRegistry:
             run_id: the run that trained the model; where the store has no such run, one is made.
             tags: of the version.
         """
-        client = self._store._client()
+        client = self._store.client()
         key = tags.get(KEY, secrets.token_hex(16))
         run = self._run(run_id, key)
         folder = f"model-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
@@ -181,17 +181,17 @@ class ModelRegistry:
     @_told
     def set_alias(self, alias: str, number: int) -> None:
         """Let an alias stand for a version, and for no other."""
-        self._store._client().set_registered_model_alias(self.name, alias, str(number))
+        self._store.client().set_registered_model_alias(self.name, alias, str(number))
 
     @_told
     def remove_alias(self, alias: str) -> None:
         """Let an alias stand for nothing; it need not exist."""
-        self._store._client().delete_registered_model_alias(self.name, alias)
+        self._store.client().delete_registered_model_alias(self.name, alias)
 
     @_told
     def tag(self, number: int, values: Mapping[str, str]) -> None:
         """Set tags of a version, one after the other; an existing one is replaced."""
-        client = self._store._client()
+        client = self._store.client()
         for key, value in values.items():
             client.set_model_version_tag(self.name, str(number), key, value)
 
@@ -203,7 +203,7 @@ class ModelRegistry:
             RegistryError: there is no such version, or its files are gone.
         """
         self.version(number)
-        client = self._store._client()
+        client = self._store.client()
         found = client.get_model_version(self.name, str(number))
         folder = str(found.source).rsplit("/", 1)[-1]
         directory = self._local(client, str(found.run_id), folder)
@@ -255,7 +255,7 @@ class ModelRegistry:
     @_told
     def event_files(self, event: Event) -> tuple[Path, ...]:
         """What was kept with an event of `history`, as local files, sorted by name."""
-        client = self._store._client()
+        client = self._store.client()
         names = sorted(each.path for each in client.list_artifacts(event.run_id) if not each.is_dir)
         return tuple(self._local(client, event.run_id, name) for name in names)
 
@@ -264,7 +264,7 @@ class ModelRegistry:
         """The events of some runs, newest first."""
         if not self._store._exists():
             return ()
-        client = self._store._client()
+        client = self._store.client()
         known = client.get_experiment_by_name(_EVENTS)
         if known is None:
             return ()

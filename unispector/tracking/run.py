@@ -225,7 +225,7 @@ class TrackingStore:
 
     def open(self, experiment: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
         """Open a run as `run` does; whoever opens it ends it."""
-        client = self._client()
+        client = self.client()
         experiment_id = self._experiment(experiment)
         run_id = self._run_of_job(experiment_id, tags.get(JOB_TAG))
         if run_id is None:
@@ -243,13 +243,13 @@ class TrackingStore:
             CheckpointError: there is no such run.
         """
         self._tags_of(run_id)
-        return TrackedRun(self._client(), run_id, self.root)
+        return TrackedRun(self.client(), run_id, self.root)
 
     def latest(self, experiment: str, tag: str, value: str) -> TrackedRun | None:
         """The run with this tag that ended last, to add to; None without one."""
         if not self._exists():
             return None
-        client = self._client()
+        client = self.client()
         known = client.get_experiment_by_name(experiment)
         query, order = f"tags.`{tag}` = '{value}'", ["attributes.end_time DESC"]
         found = known and client.search_runs([known.experiment_id], query, max_results=1, order_by=order)
@@ -293,7 +293,7 @@ class TrackingStore:
         if not self._exists():
             return False
         try:
-            return bool(self._client().get_run(run_id).info.lifecycle_stage == "active")
+            return bool(self.client().get_run(run_id).info.lifecycle_stage == "active")
         except MlflowException:
             return False
 
@@ -309,7 +309,7 @@ class TrackingStore:
     def _exists(self) -> bool:
         return self._server is not None or (self.root / "mlflow.db").exists()
 
-    def _client(self) -> "MlflowClient":
+    def client(self) -> "MlflowClient":
         """The connection; the first one makes the database, one thread at a time."""
         with _opening:
             if self._connection is None:
@@ -335,7 +335,7 @@ class TrackingStore:
             return self._connection
 
     def _experiment(self, name: str) -> str:
-        client = self._client()
+        client = self.client()
         with _opening:
             known = client.get_experiment_by_name(name)
             if known is not None:
@@ -347,13 +347,13 @@ class TrackingStore:
         if job is None:
             return None
         query = f"tags.`{JOB_TAG}` = '{job}'"
-        found = self._client().search_runs([experiment_id], query, max_results=1)
+        found = self.client().search_runs([experiment_id], query, max_results=1)
         return str(found[0].info.run_id) if found else None
 
     def _tags_of(self, run_id: str) -> dict[str, str]:
         if not self.has_run(run_id):
             raise CheckpointError(f"{run_id}: no such run; `{self.ui_command()}` lists them")
-        return dict(self._client().get_run(run_id).data.tags)
+        return dict(self.client().get_run(run_id).data.tags)
 
 
 def store_trouble() -> tuple[type[Exception], ...]:
