@@ -4,10 +4,11 @@ from typing import Any
 
 from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import ConfigError
+from unispector.modeling.backbones import efficientnet_lite
 from unispector.modeling.backbones.backbone import STRIDES, Backbone, NetworkBackbone, StridedBackbone
+from unispector.modeling.backbones.efficientnet_lite import EfficientNetLite0
 from unispector.modeling.backbones.joined import JoinedBackbone
 from unispector.modeling.backbones.pretrained import check_packaged, load_backbone, normalisation
-from unispector.modeling.backbones.swin import pad_first
 from unispector.modeling.backbones.vit import VitBackbone
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import LEVELS, PixelDecoder
@@ -104,6 +105,11 @@ def build_backbones(
 
 def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bool = True) -> NetworkBackbone:
     """Build one network with its starting weights; see `build_model` for the errors."""
+    if config.name == efficientnet_lite.NAME and not config.drop_path:
+        backbone: NetworkBackbone = _strided(EfficientNetLite0(), config, padded_size)
+        if load_weights:
+            load_backbone(backbone, config.name, config.weights, {"features_only": True})
+        return backbone
     import timm
 
     vit = timm.is_model(config.name) and timm.model_entrypoint(config.name).__module__ == _VITS
@@ -120,6 +126,10 @@ def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bo
         raise ConfigError(
             f"model.backbone.name: timm offers no features of '{config.name}' ({error})"
         ) from error
+    if config.name.startswith("swin"):
+        from unispector.modeling.backbones.swin import pad_first
+
+        pad_first(network)
     if config.weights == "packaged":
         check_packaged(config.name)
     backbone = (_vit if vit else _strided)(network, config, padded_size)
@@ -134,7 +144,6 @@ def _strided(network: Any, config: BackboneConfig, padded_size: int) -> StridedB
             f"model.backbone.name: '{config.name}' has no features of stride {sorted(missing)} and is no "
             "plain vision transformer; choose another network"
         )
-    pad_first(network)
     mean, std = normalisation(config.name, config.weights)
     return StridedBackbone(network, mean, std, frozen=config.frozen, padded_size=padded_size)
 

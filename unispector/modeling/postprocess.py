@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unispector.modeling.prior.candidate_head import relative_logits
 from unispector.ops.boxes import cxcywh_to_xyxy
+from unispector.ops.detection_kernels import batched_nms
 from unispector.ops.mask_runs import OUTSIDE, FloatArray, IntArray, masks_from_logits
 from unispector.ops.windows import GRID, windows
 from unispector.prior_structures import JudgedCandidates
@@ -180,8 +181,6 @@ def _of_queries(
 
 def _ranking(scores: Tensor, corners: Tensor, label: Tensor, nms_iou: float) -> Tensor:
     """Indices of the detections that are kept, best first; of equal ones the earlier first."""
-    from torchvision.ops import batched_nms
-
     ranking = scores.argsort(descending=True, stable=True)
     ranking = ranking[scores[ranking] > 0]
     if nms_iou < 1:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from unispector.ops.detection_kernels import roi_align
+
 GRID = 28  # cells along each side of a window
 CROP = GRID // 2  # cells along each side of what a window's features are read on
 WINDOW = 1.6  # sides of a window, relative to the box
@@ -31,10 +33,7 @@ def crop(maps: Tensor, index: Tensor, window: Tensor, size: int) -> Tensor:
     Args:
         index: [n] int64 map of each window.
     """
-    from torchvision.ops import roi_align
-
     height, width = maps.shape[-2:]
     scale = window.new_tensor((width, height, width, height))
     rois = torch.cat((index[:, None].to(window.dtype), window * scale), dim=1)
-    out: Tensor = roi_align(maps.float(), rois, size, sampling_ratio=1, aligned=True)
-    return out
+    return roi_align(maps.float(), rois, size)

@@ -16,8 +16,6 @@ from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError, PromptBankError
-from unispector.inference.geometry import Geometry
-from unispector.inference.marking import Prompt, mark
 from unispector.ops.files import read_image_size
 from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
 
@@ -26,8 +24,6 @@ SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP"
 
 _LABEL = re.compile(r"[\w ./-]{1,80}")
 _KEPT = re.compile(r"[0-9a-f]{64}\.(?:png|jpg|bmp|tif|webp)")
-# No model's: any size shows whether a mark can be read.
-_ANY = Geometry(image_size=64, padded_size=64, bins=8, spectrum_empty="interp", spectrum_min_side=8)
 
 Box = tuple[float, float, float, float]
 
@@ -74,12 +70,19 @@ class StoredPrompt:
                 mark that is empty, twice there, outside the picture or of another size.
             PromptBankError: the temporary folder cannot be written, such as on a full disk.
         """
+        from unispector.inference.geometry import Geometry
+        from unispector.inference.marking import Prompt, mark
+
+        # No model's: any size shows whether a mark can be read.
+        any_size = Geometry(
+            image_size=64, padded_size=64, bins=8, spectrum_empty="interp", spectrum_min_side=8
+        )
         suffix = _suffix(picture)
         with _as_file(picture, suffix) as file:
             try:
                 masks = _masks(picture, file)
                 boxes = tuple(_box(box) for box in picture.boxes_xywh)
-                mark(Prompt(file, boxes, masks), 0, _ANY)
+                mark(Prompt(file, boxes, masks), 0, any_size)
             except DataError as error:
                 message = str(error).removeprefix(f"{file}: ")
                 raise DataError(f"{picture.name}: {message}") from error

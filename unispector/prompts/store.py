@@ -17,12 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
-from unispector.inference.detector import UniSpector
-from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 from unispector.prompts.marks import (
     MarkedPicture,
@@ -32,6 +30,10 @@ from unispector.prompts.marks import (
     checked_label,
     one_line,
 )
+
+if TYPE_CHECKING:  # the detector takes seconds to import, and lists of classes need none
+    from unispector.inference.detector import UniSpector
+    from unispector.inference.prompt_bank import PromptBank
 
 __all__ = ["MarkedPicture", "PromptSet", "PromptStore", "StoredPrompt"]
 
@@ -225,7 +227,7 @@ class PromptStore:
         """
         return self._annotations(self.current())
 
-    def bank(self, detector: UniSpector) -> PromptBank | None:
+    def bank(self, detector: "UniSpector") -> "PromptBank | None":
         """The encoded prompts of the current version; None without a class.
 
         They are encoded once for a model, and read from the store after that. Banks of other versions go:
@@ -237,6 +239,8 @@ class PromptStore:
         now = self.current()
         if not now.classes:
             return None
+        from unispector.inference.prompt_bank import PromptBank
+
         file = self.folder / "banks" / f"{now.digest[:12]}-{detector.fingerprint[:12]}.safetensors"
         digest = file.with_suffix(".sha256")
         # A damaged or foreign file says nothing: the pictures are what counts.

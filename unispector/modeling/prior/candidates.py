@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from unispector.ops.boxes import xyxy_to_cxcywh
+from unispector.ops.detection_kernels import nms
 from unispector.ops.windows import GRID, windows
 from unispector.prior_structures import Candidates, PriorMaps
 from unispector.structures import LayerPrediction
@@ -151,8 +152,6 @@ def _parts(probabilities: FloatArray) -> Iterator[Part]:
 
 def _distinct(parts: list[Part]) -> list[Part]:
     """The best of parts that are nearly the same, best first."""
-    from torchvision.ops import nms
-
     if not parts:
         return []
     boxes = torch.tensor([part.box for part in parts], dtype=torch.float32)

@@ -28,6 +28,7 @@ from unispector.modeling.prior.candidates import (
     part_of,
 )
 from unispector.ops.boxes import cxcywh_to_xyxy, pairwise_iou
+from unispector.ops.detection_kernels import batched_nms
 from unispector.ops.windows import windows
 from unispector.prior_structures import Candidates, JudgedCandidates, PriorFeatures, PriorMaps
 
@@ -87,8 +88,6 @@ def grown_candidates(
 
 def _new(parts: Sequence[Part], owner: Tensor, known: Candidates, side: int) -> Tensor:
     """Which parts are nearly like no candidate of their class mask, nor like an earlier one: [m] int64."""
-    from torchvision.ops import batched_nms
-
     boxes = torch.tensor([part.box for part in parts], dtype=torch.float32, device=owner.device).view(-1, 4)
     overlap = pairwise_iou(boxes, cxcywh_to_xyxy(known.boxes) * side)
     alike = (overlap >= ALIKE) & (owner[:, None] == known.map)
@@ -99,8 +98,6 @@ def _new(parts: Sequence[Part], owner: Tensor, known: Candidates, side: int) -> 
 
 def _seeds(candidates: Candidates, scores: Tensor, seeds: int) -> Tensor:
     """The best candidates of each class mask that lie apart: [n] int64, by class mask, the best first."""
-    from torchvision.ops import batched_nms
-
     kept = batched_nms(cxcywh_to_xyxy(candidates.boxes), scores, candidates.map, APART)
     own, order = candidates.map[kept].sort(stable=True)
     first = torch.searchsorted(own, own)
