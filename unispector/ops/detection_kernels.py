@@ -1,6 +1,6 @@
 """torchvision's compiled non-maximum suppression and RoI align.
 
-`import torchvision` imports TorchDynamo, which takes two seconds of processor time; its library alone takes none.
+`import torchvision` imports TorchDynamo, two seconds of processor time; its library alone takes none.
 """
 
 from functools import cache
