@@ -16,7 +16,14 @@ from unispector.config.model import (
     SpectralConfig,
 )
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
-from unispector.config.params import Config, load_config, parse_config, preset_file, preset_names
+from unispector.config.params import (
+    Config,
+    load_config,
+    parse_config,
+    preset_names,
+    preset_values,
+    read_values,
+)
 from unispector.config.section import Section
 from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
 
@@ -44,6 +51,7 @@ __all__ = [
     "TrainConfig",
     "load_config",
     "parse_config",
-    "preset_file",
     "preset_names",
+    "preset_values",
+    "read_values",
 ]
