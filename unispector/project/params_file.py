@@ -39,7 +39,7 @@ _Representer.add_representer(
 def rendered(config: Config) -> str:
     """Render parameters as `params.yaml` has them, each on a line with a comment on what it means."""
     document = CommentedMap()
-    _lay(document, written_values(config), meanings(config))
+    _lay(document, _written(config), meanings(config))
     document.yaml_set_start_comment(_HEAD)
     for section in document:
         document.yaml_set_comment_before_after_key(section, before="\n")
@@ -76,7 +76,7 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
     return result
 
 
-def written_values(config: Config) -> dict[str, Any]:
+def _written(config: Config) -> dict[str, Any]:
     """What is written of parameters, as JSON has it: all but the classes of a set that nobody named."""
     values = config.model_dump(mode="json")
     for name, member in config.data.sets.items():
@@ -198,7 +198,7 @@ def _cut_tail(node: Any, key: Any) -> str:
         return ""
     token.value, _, tail = token.value.partition("\n")
     if not token.value:
-        del node.ca.items[key]
+        node.ca.items[key][2 if isinstance(node, CommentedMap) else 0] = None
     return tail
 
 
