@@ -1,5 +1,6 @@
 """Every knob, as frozen typed sections that mirror `params.yaml`; `load_config` is the only edge.
 
+The one truth is a field: its type, range, default and description, which `params.yaml` is rendered from.
 Unknown keys and values out of range are refused with one line that names the file and the field.
 A preset (`presets/NAME.yaml`) is a part of `params.yaml` under a name; `unispector params` lays it over.
 Inner code receives the section it needs and never reads YAML.
