@@ -162,13 +162,10 @@ def test_a_value_that_was_not_written_is_told_with_its_default(tmp_path: Path, s
     assert Change("train.steps", "160 (default)", "9") in use_preset("small", file)
 
 
-@pytest.mark.parametrize(
-    "content", ["train: {steps: 1, steps: 2}\n", "model: {backbone: &b {frozen: true}}\nx: *b\n"]
-)
-def test_a_file_that_cannot_be_rewritten_is_left(content: str, tmp_path: Path, small: Path) -> None:
-    file = tmp_path / "params.yaml"
+def test_a_file_that_cannot_be_rewritten_is_left(tmp_path: Path, small: Path) -> None:
+    file, content = tmp_path / "params.yaml", "train: {steps: 1, steps: 2}\n"
     file.write_text(content)
-    with pytest.raises(ConfigError, match=r"params\.yaml: (cannot be rewritten .*params write|x: unknown)"):
+    with pytest.raises(ConfigError, match=r"params\.yaml: cannot be rewritten .*`unispector params write`"):
         use_preset("small", file)
     assert file.read_text() == content
 

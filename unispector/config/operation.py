@@ -62,9 +62,9 @@ class PromoteConfig(Section):
 
 
 class EnrollConfig(Section):
-    """Checks that the marked pictures of a new defect pass before they join the production prompts.
+    """Checks that the marked images of a new defect pass before they join the production prompts.
 
-    Each picture is left out in turn and looked at with prompts from the others.
+    Each image is left out in turn and looked at with prompts from the others.
     """
 
     pictures: int = Field(default=3, ge=2, description="fewest marked images")
