@@ -19,7 +19,8 @@ from pathlib import Path
 from unispector.benchmark.judge import Trial, judge, read_pair
 from unispector.benchmark.plan import plan
 from unispector.benchmark.sweep import SweepTask, sweep_prompts
-from unispector.config import SweepConfig, load_config
+from unispector.benchmark.sweep_files import PAPER
+from unispector.config import load_config
 from unispector.data.coco import Annotations
 from unispector.data.prompt_changes import blurred, with_shifted_boxes
 from unispector.evaluation.coco_metrics import SetMetrics, evaluate_overlaps
@@ -27,8 +28,6 @@ from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.results import FIGURES, MAIN_VARIANT, figure_of
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-
-PAPER = SweepConfig()
 
 
 def ignore(_share: float) -> None:

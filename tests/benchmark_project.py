@@ -18,6 +18,7 @@ from unispector.config import (
     SetConfig,
     SimilarityPriorConfig,
     SplitConfig,
+    SweepConfig,
     TrainConfig,
 )
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
@@ -48,10 +49,12 @@ def make_model(directory, seed, prior):
         image_size=80,
         width=32,
         heads=4,
+        points=4,
         encoder_layers=1,
         decoder_layers=1,
         feedforward=32,
         queries=10,
+        nms_iou=0.7,
         backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
         similarity_prior=SimilarityPriorConfig(enabled=prior),
     )
@@ -63,7 +66,8 @@ def make_model(directory, seed, prior):
                 torch.nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
         network.heads.classes.mul_(3)  # else all scores are nearly alike
-    save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
+    config = Config(data=DataConfig(sets={}), model=model, train=TrainConfig(views=0))
+    save_model(directory, network, config, {"made by": "a test"})
     return directory
 
 
@@ -163,6 +167,7 @@ def benchmark(sharp_model, tmp_path_factory):
         ),
         split=SplitConfig(seeds=(42,), prompt_seeds=(1, 2)),
         train=TrainConfig(seeds=(42,), ablation_seeds=(42,)),
+        sweep=SweepConfig(sets=()),
         evaluate=EvaluateConfig(
             pictures=3,
             failures=1,

@@ -103,10 +103,12 @@ def _tiny_model(directory: Path, seed: int) -> Path:
         image_size=80,
         width=32,
         heads=4,
+        points=4,
         encoder_layers=1,
         decoder_layers=1,
         feedforward=32,
         queries=10,
+        nms_iou=0.7,
         backbone=BackboneConfig(weights="none"),
     )
     with torch.random.fork_rng():

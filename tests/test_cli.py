@@ -87,6 +87,7 @@ def test_help_and_import_load_no_heavy_package() -> None:
 @pytest.mark.parametrize(
     "verb",
     ["detect", "prompts build", "evaluate", "convert", "data add", "report", "params show", "params use"]
+    + ["params write"]
     + [f"stage {name}" for name in ("generate", "convert", "survey", "validate", "split", "statistics")]
     + [f"stage {name}" for name in ("fingerprint", "evaluate", "report")],
 )

@@ -155,21 +155,33 @@ def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "sets",
+    ("sets", "expected"),
     [
-        "  sets:\n    first:\n      source: magnetic_tile\n      path: a\n\n  # next\n  min_side: 0.02\n",
-        "  min_side: 0.02\n  sets:\n    first: {source: magnetic_tile,\n      path: a}",
-        "  min_side: 0.02\n  sets:\n      first: {source: magnetic_tile, path: a} # why\n      # a note\n",
+        (
+            "  sets:\n    first:\n      source: magnetic_tile\n      path: a\n\n  # next\n  min_side: 0.02\n",
+            "  sets:\n    first:\n      source: magnetic_tile\n      path: a\n"
+            f"{LINE}\n  # next\n  min_side: 0.02\n",
+        ),
+        (
+            "  min_side: 0.02\n  sets:\n    first: {source: magnetic_tile,\n      path: a}",
+            f"  min_side: 0.02\n  sets:\n    first: {{source: magnetic_tile, path: a}}\n{LINE}",
+        ),
+        (
+            "  min_side: 0.02\n  sets:\n    first: {source: magnetic_tile, path: a} # why\n    # a note\n",
+            "  min_side: 0.02\n  sets:\n    first: {source: magnetic_tile, path: a} # why\n"
+            f"{LINE}    # a note\n",
+        ),
+        (
+            "  min_side: 0.02\n  sets: {first: {source: magnetic_tile, path: a}} # why\n",
+            "  min_side: 0.02\n  sets: {first: {source: magnetic_tile, path: a}, "
+            f"{LINE.strip()}}} # why\n",
+        ),
     ],
 )
-def test_only_one_line_is_inserted(release: Path, project: Path, sets: str) -> None:
+def test_only_one_line_is_inserted(release: Path, project: Path, sets: str, expected: str) -> None:
     (project / "params.yaml").write_text("data:\n" + sets)
     add("magnetic_tile", release, root=project)
-    lines = (project / "params.yaml").read_text().splitlines()
-    added = [line for line in lines if line.lstrip().startswith("MagneticTile:")]
-    assert len(added) == 1
-    lines.remove(added[0])
-    assert lines == ("data:\n" + sets).splitlines()
+    assert (project / "params.yaml").read_text() == "data:\n" + expected
     config = load_config(project / "params.yaml")
     assert list(config.data.sets) == ["first", "MagneticTile"]
     assert config.data.min_side == 0.02
@@ -191,13 +203,18 @@ def test_what_params_became_while_a_release_was_copied_stays(
     assert params.read_text() == changed.replace("domain: in}\n", "domain: in}\n" + LINE)
 
 
-@pytest.mark.parametrize("sets", ["{first: {source: magnetic_tile, path: a}}", "{}"])
-def test_params_that_take_no_line_are_left_alone(release: Path, tmp_path: Path, sets: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:\n  min_side: 0.02\n",  # a set more would take the place of the default ones
+        "data:\n  sets: {}\n  sets: {first: {source: magnetic_tile, path: a}}\n",
+    ],
+)
+def test_params_that_take_no_line_are_left_alone(release: Path, tmp_path: Path, text: str) -> None:
     root = tmp_path / "project"
     root.mkdir()
-    text = f"data:\n  sets: {sets}\n"
     (root / "params.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"cannot be extended; add `MagneticTile: {source: magnetic_tile"):
+    with pytest.raises(ConfigError, match=r"params\.yaml: cannot be rewritten .*`unispector params write`"):
         add("magnetic_tile", release, root=root)
     assert (root / "params.yaml").read_text() == text
     assert [path.name for path in root.iterdir()] == ["params.yaml"]

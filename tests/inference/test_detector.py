@@ -58,10 +58,12 @@ def model_without_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_size=80,
         width=32,
         heads=4,
+        points=4,
         encoder_layers=1,
         decoder_layers=1,
         feedforward=32,
         queries=10,
+        nms_iou=0.7,
         backbone=BackboneConfig(name="test_efficientnet", weights="none"),
         similarity_prior=SimilarityPriorConfig(enabled=False),
     )

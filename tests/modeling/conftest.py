@@ -34,6 +34,7 @@ def small_config() -> ModelConfig:
         decoder_layers=2,
         feedforward=32,
         queries=10,
+        nms_iou=0.7,
         backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
         spectral=SpectralConfig(bins=BINS),
         denoising=DenoisingConfig(queries=8),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig
+from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig, TrainConfig
 from unispector.errors import CheckpointError
 from unispector.modeling import saved_model
 from unispector.modeling.backbones.pretrained import packaged_weights
@@ -28,13 +28,17 @@ MakeModel = Callable[..., UniSpectorModel]
 Regions = Callable[..., VisualPrompts]
 
 
+def parameters(model: ModelConfig) -> Config:
+    return Config(data=DataConfig(sets={}), model=model, train=TrainConfig(views=0))
+
+
 @pytest.fixture
 def saved(
     tmp_path: Path, small_model: MakeModel, small_config: ModelConfig
 ) -> tuple[Path, UniSpectorModel, str]:
     """Directory, the model saved there, and its fingerprint."""
     model = small_model()
-    config = Config(data=DataConfig(sets={}), model=small_config)
+    config = parameters(small_config)
     return tmp_path / "m", model, save_model(tmp_path / "m", model, config, {"commit": "abc"})
 
 
@@ -69,7 +73,7 @@ def test_the_fingerprint_is_of_weights_and_model_settings(
     _, model, fingerprint = saved
 
     def save(name: str, settings: ModelConfig, provenance: str = "abc") -> str:
-        config = Config(data=DataConfig(sets={}), model=settings)
+        config = parameters(settings)
         return save_model(tmp_path / name, model, config, {"commit": provenance})
 
     assert save("same", small_config, "other origin") == fingerprint
@@ -83,7 +87,7 @@ def test_saving_again_replaces(saved: tuple[Path, UniSpectorModel, str], small_c
     directory, model, fingerprint = saved
     with torch.no_grad():
         model.heads.classes.zero_()
-    save_model(directory, model, Config(data=DataConfig(sets={}), model=small_config), {})
+    save_model(directory, model, parameters(small_config), {})
     assert load_model(directory).fingerprint != fingerprint
     assert sorted(p.name for p in directory.iterdir()) == [CONFIG, WEIGHTS]
 
@@ -160,7 +164,7 @@ def joined(tmp_path: Path, small_model: MakeModel, small_config: ModelConfig) ->
     """Directory of a model with two networks, and the model."""
     settings = small_config.model_copy(update={"backbone": (CONVOLUTIONS, TOKENS)})
     model = small_model(settings)
-    save_model(tmp_path / "m", model, Config(data=DataConfig(sets={}), model=settings), {})
+    save_model(tmp_path / "m", model, parameters(settings), {})
     return tmp_path / "m", model
 
 
@@ -187,7 +191,7 @@ def test_a_package_with_other_weights_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ):
     settings = small_config.model_copy(update={"backbone": backbone})
-    config = Config(data=DataConfig(sets={}), model=settings)
+    config = parameters(settings)
     save_model(tmp_path / "m", small_model(settings), config, {})
     installed = packaged_weights(CONVOLUTIONS.name)
     changed = {**installed, "conv_stem.weight": installed["conv_stem.weight"] + 1}
@@ -206,6 +210,31 @@ def test_a_parameter_that_came_later_makes_no_other_model(saved: tuple[Path, Uni
     older = hashlib.sha256((directory / WEIGHTS).read_bytes() + written).hexdigest()
     (directory / CONFIG).write_text(json.dumps({**description, "fingerprint": older}))
     assert load_model(directory).fingerprint == older
+
+
+def test_a_parameter_that_came_later_keeps_what_its_absence_meant(saved: tuple[Path, UniSpectorModel, str]):
+    """Today's default of each is another one; `train.views` would not even go with this model's backbone."""
+    directory, _, _ = saved
+    description = json.loads((directory / CONFIG).read_text())
+    for section, name in (
+        ("model", "nms_iou"),
+        ("prompt", "max_classes"),
+        ("train", "defect_free"),
+        ("train", "views"),
+    ):
+        del description["config"][section][name]
+    written = json.dumps(description["config"]["model"], separators=(",", ":")).encode()
+    older = hashlib.sha256((directory / WEIGHTS).read_bytes() + written).hexdigest()
+    (directory / CONFIG).write_text(json.dumps({**description, "fingerprint": older}))
+    config = load_model(directory).config
+    assert (config.model.nms_iou, config.prompt.max_classes) == (0.7, None)
+    assert (config.train.defect_free, config.train.views) == (0, 0)
+
+
+@pytest.mark.parametrize("name", saved_model.SHIPPED_MODELS)
+def test_shipped_models_name_every_parameter(name: str):
+    written = json.loads((saved_model.SHIPPED / name / CONFIG).read_text())["config"]
+    assert Config.model_validate(written).model_dump(mode="json") == written
 
 
 def test_what_a_saved_model_needs_installed():

@@ -113,25 +113,37 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(file: Path) -> None:
     ("content", "expected"),
     [
         pytest.param(
-            "data: {sets: {}}\ntrain:\n  log_every: 5 # often\n",
-            "model:\n  backbone:\n    drop_path: 0.2\n"
-            "data: {sets: {}}\ntrain:\n  steps: 9\n  seeds: [42, 82]\n  log_every: 5 # often\n",
+            "data: {sets: {}}\ntrain:\n  log_every: 5 # often\n\n# of the split\nsplit: {seeds: [1]} # one\n",
+            "data: {sets: {}}\ntrain:\n  log_every: 5 # often\n"
+            "  steps: 9 # optimiser steps (paper, 3.4: 20,000); at least 1\n"
+            "  seeds: [42, 82] # split seeds on which a model is trained, among `split.seeds`; [42, 82, 777] "
+            "for the whole protocol\n"
+            "\n# of the split\nsplit: {seeds: [1]} # one\n"
+            "model: # the detector; every row of the ablation is a setting of this section and of loss\n"
+            "  backbone: # network that images are read with, or a list of several whose features are "
+            "joined\n"
+            "    drop_path: 0.2 # stochastic depth rate while training; at least 0, below 1\n",
             id="sections and fields that are not there",
         ),
         pytest.param(
             "# head\ndata: {sets: {}}\nmodel: {backbone: {drop_path: 0.5}, width: 96}\n"
             "train:\n    seeds: # two\n    - 42\n    # the last one\n    - 777\n\n    # of the optimiser\n"
-            "    steps:   '3'\n",
+            "    steps:   '3'  # few\n    log_every:   5   # often\n",
             "# head\ndata: {sets: {}}\nmodel: {backbone: {drop_path: 0.2}, width: 96}\n"
             "train:\n    seeds: [42, 82] # two\n\n    # of the optimiser\n"
-            "    steps:   9\n",
+            "    steps: 9 # few\n    log_every: 5     # often\n",
             id="other styles",
         ),
         pytest.param(
             "data: {sets: {}}\nmodel: {backbone: {}}\ntrain: {log_every: 5}\n",
             "data: {sets: {}}\nmodel: {backbone: {drop_path: 0.2}}\n"
-            "train: {steps: 9, seeds: [42, 82], log_every: 5}\n",
+            "train: {log_every: 5, steps: 9, seeds: [42, 82]}\n",
             id="sections on one line",
+        ),
+        pytest.param(
+            "{data: {sets: {}}}",
+            "{data: {sets: {}}, train: {steps: 9, seeds: [42, 82]}, model: {backbone: {drop_path: 0.2}}}\n",
+            id="a file on one line",
         ),
     ],
 )
@@ -147,25 +159,51 @@ def test_files_written_otherwise(content: str, expected: str, tmp_path: Path, sm
 def test_a_value_that_was_not_written_is_told_with_its_default(tmp_path: Path, small: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_text("data: {sets: {}}\n")
-    assert Change("train.steps", "1500 (default)", "9") in use_preset("small", file)
+    assert Change("train.steps", "160 (default)", "9") in use_preset("small", file)
 
 
-def test_a_file_on_one_line_cannot_be_rewritten_and_is_left(tmp_path: Path, small: Path) -> None:
-    file, content = tmp_path / "params.yaml", "{data: {sets: {}}}"
+def test_a_file_that_cannot_be_rewritten_is_left(tmp_path: Path, small: Path) -> None:
+    file, content = tmp_path / "params.yaml", "train: {steps: 1, steps: 2}\n"
     file.write_text(content)
-    with pytest.raises(ConfigError, match=r"cannot be rewritten; .*small\.yaml's values by hand"):
+    with pytest.raises(ConfigError, match=r"params\.yaml: cannot be rewritten .*`unispector params write`"):
         use_preset("small", file)
     assert file.read_text() == content
 
 
+def test_params_write_brings_such_a_file_in_order(
+    tmp_path: Path, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("train: {steps: 1, steps: 2}\n")
+    assert main(["params", "write", "--params", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: every parameter is written\n"
+    assert load_config(file).train.steps == 2
+    use_preset("small", file)
+    assert load_config(file).train.steps == 9
+
+
+def test_params_write_without_a_file_is_what_the_project_ships(tmp_path: Path) -> None:
+    assert main(["params", "write", "--params", str(tmp_path / "new.yaml")]) == 0
+    assert (tmp_path / "new.yaml").read_bytes() == PARAMS.read_bytes()
+
+
+def test_params_write_keeps_values_and_names_what_was_left_out(file: Path) -> None:
+    use_preset("real", file)
+    before = load_config(file)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "  points:" not in line).replace("0.001 #", "0.002 #"))
+    assert main(["params", "write", "--params", str(file)]) == 0
+    train = before.train.model_copy(update={"learning_rate": 0.002})
+    assert load_config(file) == before.model_copy(update={"train": train})
+    assert len(file.read_text().splitlines()) == len(lines)
+
+
 def test_the_source_of_every_value(tmp_path: Path, small: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(
-        "data: {sets: {}}\ntrain:\n  log_every: 5 # often, # very\n  steps: 1500\n  seeds: [42]\n"
-    )
+    file.write_text("data: {sets: {}}\ntrain:\n  log_every: 5 # often, # very\n  steps: 160\n  seeds: [42]\n")
     found = {each.name: each for each in parameters(file)}
     assert (found["train.log_every"].source, found["train.log_every"].value) == ("mine.yaml", 5)
-    assert found["train.log_every"].meaning == "often, # very"
+    assert found["train.log_every"].meaning == "steps between logged losses; at least 1"
     assert (found["train.batch_size"].source, found["train.batch_size"].value) == ("default", 8)
     assert {name for name, each in found.items() if each.changed} == {"train.log_every"}
     assert {name for name, each in found.items() if each.source != "default"} == {
@@ -208,7 +246,8 @@ def test_show_prints_aligned_sections(file: Path, capsys: pytest.CaptureFixture[
         yaml.safe_load(file.read_text())
     )
     (steps,) = [line for line in lines if line.startswith("  steps ")]
-    assert steps.split(maxsplit=4) == ["steps", "20000", "preset", "paper", "optimiser steps"]
+    meaning = "optimiser steps (paper, 3.4: 20,000); at least 1"
+    assert steps.split(maxsplit=4) == ["steps", "20000", "preset", "paper", meaning]
     rows = [line for line in lines if line.startswith("  ")]
     assert len({re.search(r"(params\.yaml|preset paper)(  |$)", row).start() for row in rows}) == 1
 
@@ -216,6 +255,9 @@ def test_show_prints_aligned_sections(file: Path, capsys: pytest.CaptureFixture[
 def test_show_changed_hides_what_the_code_would_do_anyway(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["params", "show", "--params", str(file), "--changed", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {}
+    use_preset("paper", file)
     assert main(["params", "show", "--params", str(file), "--changed", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == {

@@ -99,7 +99,7 @@ def test_changed_prompts_are_changed_files(measured, unseen, directories, config
 def test_prompts_are_changed_on_the_sets_and_draws_of_the_sweep_only(measured, unseen, config):
     assert measured["tile"].blurred is None
     assert measured["tile"].shifted is None
-    everywhere = config.model_copy(update={"sweep": SweepConfig(prompt_seeds=(1,))})
+    everywhere = config.model_copy(update={"sweep": SweepConfig(sets=(), prompt_seeds=(1,))})
     assert fair_set(unseen["tile"], (), everywhere).changed
 
 

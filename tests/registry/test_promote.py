@@ -27,7 +27,7 @@ from unispector.tracking.run import TrackingStore
 def config(benchmark):
     split = benchmark.config.split.model_copy(update={"prompt_seeds": (1,)})
     rules = PromoteConfig(resamples=100, box_trials=1, alarm_rise=100.0)
-    sweep = SweepConfig(prompt_seeds=(1,))
+    sweep = SweepConfig(sets=(), prompt_seeds=(1,))
     return benchmark.config.model_copy(update={"split": split, "promote": rules, "sweep": sweep})
 
 

@@ -15,6 +15,15 @@ from unispector.reporting.sweep_section import html_section
 
 SEED = 42
 """Of all chance in a sweep of one's own files."""
+PAPER = SweepConfig(
+    blur=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    box_iou=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    box_trials=10,
+    counts=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
+    count_trials=3,
+    severities=(1, 2, 3, 4, 5),
+)
+"""The paper's levels (section 4.1), and all severities of changed targets, which it does not have."""
 
 
 def sweep_files(
@@ -33,13 +42,13 @@ def sweep_files(
         targets_json: COCO file with the ground truth; the same category names.
         images_root: folder the file names of both are relative to.
         out: folder to write to.
-        config: the levels; None = the paper's, and all severities.
+        config: the levels; None = `PAPER`.
 
     Raises:
         CheckpointError: the model cannot be loaded.
         DataError: a file or an image is unusable, or the categories of the two files do not match.
     """
-    detector, levels = UniSpector.load(model_dir), config or SweepConfig()
+    detector, levels = UniSpector.load(model_dir), config or PAPER
     prompts, targets = read_pair(prompts_json, targets_json)
     warn_of_shared(prompts, targets)
     task = SweepTask(detector, prompts, targets, images_root, SEED, levels, EvaluateConfig())

@@ -1,4 +1,4 @@
-"""`unispector params`: see the parameters in force, and put a whole recipe into params.yaml."""
+"""`unispector params`: see the parameters in force, put a whole recipe into params.yaml, write it anew."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ _HELP = """See the parameters in force, and put a whole recipe into params.yaml.
   unispector params use paper --dry-run             what that recipe would change, old -> new
   unispector params use paper && make repro         train by it
   unispector params use default                     back to what runs on two CPU cores
+  unispector params write                           every parameter on a line, with what it means
 
 A preset is a part of params.yaml under a name: `default` is what the project ships, `paper` the published
 recipe at full size (docs/parameters.md). Data sets, splits and mini are your own in every preset."""
@@ -32,8 +33,8 @@ _USE_HELP = """Put a preset's values into params.yaml.
   unispector params use paper
   unispector params use default
 
-Prints every value that changes, old -> new. Comments and all that the preset does not set stay as they
-are; the file is replaced in one step. What `make repro` must run anew, it runs."""
+Prints every value that changes, old -> new. Comments, order and all that the preset does not set stay;
+the file is replaced in one step. What `make repro` must run anew, it runs."""
 
 _SHOW_HELP = """Print every parameter in force, its source and what it means.
 
@@ -44,6 +45,15 @@ _SHOW_HELP = """Print every parameter in force, its source and what it means.
 
 Source is `default` (the code's), params.yaml, or the preset that --preset lays over the file, which stays
 as it is."""
+
+_WRITE_HELP = """Write every parameter to params.yaml, each on a line with what it means.
+
+\b
+  unispector params write
+  unispector params write --params new.yaml
+
+Values of the file stay; what it does not name is written with the code's default, as after an upgrade.
+Comments are written anew. Where there is no file, all is default: what the project ships."""
 
 params_app = group(_HELP)
 
@@ -68,6 +78,15 @@ def use(
         typer.echo(f"{params}: {len(changes)} values would change; nothing is written")
     else:
         typer.echo(f"{params}: {len(changes)} values changed to preset {preset}; `make repro` runs by them")
+
+
+@params_app.command("write", help=_WRITE_HELP)
+def write(params: ParamsFile = Path("params.yaml")) -> None:
+    """Write every parameter with what it means."""
+    from unispector.project.parameters import write_parameters
+
+    write_parameters(params)
+    typer.echo(f"{params}: every parameter is written")
 
 
 @params_app.command("show", help=_SHOW_HELP)

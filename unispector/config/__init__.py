@@ -1,5 +1,6 @@
 """Every knob, as frozen typed sections that mirror `params.yaml`; `load_config` is the only edge.
 
+The one truth is a field: its type, range, default and description, which `params.yaml` is rendered from.
 Unknown keys and values out of range are refused with one line that names the file and the field.
 A preset (`presets/NAME.yaml`) is a part of `params.yaml` under a name; `unispector params` lays it over.
 Inner code receives the section it needs and never reads YAML.
@@ -16,7 +17,14 @@ from unispector.config.model import (
     SpectralConfig,
 )
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
-from unispector.config.params import Config, load_config, parse_config, preset_file, preset_names
+from unispector.config.params import (
+    Config,
+    load_config,
+    parse_config,
+    preset_names,
+    preset_values,
+    read_values,
+)
 from unispector.config.section import Section
 from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
 
@@ -44,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "load_config",
     "parse_config",
-    "preset_file",
     "preset_names",
+    "preset_values",
+    "read_values",
 ]

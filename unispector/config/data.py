@@ -9,31 +9,27 @@ from unispector.config.section import Section
 
 
 class MiniConfig(Section):
-    """The embedded default data, `insa-mini` (procedural, deterministic).
+    """The embedded default data, `insa-mini` (procedural, deterministic)."""
 
-    Attributes:
-        seed: seed of the whole generation.
-        images_per_class: images of each class of the in-domain sets; cross-domain sets have half of that.
-        defect_free_images: images without any defect, in each set whose release has such images.
-        size: nominal height of an image in pixels; heights vary by 12 %, widths are 0.6 to 1.6 times that.
-    """
-
-    seed: int = 42
-    images_per_class: int = Field(default=24, ge=1)
-    defect_free_images: int = Field(default=8, ge=0)
-    size: int = Field(default=256, ge=64)
+    seed: int = Field(default=42, description="seed of the whole generation")
+    images_per_class: int = Field(
+        default=24,
+        ge=1,
+        description="images of each class of the in-domain sets; of the cross-domain sets half of that",
+    )
+    defect_free_images: int = Field(
+        default=8, ge=0, description="images without a defect, per set whose release has such images"
+    )
+    size: int = Field(
+        default=256,
+        ge=64,
+        description="nominal height of an image in pixels; heights vary by 12 %, widths are 0.6 to 1.6 "
+        "times that",
+    )
 
 
 class SetConfig(Section):
-    """One data set of the benchmark.
-
-    Attributes:
-        source: which reader understands the raw layout (a key of `unispector.data.sources.SOURCES`).
-        path: raw folder of the set, relative to `data.root`.
-        domain: `in` takes part in training with its seen classes, `cross` is only tested on.
-        unseen: classes of an `in` set that are held out, by their names in its annotation file; none = all
-            of them train; None = drawn by the split seed, see `SplitConfig.unseen_fraction`.
-    """
+    """One data set of the benchmark."""
 
     source: Literal[
         "gc10",
@@ -48,52 +44,86 @@ class SetConfig(Section):
         "yolo",
         "labelme",
         "masks",
-    ]
-    path: str
-    domain: Literal["in", "cross"] = "in"
-    unseen: tuple[str, ...] | None = None
+    ] = Field(description="reader of the raw layout, a key of `unispector.data.sources.SOURCES`")
+    path: str = Field(description="raw folder of the set, below `data.root`")
+    domain: Literal["in", "cross"] = Field(
+        default="in", description="`in` = trains with its seen classes, `cross` = test only"
+    )
+    unseen: tuple[str, ...] | None = Field(
+        default=None,
+        description="classes of an `in` set that are held out, by their names in its annotation file; [] "
+        "= all of them train; null = drawn by the split seed (`split.unseen_fraction`)",
+    )
+
+
+_MINI_SETS = {
+    f"mini-{folder}": SetConfig(source=source, path=f"insa-mini/{folder}", domain=domain)
+    for folder, source, domain in (
+        ("GC10", "gc10", "in"),
+        ("MagneticTile", "magnetic_tile", "in"),
+        ("RealIAD", "real_iad", "in"),
+        ("MVTec", "mvtec_ad", "in"),
+        ("3CAD", "three_cad", "cross"),
+        ("VISION", "vision", "cross"),
+        ("VisA", "visa", "cross"),
+    )
+}
 
 
 class DataConfig(Section):
-    """Where raw data lie and which sets make the benchmark.
+    """Where raw data lie and which sets make the benchmark."""
 
-    Attributes:
-        root: folder of all raw sets.
-        sets: set name -> its source, path and domain.
-        min_side: a component is dropped when its width or its height is under this share of the
-            image's (paper appendix 1.1).
-        workers: processes that read images; 0 = one per core.
-    """
-
-    root: Path = Path("data/raw")
-    sets: dict[str, SetConfig]
-    min_side: float = Field(default=0.01, ge=0, lt=1)
-    workers: int = Field(default=0, ge=0)
+    root: Path = Field(default=Path("data/raw"), description="folder of all raw sets")
+    sets: dict[str, SetConfig] = Field(
+        default=_MINI_SETS,
+        description="name: how to read it (source), where it lies below root (path), in = trains with "
+        "its seen classes, cross = test only (domain)",
+    )
+    min_side: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="a component is dropped when its width or height is a smaller share of the image's "
+        "(paper, appendix 1.1)",
+    )
+    workers: int = Field(default=0, ge=0, description="processes that read images; 0 = one per core")
 
 
 class SplitConfig(Section):
-    """Seen/unseen split, prompts and targets (paper appendix 1 and 1.2).
+    """Seen/unseen split, prompts and targets (paper appendix 1 and 1.2)."""
 
-    Attributes:
-        seeds: split seeds; one model is trained per seed.
-        prompt_seeds: seeds of the prompt draw, per split seed.
-        unseen_fraction: share of each in-domain set's categories held out (at least one), where the set
-            does not name them.
-        prompts_per_class: prompt images per class.
-        tail_images: a class with at most this many images gets one prompt image.
-        seen_test_fraction: share of each seen class's images kept from training, to test on.
-        training_rule: `clean` = an image that shows an unseen class never trains; `naive` = it trains
-            with its seen instances, its unseen ones unlabelled.
-        official: folder of the official annotation release (the one with `in-domain` and `out-domain`)
-            to take the splits from, or None to make them. All but the seeds and `training_rule`, which
-            the files are checked against, is then without effect, and `data.sets` must bear InsA's names.
-    """
-
-    seeds: tuple[int, ...] = Field(default=(42, 82, 777), min_length=1)
-    prompt_seeds: tuple[int, ...] = Field(default=(42, 82, 777), min_length=1)
-    unseen_fraction: float = Field(default=0.25, gt=0, lt=1)
-    prompts_per_class: int = Field(default=5, ge=1)
-    tail_images: int = Field(default=10, ge=0)
-    seen_test_fraction: float = Field(default=0.15, ge=0, lt=1)
-    training_rule: Literal["clean", "naive"] = "clean"
-    official: Path | None = None
+    seeds: tuple[int, ...] = Field(
+        default=(42, 82, 777),
+        min_length=1,
+        description="split seeds; one model is trained per seed (paper, appendix 1: 42, 82, 777)",
+    )
+    prompt_seeds: tuple[int, ...] = Field(
+        default=(42,),
+        min_length=1,
+        description="draws of prompts per split seed; [42, 82, 777] for the whole protocol",
+    )
+    unseen_fraction: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="of each in-domain set's classes, held out where the set does not name them; at "
+        "least one class",
+    )
+    prompts_per_class: int = Field(default=5, ge=1, description="prompt images per class")
+    tail_images: int = Field(
+        default=10, ge=0, description="a class with at most this many images gets one prompt image"
+    )
+    seen_test_fraction: float = Field(
+        default=0.15, ge=0, lt=1, description="of each seen class's images, kept from training to test on"
+    )
+    training_rule: Literal["clean", "naive"] = Field(
+        default="clean",
+        description="an image that shows an unseen class never trains: `clean`; or does, with that class "
+        "unlabelled: `naive`",
+    )
+    official: Path | None = Field(
+        default=None,
+        description="folder of InsA's official annotation files (with `in-domain` and `out-domain`), to "
+        "use their splits in place of these; `data.sets` must bear InsA's names, and only "
+        "the seeds and `training_rule` still count, as checks",
+    )

@@ -8,29 +8,31 @@ from unispector.config.section import Section
 
 
 class BackboneConfig(Section):
-    """One network that images are read with.
+    """One network that images are read with."""
 
-    Attributes:
-        name: any timm model that supports `features_only` with strides 4, 8, 16 and 32, or a plain vision
-            transformer (`vit_small_patch14_dinov2`).
-        weights: `packaged` = those of an installed package (EfficientNet-Lite0, 1 and 2, the first comes
-            with the project; `vit_small_patch14_dinov2`, the extra `accurate`), `hub` = timm's pretrained
-            ones (needs a network), `none` = random, else the path of a safetensors file, such as
-            `unispector weights convert` writes, or of a published checkpoint that it reads
-            (`mobile_sam.pt` for `tiny_vit_5m_224`).
-        frozen: keep the weights as they are (batch norms use their stored statistics).
-        drop_path: stochastic depth rate while training.
-        blocks: of a vision transformer alone: blocks whose tokens are used, counted from 0, rising.
-        precision: of a vision transformer alone: `bf16` = bf16 products where the processor has them, so
-            that features differ in the third digit from machine to machine; `fp32` = the same everywhere.
-    """
-
-    name: str = "tf_efficientnet_lite0"
-    weights: str = "packaged"
-    frozen: bool = True
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    blocks: tuple[int, ...] = (5, 8)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    name: str = Field(
+        default="tf_efficientnet_lite0",
+        description="a timm model with features of strides 4, 8, 16, 32, or a plain vision transformer "
+        "such as vit_small_patch14_dinov2 (paper, 3.1: swin_tiny_patch4_window7_224)",
+    )
+    weights: str = Field(
+        default="packaged",
+        description="those of an installed package (`packaged`), timm's pretrained from the `hub` (needs "
+        "a network), random (`none`), or a file (docs/weights.md)",
+    )
+    frozen: bool = Field(
+        default=True, description="keep the weights as they are; batch norms use their stored statistics"
+    )
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth rate while training")
+    blocks: tuple[int, ...] = Field(
+        default=(5, 8),
+        description="of a vision transformer alone: blocks whose tokens are used, counted from 0, rising",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="of a vision transformer alone: `bf16` where the processor has it, so that features "
+        "differ in the third digit between machines, or `fp32` everywhere",
+    )
 
     @field_validator("blocks")
     @classmethod
@@ -49,110 +51,130 @@ def _backbone_kind(value: Any) -> str:
 
 
 class SpectralConfig(Section):
-    """The spectral branch of SSPE (paper appendix 2, Algorithm 1).
+    """The spectral branch of SSPE (paper appendix 2, Algorithm 1)."""
 
-    Attributes:
-        enabled: off = spatial prompt only (ablation).
-        bins: number of radial frequency bins J.
-        empty: a bin no coefficient falls into is `zero` (literal) or `interp`olated.
-        log: compress the bins by log before the encoder.
-        min_side: a smaller crop is grown to this many pixels.
-    """
-
-    enabled: bool = True
-    bins: int = Field(default=256, ge=2)
-    empty: Literal["zero", "interp"] = "interp"
-    log: bool = True
-    min_side: int = Field(default=16, ge=1)
+    enabled: bool = Field(default=True, description="off = spatial prompt only (ablation)")
+    bins: int = Field(default=256, ge=2, description="radial frequency bins J (paper, 3.4: 256)")
+    empty: Literal["zero", "interp"] = Field(
+        default="interp", description="a bin without a coefficient is `interp`olated or `zero`"
+    )
+    log: bool = Field(default=True, description="compress the bins by log before the encoder")
+    min_side: int = Field(default=16, ge=1, description="a smaller crop is grown to this many pixels")
 
 
 class QuerySelectionConfig(Section):
-    """Prompt-guided query selection (PQS).
+    """Prompt-guided query selection (PQS)."""
 
-    Attributes:
-        enabled: off = learned queries (ablation, DINOv).
-        temperature: Gumbel-Softmax temperature tau.
-        noise: factor on the Gumbel noise while training.
-        scale: factor on the cosine before the softmax.
-    """
-
-    enabled: bool = True
-    temperature: float = Field(default=1.0, gt=0)
-    noise: float = Field(default=0.2, ge=0)
-    scale: float = Field(default=10.0, gt=0)
+    enabled: bool = Field(default=True, description="off = learned queries (ablation, DINOv)")
+    temperature: float = Field(default=1.0, gt=0, description="tau of the Gumbel softmax (paper, 3.4: 1)")
+    noise: float = Field(default=0.2, ge=0, description="factor on the Gumbel noise while training")
+    scale: float = Field(default=10.0, gt=0, description="factor on the cosine before the softmax")
 
 
 class SimilarityPriorConfig(Section):
-    """The similarity prior: nearest-neighbour matching of frozen features, which the paper does not have.
+    """The similarity prior: nearest-neighbour matching of frozen features, which the paper does not have."""
 
-    Attributes:
-        enabled: off = the paper's detector. The prior is meant for a frozen backbone: of one that trains it
-            takes the features as they are at each step, and none of its gradients.
-        width: channels of its network; those of the candidate head follow from it.
-        grown: candidates of a class in an image, at most, that are also tried with what resembles them.
-    """
-
-    enabled: bool = True
-    width: int = Field(default=48, ge=6, multiple_of=6)
-    grown: int = Field(default=0, ge=0)
+    enabled: bool = Field(
+        default=True,
+        description="off = the paper's detector; of a backbone that trains the prior takes features "
+        "without gradients",
+    )
+    width: int = Field(
+        default=48,
+        ge=6,
+        multiple_of=6,
+        description="channels of its network; those of the candidate head follow from it",
+    )
+    grown: int = Field(
+        default=0,
+        ge=0,
+        description="best candidates of a class that are also tried with what resembles them in the image",
+    )
 
 
 class DenoisingConfig(Section):
     """Denoising queries (MaskDINO): `queries` per image at most, boxes jittered by `box_noise`."""
 
-    queries: int = Field(default=100, ge=0)
-    box_noise: float = Field(default=0.4, ge=0, le=1)
+    queries: int = Field(default=20, ge=0, description="denoising queries per image at most; 0 = off")
+    box_noise: float = Field(
+        default=0.4, ge=0, le=1, description="jitter of their boxes, as a share of width and height"
+    )
 
 
 class ModelConfig(Section):
-    """Sizes and switches of the detector; all the ablation's rows are settings of this section.
+    """Sizes and switches of the detector; all the ablation's rows are settings of this section."""
 
-    Attributes:
-        backbone: the network that images are read with, or a list of several whose features are joined.
-        image_size: side S of the square network input in pixels; aspect ratio is not kept.
-        width: channels of tokens, queries and prompts.
-        heads: attention heads; divides `width`.
-        points: sampling points per head and level of deformable attention.
-        encoder_layers, decoder_layers: deformable encoder and decoder layers.
-        feedforward: hidden width of the feed-forward blocks.
-        queries: object queries N_q.
-        prompt_visible: object queries attend to the prompts in the decoder.
-        visual_aligner: MLP that aligns the spatial prompt to vision tokens.
-        class_bias: learned bias on class logits (training from scratch).
-        boxes: a detection's box is tight around its `mask`, as the boxes of data with masks are, or the
-            box `head`'s (the paper).
-        confine_masks: a detection's mask ends at its box, grown by a fifth; after short training a
-            mask still has stray parts elsewhere (the paper does not confine).
-        nms_iou: of two detections of a class whose boxes overlap more, the better one is kept; after
-            short training the decoder still finds things twice (1 = keep both, as the paper does).
-        magnify: most times that prompts and targets of a class with small marks are looked at larger than
-            `image_size` (1 = never, as in the paper); training is not touched.
-    """
-
-    image_size: int = Field(default=256, ge=64)
-    width: int = Field(default=128, ge=32)
-    heads: int = Field(default=8, ge=1)
-    points: int = Field(default=4, ge=1)
-    encoder_layers: int = Field(default=2, ge=1)
-    decoder_layers: int = Field(default=3, ge=1)
-    feedforward: int = Field(default=512, ge=1)
-    queries: int = Field(default=60, ge=1)
-    prompt_visible: bool = True
-    visual_aligner: bool = True
-    class_bias: bool = True
-    boxes: Literal["mask", "head"] = "mask"
-    confine_masks: bool = True
-    nms_iou: float = Field(default=0.7, gt=0, le=1)
-    magnify: float = Field(default=1.0, ge=1, le=2)
+    image_size: int = Field(
+        default=448,
+        ge=64,
+        description="side S of the square network input in pixels; the aspect ratio is not kept (paper, "
+        "3.4: 720)",
+    )
+    width: int = Field(
+        default=64,
+        ge=32,
+        description="channels of tokens, queries and prompts; a multiple of heads and of 32",
+    )
+    heads: int = Field(default=4, ge=1, description="attention heads (paper, 3.1: 8)")
+    points: int = Field(
+        default=2, ge=1, description="sampling points per head and level of deformable attention"
+    )
+    encoder_layers: int = Field(default=1, ge=1, description="deformable encoder layers")
+    decoder_layers: int = Field(default=2, ge=1, description="deformable decoder layers (paper, 3.1: 9)")
+    feedforward: int = Field(default=128, ge=1, description="hidden width of the feed-forward blocks")
+    queries: int = Field(default=30, ge=1, description="object queries N_q (paper, 3.4: 300)")
+    prompt_visible: bool = Field(
+        default=True, description="object queries attend to the prompts in the decoder"
+    )
+    visual_aligner: bool = Field(
+        default=True, description="MLP that aligns the spatial prompt to vision tokens"
+    )
+    class_bias: bool = Field(
+        default=True, description="learned bias on class logits, for training from scratch"
+    )
+    boxes: Literal["mask", "head"] = Field(
+        default="mask",
+        description="a detection's box is tight around its `mask`, or the box `head`'s (as in the paper)",
+    )
+    confine_masks: bool = Field(
+        default=True, description="a detection's mask ends at its box, grown by a fifth (not in the paper)"
+    )
+    nms_iou: float = Field(
+        default=0.4,
+        gt=0,
+        le=1,
+        description="of two detections of a class whose boxes overlap more, the better one is kept; 1 = "
+        "both (as in the paper)",
+    )
+    magnify: float = Field(
+        default=1.0,
+        ge=1,
+        le=2,
+        description="most times that images are looked at larger for a class with small marks: 2 finds "
+        "more, in up to three times the time; 1 = never (as in the paper)",
+    )
     backbone: Annotated[
         Annotated[BackboneConfig, Tag(UNION_TAGS[0])]
         | Annotated[tuple[BackboneConfig, ...], Tag(UNION_TAGS[1]), Field(min_length=1)],
         Discriminator(_backbone_kind),
-    ] = BackboneConfig()
-    spectral: SpectralConfig = SpectralConfig()
-    query_selection: QuerySelectionConfig = QuerySelectionConfig()
-    denoising: DenoisingConfig = DenoisingConfig()
-    similarity_prior: SimilarityPriorConfig = SimilarityPriorConfig()
+    ] = Field(
+        default=BackboneConfig(),
+        description="network that images are read with, or a list of several whose features are joined",
+    )
+    spectral: SpectralConfig = Field(
+        default=SpectralConfig(),
+        description="frequency branch of the prompt encoder, SSPE (paper, appendix 2)",
+    )
+    query_selection: QuerySelectionConfig = Field(
+        default=QuerySelectionConfig(), description="prompt-guided query selection, PQS"
+    )
+    denoising: DenoisingConfig = Field(
+        default=DenoisingConfig(), description="denoising queries while training (MaskDINO)"
+    )
+    similarity_prior: SimilarityPriorConfig = Field(
+        default=SimilarityPriorConfig(),
+        description="matching of the frozen backbone's features with the prompts' (not in the paper)",
+    )
 
     @property
     def backbones(self) -> tuple[BackboneConfig, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from unispector.config.data import DataConfig, MiniConfig, SplitConfig
 from unispector.config.evaluation import EvaluateConfig, SweepConfig
@@ -16,24 +16,50 @@ from unispector.config.training import ABLATION, AugmentConfig, LossConfig, Prom
 from unispector.errors import ConfigError
 
 _PRESETS = Path(__file__).with_name("presets")
+_DEFAULT = "default"
 
 
 class Config(Section):
     """All of `params.yaml`."""
 
-    mini: MiniConfig = MiniConfig()
-    data: DataConfig
-    split: SplitConfig = SplitConfig()
-    model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
-    augment: AugmentConfig = AugmentConfig()
-    prompt: PromptConfig = PromptConfig()
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    sweep: SweepConfig = SweepConfig()
-    retrain: RetrainConfig = RetrainConfig()
-    promote: PromoteConfig = PromoteConfig()
-    enroll: EnrollConfig = EnrollConfig()
+    mini: MiniConfig = Field(default=MiniConfig(), description="the embedded default data, generated here")
+    data: DataConfig = Field(
+        default=DataConfig(), description="where raw data lie and which sets make the benchmark"
+    )
+    split: SplitConfig = Field(
+        default=SplitConfig(), description="seen and unseen classes, prompts and targets (paper, appendix 1)"
+    )
+    model: ModelConfig = Field(
+        default=ModelConfig(),
+        description="the detector; every row of the ablation is a setting of this section and of loss",
+    )
+    loss: LossConfig = Field(
+        default=LossConfig(), description="weights of the terms; the first five weigh matching costs too"
+    )
+    augment: AugmentConfig = Field(default=AugmentConfig(), description="of training images only")
+    prompt: PromptConfig = Field(
+        default=PromptConfig(), description="how prompts are sampled in training and read in tests"
+    )
+    train: TrainConfig = Field(default=TrainConfig(), description="optimisation, and how a machine runs it")
+    evaluate: EvaluateConfig = Field(
+        default=EvaluateConfig(), description="judging of models on the benchmark"
+    )
+    sweep: SweepConfig = Field(
+        default=SweepConfig(), description="robustness of the main model on unseen classes (paper, 4.1)"
+    )
+    retrain: RetrainConfig = Field(
+        default=RetrainConfig(), description="scheduled retraining; its schedule is in prefect.yaml"
+    )
+    promote: PromoteConfig = Field(
+        default=PromoteConfig(),
+        description="rules a challenger must pass to become champion, both judged on the same prompts "
+        "and targets (docs/promotion.md)",
+    )
+    enroll: EnrollConfig = Field(
+        default=EnrollConfig(),
+        description="checks before a new defect joins the production prompts, each marked image left out "
+        "in turn",
+    )
 
     @model_validator(mode="after")
     def _keeps_maps_of_frozen_backbones_only(self) -> Self:
@@ -75,12 +101,20 @@ def load_config(path: Path = Path("params.yaml"), preset: str | None = None) -> 
         ConfigError: the file is absent or no YAML, a key is unknown or a value is out of range, or there is
             no such preset.
     """
-    content = _read(path)
-    config = parse_config(content, str(path))
+    values = read_values(path)
+    config = _validated(values, str(path))
     if preset is None:
         return config
-    above = _parsed(_read(preset_file(preset)), f"preset {preset}")
-    return _validated(_overlaid(_parsed(content, str(path)), above), f"{path} with preset {preset}")
+    return _validated(_overlaid(values, preset_values(preset)), f"{path} with preset {preset}")
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """What a file of parameters says, by section and field, not validated.
+
+    Raises:
+        ConfigError: the file is absent or no YAML.
+    """
+    return _parsed(_read(path), str(path))
 
 
 def parse_config(content: bytes, origin: str) -> Config:
@@ -97,19 +131,39 @@ def parse_config(content: bytes, origin: str) -> Config:
 
 
 def preset_names() -> tuple[str, ...]:
-    """Names of the presets: every file of `unispector/config/presets` is one."""
-    return tuple(sorted(path.stem for path in _PRESETS.glob("*.yaml")))
+    """Names of the presets: `default`, and every file of `unispector/config/presets`."""
+    return tuple(sorted({_DEFAULT, *(path.stem for path in _PRESETS.glob("*.yaml"))}))
 
 
-def preset_file(name: str) -> Path:
-    """The file of a preset: the part of `params.yaml` that it sets.
+def preset_values(name: str) -> dict[str, Any]:
+    """The part of `params.yaml` that a preset sets, by section and field.
+
+    `default` sets what any other preset sets, data sets apart, to the code's defaults.
 
     Raises:
-        ConfigError: there is no preset of that name.
+        ConfigError: there is no preset of that name, or its file is no YAML.
     """
-    if name not in preset_names():
-        raise ConfigError(f"{name}: no such preset; there are {', '.join(preset_names())}")
-    return _PRESETS / f"{name}.yaml"
+    names = preset_names()
+    if name not in names:
+        raise ConfigError(f"{name}: no such preset; there are {', '.join(names)}")
+    if name != _DEFAULT:
+        return _parsed(_read(_PRESETS / f"{name}.yaml"), f"preset {name}")
+    undone: dict[str, Any] = {}
+    for other in names:
+        if other != _DEFAULT:
+            undone = _overlaid(undone, preset_values(other))
+    return _defaults_of(undone, Config().model_dump(mode="json", exclude={"data"}))
+
+
+def _defaults_of(chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of all that `chosen` sets, in the order of the sections."""
+    return {
+        key: _defaults_of(chosen[key], value)
+        if isinstance(value, Mapping) and isinstance(chosen[key], Mapping)
+        else value
+        for key, value in defaults.items()
+        if key in chosen
+    }
 
 
 def _read(path: Path) -> bytes:

@@ -5,19 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 
 from unispector.config import Config, SetConfig, load_config
 from unispector.data.convert import list_release
 from unispector.data.packing import bring_in, has_tars, holds_release
 from unispector.data.sources import SOURCES
-from unispector.errors import ConfigError, DataError
+from unispector.errors import DataError
 from unispector.ops.files import atomic_write_bytes
+from unispector.project.params_file import edited
 from unispector.project.progress import progress_bar
 
 
@@ -124,20 +123,12 @@ def _track(folder: Path, root: Path) -> None:
         raise DataError(f"{folder}: `dvc add` failed ({reason}); mend that, then add the set again")
 
 
-def _line(name: str, member: SetConfig) -> str:
-    return f"{name}: {{source: {member.source}, path: {member.path}, domain: {member.domain}}}"
-
-
-def _by_hand(params: Path, name: str, member: SetConfig) -> ConfigError:
-    return ConfigError(f"{params}: cannot be extended; add `{_line(name, member)}` under data.sets by hand")
-
-
 def _extended(params: Path, config: Config, name: str, member: SetConfig) -> bytes:
-    """`params` with one line more after the last set, every other byte as it was; as it is if the set is in.
+    """`params` with the set behind the last one, comments and order as they were; as it is if the set is in.
 
     Raises:
         DataError: another set has the name.
-        ConfigError: no line can be inserted so that it says what was there and the new set, nothing else.
+        ConfigError: the file is written so that a set cannot be put in.
     """
     content = params.read_bytes()
     present = config.data.sets.get(name)
@@ -148,45 +139,7 @@ def _extended(params: Path, config: Config, name: str, member: SetConfig) -> byt
             f"{params}: data.sets.{name} is another set already (source {present.source}, path "
             f"{present.path}); rename it first"
         )
-    text = content.decode("utf-8")
-    lines = text.splitlines(keepends=True)
-    place = _place_of_new_set(text, lines)
-    if place is None:
-        raise _by_hand(params, name, member)
-    row, indent = place
-    if not lines[row - 1].endswith("\n"):
-        lines[row - 1] += "\n"
-    lines.insert(row, " " * indent + _line(name, member) + "\n")
-    extended = "".join(lines).encode("utf-8")
     sets = {**config.data.sets, name: member}
-    if _read(extended) != config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})}):
-        raise _by_hand(params, name, member)
-    return extended
-
-
-def _read(content: bytes) -> Config | None:
-    """What `params.yaml` would mean; None where it cannot be read."""
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "params.yaml"
-        trial.write_bytes(content)
-        try:
-            return load_config(trial)
-        except ConfigError:
-            return None
-
-
-def _place_of_new_set(text: str, lines: list[str]) -> tuple[int, int] | None:
-    """Line number and indentation for a new key of `data.sets`; None where no line can be inserted."""
-    sets = YAML(typ="rt").load(text)["data"]["sets"]
-    if not isinstance(sets, CommentedMap) or not sets or sets.fa.flow_style():
-        return None
-    row, indent = sets.lc.key(list(sets)[-1])
-    row += 1
-    # The last set may go on over deeper lines; what is not deeper, or blank, belongs to what comes next.
-    while row < len(lines) and lines[row].strip() and _depth(lines[row]) > indent:
-        row += 1
-    return row, indent
-
-
-def _depth(line: str) -> int:
-    return len(line) - len(line.lstrip())
+    wanted = config.model_copy(update={"data": config.data.model_copy(update={"sets": sets})})
+    line = {name: member.model_dump(mode="json", exclude_none=True)}
+    return edited(content, {"data": {"sets": line}}, wanted, str(params))

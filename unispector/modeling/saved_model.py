@@ -31,6 +31,13 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 SHIPPED_MODELS = ("fast", "accurate")
 """Their names; the first needs no package beyond the project's own."""
 
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"nms_iou": 0.7},
+    "prompt": {"max_classes": None},
+    "train": {"defect_free": 0, "views": 0},
+}
+"""Of parameters that came after the first saved models: what a model that does not name them means."""
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -104,10 +111,13 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
     try:
         weights = (directory / WEIGHTS).read_bytes()
         description = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        config = Config.model_validate(description["config"])
+        written = description["config"]
+        config = Config.model_validate(
+            {**written, **{name: {**before, **written.get(name, {})} for name, before in _BEFORE.items()}}
+        )
         provenance = {str(k): str(v) for k, v in description["provenance"].items()}
         # Of the section as it was written: parameters that have come since do not make it another model.
-        fingerprint = _fingerprint(weights, description["config"]["model"])
+        fingerprint = _fingerprint(weights, written["model"])
         expected = description["fingerprint"]
     except OSError as error:
         raise CheckpointError(
