@@ -89,7 +89,7 @@ def told(registry):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """Nothing may be measured any more."""
-    monkeypatch.setattr(stage, "contest", None)
+    monkeypatch.setattr(stage, "compare_models", None)
 
 
 def test_the_first_version_becomes_champion_without_being_measured(
@@ -131,7 +131,7 @@ def test_a_better_model_takes_over_and_the_worse_one_does_not_get_it_back(
     assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (2, None)
     assert [version.tags["state"] for version in registry.versions()] == ["refused", "champion", "retired"]
     assert told(registry) == [("refused", 3, 2, BY_RULES), ("promoted", 2, 1, BY_RULES)]
-    monkeypatch.setattr(stage, "contest", None)
+    monkeypatch.setattr(stage, "compare_models", None)
     assert promote(config, root, store) == worse
     assert len(registry.history()) == 2
 
@@ -361,7 +361,7 @@ def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
             rollback(registry, "ada", "false alarms", to=1)
         return real(challenger, champion, *args)
 
-    monkeypatch.setattr(stage, "contest", slow_contest)
+    monkeypatch.setattr(stage, "compare_models", slow_contest)
     decision = promote(config, root, store)
     assert decision.champion == 1
     assert met == [registry.model_directory(2), registry.model_directory(1)]
