@@ -353,15 +353,15 @@ def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
     make_champion(registry, add(sharp_model))
     add(sharp_model)
     met = []
-    real = stage.contest
+    real = stage.compare_models
 
-    def slow_contest(challenger, champion, *args):
+    def slow_comparison(challenger, champion, *args):
         met.append(champion)
         if len(met) == 1:
             rollback(registry, "ada", "false alarms", to=1)
         return real(challenger, champion, *args)
 
-    monkeypatch.setattr(stage, "compare_models", slow_contest)
+    monkeypatch.setattr(stage, "compare_models", slow_comparison)
     decision = promote(config, root, store)
     assert decision.champion == 1
     assert met == [registry.model_directory(2), registry.model_directory(1)]
