@@ -47,9 +47,10 @@ def test_a_meaning_ends_with_the_values_a_field_takes(name: str, meaning: str) -
 
 def test_any_parameters_read_back_as_they_were() -> None:
     default = Config()
+    words = ("glass crack", "no, none", "yes", "off", "1e5", "0x1", "1:30", "2020-01-01", "null", "", "# c")
     sets = {
         "own": SetConfig(source="voc", path="a b/c", domain="cross"),
-        "named": SetConfig(source="coco", path="d", unseen=("glass crack", "no, none", "yes")),
+        "named": SetConfig(source="coco", path="d", unseen=words),
     }
     several = (BackboneConfig(), BackboneConfig(name="vit_small_patch14_dinov2", blocks=(1, 2)))
     config = default.model_copy(

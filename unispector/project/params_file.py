@@ -8,7 +8,10 @@ from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, YAMLError
+from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.resolver import VersionedResolver
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from unispector.config import Config, Section, parse_config
@@ -25,6 +28,9 @@ _BOUNDS = {
     "multiple_of": "a multiple of {:g}",
 }
 """How the bounds of a field read."""
+
+_YAML_1_1, _TEXT = VersionedResolver(version=(1, 1)), "tag:yaml.org,2002:str"
+"""What PyYAML takes a plain word for, which is not always what ruamel does: yes, off."""
 
 
 class _Representer(RoundTripRepresenter):
@@ -148,7 +154,8 @@ def _lay(
             if tokens := node.ca.items.get(key):
                 tokens[3] = tokens[3] or None  # an empty list would indent a value
             if token := _token(node, key):
-                token.start_mark = CommentMark(0)  # one space before it, however long the value
+                # One space before it, however long the value.
+                tokens[2] = CommentToken(token.value, CommentMark(0), None)
             _add_tail(node, key, tail)
         elif key not in node:
             # Behind the last section nothing comes next.
@@ -165,11 +172,17 @@ def _node(value: Any, comments: Mapping[str, str], name: str, *, flow: bool) -> 
         section = CommentedMap()
         _lay(section, value, comments, f"{name}.", flow=flow)
         return section
-    if isinstance(value, Mapping | list):
-        line = CommentedMap(value) if isinstance(value, Mapping) else CommentedSeq(value)
-        line.fa.set_flow_style()
-        return line
-    return value
+    line: CommentedMap | CommentedSeq
+    if isinstance(value, Mapping):
+        line = CommentedMap({key: _node(inner, {}, "", flow=True) for key, inner in value.items()})
+    elif isinstance(value, list):
+        line = CommentedSeq([_node(inner, {}, "", flow=True) for inner in value])
+    elif isinstance(value, str) and _YAML_1_1.resolve(ScalarNode, value, (True, False)) != _TEXT:
+        return SingleQuotedScalarString(value)
+    else:
+        return value
+    line.fa.set_flow_style()
+    return line
 
 
 def _is_block(value: Any) -> bool:
