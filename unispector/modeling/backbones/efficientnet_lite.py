@@ -71,7 +71,8 @@ class FirstBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] to [B, out, h, w]."""
         x = self.bn1(self.conv_dw(x))
-        return self.bn2(self.conv_pw(x))
+        out: Tensor = self.bn2(self.conv_pw(x))
+        return out
 
 
 class Block(nn.Module):
@@ -87,7 +88,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] to [B, out, h / stride, w / stride]."""
-        y = self.bn1(self.conv_pw(x))
+        y: Tensor = self.bn1(self.conv_pw(x))
         y = self.bn2(self.conv_dw(y))
         y = self.bn3(self.conv_pwl(y))
         return y + x if self.residual else y
