@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from tiny import save_tiny, tiny_config, tiny_network
 from unispector.config import (
-    BackboneConfig,
     Config,
     DataConfig,
     EvaluateConfig,
-    ModelConfig,
     SetConfig,
-    SimilarityPriorConfig,
     SplitConfig,
     SweepConfig,
     TrainConfig,
@@ -26,8 +24,6 @@ from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.sources.rows import DEFECT_FREE
 from unispector.inference.detector import UniSpector
-from unispector.modeling.build import build_model
-from unispector.modeling.saved_model import save_model
 from unispector.project.paths import MODELS, SPLITS, dropped_file
 
 NAMES = ("bright", "dark", "half", "black")
@@ -45,30 +41,11 @@ class Benchmark:
 
 def make_model(directory, seed, prior):
     """A saved detector of the smallest kind with random weights, with or without similarity prior."""
-    model = ModelConfig(
-        image_size=80,
-        width=32,
-        heads=4,
-        points=4,
-        encoder_layers=1,
-        decoder_layers=1,
-        feedforward=32,
-        queries=10,
-        nms_iou=0.7,
-        backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
-        similarity_prior=SimilarityPriorConfig(enabled=prior),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = build_model(model)
-        for parameter in network.parameters():
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.02)
+    model = tiny_config(similarity_prior={"enabled": prior})
+    network = tiny_network(model, seed)
     with torch.no_grad():
         network.heads.classes.mul_(3)  # else all scores are nearly alike
-    config = Config(data=DataConfig(sets={}), model=model, train=TrainConfig(views=0))
-    save_model(directory, network, config, {"made by": "a test"})
-    return directory
+    return save_tiny(directory, network, model)
 
 
 @pytest.fixture(scope="session")

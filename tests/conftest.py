@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import settings
 from PIL import Image
 
+from tiny import FACTORY_PARAMETERS, TINY_PARAMETERS, save_tiny, tiny_config, tiny_network
 from unispector.config import load_config
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import SplitTree
@@ -94,65 +96,11 @@ def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _tiny_model(directory: Path, seed: int) -> Path:
-    import torch
-
-    from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig
-    from unispector.modeling.build import build_model
-    from unispector.modeling.saved_model import save_model
-
-    model = ModelConfig(
-        image_size=80,
-        width=32,
-        heads=4,
-        points=4,
-        encoder_layers=1,
-        decoder_layers=1,
-        feedforward=32,
-        queries=10,
-        nms_iou=0.7,
-        backbone=BackboneConfig(weights="none"),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = build_model(model)
-        for parameter in network.parameters():
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.02)
-        # The prior sees nothing in noise; masks as small as random weights make them would all be empty.
-        torch.nn.init.zeros_(network.similarity.evidence.mask_weight.bias)
-    save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
-    return directory
-
-
-TINY_PARAMETERS: dict[str, dict[str, Any]] = {
-    "split": {"seeds": [42, 82], "prompt_seeds": [42]},
-    "model": {
-        "image_size": 64,
-        "width": 32,
-        "heads": 4,
-        "points": 2,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "feedforward": 32,
-        "queries": 10,
-        "backbone": {"weights": "none", "frozen": False},
-        "spectral": {"bins": 16},
-        "denoising": {"queries": 8},
-        "similarity_prior": {"width": 12},
-    },
-    "loss": {"points": 32},
-    "train": {
-        "seeds": [42, 82],
-        "steps": 4,
-        "batch_size": 2,
-        "images_per_class": 2,
-        "defect_free": 1,
-        "views": 0,
-        "warmup_steps": 1,
-        "log_every": 1,
-        "checkpoint_every": 2,
-    },
-}
+    model = tiny_config(backbone={"weights": "none"})
+    network = tiny_network(model, seed)
+    # The prior sees nothing in noise; masks as small as random weights make them would all be empty.
+    torch.nn.init.zeros_(network.similarity.evidence.mask_weight.bias)
+    return save_tiny(directory, network, model)
 
 
 @pytest.fixture
@@ -194,41 +142,6 @@ def write_training_set(annotations: Path, images: Path, seed: int, count: int = 
         instances.append(InstanceRecord(number, number, label + 1, box, float(side**2), None))
     classes = (CategoryRecord(1, "set/dark", "set"), CategoryRecord(2, "set/bright", "set"))
     Annotations(tuple(records), tuple(instances), classes).write(annotations)
-
-
-FACTORY_PARAMETERS: dict[str, dict[str, Any]] = {
-    "mini": {"images_per_class": 1, "defect_free_images": 0, "size": 64},
-    "split": {"seeds": [42], "prompt_seeds": [42], "prompts_per_class": 2, "tail_images": 0},
-    "model": {
-        "image_size": 96,
-        "width": 32,
-        "heads": 4,
-        "points": 2,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "feedforward": 32,
-        "queries": 10,
-        "spectral": {"bins": 16},
-        "denoising": {"queries": 8},
-    },
-    "loss": {"points": 32},
-    "train": {
-        "seeds": [42],
-        "ablation_seeds": [],
-        "steps": 4,
-        "batch_size": 2,
-        "images_per_class": 2,
-        "defect_free": 1,
-        "views": 0,
-        "warmup_steps": 1,
-        "log_every": 1,
-        "checkpoint_every": 2,
-    },
-    "evaluate": {"pictures": 1, "failures": 0, "resamples": 20},
-    "sweep": {"sets": []},
-    "retrain": {"settle": 0.0},
-    "promote": {"resamples": 200, "box_trials": 1},
-}
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A whole set to its three files: numbering, sums, what was dropped, all or nothing, any workers."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from unispector.data.coco import Annotations
-from unispector.data.convert import ConversionFiles, ConversionReport, convert_set
+from releases import Converted, put
+from releases import convert as convert_release
+from unispector.data.convert import ConversionFiles
 from unispector.data.sources import Source
 from unispector.data.sources.rows import NO_MASK, BinaryMask, Box, Dropped, Entry
 from unispector.data.sources.tree import ReleaseTree
@@ -34,47 +33,37 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
 SOURCE = Source(title="Test", layout="product/defect/name.bmp", published="nowhere", rows=_rows)
 
 
-def put(root: Path, name: str, *boxes: tuple[int, int, int, int], mask: bool = True) -> None:
+def put_marked(root: Path, name: str, *boxes: tuple[int, int, int, int], mask: bool = True) -> None:
     """A 30 x 20 image `<name>.bmp` and a mask with boxes x, y, w, h."""
-    path = root / f"{name}.bmp"
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((20, 30), np.uint8)
-    Image.fromarray(pixels).save(path)
+    put(root / f"{name}.bmp", pixels)
     for x, y, w, h in boxes:
         pixels[y : y + h, x : x + w] = 255
     if mask:
-        Image.fromarray(pixels).save(path.with_suffix(".png"))
+        put(root / f"{name}.png", pixels)
 
 
-def convert(raw: Path, out: Path, **options: object) -> tuple[Annotations, ConversionReport]:
-    files = ConversionFiles.beside(out / "set.json")
-    options = {"source": SOURCE, "min_side": 0.1} | options
-    report = convert_set("Set", raw=raw, files=files, **options)  # type: ignore[arg-type]
-    return Annotations.read(files.annotations), report
-
-
-def dropped_rows(out: Path) -> list[tuple[str, str, int]]:
-    with (out / "set.dropped.csv").open(encoding="utf-8", newline="") as table:
-        return [(row["reason"], row["file_name"], int(row["instances"])) for row in csv.DictReader(table)]
+def convert(raw: Path, out: Path, source: Source = SOURCE, **options: object) -> Converted:
+    return convert_release(source, raw, out, min_side=0.1, **options)
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     root = tmp_path / "raw"
-    put(root, "tile/scratch/b", (3, 2, 8, 6))
-    put(root, "tile/scratch/ä", (0, 0, 4, 4), (10, 10, 5, 5), (20, 0, 1, 15))
-    put(root, "tile/dent/a", (29, 0, 1, 20), (5, 5, 6, 6))
-    put(root, "pipe/dent/box-1", mask=False)
-    put(root, "pipe/dent/black")
-    put(root, "pipe/rust/specks", (1, 1, 1, 1), (8, 8, 2, 1))
-    put(root, "pipe/rust/lost", mask=False)
+    put_marked(root, "tile/scratch/b", (3, 2, 8, 6))
+    put_marked(root, "tile/scratch/ä", (0, 0, 4, 4), (10, 10, 5, 5), (20, 0, 1, 15))
+    put_marked(root, "tile/dent/a", (29, 0, 1, 20), (5, 5, 6, 6))
+    put_marked(root, "pipe/dent/box-1", mask=False)
+    put_marked(root, "pipe/dent/black")
+    put_marked(root, "pipe/rust/specks", (1, 1, 1, 1), (8, 8, 2, 1))
+    put_marked(root, "pipe/rust/lost", mask=False)
     (root / "notes.txt").write_text("x")
     (root / "tile/._b.bmp").write_text("x")
     return root
 
 
 def test_numbers_names_and_measures(raw, tmp_path):
-    annotations, _ = convert(raw, tmp_path / "out")
+    annotations = convert(raw, tmp_path / "out").annotations
 
     assert [(record.id, record.file_name, record.width, record.height) for record in annotations.images] == [
         (1, "pipe/dent/box-1.bmp", 30, 20),
@@ -98,23 +87,23 @@ def test_numbers_names_and_measures(raw, tmp_path):
 
 def test_categories_are_sorted_by_name_not_by_folder(tmp_path):
     for name in ("a/x/1", "a1/x/1"):
-        put(tmp_path / "raw", name, (1, 1, 9, 9))
-    annotations, _ = convert(tmp_path / "raw", tmp_path / "out")
+        put_marked(tmp_path / "raw", name, (1, 1, 9, 9))
+    annotations = convert(tmp_path / "raw", tmp_path / "out").annotations
     assert annotations.class_names == ("a1_x", "a_x")
     assert [instance.category_id for instance in annotations.instances] == [2, 1]
 
 
 def test_the_file_is_what_annotations_would_write(raw, tmp_path):
-    annotations, _ = convert(raw, tmp_path / "out")
+    annotations = convert(raw, tmp_path / "out").annotations
     annotations.write(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "out/set.json").read_bytes()
 
 
 def test_report_and_table_account_for_everything(raw, tmp_path):
-    _, report = convert(raw, tmp_path / "out")
+    found = convert(raw, tmp_path / "out")
     told = json.loads((tmp_path / "out/set.report.json").read_text(encoding="utf-8"))
 
-    assert (told["name"], told["min_side"]) == ("Set", 0.1)
+    assert (told["name"], told["min_side"]) == ("set", 0.1)
     assert (told["images_read"], told["images_kept"]) == (6, 4)
     assert told["instances_read"] == {"pipe_dent": 1, "pipe_rust": 2, "tile_dent": 2, "tile_scratch": 4}
     assert told["instances_kept"] == {"pipe_dent": 1, "pipe_rust": 0, "tile_dent": 1, "tile_scratch": 3}
@@ -126,8 +115,7 @@ def test_report_and_table_account_for_everything(raw, tmp_path):
         "image without its mask": (1, 1),
         "mask marks nothing": (1, 0),
     }
-    rows = dropped_rows(tmp_path / "out")
-    assert sorted(rows) == [
+    assert found.told == [
         ("component too small", "tile/dent/a.bmp", 1),
         ("component too small", "tile/scratch/ä.bmp", 1),
         ("every component too small", "pipe/rust/specks.bmp", 2),
@@ -136,39 +124,39 @@ def test_report_and_table_account_for_everything(raw, tmp_path):
         ("image without its mask", "pipe/rust/lost.bmp", 1),
         ("mask marks nothing", "pipe/dent/black.bmp", 0),
     ]
-    small = sum(count for reason, _, count in rows if "too small" in reason)
+    small = sum(count for reason, _, count in found.told if "too small" in reason)
+    report = found.report
     assert sum(report.instances_read.values()) == sum(report.instances_kept.values()) + small
 
 
 def test_every_file_of_the_release_is_kept_or_told(raw, tmp_path):
-    annotations, _ = convert(raw, tmp_path / "out")
+    found = convert(raw, tmp_path / "out")
     every = {path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file()}
     masks = {name for name in every if name.endswith(".png")}
-    kept = {image.file_name for image in annotations.images}
-    told = {name for _, name, _ in dropped_rows(tmp_path / "out")}
-    assert kept | told == every - masks
+    told = {name for _, name, _ in found.told}
+    assert found.marks.keys() | told == every - masks
 
 
 def test_examples_are_the_first_few(raw, tmp_path):
     for number in range(9):
         (raw / f"extra-{number}").write_text("")
-    _, report = convert(raw, tmp_path / "out")
-    (item,) = (item for item in report.dropped if item.reason == "file outside the layout")
+    found = convert(raw, tmp_path / "out")
+    (item,) = (item for item in found.report.dropped if item.reason == "file outside the layout")
     assert (item.files, item.examples) == (10, tuple(f"extra-{number}" for number in range(5)))
-    assert Counter(reason for reason, _, _ in dropped_rows(tmp_path / "out"))[item.reason] == 10
+    assert Counter(reason for reason, _, _ in found.told)[item.reason] == 10
 
 
 def test_the_size_rule_is_for_cut_masks_only(raw, tmp_path):
-    annotations, report = convert(raw, tmp_path / "out", source=replace(SOURCE, drops_small=False))
-    assert report.min_side == 0.0
-    assert len(annotations.instances) == sum(report.instances_read.values()) == 9
+    found = convert(raw, tmp_path / "out", replace(SOURCE, drops_small=False))
+    assert found.report.min_side == 0.0
+    assert len(found.annotations.instances) == sum(found.report.instances_read.values()) == 9
 
 
 def test_workers_change_nothing(tmp_path):
     raw = tmp_path / "raw"
     for number in range(205):
-        put(raw, f"tile/scratch/{number}", (number % 20, number % 9, 2 + number % 7, 1 + number % 4))
-    put(raw, "tile/dent/black")
+        put_marked(raw, f"tile/scratch/{number}", (number % 20, number % 9, 2 + number % 7, 1 + number % 4))
+    put_marked(raw, "tile/dent/black")
     steps: list[tuple[int, int]] = []
     convert(raw, tmp_path / "one", progress=lambda done, total: steps.append((done, total)))
     convert(raw, tmp_path / "two", workers=2)
@@ -198,15 +186,15 @@ def test_refuses_what_is_no_such_release(tmp_path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(DataError, match=r"no image with a marked defect; Test has product/defect/name\.bmp"):
         convert(tmp_path / "raw", tmp_path / "out")
-    put(tmp_path / "raw", "tile/dent/black")
-    with pytest.raises(DataError, match="Set: no instance left of 1 images"):
+    put_marked(tmp_path / "raw", "tile/dent/black")
+    with pytest.raises(DataError, match="set: no instance left of 1 images"):
         convert(tmp_path / "raw", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
 
 
 def test_two_products_may_not_share_a_category(tmp_path):
-    put(tmp_path / "raw", "a/b_c/1", (1, 1, 9, 9))
-    put(tmp_path / "raw", "a_b/c/1", (1, 1, 9, 9))
+    put_marked(tmp_path / "raw", "a/b_c/1", (1, 1, 9, 9))
+    put_marked(tmp_path / "raw", "a_b/c/1", (1, 1, 9, 9))
     with pytest.raises(DataError, match=r"a_b/c/1\.bmp: category 'a_b_c' is made of two products"):
         convert(tmp_path / "raw", tmp_path / "out")
 

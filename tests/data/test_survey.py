@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from releases import convert
 from unispector.data import survey as survey_module
 from unispector.data.coco import Annotations
-from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.sources import SOURCES, Source
 from unispector.data.sources.rows import BinaryMask, Box, ClassMask, Code, Dropped, Entry, Polygon
 from unispector.data.sources.tree import ReleaseTree
@@ -83,9 +83,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def converted(raw: Path, source: Source = SOURCE, min_side: float = 0.02) -> Annotations:
-    files = ConversionFiles.beside(raw.parent / "set.json")
-    convert_set("set", source, raw, files, min_side=min_side)
-    return Annotations.read(files.annotations)
+    return convert(source, raw, raw.parent, min_side=min_side).annotations
 
 
 def surveyed(annotations: Annotations, raw: Path, min_side: float = 0.02, source: Source = SOURCE):
@@ -285,11 +283,9 @@ def test_real_magnetic_tile(shared_data: Path, tmp_path: Path) -> None:
     release = shared_data / "magnetic_tile"
     if not release.is_dir():
         pytest.skip("the Magnetic Tile release is not at hand")
-    source = SOURCES["magnetic_tile"]
-    files = ConversionFiles.beside(tmp_path / "set.json")
-    convert_set("MagneticTile", source, release, files, min_side=0.01)
+    annotations = convert("magnetic_tile", release, tmp_path).annotations
     out = tmp_path / "set.survey.parquet"
-    survey_set(Annotations.read(files.annotations), source, release, out, min_side=0.01)
+    survey_set(annotations, SOURCES["magnetic_tile"], release, out, min_side=0.01)
     found = read_survey(out)
     assert len(found) == 384
     assert (found.mask_difference == 0).all()

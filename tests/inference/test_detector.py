@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig, SimilarityPriorConfig
+from tiny import save_tiny, tiny_config, tiny_network
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
@@ -18,8 +18,7 @@ from unispector.inference.geometry import Geometry
 from unispector.inference.marking import mark
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling import saved_model
-from unispector.modeling.build import build_model
-from unispector.modeling.saved_model import load_model, save_model
+from unispector.modeling.saved_model import load_model
 from unispector.ops.rle import encode_rle
 from unispector.structures import Detections, EncodedPrompts
 
@@ -54,25 +53,8 @@ def detector(tiny_model: Path) -> UniSpector:
 
 @pytest.fixture(scope="module")
 def model_without_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = ModelConfig(
-        image_size=80,
-        width=32,
-        heads=4,
-        points=4,
-        encoder_layers=1,
-        decoder_layers=1,
-        feedforward=32,
-        queries=10,
-        nms_iou=0.7,
-        backbone=BackboneConfig(name="test_efficientnet", weights="none"),
-        similarity_prior=SimilarityPriorConfig(enabled=False),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_model(model)
-    directory = tmp_path_factory.mktemp("without_prior")
-    save_model(directory, network, Config(data=DataConfig(sets={}), model=model), {"made by": "a test"})
-    return directory
+    model = tiny_config(similarity_prior={"enabled": False})
+    return save_tiny(tmp_path_factory.mktemp("without_prior"), tiny_network(model, seed=0), model)
 
 
 @pytest.fixture(scope="module")

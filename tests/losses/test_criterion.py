@@ -1,5 +1,6 @@
 """The total loss: hand-made cases, invariances, and batches with nothing in them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -270,36 +271,24 @@ def test_total_is_the_weighted_sum(batch: Batch, layers: int):
     assert all(term > 0 for term in terms.values())
 
 
-def test_groups_are_of_their_layers(batch: Batch):
+def test_groups_are_of_their_layers_and_all_layers_weigh_the_same(batch: Batch):
     output, targets = batch((3, 2), layers=4)
     weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
     single = [
-        judge(replace(output, layers=(layer,), denoising=(noisy,)), targets, weights).terms
+        judge(replace(output, layers=(layer,), denoising=(noisy,)), targets, weights)
         for layer, noisy in zip(output.layers, output.denoising, strict=True)
     ]
-    terms = judge(output, targets, weights).terms
+    loss = judge(output, targets, weights)
     for name in ("classification", "box", "giou"):
-        one, two, three, four = (alone[f"loss_last/{name}"] for alone in single)
-        assert terms[f"loss_first/{name}"] == one
-        assert terms[f"loss_last/{name}"] == four
-        torch.testing.assert_close(terms[f"loss_middle/{name}"], (two + three) / 2)
-        noisy = torch.stack([alone[f"loss_denoising/{name}"] for alone in single])
-        torch.testing.assert_close(terms[f"loss_denoising/{name}"], noisy.mean())
-
-
-def test_all_layers_weigh_the_same(batch: Batch):
-    output, targets = batch((3, 2), layers=2)
-    weights = LossWeights(4, 5, 2, 0, 0, 0, 0, 0, 0)  # masks are judged at other points in every layer
-    parts = [
-        judge(replace(output, layers=(output.layers[i],), denoising=(output.denoising[i],)), targets, weights)
-        for i in range(2)
-    ]
-    both = judge(output, targets, weights)
-    torch.testing.assert_close(both.total, parts[0].total + parts[1].total)
-    assert both.terms["loss_last/box"] == parts[1].terms["loss_last/box"]
-    torch.testing.assert_close(
-        both.terms["loss/denoising"], parts[0].terms["loss/denoising"] + parts[1].terms["loss/denoising"]
-    )
+        one, two, three, four = (alone.terms[f"loss_last/{name}"] for alone in single)
+        assert loss.terms[f"loss_first/{name}"] == one
+        assert loss.terms[f"loss_last/{name}"] == four
+        torch.testing.assert_close(loss.terms[f"loss_middle/{name}"], (two + three) / 2)
+        noisy = torch.stack([alone.terms[f"loss_denoising/{name}"] for alone in single])
+        torch.testing.assert_close(loss.terms[f"loss_denoising/{name}"], noisy.mean())
+    torch.testing.assert_close(loss.total, torch.stack([alone.total for alone in single]).sum())
+    denoising = torch.stack([alone.terms["loss/denoising"] for alone in single])
+    torch.testing.assert_close(loss.terms["loss/denoising"], denoising.sum())
 
 
 def permuted(
@@ -339,6 +328,22 @@ def test_the_order_of_instances_does_not_matter(batch: Batch):
     assert first.terms.keys() == second.terms.keys()
     for name in first.terms:
         torch.testing.assert_close(first.terms[name], second.terms[name])
+
+
+def test_contrastive_is_the_mean_angular_margin_loss(batch: Batch):
+    """Class 0 at 10 and -10 degrees, so its prototype at 0; class 1 at 40 degrees, itself its prototype."""
+    output, targets = batch((1, 2))
+    labels = ((0,), (1, 0))
+    targets = [replace(t, labels=torch.tensor(of)) for t, of in zip(targets, labels, strict=True)]
+    angles = torch.deg2rad(torch.tensor([10.0, 40.0, -10.0]))
+    lengths = torch.tensor([[1.0], [3.0], [1.0]])
+    found = judge(output, targets, embeddings=lengths * torch.stack((angles.cos(), angles.sin()), dim=1))
+    losses = []
+    for own, other in ((10, 30), (0, 40), (10, 50)):  # degrees from the prototypes
+        positive = math.exp(30 * math.cos(math.radians(own) + 0.5))
+        negative = math.exp(30 * math.cos(math.radians(other)))
+        losses.append(-math.log(positive / (positive + negative)))
+    assert found.terms["loss/contrastive"].item() == pytest.approx(sum(losses) / 3, rel=1e-3)
 
 
 def test_relevance_is_its_focal_loss_per_positive_token(batch: Batch):

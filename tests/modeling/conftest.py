@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from unispector.config import BackboneConfig, DenoisingConfig, ModelConfig, SpectralConfig
+from tiny import TINY_TRAINED, tiny_config
+from unispector.config import ModelConfig
 from unispector.modeling.build import build_model
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import ClassPrompts, ImageFeatures, VisualPrompts
@@ -25,19 +26,9 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_config() -> ModelConfig:
-    return ModelConfig(
-        image_size=SIDE,
-        width=WIDTH,
-        heads=4,
-        points=2,
-        encoder_layers=1,
-        decoder_layers=2,
-        feedforward=32,
-        queries=10,
-        nms_iou=0.7,
-        backbone=BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
-        spectral=SpectralConfig(bins=BINS),
-        denoising=DenoisingConfig(queries=8),
+    return tiny_config(
+        **TINY_TRAINED | {"image_size": SIDE, "decoder_layers": 2},
+        backbone={"name": "test_efficientnet", "weights": "none", "frozen": False},
     )
 
 

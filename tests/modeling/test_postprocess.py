@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,31 @@ def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:
     kernels = torch.eye(masks.shape[1]).repeat(len(masks), 1, 1)  # each query's mask is a feature of its own
     decoy = LayerPrediction(-logits, 1 - boxes, kernels, -masks)
     return ModelOutput((decoy, LayerPrediction(logits, boxes, kernels, masks)), (), nothing)
+
+
+PAPER = Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0)
+
+
+def run(
+    prediction: ModelOutput,
+    sizes: Sequence[tuple[int, int]] = ((40, 50), (64, 64)),
+    *,
+    image_size: int = 64,
+    padded_size: int = 64,
+    rules: Rules = PAPER,
+    limit: int = 300,
+) -> list[Detections]:
+    """Detections on images of these sizes (h, w), one each for the rows of the prediction."""
+    rows, _, classes = prediction.layers[-1].logits.shape
+    return postprocess(
+        prediction,
+        list(sizes[:rows]),
+        class_names=("a", "b", "c")[:classes],
+        image_size=image_size,
+        padded_size=padded_size,
+        rules=rules,
+        limit=limit,
+    )
 
 
 def masks_of(detections: Detections) -> np.ndarray:
@@ -63,13 +89,12 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
     original = network * torch.tensor([width, height] * 2) / image_size
     boxes = torch.cat(((low + high) / 2, high - low))[None, None] / padded
     for confined in (False, True):
-        (result,) = postprocess(
+        (result,) = run(
             output(torch.full((1, 1, 1), 9.0), boxes, ramp(network, padded)[None, None]),
             [hw],
-            class_names=("a",),
             image_size=image_size,
             padded_size=padded,
-            rules=Rules(tight_boxes=False, confine_masks=confined, nms_iou=1.0),
+            rules=replace(PAPER, confine_masks=confined),
         )
         assert result.image_hw == hw
         assert (result.boxes_xyxy[0] - original).abs().max() < 0.01
@@ -81,13 +106,11 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
 
 def test_boxes_are_clipped_to_the_image():
     boxes = torch.tensor([[[0.5, 0.5, 1.2, 1.2]]])
-    (result,) = postprocess(
+    (result,) = run(
         output(torch.ones(1, 1, 1), boxes, torch.ones(1, 1, 24, 24)),
         [(50, 30)],
-        class_names=("a",),
         image_size=72,
         padded_size=96,
-        rules=Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0),
     )
     assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
     assert masks_of(result).all()
@@ -98,14 +121,7 @@ def test_a_confined_mask_has_no_parts_far_from_its_box():
     prediction = output(torch.ones(1, 2, 1), boxes, torch.full((1, 2, 16, 16), 3.0))
     results = {}
     for confined in (False, True):
-        (results[confined],) = postprocess(
-            prediction,
-            [(64, 64)],
-            class_names=("a",),
-            image_size=64,
-            padded_size=64,
-            rules=Rules(tight_boxes=False, confine_masks=confined, nms_iou=1.0),
-        )
+        (results[confined],) = run(prediction, [(64, 64)], rules=replace(PAPER, confine_masks=confined))
     assert masks_of(results[False]).all()
     assert torch.equal(results[True].boxes_xyxy.sort(0).values, results[False].boxes_xyxy.sort(0).values)
     small, whole = sorted(masks_of(results[True]), key=np.sum)
@@ -126,22 +142,6 @@ def random_output(images: int = 2, queries: int = 6, classes: int = 3) -> ModelO
         return torch.randn(images, queries, *shape, generator=generator)
 
     return output(normal(classes), normal(4).sigmoid(), normal(16, 16) * 3)
-
-
-PAPER = Rules(tight_boxes=False, confine_masks=False, nms_iou=1.0)
-
-
-def run(prediction: ModelOutput, limit: int = 300, rules: Rules = PAPER) -> list[Detections]:
-    sizes = [(40, 50), (64, 64)][: len(prediction.layers[-1].logits)]
-    return postprocess(
-        prediction,
-        sizes,
-        class_names=("a", "b", "c"),
-        image_size=64,
-        padded_size=64,
-        rules=rules,
-        limit=limit,
-    )
 
 
 def test_score_is_probability_times_mean_probability_of_the_masks_cells():
@@ -199,14 +199,7 @@ def test_the_padded_band_counts_for_nothing():
     beyond = cells.clone()
     beyond[..., 20:, :] = beyond[..., :, 20:] = 9.0
     found = [
-        postprocess(
-            output(last.logits, last.boxes, masks),
-            [(36, 54)],
-            class_names=("a", "b", "c"),
-            image_size=72,
-            padded_size=96,
-            rules=PAPER,
-        )[0]
+        run(output(last.logits, last.boxes, masks), [(36, 54)], image_size=72, padded_size=96)[0]
         for masks in (cells, beyond)
     ]
     assert torch.equal(found[0].scores, found[1].scores)
@@ -240,14 +233,7 @@ def test_a_mask_that_falls_between_the_pixels_is_no_detection():
     prediction.layers[-1].mask_features[0, 2, 4, 4] = (
         1.0  # a pixel of 8 x 8 sees it and three cells around alike
     )
-    (nothing,) = postprocess(
-        prediction,
-        [(8, 8)],
-        class_names=("a", "b", "c"),
-        image_size=64,
-        padded_size=64,
-        rules=PAPER,
-    )
+    (nothing,) = run(prediction, [(8, 8)])
     assert len(nothing) == 0
 
 
@@ -266,13 +252,11 @@ def test_a_cell_the_image_covers_in_part_counts(image_size: int):
     """66 pixels are 16.5 cells: a mask in the last one alone is at the image's edge."""
     masks = torch.full((1, 1, 24, 24), -1.0)
     masks[0, 0, 3:6, image_size // 4] = 8.0
-    (found,) = postprocess(
+    (found,) = run(
         output(torch.ones(1, 1, 1), torch.full((1, 1, 4), 0.5), masks),
         [(4 * image_size, 4 * image_size)],
-        class_names=("a",),
         image_size=image_size,
         padded_size=96,
-        rules=PAPER,
     )
     assert len(found) == 1
     assert masks_of(found)[0, 16 * 4, -1]
@@ -285,14 +269,7 @@ def test_of_two_overlapping_detections_of_a_class_the_better_stays():
     prediction = output(logits, boxes, torch.full((1, 3, 16, 16), 5.0))
 
     def kept(nms_iou):
-        (found,) = postprocess(
-            prediction,
-            [(64, 64)],
-            class_names=("a", "b"),
-            image_size=64,
-            padded_size=64,
-            rules=replace(PAPER, nms_iou=nms_iou),
-        )
+        (found,) = run(prediction, [(64, 64)], rules=replace(PAPER, nms_iou=nms_iou))
         return [
             (label, round(box[0]))
             for label, box in zip(found.labels.tolist(), found.boxes_xyxy.tolist(), strict=True)

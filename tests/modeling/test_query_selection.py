@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
-from unispector.structures import ImageFeatures
+from unispector.structures import ImageFeatures, QuerySelection
 
 WIDTH, VALID = 32, 72 / 96
 
@@ -92,12 +92,21 @@ def test_noise_changes_the_selection(features: ImageFeatures):
     assert not torch.equal(module(features, classes).indices, module(features, classes).indices)
 
 
+def scored(module: PromptGuidedSelection, scores: Tensor) -> tuple[QuerySelection, Tensor]:
+    """The selection of [B, T] given scores, and the tokens; prompts of zero leave them to the evidence."""
+    images, tokens = scores.shape
+    memory = torch.randn(images, tokens, WIDTH)
+    features = ImageFeatures(memory, ((1, tokens),), torch.zeros(0), valid=1.0)
+    return module(features, torch.zeros(images, 1, WIDTH), scores[..., None]), module.norm(
+        module.project(memory)
+    ).detach()
+
+
 def test_noise_is_gumbels():
     """With equal scores, K = 1 and full noise every token is drawn equally often, by perturbed scores."""
-    module = selection(queries=1, noise=1.0).train()
     scores = torch.tensor([0.0, 1.0, 2.0]).expand(6000, 3)
-    drawn, _ = module._choose(scores)
-    shares = torch.bincount(drawn.flatten(), minlength=3) / len(scores)
+    drawn, _ = scored(selection(queries=1, noise=1.0).train(), scores)
+    shares = torch.bincount(drawn.indices.flatten(), minlength=3) / len(scores)
     torch.testing.assert_close(shares, torch.tensor([0.0, 1.0, 2.0]).softmax(0), atol=0.03, rtol=0)
 
 
@@ -121,17 +130,16 @@ def test_gradient_reaches_tokens_and_prompts(features: ImageFeatures):
 
 
 def test_straight_through_gradient_is_that_of_the_scaled_softmax():
-    module = selection(queries=2, noise=0.0).train()
     scores = torch.tensor([[3.0, 1.0, 2.0, 0.5]], dtype=torch.float64, requires_grad=True)
-    indices, weights = module._choose(scores)
-    assert indices.tolist() == [[0, 2]]
-    assert weights.tolist() == [[1.0, 1.0]]
-    value = torch.tensor([1.5, -2.0], dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((weights * value).sum(), scores)
+    chosen, tokens = scored(selection(queries=2, noise=0.0).train(), scores)
+    assert chosen.indices.tolist() == [[0, 2]]
+    assert torch.equal(chosen.content, tokens[:, [0, 2]].double())
+    direction = torch.randn(WIDTH, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((chosen.content @ direction).sum(), scores)
+    value = tokens[0].double() @ direction
     p = scores.detach().softmax(1)[0]
-    inner = value[0] * p[0] + value[1] * p[2]
-    upstream = torch.tensor([1.5, 0.0, -2.0, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(gradient[0], 2 * p * (upstream - inner))
+    upstream = value * torch.tensor([1, 0, 1, 0])
+    torch.testing.assert_close(gradient[0], 2 * p * (upstream - upstream @ p))
 
 
 @pytest.mark.parametrize("training", [False, True])

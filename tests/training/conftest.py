@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import masks_to_boxes
 
-from unispector.config import BackboneConfig, DenoisingConfig, ModelConfig, SpectralConfig
+from tiny import TINY_TRAINED, tiny_config
 from unispector.data.loading import collate
 from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.build import build_model
@@ -68,20 +68,9 @@ def make_model() -> Callable[..., UniSpectorModel]:
     """`make_model(variant="unispector" | "base", field=value ...)` -> model in training mode."""
 
     def make(variant: str = "unispector", **changes: Any) -> UniSpectorModel:
-        options = {
-            "image_size": SIDE,
-            "width": 32,
-            "heads": 4,
-            "points": 2,
-            "encoder_layers": 1,
-            "decoder_layers": 2,
-            "feedforward": 32,
-            "queries": 12,
-            "backbone": BackboneConfig(name="test_efficientnet", weights="none", frozen=False),
-            "spectral": SpectralConfig(bins=BINS),
-            "denoising": DenoisingConfig(queries=8),
-        }
-        config = ModelConfig(**(options | changes))
+        options = TINY_TRAINED | {"image_size": SIDE, "decoder_layers": 2, "queries": 12}
+        backbone = {"name": "test_efficientnet", "weights": "none", "frozen": False}
+        config = tiny_config(**options | {"backbone": backbone} | changes)
         return build_model(config.with_parts(sspe=False, pqs=False) if variant == "base" else config).train()
 
     return make

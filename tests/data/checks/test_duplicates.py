@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from labelled import FOUR_CLASSES, two_sets
 from unispector.data.checks import duplicates
 from unispector.data.checks.duplicates import BLOCK, THRESHOLD, near_pairs, report_near_duplicates
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.coco import ImageRecord
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import difference_hash
@@ -64,15 +65,7 @@ def test_no_hash_is_near_no_other() -> None:
 @pytest.fixture
 def sets() -> list[BenchmarkSet]:
     """Four classes of 12 single-label images each, once in domain and once across."""
-    annotations = Annotations(
-        tuple(ImageRecord(n, f"{n}.png", 9, 9) for n in range(1, 49)),
-        tuple(InstanceRecord(n, n, 1 + (n - 1) // 12, (1.0, 1.0, 2.0, 2.0), 4.0, None) for n in range(1, 49)),
-        tuple(CategoryRecord(n, f"c{n}", "p") for n in range(1, 5)),
-    )
-    return [
-        BenchmarkSet("In", "raw/in", "in", annotations),
-        BenchmarkSet("Out", "raw/out", "cross", annotations),
-    ]
+    return two_sets(FOUR_CLASSES)
 
 
 @pytest.fixture

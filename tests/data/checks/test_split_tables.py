@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labelled import FOUR_CLASSES, two_sets
 from unispector.data.checks.expectations import CheckReport, check_splits
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.errors import DataError
@@ -30,23 +31,7 @@ def broken(report: CheckReport) -> dict[str, tuple[str, ...]]:
 @pytest.fixture
 def sets() -> list[BenchmarkSet]:
     """Two single-label sets with one two-label image (classes 1 and 2) at the end of each."""
-    labels = [(1 + position // 12,) for position in range(48)] + [(1, 2)]
-    return benchmark(labels)
-
-
-def benchmark(labels: list[tuple[int, ...]]) -> list[BenchmarkSet]:
-    """A set that trains and one that does not; `labels` are the classes of each image."""
-    pairs = [(image_id, label) for image_id, image in enumerate(labels, start=1) for label in image]
-    box = (1.0, 1.0, 2.0, 2.0)
-    annotations = Annotations(
-        tuple(ImageRecord(n, f"{n}.png", 9, 9) for n in range(1, len(labels) + 1)),
-        tuple(InstanceRecord(n, *pair, box, 4.0, None) for n, pair in enumerate(pairs, start=1)),
-        tuple(CategoryRecord(n, f"c{n}", "p") for n in range(1, 5)),
-    )
-    return [
-        BenchmarkSet("In", "raw/in", "in", annotations),
-        BenchmarkSet("Out", "raw/out", "cross", annotations),
-    ]
+    return two_sets([*FOUR_CLASSES, ["c1", "c2"]])
 
 
 @pytest.fixture
@@ -145,7 +130,7 @@ def test_a_seen_test_image_in_training_is_told(sets: list[BenchmarkSet], tree: S
 
 @pytest.mark.parametrize("naive", [False, True])
 def test_a_cross_domain_set_that_trains_under_another_name_is_told(tmp_path: Path, naive: bool) -> None:
-    inside, outside = benchmark([(1 + position // 12,) for position in range(48)])
+    inside, outside = two_sets(FOUR_CLASSES)
     sets = [inside, replace(outside, folder=inside.folder)]
     write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
     found = broken(check_splits(sets, SplitTree(tmp_path), SEEDS, SEEDS, naive=naive))
@@ -166,8 +151,7 @@ def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: Sp
 
 def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> None:
     """Only the split report tells that it is unseen."""
-    labels = [(1 + position // 12,) for position in range(48)]
-    sets = benchmark(labels)
+    sets = two_sets(FOUR_CLASSES)
     write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
     tree = SplitTree(tmp_path)
     report = json.loads(tree.report.read_text())
@@ -181,10 +165,10 @@ def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> 
 
 def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
     """Images 49 to 54 show an unseen class besides: they train, and they are tested."""
-    labels = [(1 + position // 12,) for position in range(48)]
-    unseen = write_and_read_unseen(benchmark(labels), tmp_path / "trial")
-    seen = next(label for label in (1, 2, 3, 4) if label != unseen)
-    sets = benchmark(labels + [(seen, unseen)] * 6)
+    trial = write_splits(two_sets(FOUR_CLASSES), RULES, SEEDS, SEEDS, tmp_path / "trial")
+    unseen = trial.sets[0].unseen[0]
+    seen = next(name for name in ("c1", "c2", "c3", "c4") if name != unseen)
+    sets = two_sets([*FOUR_CLASSES, *[[seen, unseen]] * 6])
     write_splits(sets, replace(RULES, training_rule="naive"), SEEDS, SEEDS, tmp_path / "splits")
     tree = SplitTree(tmp_path / "splits")
 
@@ -213,11 +197,6 @@ def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
             f"{tree.training(42).name}: raw/in/50.png: wrong_instances 1",
         )
     }
-
-
-def write_and_read_unseen(sets: list[BenchmarkSet], root: Path) -> int:
-    report = write_splits(sets, RULES, SEEDS, SEEDS, root)
-    return int(report.sets[0].unseen[0].removeprefix("c"))
 
 
 @pytest.mark.parametrize("domain", ["in", "cross"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from labelled import labelled
+from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.errors import DataError
@@ -16,16 +17,8 @@ RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=5, tail_images=10, se
 
 def member(name: str, domain: str = "in", classes: str = "abcd", images: int = 16) -> BenchmarkSet:
     """A set of single-label images, `images` of each class."""
-    labels = [position for position in range(1, len(classes) + 1) for _ in range(images)]
-    annotations = Annotations(
-        tuple(ImageRecord(n, f"x/{n}.jpg", 9, 9) for n, _ in enumerate(labels, start=1)),
-        tuple(
-            InstanceRecord(n, n, label, (1.0, 1.0, 2.0, 2.0), 4.0, None)
-            for n, label in enumerate(labels, start=1)
-        ),
-        tuple(CategoryRecord(n, f"p_{name}", "p") for n, name in enumerate(classes, start=1)),
-    )
-    return BenchmarkSet(name, f"raw/{name}", "in" if domain == "in" else "cross", annotations)
+    images_of = [[f"p_{class_name}"] for class_name in classes for _ in range(images)]
+    return BenchmarkSet(name, f"raw/{name}", "in" if domain == "in" else "cross", labelled(images_of))
 
 
 def test_every_file_lies_where_the_benchmark_has_it(tmp_path: Path) -> None:

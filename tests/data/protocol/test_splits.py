@@ -1,6 +1,5 @@
 """Seen and unseen classes, prompts and targets: nothing leaks, whatever occurs together."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from labelled import labelled
+from unispector.data.coco import Annotations
 from unispector.data.protocol.splits import (
     SplitRules,
     choose_unseen,
@@ -21,22 +21,6 @@ from unispector.errors import DataError
 
 REAL = Path("../shared/data/magnetic_tile")
 RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=5, tail_images=10, seen_test_fraction=0.15)
-
-
-def table(labels: Sequence[Sequence[str]], names: Sequence[str] | None = None) -> Annotations:
-    """A set whose n-th image (id n, from 1) shows the n-th labels, one instance each."""
-    names = sorted({name for image in labels for name in image}) if names is None else names
-    ids = {name: position for position, name in enumerate(names, start=1)}
-    instances: list[InstanceRecord] = []
-    for image_id, image in enumerate(labels, start=1):
-        for name in image:
-            box = (1.0, 1.0, 2.0, 2.0)
-            instances.append(InstanceRecord(len(instances) + 1, image_id, ids[name], box, 4.0, None))
-    return Annotations(
-        tuple(ImageRecord(n, f"{n}.jpg", 9, 9) for n in range(1, len(labels) + 1)),
-        tuple(instances),
-        tuple(CategoryRecord(id_, name, "p") for name, id_ in ids.items()),
-    )
 
 
 def ids(annotations: Annotations) -> set[int]:
@@ -64,11 +48,11 @@ def test_too_few_classes_are_refused() -> None:
     with pytest.raises(DataError, match=r"lower split.unseen_fraction"):
         choose_unseen(["a", "b"], 0.9, 42)
     with pytest.raises(DataError, match=r"Tile: 1 classes .*data\.sets\.Tile\.unseen \(\[\] = nothing\)"):
-        split_set("Tile", table([["a"]] * 30), RULES, 42)
+        split_set("Tile", labelled([["a"]] * 30), RULES, 42)
 
 
 def test_classes_that_are_named_are_held_out_whatever_the_seed() -> None:
-    annotations = table([["a"], ["b"], ["c"], ["b", "c"]] * 6)
+    annotations = labelled([["a"], ["b"], ["c"], ["b", "c"]] * 6)
     for seed in (42, 82):
         split = split_set("Tile", annotations, RULES, seed, unseen=["c", "a"])
         assert (split.unseen, split.seen) == (("a", "c"), ("b",))
@@ -76,7 +60,7 @@ def test_classes_that_are_named_are_held_out_whatever_the_seed() -> None:
 
 
 def test_a_set_of_which_every_class_trains() -> None:
-    annotations = table([["a"]] * 20)
+    annotations = labelled([["a"]] * 20)
     split = split_set("Tile", annotations, RULES, 42, unseen=[])
     assert (split.unseen, split.tested_unseen, split.seen) == ((), (), ("a",))
     assert (len(split.training.images), len(split.seen_test.images)) == (17, 3)
@@ -85,20 +69,20 @@ def test_a_set_of_which_every_class_trains() -> None:
 
 def test_an_unknown_class_to_hold_out_is_named_with_those_there_are() -> None:
     with pytest.raises(DataError, match=r"data\.sets\.Tile\.unseen: d is no class of the set; .*are a, b$"):
-        split_set("Tile", table([["a"], ["b"]] * 6), RULES, 42, unseen=["b", "d"])
+        split_set("Tile", labelled([["a"], ["b"]] * 6), RULES, 42, unseen=["b", "d"])
 
 
 @st.composite
 def multi_label(draw: st.DrawFn) -> Annotations:
     names = [f"c{number}" for number in range(draw(st.integers(2, 6)))]
     image = st.lists(st.sampled_from(names), max_size=4)
-    return table(draw(st.lists(image, min_size=1, max_size=60)), names)
+    return labelled(draw(st.lists(image, min_size=1, max_size=60)), names)
 
 
 def test_the_papers_classes_come_out() -> None:
     """3 of GC10's 10 classes, 1 of Magnetic Tile's 5, 28 of Real-IAD's 111, 18 of MVTec AD's 73."""
     for classes, unseen in ((10, 3), (5, 1), (111, 28), (73, 18)):
-        annotations = table([[f"c{number:03}"] for number in range(classes) for _ in range(12)])
+        annotations = labelled([[f"c{number:03}"] for number in range(classes) for _ in range(12)])
         for seed in (42, 82, 777):
             split = split_set("Set", annotations, RULES, seed)
             assert (len(split.unseen), len(split.seen)) == (unseen, classes - unseen)
@@ -202,13 +186,13 @@ def test_what_the_clean_rule_costs(annotations: Annotations, seed: int) -> None:
 
 @pytest.mark.parametrize(("images", "prompts"), [(2, 1), (10, 1), (11, 5), (40, 5)])
 def test_number_of_prompt_images(images: int, prompts: int) -> None:
-    draw = draw_prompts("Set", table([["a", "a"]] * images), ["a"], RULES, 42)
+    draw = draw_prompts("Set", labelled([["a", "a"]] * images), ["a"], RULES, 42)
     assert (len(draw.prompt.images), len(draw.target.images)) == (prompts, images - prompts)
     assert len(draw.prompt.instances) == 2 * prompts
 
 
 def test_a_class_mostly_among_others_gets_the_prompts_there_are() -> None:
-    annotations = table([["a"]] * 3 + [["a", "b"]] * 20 + [["b"]] * 20)
+    annotations = labelled([["a"]] * 3 + [["a", "b"]] * 20 + [["b"]] * 20)
     draw = draw_prompts("Set", annotations, ["a"], RULES, 42)
     assert ids(draw.prompt) == {1, 2, 3}
     assert ids(draw.target) == set(range(4, 24))
@@ -216,7 +200,7 @@ def test_a_class_mostly_among_others_gets_the_prompts_there_are() -> None:
 
 
 def test_a_class_always_leaves_itself_a_target() -> None:
-    draw = draw_prompts("Set", table([["a"]] * 4), ["a"], SplitRules(0.25, 5, 0, 0), 42)
+    draw = draw_prompts("Set", labelled([["a"]] * 4), ["a"], SplitRules(0.25, 5, 0, 0), 42)
     assert (len(draw.prompt.images), len(draw.target.images)) == (3, 1)
 
 
@@ -229,7 +213,7 @@ def test_a_class_always_leaves_itself_a_target() -> None:
     ],
 )
 def test_a_class_without_enough_images_is_named(labels: list[list[str]], words: str) -> None:
-    annotations = table(labels, ["a", "b"])
+    annotations = labelled(labels, ["a", "b"])
     assert untestable(annotations, ["a", "b"]) == {"a": words}
     assert untestable(annotations, ["b"]) == {}
     with pytest.raises(DataError) as caught:
@@ -239,15 +223,15 @@ def test_a_class_without_enough_images_is_named(labels: list[list[str]], words: 
 
 def test_draws_depend_on_the_seed_and_not_on_other_classes() -> None:
     labels = [["a"]] * 30 + [["b"]] * 30
-    both = draw_prompts("Set", table(labels), ["a", "b"], RULES, 42)
-    alone = draw_prompts("Set", table(labels), ["a"], RULES, 42)
-    grown = draw_prompts("Set", table([*labels, *[["c"]] * 30]), ["a", "b", "c"], RULES, 42)
+    both = draw_prompts("Set", labelled(labels), ["a", "b"], RULES, 42)
+    alone = draw_prompts("Set", labelled(labels), ["a"], RULES, 42)
+    grown = draw_prompts("Set", labelled([*labels, *[["c"]] * 30]), ["a", "b", "c"], RULES, 42)
     assert ids(alone.prompt) == {id_ for id_ in ids(both.prompt) if id_ <= 30}
     assert ids(both.prompt) < ids(grown.prompt)
     assert (
         len(
             {
-                frozenset(ids(draw_prompts("Set", table(labels), ["a"], RULES, seed).prompt))
+                frozenset(ids(draw_prompts("Set", labelled(labels), ["a"], RULES, seed).prompt))
                 for seed in range(9)
             }
         )
@@ -257,7 +241,7 @@ def test_draws_depend_on_the_seed_and_not_on_other_classes() -> None:
 
 def test_kept_images_of_seen_classes() -> None:
     names = [name for name in "abcd" for _ in range(40)]
-    annotations = table([[name] for name in names])
+    annotations = labelled([[name] for name in names])
     split = split_set("Set", annotations, RULES, 42)
     for name in split.seen:
         kept = [id_ for id_ in ids(split.seen_test) if names_on(annotations, id_) == {name}]
@@ -269,18 +253,18 @@ def test_kept_images_of_seen_classes() -> None:
 def test_a_small_class_keeps_all_images_for_training() -> None:
     """15 % of 9 images is one image, too few for a prompt and a target."""
     labels = [[name] for name, count in (("a", 40), ("b", 9), ("c", 40), ("d", 9)) for _ in range(count)]
-    split = split_set("Set", table(labels), RULES, 42)
+    split = split_set("Set", labelled(labels), RULES, 42)
     small = {"b", "d"} & set(split.seen)
     assert small
     assert set(split.tested_seen) == set(split.seen) - small
     for name in small:
-        trained = [id_ for id_ in ids(split.training) if names_on(table(labels), id_) == {name}]
+        trained = [id_ for id_ in ids(split.training) if names_on(labelled(labels), id_) == {name}]
         assert len(trained) == 9
 
 
 def test_no_training_image_is_an_error() -> None:
     with pytest.raises(DataError, match="Set: split seed 42 leaves no training image"):
-        split_set("Set", table([["a", "b"]] * 30), RULES, 42)
+        split_set("Set", labelled([["a", "b"]] * 30), RULES, 42)
 
 
 @given(st.lists(multi_label(), min_size=1, max_size=3))
@@ -309,7 +293,7 @@ def test_merged_training_keeps_every_instance(sets: list[Annotations]) -> None:
 
 
 def test_two_sets_of_the_same_files_are_refused() -> None:
-    one = table([["a"], ["b"]])
+    one = labelled([["a"], ["b"]])
     with pytest.raises(DataError, match="same images"):
         merge_training({"A": ("raw", one), "B": ("raw", one)})
 
@@ -319,6 +303,6 @@ def test_two_sets_of_the_same_files_are_refused() -> None:
 def test_real_release_splits_the_same_way_for_ever(seed: int, unseen: str) -> None:
     folders = [path.parts[-3] for path in sorted(REAL.glob("MT_*/Imgs/*.jpg"))]
     labels = [folder.replace("MT_", "magnetic_tile_").lower() for folder in folders if folder != "MT_Free"]
-    split = split_set("MagneticTile", table([[label] for label in labels]), RULES, seed)
+    split = split_set("MagneticTile", labelled([[label] for label in labels]), RULES, seed)
     assert split.unseen == (f"magnetic_tile_{unseen}",)
     assert len(split.tested_seen) == 4

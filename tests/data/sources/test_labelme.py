@@ -1,8 +1,7 @@
-"""Own LabelMe sets: shapes, groups, which image a file belongs to, damage."""
+"""Own LabelMe sets: shapes, groups, which image a file belongs to, and damage that only they can have."""
 
 import base64
 import io
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,122 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unispector.data.convert import ConversionFiles, ConversionReport, convert_set
-from unispector.data.sources.labelme import LABELME
-from unispector.errors import DataError
+from releases import convert, filled, put, put_image, refused
 from unispector.ops.rle import decode_rle
 
-SIZE = (60, 40)
 SQUARE = [[2, 3], [12, 3], [12, 13], [2, 13]]
-
-
-def put_image(path: Path, size: tuple[int, int] = SIZE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size).save(path)
+AREA = filled((slice(3, 13), slice(2, 12)))
+RING = np.ones((6, 8), np.uint8)
+RING[2:4, 2:6] = 0
 
 
 def shape(
     kind: str | None = "polygon", points: object = SQUARE, label: object = "dent", group: object = None
 ) -> dict[str, Any]:
     return {"label": label, "points": points, "group_id": group, "shape_type": kind, "flags": {}}
-
-
-def put_json(path: Path, *shapes: object, **change: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, object] = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imageData": None}
-    content |= {"imagePath": f"{path.stem}.png", "imageHeight": SIZE[1], "imageWidth": SIZE[0]}
-    path.write_text(json.dumps(content | change))
-
-
-def convert(root: Path, out: Path) -> tuple[ConversionReport, list[tuple[str, str, dict[str, Any]]]]:
-    """The report, and file name, category and record of every instance."""
-    files = ConversionFiles.beside(out / "own.json")
-    report = convert_set("own", LABELME, root, files, min_side=0.01)
-    content = json.loads(files.annotations.read_text())
-    images = {image["id"]: image["file_name"] for image in content["images"]}
-    categories = {category["id"]: category["name"] for category in content["categories"]}
-    rows = content["annotations"]
-    return report, [(images[row["image_id"]], categories[row["category_id"]], row) for row in rows]
-
-
-def dropped(report: ConversionReport) -> dict[str, tuple[int, int]]:
-    return {row.reason: (row.files, row.instances) for row in report.dropped}
-
-
-def pixels(*areas: tuple[slice, slice]) -> np.ndarray:
-    mask = np.zeros(SIZE[::-1], bool)
-    for area in areas:
-        mask[area] = True
-    return mask
-
-
-def test_polygons_and_rectangles(tmp_path: Path) -> None:
-    put_image(tmp_path / "raw/a.png")
-    old = shape(label="scratch")
-    del old["shape_type"], old["group_id"]
-    put_json(
-        tmp_path / "raw/a.json",
-        shape(),
-        shape("rectangle", [[9.5, 3], [4, 8]]),
-        shape("rectangle", [[4, 8], [4.1, 8.1]]),
-        shape("rectangle", [[4, 8], [4.6, 8.6]]),
-        shape("rectangle", [[50, 30], [70, 30], [70, 50], [50, 50]]),
-        old,
-        shape(None, label="untyped"),
-    )
-
-    report, found = convert(tmp_path / "raw", tmp_path)
-
-    assert [name for _, name, _ in found] == ["dent"] * 4 + ["scratch", "untyped"]
-    for place in (0, 4, 5):
-        row = found[place][2]
-        assert (decode_rle(row["segmentation"]) == pixels((slice(3, 13), slice(2, 12)))).all()
-        assert (row["bbox"], row["area"]) == ([2, 3, 10, 10], 100)
-    assert found[1][2]["bbox"] == [4, 3, 5.5, 5]
-    # Smaller than a mask's component could be, yet it fills a pixel; the one before fills none.
-    assert found[2][2]["bbox"] == pytest.approx([4, 8, 0.6, 0.6])
-    assert found[3][2]["bbox"] == [50, 30, 10, 10]
-    assert dropped(report) == {"region without a pixel of its image": (1, 1)}
-
-
-def test_a_circle_is_a_centre_and_a_point_on_it(tmp_path: Path) -> None:
-    put_image(tmp_path / "raw/a.png")
-    put_json(
-        tmp_path / "raw/a.json", shape("circle", [[30, 20], [33, 16]]), shape("circle", [[30, 20], [42, 20]])
-    )
-    _, found = convert(tmp_path / "raw", tmp_path)
-    y, x = np.mgrid[:40, :60] + 0.5
-    for (_, _, row), radius in zip(found, (5, 12), strict=True):
-        mask = decode_rle(row["segmentation"])
-        distance = np.hypot(x - 30, y - 20)
-        assert mask[distance < radius - 0.8].all()
-        assert not mask[distance > radius + 0.8].any()
-        assert row["area"] == pytest.approx(math.pi * radius**2, rel=0.03)
-
-
-def test_shapes_of_one_group_and_label_are_one_instance(tmp_path: Path) -> None:
-    put_image(tmp_path / "raw/a.png")
-    apart = [[30, 20], [40, 20], [40, 30], [30, 30]]
-    put_json(
-        tmp_path / "raw/a.json",
-        shape(group=1),
-        shape(group=2),
-        shape("rectangle", [[40, 30], [30, 20]], group=1),
-        shape(label="scratch", points=apart, group=1),
-        shape(points=apart),
-        shape(points=apart),
-        shape("point", [[1, 1]], group=1),
-    )
-    report, found = convert(tmp_path / "raw", tmp_path)
-    names = [(name, row["area"]) for _, name, row in found]
-    assert names == [("dent", 200), ("dent", 100), ("scratch", 100), ("dent", 100), ("dent", 100)]
-    both = pixels((slice(3, 13), slice(2, 12)), (slice(20, 30), slice(30, 40)))
-    assert (decode_rle(found[0][2]["segmentation"]) == both).all()
-    assert dropped(report) == {"mark that is no region": (1, 1)}
-
-
-RING = np.ones((6, 8), np.uint8)
-RING[2:4, 2:6] = 0
 
 
 def painted(
@@ -143,10 +39,88 @@ def painted(
     return shape("mask", [first, last]) | {"mask": picture} | change
 
 
-def test_a_mask_keeps_its_pixels(tmp_path: Path) -> None:
+def put_json(path: Path, *shapes: object, **change: object) -> None:
+    content: dict[str, object] = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imageData": None}
+    content |= {"imagePath": f"{path.stem}.png", "imageHeight": 40, "imageWidth": 60}
+    put(path, content | change)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A release of one image of 60 x 40, a.png."""
     put_image(tmp_path / "raw/a.png")
+    return tmp_path / "raw"
+
+
+def test_polygons_and_rectangles(raw: Path, tmp_path: Path) -> None:
+    old = shape(label="scratch")
+    del old["shape_type"], old["group_id"]
     put_json(
-        tmp_path / "raw/a.json",
+        raw / "a.json",
+        shape(),
+        shape("rectangle", [[9.5, 3], [4, 8]]),
+        shape("rectangle", [[4, 8], [4.1, 8.1]]),
+        shape("rectangle", [[4, 8], [4.6, 8.6]]),
+        shape("rectangle", [[50, 30], [70, 30], [70, 50], [50, 50]]),
+        old,
+        shape(None, label="untyped"),
+    )
+
+    found = convert("labelme", raw, tmp_path)
+
+    names, marks = zip(*found.marks["a.png"], strict=True)
+    assert names == ("dent",) * 4 + ("scratch", "untyped")
+    for place in (0, 4, 5):
+        assert (decode_rle(marks[place].segmentation) == AREA).all()
+        assert (marks[place].bbox, marks[place].area) == ((2, 3, 10, 10), 100)
+    assert marks[1].bbox == (4, 3, 5.5, 5)
+    # Smaller than a mask's component could be, yet it fills a pixel; the one before fills none.
+    assert marks[2].bbox == pytest.approx((4, 8, 0.6, 0.6))
+    assert marks[3].bbox == (50, 30, 10, 10)
+    assert found.dropped == {"region without a pixel of its image": (1, 1)}
+
+
+def test_a_circle_is_a_centre_and_a_point_on_it(raw: Path, tmp_path: Path) -> None:
+    put_json(raw / "a.json", shape("circle", [[30, 20], [33, 16]]), shape("circle", [[30, 20], [42, 20]]))
+    y, x = np.mgrid[:40, :60] + 0.5
+    distance = np.hypot(x - 30, y - 20)
+    marks = convert("labelme", raw, tmp_path).by_class["a.png", "dent"]
+    for mark, radius in zip(marks, (5, 12), strict=True):
+        mask = decode_rle(mark.segmentation)
+        assert mask[distance < radius - 0.8].all()
+        assert not mask[distance > radius + 0.8].any()
+        assert mark.area == pytest.approx(math.pi * radius**2, rel=0.03)
+
+
+def test_shapes_of_one_group_and_label_are_one_instance(raw: Path, tmp_path: Path) -> None:
+    apart = [[30, 20], [40, 20], [40, 30], [30, 30]]
+    put_json(
+        raw / "a.json",
+        shape(group=1),
+        shape(group=2),
+        shape("rectangle", [[40, 30], [30, 20]], group=1),
+        shape(label="scratch", points=apart, group=1),
+        shape(points=apart),
+        shape(points=apart),
+        shape("point", [[1, 1]], group=1),
+    )
+    found = convert("labelme", raw, tmp_path)
+    marks = found.marks["a.png"]
+    assert [(name, mark.area) for name, mark in marks] == [
+        ("dent", 200),
+        ("dent", 100),
+        ("scratch", 100),
+        ("dent", 100),
+        ("dent", 100),
+    ]
+    both = AREA | filled((slice(20, 30), slice(30, 40)))
+    assert (decode_rle(marks[0][1].segmentation) == both).all()
+    assert found.dropped == {"mark that is no region": (1, 1)}
+
+
+def test_a_mask_keeps_its_pixels(raw: Path, tmp_path: Path) -> None:
+    put_json(
+        raw / "a.json",
         painted(),
         painted(group_id=1, label="scratch"),
         shape(group=1, label="scratch"),
@@ -155,16 +129,17 @@ def test_a_mask_keeps_its_pixels(tmp_path: Path) -> None:
         imageWidth=None,
     )
 
-    report, found = convert(tmp_path / "raw", tmp_path)
+    found = convert("labelme", raw, tmp_path)
 
     ring = np.zeros((40, 60), bool)
     ring[30:36, 50:58] = RING
-    joined = ring | pixels((slice(3, 13), slice(2, 12)), (slice(0, 1), slice(0, 1)))
-    assert [name for _, name, _ in found] == ["dent", "scratch"]
-    assert (decode_rle(found[0][2]["segmentation"]) == ring).all()
-    assert (found[0][2]["bbox"], found[0][2]["area"]) == ([50, 30, 8, 6], 40)
-    assert (decode_rle(found[1][2]["segmentation"]) == joined).all()
-    assert dropped(report) == {"region without a pixel of its image": (1, 1)}
+    (first, dent), (second, scratch) = found.marks["a.png"]
+    assert (first, second) == ("dent", "scratch")
+    assert (decode_rle(dent.segmentation) == ring).all()
+    assert (dent.bbox, dent.area) == ((50, 30, 8, 6), 40)
+    joined = ring | AREA | filled((slice(0, 1), slice(0, 1)))
+    assert (decode_rle(scratch.segmentation) == joined).all()
+    assert found.dropped == {"region without a pixel of its image": (1, 1)}
 
 
 @pytest.mark.parametrize(
@@ -180,20 +155,19 @@ def test_a_mask_keeps_its_pixels(tmp_path: Path) -> None:
 def test_which_image_a_file_belongs_to(tmp_path: Path, file: str, path: str | None, image: str) -> None:
     put_image(tmp_path / "raw" / image)
     put_json(tmp_path / "raw" / file, shape(), imagePath=path)
-    assert [name for name, _, _ in convert(tmp_path / "raw", tmp_path)[1]] == [image]
+    assert list(convert("labelme", tmp_path / "raw", tmp_path).marks) == [image]
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
-    root = tmp_path / "raw"
-    for name in ("a", "bare", "clean", "lines"):
-        put_image(root / f"{name}.png")
-    put_json(root / "a.json", shape(), shape("line", [[1, 1], [2, 2]]), shape("rectangle", [[2, 2], [2, 5]]))
-    put_json(root / "clean.json")
-    put_json(root / "lines.json", shape("linestrip"), shape("points"), imageWidth=None)
-    put_json(root / "gone.json", shape(), shape())
-    (root / "labels.txt").write_text("dent")
-    report, _ = convert(root, tmp_path)
-    assert dropped(report) == {
+def test_sets_aside_by_reason(raw: Path, tmp_path: Path) -> None:
+    for name in ("bare", "clean", "lines"):
+        put_image(raw / f"{name}.png")
+    put_json(raw / "a.json", shape(), shape("line", [[1, 1], [2, 2]]), shape("rectangle", [[2, 2], [2, 5]]))
+    put_json(raw / "clean.json")
+    put_json(raw / "lines.json", shape("linestrip"), shape("points"), imageWidth=None)
+    put_json(raw / "gone.json", shape(), shape())
+    put(raw / "labels.txt", "dent")
+    found = convert("labelme", raw, tmp_path)
+    assert found.dropped == {
         "image without its annotation": (1, 0),
         "image without defects": (1, 0),
         "mark that is no region": (3, 3),
@@ -201,117 +175,65 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
         "annotation without its image": (1, 2),
         "file outside the layout": (1, 0),
     }
-    assert report.instances_kept == {"dent": 1}
+    assert found.report.instances_kept == {"dent": 1}
 
 
 def change(*shapes: object, **content: object) -> Callable[[Path], object]:
-    return lambda root: put_json(root / "x/a.json", *shapes, **content)
+    return lambda root: put_json(root / "a.json", *shapes, **content)
 
 
-def text(content: str) -> Callable[[Path], object]:
-    return lambda root: (root / "x/a.json").write_text(content)
+def two_images(root: Path) -> None:
+    put_image(root / "a.jpg")
+    put_json(root / "a.json", shape(), imagePath="c.png")
 
 
-def beside(root: Path) -> None:
-    put_image(root / "x/a.jpg")
-    put_json(root / "x/a.json", shape(), imagePath="c.png")
-
-
-DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
-    (
-        "cut image",
-        lambda root: (root / "x/a.png").write_bytes(b"\x89PNG\r\n"),
-        r"a\.png: not a readable image",
-    ),
-    (
-        "other size",
-        lambda root: put_image(root / "x/a.png", (40, 60)),
-        r"a\.png: the image is 40x60 but .* 60x40",
-    ),
-    ("bad json", text('{"shapes": ['), r"x/a\.json: not valid JSON"),
-    ("other json", text('{"images": []}'), r"x/a\.json: no LabelMe annotation"),
-    ("a list", text("[1]"), r"x/a\.json: no LabelMe annotation"),
-    (
-        "hostile path",
-        change(shape(), imagePath="../../../etc/passwd"),
-        r"x/a\.json: the path .* leaves the release",
-    ),
-    (
-        "absolute path",
-        change(shape(), imagePath="/etc/passwd"),
-        r"x/a\.json: the path '/etc/passwd' in it leaves",
-    ),
-    ("drive", change(shape(), imagePath="C:\\a.png"), r"x/a\.json: the path .* leaves the release"),
-    (
-        "nan",
-        change(shape(), shape(points=[[1, 1], [float("nan"), 2], [3, 3]])),
-        r"a\.json: shape 2 .*nan is no finite",
-    ),
-    (
-        "infinite",
-        change(shape(points=[[1, 1], [float("inf"), 2], [3, 3]])),
-        r"shape 1 .*inf is no finite number",
-    ),
-    ("word", change(shape(points=[[1, 1], ["x", 2], [3, 3]])), r"shape 1 .*'x' is no finite number"),
-    ("truth", change(shape(points=[[1, 1], [True, 2], [3, 3]])), r"shape 1 .*True is no finite number"),
-    ("no points", change({"label": "dent"}), r"a\.json: shape 1 .*'points'"),
-    ("flat points", change(shape(points=[1, 2, 3, 4, 5, 6])), r"a\.json: shape 1 "),
-    ("no dict", change([1]), r"a\.json: shape 1 "),
-    ("two corners", change(shape(points=[[1, 1], [2, 2]])), r"shape 1 .*'dent' is a polygon of 2 points"),
-    ("half circle", change(shape("circle", [[1, 1]])), r"shape 1 .*'dent' is a circle of 1 points"),
-    ("no name", change(shape(label="")), r"shape 1 .*it has no name"),
-    ("number as name", change(shape(label=3)), r"shape 1 .*3 is no name"),
-    ("broken name", change(shape(label="a\ud800")), r"shape 1 .*'a\\ud800' is no name"),
-    (
-        "bad size",
-        change(shape(), imageWidth="wide"),
-        r"a\.json: imageWidth, imageHeight: 'wide' is no finite number",
-    ),
-    (
-        "far away",
+NAN = [[1, 1], [math.nan, 2], [3, 3]]
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nan": (change(shape(), shape(points=NAN)), r"a\.json: shape 2 .*nan is no finite"),
+    "infinite": (change(shape(points=[[1, 1], [math.inf, 2], [3, 3]])), "shape 1 .*inf is no finite number"),
+    "truth": (change(shape(points=[[1, 1], [True, 2], [3, 3]])), "shape 1 .*True is no finite number"),
+    "no points": (change({"label": "dent"}), r"a\.json: shape 1 .*'points'"),
+    "flat points": (change(shape(points=[1, 2, 3, 4, 5, 6])), r"a\.json: shape 1 "),
+    "no dict": (change([1]), r"a\.json: shape 1 "),
+    "two corners": (change(shape(points=[[1, 1], [2, 2]])), "shape 1 .*'dent' is a polygon of 2 points"),
+    "half circle": (change(shape("circle", [[1, 1]])), "shape 1 .*'dent' is a circle of 1 points"),
+    "no name": (change(shape(label="")), "shape 1 .*it has no name"),
+    "number as name": (change(shape(label=3)), "shape 1 .*3 is no name"),
+    "broken name": (change(shape(label="a\ud800")), r"shape 1 .*'a\\ud800' is no name"),
+    "far away": (
         change(shape(points=[[1, 1], [9e9, 2], [3, 3]])),
         r"a\.png: dent: polygon leaves its 60x40 image",
     ),
-    ("no mask", change(shape("mask", [[1, 1], [2, 2]])), r"shape 1 .*'mask'"),
-    ("mask of null", change(painted(mask=None)), r"a\.json: shape 1 "),
-    ("mask without base64", change(painted(mask="iVBOR*")), r"a\.json: shape 1 "),
-    ("mask without a picture", change(painted(mask="aaaa")), r"shape 1 .*its mask: not a readable image"),
-    ("mask of 3 points", change(painted(points=[[1, 1], [2, 2], [3, 3]])), r"a\.json: shape 1 "),
-    (
-        "mask on a broken image",
-        lambda root: (put_json(root / "x/a.json", painted()), (root / "x/a.png").write_bytes(b"x")),
-        r"raw/x/a\.png: not a readable image",
+    "no mask": (change(shape("mask", [[1, 1], [2, 2]])), "shape 1 .*'mask'"),
+    "mask of null": (change(painted(mask=None)), r"a\.json: shape 1 "),
+    "mask without base64": (change(painted(mask="iVBOR*")), r"a\.json: shape 1 "),
+    "mask without a picture": (change(painted(mask="aaaa")), "shape 1 .*its mask: not a readable image"),
+    "mask of 3 points": (change(painted(points=[[1, 1], [2, 2], [3, 3]])), r"a\.json: shape 1 "),
+    "mask on a broken image": (
+        lambda root: (put_json(root / "a.json", painted()), put(root / "a.png", b"x")),
+        r"raw/a\.png: not a readable image",
     ),
-    (
-        "mask too large",
-        change(painted(last=(56, 35))),
-        r"shape 1 .*its mask is 8x6, its points say otherwise",
+    "mask too large": (change(painted(last=(56, 35))), "shape 1 .*its mask is 8x6, its points say otherwise"),
+    "mask outside": (
+        change(painted(first=(53, 30), last=(60, 35))),
+        "shape 1 .*its mask leaves the image",
     ),
-    ("mask outside", change(painted(first=(53, 30), last=(60, 35))), r"shape 1 .*its mask leaves the image"),
-    ("mask before", change(painted(first=(-1, 0), last=(6, 5))), r"shape 1 .*its mask leaves the image"),
-    (
-        "group far away",
+    "mask before": (change(painted(first=(-1, 0), last=(6, 5))), "shape 1 .*its mask leaves the image"),
+    "group far away": (
         change(painted(group_id=1), shape(points=[[1, 1], [9e9, 2], [3, 3]], group=1)),
-        r"x/a\.json: shapes of one group: polygon leaves its 60x40 image",
+        r"a\.json: shapes of one group: polygon leaves its 60x40 image",
     ),
-    (
-        "two annotations",
-        lambda root: put_json(root / "x/b.json", imagePath="a.png"),
-        r"x/b\.json: annotates x/a\.png",
+    "two annotations": (
+        lambda root: put_json(root / "b.json", imagePath="a.png"),
+        r"b\.json: annotates a\.png",
     ),
-    ("two images", beside, r"x/a\.json: may belong to x/a\.jpg or x/a\.png"),
-]
+    "two images": (two_images, r"a\.json: may belong to a\.jpg or a\.png"),
+}
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE]
-)
-def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
-    put_image(tmp_path / "raw/x/a.png")
-    put_json(tmp_path / "raw/x/a.json", shape())
-    convert(tmp_path / "raw", tmp_path)
-    damage(tmp_path / "raw")
-    with pytest.raises(DataError, match=message) as caught:
-        convert(tmp_path / "raw", tmp_path / "refused")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "refused").exists() or not list((tmp_path / "refused").glob("own*"))
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named(raw: Path, damage: str) -> None:
+    spoil, message = DAMAGE[damage]
+    put_json(raw / "a.json", shape())
+    spoil(raw)
+    refused("labelme", raw, message)

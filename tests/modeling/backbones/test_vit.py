@@ -8,7 +8,6 @@ from torch import Tensor
 
 from unispector.config import BackboneConfig
 from unispector.errors import ConfigError
-from unispector.modeling.backbones import vit as vit_backbone
 from unispector.modeling.backbones.vit import VitBackbone
 from unispector.modeling.build import build_backbone
 
@@ -126,34 +125,27 @@ def test_what_is_trained(frozen: bool):
         assert (parameter.grad is not None) == (not frozen or not name.startswith("network.")), name
 
 
-def test_bf16_is_used_where_the_model_says_so_and_the_device_has_it(monkeypatch: pytest.MonkeyPatch):
-    plain, images = vit(), pictures()
-    short = vit(bf16=True)
-    short.load_state_dict(plain.state_dict())
-    exact = plain(images)
-    monkeypatch.setattr(vit_backbone, "_multiplies_bf16", lambda device: False)
-    for a, b in zip(exact, short(images), strict=True):
-        assert torch.equal(a, b)
-    monkeypatch.setattr(vit_backbone, "_multiplies_bf16", lambda device: True)
-    for a, b in zip(exact, plain(images), strict=True):
-        assert torch.equal(a, b)
-    for a, b in zip(exact, short(images), strict=True):
-        assert b.dtype == torch.float32
-        assert not torch.equal(a, b)
-        assert torch.cosine_similarity(a, b, dim=1).min() > 0.999
-
-
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("capabilities", "multiplies"),
     [
         ({"avx512_bf16": True}, True),
         ({"avx512_bf16": False, "amx_bf16": True}, True),
         ({"avx2": True}, False),
     ],
 )
-def test_bf16_is_known_by_the_processors_instructions(capabilities, expected, monkeypatch):
+def test_bf16_is_used_where_the_model_says_so_and_the_processor_has_it(
+    capabilities: dict[str, bool], multiplies: bool, monkeypatch: pytest.MonkeyPatch
+):
+    plain, images = vit(), pictures()
+    short = vit(bf16=True)
+    short.load_state_dict(plain.state_dict())
+    exact = plain(images)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert vit_backbone._multiplies_bf16(torch.device("cpu")) is expected
+    for a, b, same in zip(exact, short(images), plain(images), strict=True):
+        assert torch.equal(a, same)
+        assert b.dtype == torch.float32
+        assert torch.equal(a, b) != multiplies
+        assert torch.cosine_similarity(a, b, dim=1).min() > 0.999
 
 
 def test_a_vit_of_timm_is_built_with_its_settings():

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ANNOTATED = ("gc10", "real_iad", "vision", "visa", "coco", "voc", "yolo", "labelme")
-ONE_FILE_EACH = ("gc10", "voc", "yolo", "labelme")
+from source_layouts import ANNOTATED, ONE_FILE_EACH
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
@@ -134,6 +133,7 @@ def test_an_image_listed_twice(case_of, source) -> None:
         case.counted(("image listed twice", image, 0))
 
 
+OUTSIDE = '<!DOCTYPE x [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
 VOC = [
     ("<name>[^<]*</name>", "", r"object 1 \(None\): it has no name"),
     ("<name>[^<]*</name>", "<name>\t</name>", r"object 1 \('\\t'\): '.*' is no name"),
@@ -143,9 +143,12 @@ VOC = [
     (r"<ymax>\d+</ymax>", "", "a number is missing"),
     (r"<width>\d+", "<width>wide", "<size>: 'wide' is no finite number"),
     (r"<width>\d+", "<width>-5", "<size>: -5x.* is no size in pixels"),
+    (r"<width>\d+", "<width>1.5", r"<size>: 1\.5x.* is no size in pixels"),
+    ("(?s)<bndbox>.*?</bndbox>", "", r"object 1 \('\w+'\): a number is missing"),
     ("</annotation>", "", "not valid XML"),
     ("<annotation>", "<annotation>&bomb;", "not valid XML"),
-    ("<annotation>", '<!DOCTYPE x [<!ENTITY b "b">]><annotation>', "not valid XML"),
+    ("<annotation>", '<!DOCTYPE x [<!ENTITY b "b">]><annotation>', r"not valid XML \(EntitiesForbidden"),
+    ("<annotation>", f"{OUTSIDE}<annotation>&b;", r"not valid XML \(EntitiesForbidden"),
     ("(?s).*", "<html/>", "no Pascal VOC annotation, its root is <html>"),
 ]
 COCO = [
@@ -257,32 +260,6 @@ def test_a_mark_that_covers_no_pixel_of_its_image_is_told(case_of, source, patte
     case.counted(("region without a pixel of its image", image, 1), lost=(image,))
 
 
-LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no `names` of classes; add them"),
-        ("names: [", "not valid YAML"),
-        ("\0", "not valid YAML"),
-        ("names: !!bool x", "not valid YAML"),
-        ("names: !!timestamp x", "not valid YAML"),
-        ("names: !!int ''", "not valid YAML"),
-        ("names: !!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("names: [dent, dent]", "two classes share a name; rename one"),
-        ("names: {a: dent}", "class a: 'a' is no finite number"),
-        (f"{LAUGHS}names: [*a11]", "class 0: a list is no name; put names in quotes"),
-    ],
-)
-def test_wrong_names_of_classes_are_refused(case_of, text, message) -> None:
-    case = case_of("yolo")
-    (case.raw / "data.yaml").write_text(text)
-    case.refused(rf"data\.yaml: {message}")
-
-
 @pytest.mark.parametrize(
     ("source", "pattern"),
     [
@@ -334,9 +311,10 @@ def test_a_path_that_leaves_the_release_is_refused(case_of, tmp_path, source, pa
 
 @pytest.mark.parametrize("source", ["gc10", "voc"])
 @pytest.mark.parametrize("path", ["../../outside/x.jpg", "/etc/passwd", "b.jpg"])
-def test_the_file_name_in_an_xml_file_is_not_looked_at(case_of, source, path) -> None:
+def test_the_paths_in_an_xml_file_are_not_looked_at(case_of, source, path) -> None:
     case = case_of(source)
-    edit(case.raw / case.notes(case.image), "<filename>[^<]*</filename>", f"<filename>{path}</filename>")
+    written = f"<filename>{path}</filename><path>{path}</path>"
+    edit(case.raw / case.notes(case.image), "<filename>[^<]*</filename>", written)
     case.counted()
 
 

@@ -1,24 +1,40 @@
-"""Images, masks and folders of every layout, damaged: one error names the file, or a skip is counted.
+"""The contract of all sources: painted annotations come back, damage is named by one error or counted.
 
-What is wrong inside annotation files is in `test_corrupt_annotations.py`.
+What is wrong inside annotation files is in `test_annotation_files.py`.
 """
 
 import itertools
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from releases import convert
+from source_layouts import HEIGHT, LAYOUTS, MASKED, OWN, PAINTED, WIDTH
 from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.convert_release import convert_release
 from unispector.data.sources import SOURCES
 from unispector.errors import DataError
+from unispector.ops.rle import segmentation_to_mask
 
-MASKED = ("magnetic_tile", "real_iad", "mvtec_ad", "three_cad", "visa", "masks")
-ONE_FILE_EACH = ("gc10", "voc", "yolo", "labelme")
+
+@pytest.mark.parametrize("stems", [("a", "b", "c"), ("Kratzer ä 1", "b.c", "mask_2")])
+@pytest.mark.parametrize("source", OWN)
+def test_painted_annotations_come_back(source, stems, tmp_path) -> None:
+    painted = {stem: replace(one, stem=stem) for stem, one in zip(stems, PAINTED, strict=True)}
+    LAYOUTS[source].write(tmp_path / "raw", list(painted.values()))
+    found = convert(source, tmp_path / "raw", tmp_path)
+    assert found.told == []
+    assert {Path(file).stem for file in found.marks} == set(stems)
+    for file, marks in found.marks.items():
+        ((name, mark),) = marks
+        one = painted[Path(file).stem]
+        assert (name, mark.bbox) == (one.defect, pytest.approx(one.box))
+        assert (segmentation_to_mask(mark.segmentation, HEIGHT, WIDTH) == one.mask).all()
 
 
 def test_sound_releases(sound_releases) -> None:
@@ -229,12 +245,10 @@ def test_a_release_of_nothing_is_refused(case_of, source) -> None:
     case = case_of(source)
     shutil.rmtree(case.raw)
     case.raw.mkdir()
-    hint = (
-        "neither data.yaml nor classes.txt; add one"
-        if source == "yolo"
-        else "no image with a marked defect; "
-    )
-    case.refused(f"raw: {hint}")
+    hint = "neither data.yaml nor classes.txt; add one"
+    if source != "yolo":
+        hint = f"no image with a marked defect; {SOURCES[source].title} has {SOURCES[source].layout}"
+    case.refused(re.escape(f"raw: {hint}"))
 
 
 def test_another_kind_of_release_is_refused(sound_releases, tmp_path) -> None:
