@@ -76,9 +76,7 @@ def serving(
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"http://127.0.0.1:{port}"
     try:
-        # The server closes idle connections after as long as httpx keeps them: the client must be first.
-        kept = httpx.Limits(keepalive_expiry=1)
-        with httpx.Client(base_url=url, timeout=60, headers=headers, limits=kept) as client:
+        with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
             live = Live(url, port, client, service)
             if ready:
                 live.wait_for(lambda state: state["ready"])

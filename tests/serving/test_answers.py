@@ -345,15 +345,29 @@ def test_the_description_says_how_to_ask(fixed):
         "/prompts/{label}",
         "/ready",
     ]
-    form = spec["paths"]["/detect"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert sorted(form["properties"]) == ["classes", "images", "limit", "min_score"]
+    shapes = spec["components"]["schemas"]
+
+    def form(path: str) -> dict:
+        content = spec["paths"][path]["post"]["requestBody"]["content"]
+        assert list(content) == ["multipart/form-data"]
+        return shapes[content["multipart/form-data"]["schema"]["$ref"].rpartition("/")[2]]
+
+    asked, shown = form("/detect"), form("/prompts")
+    assert sorted(asked["properties"]) == ["classes", "images", "limit", "min_score"]
+    assert sorted(shown["properties"]) == ["boxes", "by", "image", "label", "mask", "note"]
+    assert (asked["required"], shown["required"]) == (["images"], ["image", "label"])
+    assert asked["additionalProperties"] is shown["additionalProperties"] is False
+    score, limit = asked["properties"]["min_score"], asked["properties"]["limit"]
+    assert (score["minimum"], score["maximum"], limit["minimum"], limit["maximum"]) == (0, 1, 1, 300)
+    boxes = shown["properties"]["boxes"]
+    assert (boxes["type"], boxes["contentMediaType"]) == ("string", "application/json")
     for path in spec["paths"].values():
         for operation in path.values():
             assert operation["summary"]
             assert operation["description"]
             assert {"200", "403", "500"} <= set(operation["responses"])
+            assert "422" not in operation["responses"]
     assert {"400", "401", "408", "413", "415", "503"} <= set(spec["paths"]["/detect"]["post"]["responses"])
     for path, method in (("/prompts", "post"), ("/prompts/{label}", "delete")):
         assert {"202", "400", "401", "409", "503"} <= set(spec["paths"][path][method]["responses"])
-    shapes = spec["components"]["schemas"]
     assert {"DetectAnswer", "PictureMessage", "DetectionMessage", "ErrorAnswer"} <= set(shapes)

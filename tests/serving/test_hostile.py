@@ -203,7 +203,7 @@ def label(rng: Rng) -> Bad:
         "{{7*7}}",
     ]
     values += ["", " ", "a" * int(rng.integers(81, 60_000)), "a\u202eb", "%2e%2e", "\\\\host\\x", "a\x1b[2J"]
-    raw = [value.encode() for value in values] + [b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80"]
+    raw = [value.encode() for value in values] + [b"\xff\xfe\x80", b"\xc0\xaf", b"\xed\xa0\x80"]
     return one_of(rng, [prompt(rng, one_of(rng, raw)), detect(picture(rng), ("classes", one_of(rng, raw)))])
 
 

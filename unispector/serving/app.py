@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from unispector.errors import DataError, PromptBankError
+from unispector.serving.body import BodyLimit
 from unispector.serving.gate import Gate, error_response
-from unispector.serving.refusal import RefusedError, without_folders
+from unispector.serving.refusal import RefusedError, shown, without_folders
 from unispector.serving.routes import router
 from unispector.serving.service import Service
 from unispector.serving.uploads import TooLargeError
@@ -49,6 +51,8 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(DataError, _bad_data)
     app.add_exception_handler(PromptBankError, _bad_store)
     app.add_exception_handler(HTTPException, _bad_request)
+    app.add_exception_handler(RequestValidationError, _bad_form)
+    app.add_middleware(BodyLimit, service=service)
     app.add_middleware(Gate, service=service)
     return app
 
@@ -60,6 +64,14 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _bad_data(_: Request, error: Exception) -> Response:
     return error_response(RefusedError(413 if isinstance(error, TooLargeError) else 400, str(error)))
+
+
+async def _bad_form(_: Request, error: Exception) -> Response:
+    """The first thing in a form that cannot be used, and where it is."""
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    place = shown(".".join(map(str, first.get("loc", ())[1:])))
+    text = str(first.get("msg", error)).removeprefix("Value error, ")
+    return error_response(RefusedError(400, f"{place}: {text}" if place else text))
 
 
 async def _bad_store(_: Request, error: Exception) -> Response:

@@ -108,6 +108,8 @@ def error_response(refused: RefusedError) -> JSONResponse:
     headers = {}
     if refused.status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
+    if refused.status == 408:
+        headers["Connection"] = "close"
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": str(refused)}, refused.status, headers)

@@ -18,10 +18,8 @@ class Limits:
         queue: pictures of all requests together that wait or are looked at.
         batch: pictures that are looked at in one turn.
         batch_wait: seconds that a turn waits for more pictures after its first.
-        header_seconds: for the headers of a request.
         body_seconds: for the body of a request.
         request_seconds: for a whole request, its answer received.
-        connections: open connections.
         shutdown_seconds: for the requests in flight when the service is told to stop.
     """
 
@@ -33,10 +31,8 @@ class Limits:
     queue: int = 64
     batch: int = 8
     batch_wait: float = 0.005
-    header_seconds: float = 10.0
     body_seconds: float = 30.0
     request_seconds: float = 120.0
-    connections: int = 128
     shutdown_seconds: float = 60.0
 
     def __post_init__(self) -> None:

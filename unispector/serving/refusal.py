@@ -55,6 +55,11 @@ class Share:
         room.used += amount
         self.amount += amount
 
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        self._room.used -= self.amount
+        self.amount = 0
+
 
 class Room:
     """A bounded amount of something, shared by the requests in flight; used by the event loop only."""
@@ -71,4 +76,4 @@ class Room:
         try:
             yield share
         finally:
-            self.used -= share.amount
+            share.give_back()

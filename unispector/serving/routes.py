@@ -7,32 +7,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request, Response, UploadFile
 
 from unispector.ops.rle import encode_rle
 from unispector.prompts.store import MarkedPicture
 from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
 from unispector.serving.batching import Query, query_for
-from unispector.serving.forms import (
-    DetectForm,
-    Part,
-    PromptForm,
-    check_label,
-    detect_form,
-    parse_form,
-    prompt_form,
-    read_body,
-)
+from unispector.serving.forms import DetectBody, DetectForm, FormRoute, PromptBody, check_label, shown_name
 from unispector.serving.gate import error_response
 from unispector.serving.messages import picture_message
-from unispector.serving.openapi import DETECT_BODY, PROMPT_BODY
 from unispector.serving.prompts import stored
 from unispector.serving.refusal import RefusedError, Share
 from unispector.serving.service import Result, Service
 from unispector.serving.uploads import decode_mask, decode_picture, picture_size
 from unispector.structures import Detections
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 
 _SAID = {
     400: "Something in the request cannot be used; `error` says what.",
@@ -53,8 +43,9 @@ _MASK = "the mask"
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    known = sorted({*_ANYWHERE, *statuses})
-    return {status: {"model": ErrorAnswer, "description": _SAID[status]} for status in known}
+    said: dict[int | str, str] = {status: _SAID[status] for status in sorted({*_ANYWHERE, *statuses})}
+    said["default"] = "Any other error."  # else FastAPI tells of an answer of its own, 422
+    return {status: {"model": ErrorAnswer, "description": text} for status, text in said.items()}
 
 
 _LATER: dict[int | str, dict[str, Any]] = {
@@ -66,22 +57,22 @@ _LATER: dict[int | str, dict[str, Any]] = {
     "/detect",
     response_model=DetectAnswer,
     responses=_errors(*_BODY),
-    openapi_extra=DETECT_BODY,
     summary="Find the prompted defects on pictures",
 )
-async def detect(request: Request) -> Response:
+async def detect(request: Request, form: DetectBody) -> Response:
     """Every picture is looked at for every class, or for those named by `classes`.
 
     All pictures of a request are answered by one model with one version of the prompts, which the answer
     names. Scores, boxes and masks are exactly those of `UniSpector.detect` in Python.
     """
-    service = _service(request)
-    with service.memory.share() as memory, service.queue.share() as queue:
-        form = detect_form(await _parts(request, memory), service.limits)
-        reloader = service.reloader
-        query = query_for(reloader.engine, reloader.trouble, form.classes, form.limit)
-        queue.take(len(form.pictures))
-        found = await _while_heard(request, _found(service, query, form, memory))
+    service, count = _service(request), len(form.images)
+    if count > service.limits.pictures:
+        raise RefusedError(413, f"{count} pictures; send at most {service.limits.pictures} at a time")
+    reloader = service.reloader
+    query = query_for(reloader.engine, reloader.trouble, tuple(form.classes), form.limit)
+    with service.queue.share() as queue:
+        queue.take(count)
+        found = await _while_heard(request, _found(service, query, form, request.state.memory))
         body = await service.decoding(_answer, query, form, found)
     return Response(body, media_type="application/json")
 
@@ -101,24 +92,27 @@ async def list_prompts(request: Request) -> Response:
     "/prompts",
     response_model=PromptsAnswer,
     responses={**_LATER, **_errors(409, *_BODY)},
-    openapi_extra=PROMPT_BODY,
     summary="Show the service a defect",
 )
-async def add_prompt(request: Request) -> Response:
+async def add_prompt(request: Request, form: PromptBody) -> Response:
     """Adds a marked picture to a class, or makes the class; it is looked for from now on.
 
     Mark every instance of the defect on the picture: what is not marked counts as its surroundings. Three to
     five pictures a class are better than one. Nothing is trained. The picture is kept as it came.
     """
-    service = _service(request)
+    service, memory = _service(request), request.state.memory
     prompts = stored(service.reloader.prompts)
-    with service.memory.share() as memory:
-        form = prompt_form(await _parts(request, memory), service.limits)
-        await _take_pixels(service, form.name, form.image, memory)
-        if form.mask is not None:
-            await _take_pixels(service, _MASK, form.mask, memory)
-        picture = await service.decoding(_marked, form, service.limits.pixels)
-        return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
+    if len(form.boxes) > service.limits.marks:
+        raise RefusedError(413, f"{len(form.boxes)} boxes; send at most {service.limits.marks} at a time")
+    name, image = shown_name(form.image.filename, 1), await form.image.read()
+    await _take_pixels(service, name, image, memory)
+    picture = MarkedPicture(image, name, form.boxes)
+    if form.mask is not None:
+        mask = await form.mask.read()
+        await _take_pixels(service, _MASK, mask, memory)
+        pixels = await service.decoding(decode_mask, mask, _MASK, service.limits.pixels)
+        picture = MarkedPicture(image, name, masks_rle=await service.decoding(encode_rle, pixels[None]))
+    return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
 
 
 @router.delete(
@@ -171,25 +165,19 @@ def _json(answer: HealthAnswer | PromptsAnswer, status: int = 200) -> Response:
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
-async def _parts(request: Request, memory: Share) -> tuple[Part, ...]:
-    service = _service(request)
-    body = await read_body(request, service.limits, memory)
-    most = service.limits.pictures + service.limits.marks
-    return await service.decoding(parse_form, body, request.headers.get("content-type", ""), most)
-
-
 async def _take_pixels(service: Service, name: str, data: bytes, memory: Share) -> None:
     width, height = await service.decoding(picture_size, data, name, service.limits.pixels)
     memory.take(3 * width * height)
 
 
-async def _decoded(service: Service, name: str, data: bytes, memory: Share) -> npt.NDArray[np.uint8]:
+async def _decoded(service: Service, number: int, file: UploadFile, memory: Share) -> npt.NDArray[np.uint8]:
+    name, data = shown_name(file.filename, number), await file.read()
     await _take_pixels(service, name, data, memory)
     return await service.decoding(decode_picture, data, name, service.limits.pixels)
 
 
 async def _found(service: Service, query: Query, form: DetectForm, memory: Share) -> list[Detections]:
-    pictures = [await _decoded(service, name, data, memory) for name, data in form.pictures]
+    pictures = [await _decoded(service, n, file, memory) for n, file in enumerate(form.images, start=1)]
     return await service.batcher.detect(pictures, query)
 
 
@@ -229,20 +217,13 @@ async def _changed(request: Request, change: Callable[[], None]) -> Response:
 
 def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
     pictures = [
-        picture_message(name, detections.above(form.min_score))
-        for (name, _), detections in zip(form.pictures, found, strict=True)
+        picture_message(shown_name(file.filename, n), detections.above(form.min_score))
+        for n, (file, detections) in enumerate(zip(form.images, found, strict=True), start=1)
     ]
     engine = query.engine
     return DetectAnswer(
         model=engine.answer, bank_version=engine.bank_version, pictures=pictures
     ).model_dump_json()
-
-
-def _marked(form: PromptForm, pixels: int) -> MarkedPicture:
-    if form.mask is None:
-        return MarkedPicture(form.image, form.name, form.boxes)
-    mask = decode_mask(form.mask, _MASK, pixels)
-    return MarkedPicture(form.image, form.name, masks_rle=encode_rle(mask[None]))
 
 
 async def _listing(service: Service) -> PromptsAnswer:

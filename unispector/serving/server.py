@@ -1,5 +1,6 @@
 """The HTTP server: one process, one event loop, a clean end."""
 
+import json
 import logging
 import signal
 import socket
@@ -7,16 +8,33 @@ import sys
 import warnings
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from unispector.errors import ServiceError
 from unispector.serving.app import build_app
-from unispector.serving.protocol import bounded_protocol
 from unispector.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
 HEADER_BYTES = 2**14  # of a request, all headers together
-KEEP_ALIVE_SECONDS = 5  # between two requests of a connection
+# Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
+KEEP_ALIVE_SECONDS = 75
+
+_NOT_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+)
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 of uvicorn, which would answer what is not HTTP in plain text, and fail after an answer."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse in the one shape of errors, and close the connection."""
+        if not self.transport.is_closing():
+            body = json.dumps({"error": msg}).encode("ascii")
+            self.transport.write(_NOT_HTTP % (len(body), body))
+            self.transport.close()
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -47,7 +65,7 @@ def make_server(service: Service) -> uvicorn.Server:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
     config = uvicorn.Config(
         build_app(service),
-        http=bounded_protocol(service.limits),
+        http=_Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
