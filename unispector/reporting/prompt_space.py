@@ -23,7 +23,7 @@ from unispector.ops.directions import (
     unit_vectors,
 )
 from unispector.reporting.charts import NAMED_CLASSES, ScatterChart
-from unispector.reporting.model import Charts, Section, Table, Text
+from unispector.reporting.model import Block, Charts, Section, Table, Text
 
 ANGLE_TEXTS = ("data set", "split seed", "model")
 ANGLE_NUMBERS = ("instances", "classes", "angle within a class", "angle between classes")
@@ -184,7 +184,7 @@ def prompt_space_section(records: Sequence[PromptSpaceRecord]) -> Section:
         }
         for record in records
     ]
-    blocks = (Text(NOTE, True), *charts, angles)
+    blocks: tuple[Block, ...] = (Text(NOTE, True), *charts, angles)
     return Section("Prompt space", blocks, "prompt-space", plain)
 
 
