@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: body.get("do", body) for name, body in PIPELINE.items()}
 CODE_FOLDERS = ("unispector/", "flows/")
+READ = {"unispector/reporting/render.py": "unispector/reporting/templates"}
 WITHOUT_EFFECT = {"data.workers"}  # a stage makes the same files whatever they are
 
 
@@ -41,8 +42,9 @@ def source_file(module: str) -> str:
 
 
 def import_closure(module: str) -> set[str]:
-    """Source files of a module and of everything it imports, also inside of functions."""
-    return {source_file(name) for name in {module, *import_graph().find_upstream_modules(module)}}
+    """Source files of a module and of everything it imports, also inside of functions; and what they read."""
+    files = {source_file(name) for name in {module, *import_graph().find_upstream_modules(module)}}
+    return files | {folder for reader, folder in READ.items() if reader in files}
 
 
 def code_deps(stage: str) -> list[str]:

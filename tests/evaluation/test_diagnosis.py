@@ -25,7 +25,8 @@ from unispector.evaluation.diagnosis import (
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.one_class import SkippedClass
 from unispector.ops.rle import decode_rle, encode_rle
-from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_markdown, largest_loss
+from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_report, largest_loss
+from unispector.reporting.render import markdown
 from unispector.structures import Detections
 
 SIZE = 32
@@ -218,7 +219,7 @@ def test_the_largest_loss_is_named():
         ("fragments", 0, 0),
     ]
     assert largest_loss(report(*rows)).startswith("Largest loss: ranking +45.0 boxes, +25.0 masks (")
-    page = diagnosis_markdown(report(*rows))
+    page = markdown(diagnosis_report(report(*rows)))
     assert "| hole | 25.0 / 15.0 | 80.0 / 50.0 | 70.0 / 40.0 | 25.0 / 15.0 | 55.0 / 40.0 |" in page
     assert "| mean | 20 | 2.0 | - | 0.300 | 0.100 | 50 | 1.0 | - |" in page
     assert "- dent: 1 image(s)" in page
@@ -231,4 +232,4 @@ def test_the_largest_loss_is_named():
 def test_without_masks_the_loss_is_told_in_boxes():
     only = report(row(1, Oracles(20, 30, 30, 50, 60), None))
     assert largest_loss(only).startswith("Largest loss: candidates +70.0 boxes (")
-    assert "| hole | 20.0 | 30.0 | 30.0 | 60.0 | 50.0 |" in diagnosis_markdown(only)
+    assert "| hole | 20.0 | 30.0 | 30.0 | 60.0 | 50.0 |" in markdown(diagnosis_report(only))

@@ -25,8 +25,8 @@ from unispector.evaluation.one_class import (
     score_bins,
 )
 from unispector.ops.rle import encode_rle
-from unispector.reporting.one_class_report import one_class_json, one_class_markdown
-from unispector.reporting.real_report import real_markdown
+from unispector.reporting.one_class_report import one_class_json, one_class_report, real_report
+from unispector.reporting.render import markdown
 from unispector.structures import Detections
 
 SIZE = 40
@@ -174,7 +174,7 @@ def report(figures=FIGURES, roi="box"):
 
 
 def test_the_page_says_what_was_measured_and_whether_targets_were_capped():
-    page = one_class_markdown(report())
+    page = markdown(one_class_report(report()))
     assert "capped at 2 a class, by lot: 1 of 2 classes have more" in page
     assert "marked by boxes; prompt seeds 1, 2" in page
     assert "| crack | 2 | 30.0 ± 20.0 / 2.0 ± 2.0 | 1.2 / 2.0 ± 2.0 |" in page
@@ -184,12 +184,12 @@ def test_the_page_says_what_was_measured_and_whether_targets_were_capped():
     assert "- dent: 1 image(s)" in page
     assert "(<pictures/a-miss-01.jpg>)" in page
     whole = DetectorFigures("fast", "", tuple(replace(one, possible_targets=2) for one in FIGURES.rows))
-    assert "not capped: no class has more than 2" in one_class_markdown(report(whole))
+    assert "not capped: no class has more than 2" in markdown(one_class_report(report(whole)))
 
 
 def test_without_masks_there_are_boxes_only():
     boxes = DetectorFigures("fast", "", tuple(replace(one, mask_ap50=None) for one in FIGURES.rows))
-    assert "| crack | 2 | 30.0 ± 20.0 | 1.2 |" in one_class_markdown(report(boxes))
+    assert "| crack | 2 | 30.0 ± 20.0 | 1.2 |" in markdown(one_class_report(report(boxes)))
 
 
 def test_json_has_the_means_and_every_row():
@@ -203,7 +203,7 @@ def test_json_has_the_means_and_every_row():
 
 def test_boxes_and_masks_as_prompts_stand_side_by_side():
     other = DetectorFigures("fast", "f" * 64, tuple(replace(one, box_ap50=5.0) for one in FIGURES.rows))
-    page = real_markdown([report(), report(other, roi="mask")])
+    page = markdown(real_report([report(), report(other, roi="mask")]))
     heads = (
         "fast, boxes as prompts | floor, boxes as prompts | fast, masks as prompts | floor, masks as prompts"
     )

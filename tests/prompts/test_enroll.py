@@ -128,7 +128,7 @@ def test_the_report_can_be_read(enrolled):
     assert [each["file_name"] for each in record["pictures"]] == [f"images/{n}.png" for n in range(4)]
     drawings = sorted(file.name for file in (folder / "pictures").iterdir())
     assert drawings == [f"00{n + 1}-{n}.png" for n in range(4)]
-    assert all(f"](pictures/{name})" in text for name in drawings)
+    assert all(f"](<pictures/{name}>)" in text for name in drawings)
     assert "enrolled as version 1" in report.summary()
 
 

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import pytest
 
 from unispector.evaluation.results import EvaluationReport
-from unispector.reporting.content import PreparedSection
-from unispector.reporting.page import html_page
-from unispector.reporting.report import Sources, report_content
+from unispector.reporting.model import Section, Text
+from unispector.reporting.render import html
+from unispector.reporting.report import Sources, evaluation_report
 from unispector.reporting.results_chart import results_chart
 
 PIXEL = "data:image/webp;base64,UklGRg=="
@@ -48,12 +48,12 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def source(evaluation, hostile):
-    data = PreparedSection("data", "Data", "<h2>Data</h2><p>told elsewhere</p>", "## Data", {})
+    data = Section("Data", (Text("told elsewhere"),), "data")
     timings = (("train@<i>", 247.0, "2026-01-02T03:04:05+00:00"),)
-    content = report_content(
+    content = evaluation_report(
         Sources(evaluation, COMMAND, data=data, timings=timings, warnings=(f"Beware of {hostile}.",))
     )
-    return html_page(content, {picture.file: PIXEL for picture in evaluation.pictures})
+    return html(content, {picture.file: PIXEL for picture in evaluation.pictures})
 
 
 def test_page_is_well_formed_and_asks_for_nothing(source, evaluation):
@@ -64,7 +64,7 @@ def test_page_is_well_formed_and_asks_for_nothing(source, evaluation):
     assert not set(page.tags) & {"script", "iframe", "link", "object", "embed", "form", "base", "i"}
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     for loader in ("http:", "https:", "//", "url(", "@import"):
-        assert loader not in source.replace(COMMAND.replace("&", "&amp;").replace("'", "&#x27;"), "")
+        assert loader not in source.replace(COMMAND.replace("&", "&amp;").replace("'", "&#39;"), "")
 
 
 def test_whatever_the_data_are_called_is_shown_to_the_letter(source, hostile):
@@ -112,7 +112,7 @@ def test_a_set_is_named_once_for_its_models(source):
 
 def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row, hostile):
     report = EvaluationReport((new_row("base", hostile, "unseen", (42, 1), 40.0),), (), ())
-    page = Page(html_page(report_content(Sources(report, "ui")), {}))
+    page = Page(html(evaluation_report(Sources(report, "ui")), {}))
     assert "interval" not in page.values("class")
     assert "40.0" in page.text
     assert f"Boxes, unseen classes, {hostile}" in page.text

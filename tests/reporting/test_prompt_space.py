@@ -14,14 +14,16 @@ from hypothesis.extra.numpy import arrays
 from unispector.errors import DataError
 from unispector.ops.drawing import class_colour
 from unispector.reporting.charts import NAMED_CLASSES
+from unispector.reporting.model import Report
 from unispector.reporting.prompt_space import (
     PromptSpace,
     PromptSpaceRecord,
     angle_rows,
-    html_section,
+    prompt_space_section,
     read_records,
     records_json,
 )
+from unispector.reporting.render import html
 
 NAMES = ("crack", "hole", "fray")
 
@@ -214,10 +216,16 @@ def test_absent_and_empty_files_are_named(tmp_path):
         read_records(path)
 
 
+def page_of(records):
+    """The section on a page, without the page's own navigation."""
+    page = html(Report("a title", sections=(prompt_space_section(records),)))
+    return page[page.index("<main>") :]
+
+
 def test_section_puts_variants_beside_each_other_main_one_first():
     records = [record("base", factor=0.1), record("odd <i>"), record(), record("base", "steel")]
-    source = html_section(records)
-    assert source == html_section(records)
+    source = page_of(records)
+    assert source == page_of(records)
     assert re.findall(r'<svg[^>]*aria-label="([^"]*)"', source) == [
         "tile: UniSpector, split 42",
         "tile: Base, split 42",
@@ -246,10 +254,10 @@ def ticks_of(source):
 
 def test_charts_of_a_row_have_one_scale_and_the_colours_of_the_pictures():
     wide, narrow = record(), record("base", factor=0.1)
-    source = html_section([wide, narrow])
+    source = page_of([wide, narrow])
     first, second = source.split("<svg")[1:3]
-    assert ticks_of(first) == ticks_of(second) == ticks_of(html_section([wide]))
-    assert ticks_of(first) != ticks_of(html_section([narrow]))
+    assert ticks_of(first) == ticks_of(second) == ticks_of(page_of([wide]))
+    assert ticks_of(first) != ticks_of(page_of([narrow]))
     for place in range(3):
         colour = "#" + "".join(f"{channel:02x}" for channel in class_colour(place))
         assert colour in first
@@ -258,5 +266,5 @@ def test_charts_of_a_row_have_one_scale_and_the_colours_of_the_pictures():
 
 def test_many_classes_are_not_named():
     some, many = (tuple(f"class {n}" for n in range(count)) for count in (NAMED_CLASSES, NAMED_CLASSES + 1))
-    assert ">class 3</text>" in html_section([record(names=some)])
-    assert ">class 3</text>" not in html_section([record(names=many)])
+    assert ">class 3</text>" in page_of([record(names=some)])
+    assert ">class 3</text>" not in page_of([record(names=many)])

@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.results import EvaluationReport
-from unispector.reporting.content import (
+from unispector.reporting.measured import mean_over_sets, measured
+from unispector.reporting.model import (
     BoxesMasks,
     Bullets,
     Duration,
     Fold,
     Measured,
-    PreparedSection,
+    Section,
     Table,
     Text,
     cell_text,
     interval_text,
     plain_cell,
 )
-from unispector.reporting.measured import mean_over_sets, measured
-from unispector.reporting.published_results import ABLATION, IN_CONTEXT, MAIN_TABLE, PUBLISHED_SETS
-from unispector.reporting.report import HOW_MEASURED, Sources, report_content
-from unispector.reporting.report_files import markdown, plain_report
+from unispector.reporting.published import ABLATION, IN_CONTEXT, MAIN_TABLE, PUBLISHED_SETS
+from unispector.reporting.render import markdown, plain_numbers
+from unispector.reporting.report import HOW_MEASURED, Sources, evaluation_report
 
 
 def section(content, key):
@@ -111,7 +111,7 @@ def test_the_interval_of_a_mean_holds_it_as_often_as_it_says():
 
 
 def test_results_show_every_set_and_their_mean(evaluation, hostile):
-    rows = rows_by_name(table(report_content(Sources(evaluation, "ui")), "results", "AP50"))
+    rows = rows_by_name(table(evaluation_report(Sources(evaluation, "ui")), "results", "AP50"))
     tile = rows["tile", "UniSpector (42, 82)"]
     assert [cell and cell_text(cell) for cell in tile] == ["50.0 ± 8.2", "25.0 ± 4.1", "90.0", "45.0"]
     assert rows["tile", "Base (42)"][2:] == (None, None)
@@ -122,25 +122,25 @@ def test_results_show_every_set_and_their_mean(evaluation, hostile):
 
 
 def test_models_of_other_seeds_are_compared_on_the_shared_ones_too(evaluation):
-    content = report_content(Sources(evaluation, "ui"))
+    content = evaluation_report(Sources(evaluation, "ui"))
     fair = rows_by_name(table(content, "results", "AP50 on the same seeds"))
     assert fair["tile", "UniSpector"][0].mean == pytest.approx(45)
     alike = EvaluationReport(tuple(row for row in evaluation.rows if row.split_seed == 42), (), ())
     keys = [
-        b.key for b in section(report_content(Sources(alike, "ui")), "results").blocks if type(b) is Table
+        b.key for b in section(evaluation_report(Sources(alike, "ui")), "results").blocks if type(b) is Table
     ]
     assert keys == ["AP50"]
 
 
 def test_false_alarms_are_told_of_sets_with_good_images(evaluation, hostile):
-    content = report_content(Sources(evaluation, "ui"))
+    content = evaluation_report(Sources(evaluation, "ui"))
     rows = rows_by_name(table(content, "alarms", "false alarms, unseen classes"))
     good, alarms, threshold, boxes, masks = rows["tile", "UniSpector"]
     assert (good, threshold) == (8, 0.625)
     assert (alarms.mean, alarms.deviation) == pytest.approx((1.0, np.std([0.5, 1.5, 1.0])))
     assert (boxes.mean, masks.mean) == pytest.approx((70, 35))
     assert {name for name, _ in rows} == {"tile"}
-    assert "false alarms, seen classes" not in plain_report(content)["sections"]["alarms"]  # none has any
+    assert "false alarms, seen classes" not in plain_numbers(content)["sections"]["alarms"]  # none has any
     assert f"{hostile} has none" in words(content, "alarms")
     assert "score of at least 0.3" in words(content, "alarms")
     assert "at most 0.1 alarms" in words(content, "alarms")
@@ -148,14 +148,14 @@ def test_false_alarms_are_told_of_sets_with_good_images(evaluation, hostile):
 
 def test_without_good_images_the_report_says_so(evaluation, new_row):
     report = EvaluationReport((new_row("unispector", "tile", "unseen", (42, 1), 40.0),), (), ())
-    content = report_content(Sources(report, "ui"))
+    content = evaluation_report(Sources(report, "ui"))
     assert "tile has none" in words(content, "alarms")
     tables = [block.key for block in section(content, "alarms").blocks if isinstance(block, Table)]
     assert tables == ["AP50 by size, unseen classes"]
 
 
 def test_sizes_leave_out_evaluations_without_such_an_instance(evaluation):
-    content = report_content(Sources(evaluation, "ui"))
+    content = evaluation_report(Sources(evaluation, "ui"))
     cells = rows_by_name(table(content, "alarms", "AP50 by size, unseen classes"))["tile", "UniSpector"]
     small, medium, large, masks_small, *_ = cells
     assert small is None
@@ -173,7 +173,7 @@ def insa_report(new_row, names):
 
 
 def test_sets_of_published_names_stand_in_the_published_table(new_row):
-    content = report_content(Sources(insa_report(new_row, ["MVTec", "GC10", "bolts"]), "ui"))
+    content = evaluation_report(Sources(insa_report(new_row, ["MVTec", "GC10", "bolts"]), "ui"))
     published = next(block for block in section(content, "published").blocks if isinstance(block, Table))
     rows = rows_by_name(published)
     assert len(rows) == len(MAIN_TABLE) + 1
@@ -187,7 +187,7 @@ def test_sets_of_published_names_stand_in_the_published_table(new_row):
 
 
 def test_the_own_mean_is_that_of_all_seven_sets(new_row):
-    content = report_content(Sources(insa_report(new_row, PUBLISHED_SETS), "ui"))
+    content = evaluation_report(Sources(insa_report(new_row, PUBLISHED_SETS), "ui"))
     rows = rows_by_name(table(content, "published", "main"))
     assert rows["UniSpector, this run",][-1] == BoxesMasks(pytest.approx(40), pytest.approx(20))
     ablation = rows_by_name(table(content, "published", "ablation"))
@@ -195,7 +195,7 @@ def test_the_own_mean_is_that_of_all_seven_sets(new_row):
 
 
 def test_drawn_sets_never_stand_beside_published_figures(evaluation):
-    content = report_content(Sources(evaluation, "ui"))
+    content = evaluation_report(Sources(evaluation, "ui"))
     part = section(content, "published")
     assert "main" not in {block.key for block in part.blocks if isinstance(block, Table)}
     assert not [name for (name,) in rows_by_name(table(content, "published", "main")) if "this run" in name]
@@ -206,15 +206,13 @@ def test_drawn_sets_never_stand_beside_published_figures(evaluation):
 
 
 def test_sections_come_in_order_and_only_where_there_is_something(evaluation):
-    parts = [
-        PreparedSection(key, key, f"<h2>{key}</h2>", f"## {key}", {}) for key in ("robust", "space", "data")
-    ]
+    parts = [Section(key, (), key) for key in ("robust", "space", "data")]
     everything = Sources(evaluation, "ui", *parts, timings=(("train", 1.0, "2026-01-02T03:04:05+00:00"),))
-    keys = [section.key for section in report_content(everything).sections]
+    keys = [section.key for section in evaluation_report(everything).sections]
     assert keys[:6] == ["results", "published", "alarms", "robust", "space", "classes"]
     assert keys[6:] == ["pictures", "failures", "data", "timing", "models", "method", "runs"]
     bare = EvaluationReport(evaluation.rows, (), ())
-    keys = [section.key for section in report_content(Sources(bare, "ui")).sections]
+    keys = [section.key for section in evaluation_report(Sources(bare, "ui")).sections]
     assert keys == ["results", "published", "alarms", "classes", "method", "runs"]
 
 
@@ -224,7 +222,7 @@ def test_stages_that_run_once_per_set_are_added_up(evaluation):
         ("convert@b", 60.0, "2026-01-02T03:05:05+00:00"),
         ("train", 3600.0, "2026-01-02T05:00:00+00:00"),
     )
-    content = report_content(Sources(evaluation, "ui", timings=timings))
+    content = evaluation_report(Sources(evaluation, "ui", timings=timings))
     assert rows_by_name(table(content, "timing", "stages")) == {
         ("convert", "2026-01-02 03:05:05"): (2, Duration(61.5)),
         ("train", "2026-01-02 05:00:00"): (1, Duration(3600.0)),
@@ -234,7 +232,7 @@ def test_stages_that_run_once_per_set_are_added_up(evaluation):
 
 
 def test_models_are_named_with_what_produced_them(evaluation):
-    content = report_content(Sources(evaluation, "ui"))
+    content = evaluation_report(Sources(evaluation, "ui"))
     rows = [row.cells for row in table(content, "models", "models").rows]
     assert rows[0] == ("UniSpector", "42", "f" * 12, "d" * 12, "c" * 12 + "-dirty", "-")
     full = [row.cells[2:] for row in table(content, "models", "provenance").rows]
@@ -243,8 +241,8 @@ def test_models_are_named_with_what_produced_them(evaluation):
 
 
 def test_plain_numbers_are_those_of_the_evaluation(evaluation, hostile):
-    content = report_content(Sources(evaluation, "ui", warnings=("Beware.",)))
-    plain = json.loads(json.dumps(plain_report(content), allow_nan=False))
+    content = evaluation_report(Sources(evaluation, "ui", warnings=("Beware.",)))
+    plain = json.loads(json.dumps(plain_numbers(content), allow_nan=False))
     assert plain["warnings"] == ["Beware."]
     assert plain["headline"]["bbox.AP50"] == {"mean": 30, "low": 27.5, "high": 32.5}
     results = plain["sections"]["results"]["AP50"]
@@ -266,7 +264,7 @@ def test_plain_numbers_are_those_of_the_evaluation(evaluation, hostile):
 
 
 def test_markdown_has_the_same_figures(evaluation):
-    text = markdown(report_content(Sources(evaluation, "mlflow ui", warnings=("Beware.",))))
+    text = markdown(evaluation_report(Sources(evaluation, "mlflow ui", warnings=("Beware.",))))
     assert "| tile | UniSpector (42, 82) | 50.0 ± 8.2 (46.0 to 54.0) | 25.0 ± 4.1 (21.0 to 29.0) |" in text
     assert "**Beware.**" in text
     assert "](<pictures/a b-01.jpg>)" in text
@@ -278,7 +276,7 @@ def test_markdown_has_the_same_figures(evaluation):
 
 
 def test_how_it_is_measured_is_told_in_full(evaluation):
-    (told,) = section(report_content(Sources(evaluation, "ui")), "method").blocks
+    (told,) = section(evaluation_report(Sources(evaluation, "ui")), "method").blocks
     assert told == Bullets(HOW_MEASURED)
     text = " ".join(told.items)
     for word in ("100 detections", "Equal scores", "no prompt image is a target", "bootstrap", "±", "1/300"):

@@ -22,17 +22,19 @@ from unispector.data.statistics import (
     Statistics,
 )
 from unispector.reporting.data_section import DataRecord, data_section
+from unispector.reporting.model import Report
 from unispector.reporting.published import PUBLISHED
+from unispector.reporting.render import html, markdown
 from unispector.reporting.statistics_report import (
     ADAPTIVE_COLOUR,
     FIXED_COLOUR,
-    html_fragment,
-    markdown,
     ratio_figure,
+    statistics_report,
     table_rows,
 )
 
 RULES = PromptRules(5, 10)
+URI = "data:image/png;base64,UE5H"
 
 
 def set_of(name: str, counts: list[int]) -> SetStatistics:
@@ -62,7 +64,9 @@ def test_published_figures_stand_under_sets_of_that_very_name() -> None:
 
 
 def test_markdown_names_its_source_only_where_something_is_published() -> None:
-    text = markdown(Statistics(RULES, (set_of("MagneticTile", [115, 7]),)), "statistics.png")
+    text = markdown(
+        statistics_report(Statistics(RULES, (set_of("MagneticTile", [115, 7]),)), "statistics.png")
+    )
     assert "| MagneticTile | measured | 384 | 2 | 440 |" in text
     assert (
         "| MagneticTile | 105 / 246.5 / 632 | 105 / 246.5 / 632 | 1 / 1 / 9 | 0.01 / 0.2 / 1.2 / 10 / 50 |"
@@ -70,7 +74,9 @@ def test_markdown_names_its_source_only_where_something_is_published() -> None:
     )
     assert "arXiv 2604.02905" in text
     assert "![Ratios](<statistics.png>)" in text
-    assert "ublished" not in markdown(Statistics(RULES, (set_of("mini-x", [115]),)), "x.png")
+    assert "ublished" not in markdown(
+        statistics_report(Statistics(RULES, (set_of("mini-x", [115]),)), "x.png")
+    )
 
 
 def shares_of(png: bytes) -> tuple[tuple[int, int], float, float]:
@@ -105,7 +111,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
         self.links += [value for name, value in attributes if name in ("src", "href")]
-        if tag != "img":
+        if tag not in ("img", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -113,6 +119,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+
+def page_of(record: DataRecord) -> "Page":
+    report = Report("a title", sections=(data_section(record),))
+    source = html(report, {record.figure: URI})
+    return parsed(source[source.index("<main>") : source.index("</body>")])
 
 
 def parsed(source: str) -> Page:
@@ -124,8 +136,13 @@ def parsed(source: str) -> Page:
 
 
 def test_fragment_carries_its_figure() -> None:
-    page = parsed(html_fragment(Statistics(RULES, (set_of("<b>set", [20, 5]),)), b"PNG"))
-    assert page.links == ["data:image/png;base64,UE5H"]
+    page = parsed(
+        html(
+            statistics_report(Statistics(RULES, (set_of("<b>set", [20, 5]),)), "ratios.png"),
+            {"ratios.png": URI},
+        )
+    )
+    assert page.links == [URI]
     assert "b" not in page.tags
     assert "<b>set" in page.text
 
@@ -141,7 +158,7 @@ def record(lost: Lost | None) -> DataRecord:
     rules = (CheckResult("image <opens>", 384, 0, ()), CheckResult("ids are unique", 384, 3, ("1",)))
     return DataRecord(
         statistics=Statistics(RULES, (set_of("x", [20, 5]),)),
-        figure=b"PNG",
+        figure="statistics.png",
         conversions=(conversion,),
         splits=SplitReport((trained, tested), "clean", notes=("a & note",)),
         near_duplicates=NearDuplicates(
@@ -157,10 +174,9 @@ def record(lost: Lost | None) -> DataRecord:
 
 
 def test_section_tells_what_was_read_lost_and_checked() -> None:
-    source = data_section(record(Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
-    page = parsed(source)
+    page = page_of(record(Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
     assert page.links == [
-        "data:image/png;base64,UE5H",
+        URI,
         "data_docs/index.html",
         "data_docs_splits/index.html",
     ]
@@ -184,5 +200,5 @@ def test_section_tells_what_was_read_lost_and_checked() -> None:
 
 
 def test_section_without_known_losses() -> None:
-    page = parsed(data_section(record(None)))
+    page = page_of(record(None))
     assert "x|42|1|2|300|-|-" in "|".join(part for part in page.text if part.strip())

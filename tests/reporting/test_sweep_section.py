@@ -11,14 +11,10 @@ from PIL import Image
 from unispector.evaluation.results import FIGURES
 from unispector.evaluation.sweeps import SweepReport, SweepRow
 from unispector.reporting.charts import COLOURS, INK, Line, LineChart, png, svg
-from unispector.reporting.sweep_section import (
-    BLUR_LEVELS,
-    PUBLISHED_BLUR,
-    chart_pngs,
-    findings,
-    html_section,
-    markdown_section,
-)
+from unispector.reporting.model import Report
+from unispector.reporting.published import BLUR_LEVELS, PUBLISHED_BLUR
+from unispector.reporting.render import charts_of, html, markdown
+from unispector.reporting.sweep_section import findings, robustness_section
 
 AWKWARD = "_set $x^2$ <b> | *"
 
@@ -41,6 +37,12 @@ def rows_of(sweep, values, data_set="tile", spread=0.0):
         for level, value in values.items()
         for seed, shift in (((42, -spread), (82, spread)) if spread else ((42, 0.0),))
     ]
+
+
+def page_of(report):
+    """The section on a page, without the page's own head and navigation."""
+    page = html(Report("a title", sections=(robustness_section(report),)))
+    return page[page.index('<section id="robustness">') :]
 
 
 def report_of(*groups):
@@ -73,7 +75,7 @@ class Page(HTMLParser):
             pass
 
     def handle_data(self, data):
-        if self.stack and self.stack[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.stack):
             self.tables[-1][-1][-1] += data
         if data.strip():
             self.texts.append(data.strip())
@@ -97,12 +99,12 @@ def everything():
 
 @pytest.fixture(scope="module")
 def source(everything):
-    return html_section(everything)
+    return page_of(everything)
 
 
 @pytest.fixture(scope="module")
 def pngs(everything):
-    return chart_pngs(everything)
+    return {name: png(chart) for name, chart in charts_of(robustness_section(everything)).items()}
 
 
 def test_findings_are_computed(everything):
@@ -215,7 +217,7 @@ def test_the_published_curve_stands_beside_the_set_of_that_very_name(source):
     assert "VisA, published" in source
     assert "appendix, table 2" in source
     assert "MagneticTile" not in source
-    other = html_section(report_of(rows_of("prompt_blur", {0: 40.0, 3: 30.0}, "mini-VisA")))
+    other = page_of(report_of(rows_of("prompt_blur", {0: 40.0, 3: 30.0}, "mini-VisA")))
     assert "published" not in other
     assert "table 2" not in other
 
@@ -231,12 +233,12 @@ def test_published_figures_are_those_of_the_paper():
 
 def test_markdown_has_every_chart_and_table(everything, pngs):
     paths = {name: f"charts/{name}.png" for name in pngs}
-    text = "\n".join(markdown_section(everything, paths))
+    text = markdown(Report("a title", sections=(robustness_section(everything, "charts"),)))
     assert re.findall(r"!\[.*\]\(<(.*)>\)", text) == list(paths.values())
     assert "| VisA | 0 | 60.0 ± 2.0 | reference | 30.0 ± 1.0 | reference | 2 |" in text
     assert "- Box or mask as prompt: AP50 of boxes rises by 10 % with masks in place of boxes." in text
-    assert "**\\_set $x^2$ \\<b\\> \\| \\***" in text
-    assert re.findall(r"^#+ .*", text, re.MULTILINE)[:2] == ["## Robustness", "### Blurred prompts"]
+    assert "**\\_set $x^2$ \\<b\\> \\| \\*: all figures**" in text
+    assert re.findall(r"^#+ .*", text, re.MULTILINE)[1:3] == ["## Robustness", "### Blurred prompts"]
     assert text.count("| --- |") == 6
 
 

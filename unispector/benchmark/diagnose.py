@@ -20,7 +20,8 @@ from unispector.evaluation.diagnosis import DiagnosisReport, DiagnosisRow, diagn
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.inference.detector import UniSpector
 from unispector.ops.files import atomic_write_json, atomic_write_text
-from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_markdown
+from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_report
+from unispector.reporting.render import markdown
 
 EVERY_CANDIDATE = 100_000  # more than any detector hands out for a picture
 
@@ -88,5 +89,5 @@ def write_diagnosis(model: Path, marked: MarkedSet, settings: OneClassSettings, 
     """
     report = diagnose(UniSpector.load(model), marked, settings)
     atomic_write_json(out / "diagnose.json", diagnosis_json(report))
-    atomic_write_text(out / "diagnose.md", diagnosis_markdown(report))
+    atomic_write_text(out / "diagnose.md", markdown(diagnosis_report(report)))
     return report

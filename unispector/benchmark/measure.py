@@ -42,7 +42,8 @@ from unispector.inference.detector import UniSpector
 from unispector.ops.drawing import side_by_side, write_picture
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.reporting.evaluation_pictures import Shown, failure_strips, file_stem
-from unispector.reporting.one_class_report import one_class_json, one_class_markdown
+from unispector.reporting.one_class_report import one_class_json, one_class_report
+from unispector.reporting.render import markdown
 
 MODEL, FLOOR = "model", "floor"
 PICTURE_SCORE = 0.15  # lowest that is drawn, as in the benchmark
@@ -221,5 +222,5 @@ def write_measurement(
     """
     report = measure(UniSpector.load(model), marked, settings, floor=floor, out=out)
     atomic_write_json(out / "measure.json", one_class_json(report))
-    atomic_write_text(out / "measure.md", one_class_markdown(report))
+    atomic_write_text(out / "measure.md", markdown(one_class_report(report)))
     return report

@@ -9,9 +9,9 @@ from unispector.evaluation.results import MAIN_VARIANT
 from unispector.evaluation.sweeps import SweepReport
 from unispector.inference.detector import UniSpector
 from unispector.ops.files import atomic_write_text
-from unispector.reporting.content import Content, PreparedSection
-from unispector.reporting.page import html_page
-from unispector.reporting.sweep_section import html_section
+from unispector.reporting.model import Report
+from unispector.reporting.render import html
+from unispector.reporting.sweep_section import robustness_section
 
 SEED = 42
 """Of all chance in a sweep of one's own files."""
@@ -56,14 +56,12 @@ def sweep_files(
     with share_bar(passes(levels)) as bar:
         bar.set_description(targets_json.stem)
         report = SweepReport(tuple(sweep_row(measured, identity) for measured in sweep_pair(task, bar)))
-    content = Content(
+    content = Report(
         title=f"Robustness on {targets_json.stem}",
         lead="AP50 in percent of one model, with prompts and targets changed a step at a time.",
         facts=(f"model {detector.fingerprint[:12]}", f"{len(targets.images)} targets"),
-        warnings=(),
-        cards=(),
-        sections=(PreparedSection("robustness", "Robustness", html_section(report), "", None),),
+        sections=(robustness_section(report),),
     )
     atomic_write_text(out / "sweep.json", report.as_json())
-    atomic_write_text(out / "index.html", html_page(content, {}))
+    atomic_write_text(out / "index.html", html(content))
     return report

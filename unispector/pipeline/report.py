@@ -2,7 +2,7 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +17,7 @@ from unispector.data.convert import ConversionFiles, ConversionReport
 from unispector.data.protocol.split_tree import SplitReport, SplitTree
 from unispector.data.statistics import Statistics
 from unispector.errors import DataError
-from unispector.evaluation.results import EvaluationReport, PictureRecord
+from unispector.evaluation.results import EvaluationReport
 from unispector.evaluation.sweeps import SweepReport
 from unispector.ops.files import (
     atomic_write_bytes,
@@ -38,14 +38,13 @@ from unispector.project.paths import (
     check_report,
 )
 from unispector.project.timings import read_timings
-from unispector.reporting.content import PreparedSection
-from unispector.reporting.data_section import DataRecord
-from unispector.reporting.page import html_page
-from unispector.reporting.prepared import data_part, prompt_space_part, robustness_part
-from unispector.reporting.prompt_space import read_records
-from unispector.reporting.report import Sources, report_content, terminal_table
-from unispector.reporting.report_files import markdown, plain_report
-from unispector.reporting.sweep_section import chart_pngs
+from unispector.reporting.charts import png
+from unispector.reporting.data_section import DataRecord, data_section
+from unispector.reporting.model import Section
+from unispector.reporting.prompt_space import prompt_space_section, read_records
+from unispector.reporting.render import charts_of, html, markdown, plain_numbers
+from unispector.reporting.report import Sources, evaluation_report, terminal_table
+from unispector.reporting.sweep_section import robustness_section
 from unispector.tracking.run import TrackingStore
 
 if TYPE_CHECKING:
@@ -95,20 +94,23 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     record = _read_data(root) if (root / STATISTICS).is_file() else None
     spaces = reports / "prompt_space.json"
     sweeps = SweepReport.read(root / SWEEPS) if (root / SWEEPS).is_file() else SweepReport(())
-    content = report_content(
+    content = evaluation_report(
         Sources(
             evaluation=evaluation,
             ui_command=tracking.ui_command(),
             robustness=_robustness(sweeps, reports),
-            prompt_space=prompt_space_part(read_records(spaces)) if spaces.is_file() else None,
-            data=data_part(record) if record else None,
+            prompt_space=prompt_space_section(read_records(spaces)) if spaces.is_file() else None,
+            data=data_section(record) if record else None,
             timings=read_timings(root),
             warnings=tuple(_warnings(evaluation, record)),
         )
     )
     files = ReportFiles(reports / "index.html", reports / "report.md", reports / "report.json")
-    page = html_page(content, _images(evaluation.pictures, reports))
-    atomic_write_json(files.numbers, plain_report(content))
+    images = {picture.file: _data_uri(reports / picture.file) for picture in evaluation.pictures}
+    if record:
+        images[record.figure] = _uri(_read_bytes(root / STATISTICS_FIGURE), "png")
+    page = html(content, images)
+    atomic_write_json(files.numbers, plain_numbers(content))
     atomic_write_text(files.markdown, markdown(content))
     atomic_write_text(files.page, page)
     track_report(tracking, evaluation.models, files.page)
@@ -122,24 +124,23 @@ def _warnings(evaluation: EvaluationReport, record: DataRecord | None) -> Iterat
         yield SCORED_ON_PROMPTS
 
 
-def _robustness(sweeps: SweepReport, reports: Path) -> PreparedSection | None:
-    """The part on the sweeps, and the charts of its Markdown; nothing but an empty folder without any."""
+def _robustness(sweeps: SweepReport, reports: Path) -> Section | None:
+    """The section on the sweeps, and the charts of its Markdown; nothing but an empty folder without any."""
+    section = robustness_section(sweeps, CHARTS) if sweeps.rows else None
     with replaced_folder(reports / CHARTS) as folder:
-        for name, drawing in chart_pngs(sweeps).items():
-            atomic_write_bytes(folder / f"{name}.png", drawing)
-        paths = {path.stem: f"{CHARTS}/{path.name}" for path in folder.iterdir()}
-    return robustness_part(sweeps, paths) if sweeps.rows else None
-
-
-def _images(pictures: Iterable[PictureRecord], reports: Path) -> dict[str, str]:
-    """Data URI of every picture, by its file."""
-    return {picture.file: _data_uri(reports / picture.file) for picture in pictures}
+        for name, chart in charts_of(section).items() if section else ():
+            atomic_write_bytes(folder / f"{name}.png", png(chart))
+    return section
 
 
 def _data_uri(path: Path) -> str:
     buffer = io.BytesIO()
     Image.fromarray(read_image(path)).save(buffer, format="WEBP", quality=_PICTURE_QUALITY)
-    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
+    return _uri(buffer.getvalue(), "webp")
+
+
+def _uri(content: bytes, form: str) -> str:
+    return f"data:image/{form};base64,{b64encode(content).decode('ascii')}"
 
 
 def _read_data(root: Path) -> DataRecord:
@@ -149,7 +150,7 @@ def _read_data(root: Path) -> DataRecord:
     conversions = [ConversionFiles.beside(root / annotation_file(name)).report for name in names]
     return DataRecord(
         statistics=statistics,
-        figure=_read_bytes(root / STATISTICS_FIGURE),
+        figure=STATISTICS_FIGURE.name,
         conversions=tuple(_read(ConversionReport, path) for path in conversions),
         splits=_read(SplitReport, SplitTree(root / SPLITS).report),
         near_duplicates=_read(NearDuplicates, root / SPLITS / COUNTS_FILE),

@@ -14,7 +14,8 @@ from unispector.project.paths import (
     annotation_file,
     survey_file,
 )
-from unispector.reporting.statistics_report import markdown, ratio_figure
+from unispector.reporting.render import markdown
+from unispector.reporting.statistics_report import ratio_figure, statistics_report
 
 
 def statistics(config: Config, root: Path = Path()) -> Statistics:
@@ -39,6 +40,6 @@ def statistics(config: Config, root: Path = Path()) -> Statistics:
 
     result = Statistics(rules, tuple(of_set(name) for name in config.data.sets))
     result.write(root / STATISTICS)
-    atomic_write_text(root / STATISTICS_PAGE, markdown(result, STATISTICS_FIGURE.name))
+    atomic_write_text(root / STATISTICS_PAGE, markdown(statistics_report(result, STATISTICS_FIGURE.name)))
     atomic_write_bytes(root / STATISTICS_FIGURE, ratio_figure(result))
     return result

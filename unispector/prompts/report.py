@@ -1,7 +1,7 @@
 """The report of an enrolment: what was checked, what was found on every picture, what to mend."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from unispector.ops.drawing import (
 from unispector.ops.files import atomic_write_json, atomic_write_text, read_image, replaced_folder
 from unispector.prompts.checks import WEIGHED, PictureCheck, Worth, worth_of
 from unispector.prompts.folder import MarkedFolder
+from unispector.reporting.model import Block, Bullets, Figure, Report, Section, Span, Table, Text, Words
+from unispector.reporting.render import markdown
 
 PAGE, RECORD, DRAWINGS = "report.md", "report.json", "pictures"
 
@@ -138,22 +140,29 @@ class EnrollReport:
         Args:
             pictures: the drawings, a file for each check; empty = none are shown.
         """
-        parts = [f"# Enrolment of `{self.label}`", f"**{self.verdict}**", _bullets(self._remarks())]
+        sections = [Section("", self._figures())] if self.checks else []
         if self.checks:
-            parts.append(self._figures())
-            parts += ["## Pictures", _picture_table(self.checks)]
+            sections.append(Section("Pictures", (_picture_table(self.checks),)))
         if self.weak:
-            lines = [f"`{name}`: {why}" for name, why in self.weak.items()]
-            parts += ["## Pictures to replace or to mark better", _bullets(lines)]
+            weak = Bullets(tuple((Span(name, "code"), f": {why}") for name, why in self.weak.items()))
+            sections.append(Section("Pictures to replace or to mark better", (weak,)))
         if len(self.checks) > WEIGHED:
-            parts.append(f"What single pictures are worth is tried for at most {WEIGHED} pictures.")
+            limit = f"What single pictures are worth is tried for at most {WEIGHED} pictures."
+            sections.append(Section("", (Text(limit),)))
         if worth := worth_of(self.checks):
-            parts += ["## What the prompts of a picture are worth to the others", _worth_table(worth)]
-        drawings = zip(self.checks, pictures, strict=False)
-        parts += [f"![{_cell(check.file_name)}]({picture})" for check, picture in drawings]
-        return "\n\n".join(part for part in parts if part) + "\n"
+            title = "What the prompts of a picture are worth to the others"
+            sections.append(Section(title, (_worth_table(worth),)))
+        names = [check.file_name for check in self.checks]
+        drawn = (Figure(file, name, "") for name, file in zip(names, pictures, strict=False))
+        report = Report(
+            title=("Enrolment of ", Span(self.label, "code")),
+            lead=(Span(self.verdict, "strong"),),
+            facts=tuple(self._remarks()),
+            sections=(*sections, Section("", tuple(drawn))),
+        )
+        return markdown(report)
 
-    def _figures(self) -> str:
+    def _figures(self) -> tuple[Block, ...]:
         limits = self.limits
         rows = [
             (
@@ -168,24 +177,23 @@ class EnrollReport:
                 f"at most {limits.confused:.0%}",
             ),
         ]
-        table = _table(("check", "measured", "needed"), rows)
-        origin = f"Model `{self.model[:12]}`, folder SHA-256 `{self.marked.digest[:12]}`"
-        return f"{table}\n\n{origin}; {self._result}."
+        model, folder = (Span(digest[:12], "code") for digest in (self.model, self.marked.digest))
+        origin = Text(("Model ", model, ", folder SHA-256 ", folder, f"; {self._result}."))
+        return (Table.of(("check", "measured", "needed"), (), rows), origin)
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self) -> Iterator[Words]:
         marked = self.marked
-        remarks = [
-            f"`{one}` and `{other}` look alike: each finds the other, which says little of other pictures."
-            for one, other in marked.alike
-        ]
-        remarks += [f"`{name}` was enrolled before." for name in self.known]
-        remarks += [f"{count} marks of `{name}` were left out." for name, count in marked.left.items()]
-        remarks += [
-            f"Left out, {drop.reason}: {drop.files} files, {drop.instances} marks "
-            f"({', '.join(drop.examples)}{', ...' if drop.files > len(drop.examples) else ''})."
-            for drop in marked.dropped
-        ]
-        return remarks
+        for one, other in marked.alike:
+            pair = (Span(one, "code"), " and ", Span(other, "code"))
+            yield (*pair, " look alike: each finds the other, which says little of other pictures.")
+        for name in self.known:
+            yield (Span(name, "code"), " was enrolled before.")
+        for name, count in marked.left.items():
+            yield (f"{count} marks of ", Span(name, "code"), " were left out.")
+        for drop in marked.dropped:
+            more = ", ..." if drop.files > len(drop.examples) else ""
+            examples = f"{', '.join(drop.examples)}{more}"
+            yield f"Left out, {drop.reason}: {drop.files} files, {drop.instances} marks ({examples})."
 
 
 def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, ...]:
@@ -258,10 +266,10 @@ def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dt
     return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other pictures")
 
 
-def _picture_table(checks: Iterable[PictureCheck]) -> str:
+def _picture_table(checks: Iterable[PictureCheck]) -> Table:
     rows = [
         (
-            f"`{_cell(check.file_name)}`",
+            Span(check.file_name, "code"),
             f"{check.found} of {len(check.marks)}",
             ", ".join(f"{mark.score:.2f}" if mark.found else "missed" for mark in check.marks),
             ", ".join(f"{mark.other} {mark.other_score:.2f}" for mark in check.marks if mark.confused),
@@ -269,35 +277,22 @@ def _picture_table(checks: Iterable[PictureCheck]) -> str:
         )
         for check in checks
     ]
-    return _table(("picture", "found", "scores", "another class scores higher", "detections in all"), rows)
+    heads = ("picture", "found", "scores", "another class scores higher", "detections in all")
+    return Table.of(heads, (), rows)
 
 
-def _worth_table(worth: Iterable[Worth]) -> str:
+def _worth_table(worth: Iterable[Worth]) -> Table:
     rows = [
         (
-            f"`{_cell(each.file_name)}`",
+            Span(each.file_name, "code"),
             f"{each.found} of {each.marks}",
             f"{each.without} of {each.marks}",
             "hurts" if each.hurts else "",
         )
         for each in worth
     ]
-    return _table(("picture", "found with its prompts", "without", ""), rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return Table.of(("picture", "found with its prompts", "without", ""), (), rows)
 
 
 def _share(part: int, whole: int) -> str:
     return f"{part} of {whole} ({part / whole:.0%})"
-
-
-def _cell(text: str) -> str:
-    """File names may hold what divides a table's cells."""
-    return text.replace("|", "\\|")

@@ -26,7 +26,8 @@ from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.project.lineage import UNKNOWN, dvc_hash
 from unispector.project.paths import EVALUATION, MODELS, SPLITS
 from unispector.registry.decisions import RETIRED
-from unispector.reporting.tables import markdown_table
+from unispector.reporting.model import Column, Report, Section, Table, Text
+from unispector.reporting.render import markdown
 from unispector.tracking.registry import CHALLENGER, CHAMPION, KEY, PACKAGE, ModelRegistry, ModelVersion
 from unispector.tracking.run import TrackingStore
 
@@ -221,52 +222,41 @@ def model_card(saved: SavedModel, lineage: Lineage, summaries: tuple[Summary, ..
     """The model card as Markdown, from what was measured."""
     model = saved.config.model
     backbones = " + ".join(backbone.name for backbone in model.backbones)
-    facts = [
-        ["network", f"UniSpector at {model.image_size} x {model.image_size}, {backbones}"],
-        ["prompts", "marked pictures of a defect (boxes or masks), or a prompt bank; no class is built in"],
-        ["fingerprint", saved.fingerprint],
-        [
-            "trained on",
-            f"split {lineage.split_seed}, data {lineage.data}, {len(lineage.trained_classes)} classes",
-        ],
-        ["steps", str(saved.config.train.steps)],
-        ["code", f"{lineage.commit}{' with changes' if lineage.dirty == 'true' else ''}"],
-        ["training run", lineage.training_run or "not recorded"],
-        ["licence", "Apache-2.0"],
-    ]
-    rows = [
-        [
-            summary.data_set,
-            SUBSETS[summary.subset],
-            *(f"{summary.figures[figure].mean:.1f}" for figure in _AP50),
-            f"{lineage.thresholds[summary.data_set]:.3f}"
-            if summary.subset == "unseen" and summary.data_set in lineage.thresholds
-            else "",
-        ]
-        for summary in summaries
-    ]
-    allowed = saved.config.evaluate.alarm_rate
-    lines = [
-        "# UniSpector, a registered model",
-        "",
-        "Show it marked pictures of a defect; it finds that defect, boxed and masked, on other pictures.",
-        "",
-        *markdown_table(["", ""], [], facts),
-        "",
-        "## What it reaches",
-        "",
+    facts = {
+        "network": f"UniSpector at {model.image_size} x {model.image_size}, {backbones}",
+        "prompts": "marked pictures of a defect (boxes or masks), or a prompt bank; no class is built in",
+        "fingerprint": saved.fingerprint,
+        "trained on": (
+            f"split {lineage.split_seed}, data {lineage.data}, {len(lineage.trained_classes)} classes"
+        ),
+        "steps": str(saved.config.train.steps),
+        "code": f"{lineage.commit}{' with changes' if lineage.dirty == 'true' else ''}",
+        "training run": lineage.training_run or "not recorded",
+        "licence": "Apache-2.0",
+    }
+    rows = []
+    for summary in summaries:
+        threshold = lineage.thresholds.get(summary.data_set) if summary.subset == "unseen" else None
+        means = (summary.figures[figure].mean for figure in _AP50)
+        shown = "" if threshold is None else threshold
+        rows.append((summary.data_set, SUBSETS[summary.subset], *means, shown))
+    reached = (
         "AP50 in percent, mean over the draws of prompts. The threshold is the lowest score with at most "
-        f"{allowed:g} false alarms per defect-free picture.",
-        "",
-        *markdown_table(["set", "classes"], ["boxes", "masks", "threshold"], rows),
-        "",
-        "## Limits",
-        "",
+        f"{saved.config.evaluate.alarm_rate:g} false alarms per defect-free picture."
+    )
+    limits = (
         "Scores rank detections and are no probabilities; they depend on the prompts. Look at pictures of "
-        "your own before you choose a threshold.",
-        "",
-        "## Classes it was trained on",
-        "",
-        ", ".join(lineage.trained_classes),
-    ]
-    return "\n".join(lines) + "\n"
+        "your own before you choose a threshold."
+    )
+    figures = Table.of(("set", "classes"), ("boxes", "masks", Column("threshold", 3)), rows)
+    card = Report(
+        "UniSpector, a registered model",
+        "Show it marked pictures of a defect; it finds that defect, boxed and masked, on other pictures.",
+        sections=(
+            Section("", (Table.of(("", ""), (), facts.items()),)),
+            Section("What it reaches", (Text(reached), figures)),
+            Section("Limits", (Text(limits),)),
+            Section("Classes it was trained on", (Text(", ".join(lineage.trained_classes)),)),
+        ),
+    )
+    return markdown(card)

@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from unispector.evaluation.intervals import Interval
-from unispector.reporting.tables import escaped, markdown_table
+from unispector.reporting.model import Block, Bullets, Report, Section, Table, Text, coded
+from unispector.reporting.render import markdown
 
 Figure = Callable[["SetComparison"], "Pair | None"]
 Judge = Callable[["Comparison"], tuple[bool, str]]
@@ -178,16 +179,15 @@ class Decision:
         """The decision as a page: verdict, rules, what was missing, sets."""
         before = "no champion" if self.champion is None else f"version {self.champion}"
         rules = [(rule.name, "yes" if rule.passed else "NO", rule.figure, rule.limit) for rule in self.rules]
-        lines = [f"# Version {self.challenger} against {before}", "", self.summary, "", "## Rules", ""]
-        lines += markdown_table(("rule", "met", "measured", "asked for"), (), rules)
+        sections = [Section("Rules", (Table.of(("rule", "met", "measured", "asked for"), (), rules),))]
         if self.broken:
-            lines += ["", "## What would have had to be better", ""]
-            lines += [
-                f"- {escaped(f'{rule.name}: {rule.limit}; it was: {rule.figure}')}" for rule in self.broken
-            ]
+            lacking = tuple(f"{rule.name}: {rule.limit}; it was: {rule.figure}" for rule in self.broken)
+            sections.append(Section("What would have had to be better", (Bullets(lacking),)))
         if self.comparison is not None:
-            lines += ["", *_sets_lines(self.comparison)]
-        return "\n".join([*lines, "", f"Decided {self.time}, model {self.fingerprint[:12]}."]) + "\n"
+            sections.append(Section("Sets", _sets_blocks(self.comparison)))
+        sections.append(Section("", (Text(f"Decided {self.time}, model {self.fingerprint[:12]}."),)))
+        title = f"Version {self.challenger} against {before}"
+        return markdown(Report(title, coded(self.summary), sections=tuple(sections)))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON, with the summary beside them."""
@@ -340,7 +340,7 @@ def interval_text(interval: Interval) -> str:
     return f"{interval.low:+.2f} to {interval.high:+.2f}"
 
 
-def _sets_lines(comparison: Comparison) -> list[str]:
+def _sets_blocks(comparison: Comparison) -> tuple[Block, ...]:
     columns = ("boxes", "interval", "masks", "blurred", "inexact boxes", "alarms an image")
     rows = [
         (
@@ -355,16 +355,17 @@ def _sets_lines(comparison: Comparison) -> list[str]:
         )
         for member in comparison.sets
     ]
-    lines = ["## Sets", "", "AP50 on the same prompts and targets: change (champion to challenger).", ""]
-    lines += markdown_table(("set",), columns, rows)
-    lines += ["", "Classes looked for, none of which either model was trained on:", ""]
+    told = []
     for member in comparison.sets:
-        told = f"{member.name}: {', '.join(member.classes)}"
-        if member.trained:
-            told += f"; left out, trained on: {', '.join(member.trained)}"
-        lines.append(f"- {escaped(told)}")
-    lines += [f"- {escaped(name)}: left out, all its classes were trained on" for name in comparison.left_out]
-    return lines
+        left_out = f"; left out, trained on: {', '.join(member.trained)}" if member.trained else ""
+        told.append(f"{member.name}: {', '.join(member.classes)}{left_out}")
+    told += [f"{name}: left out, all its classes were trained on" for name in comparison.left_out]
+    return (
+        Text("AP50 on the same prompts and targets: change (champion to challenger)."),
+        Table.of(("set",), columns, rows),
+        Text("Classes looked for, none of which either model was trained on:"),
+        Bullets(tuple(told)),
+    )
 
 
 def _comparison(content: Mapping[str, Any]) -> Comparison:

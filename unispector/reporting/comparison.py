@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport
-from unispector.reporting.content import (
+from unispector.reporting.measured import mean_of_report, measured, rows_of
+from unispector.reporting.model import (
     Block,
     BoxesMasks,
     Cell,
-    Column,
     Fold,
     Measured,
     Row,
@@ -16,8 +16,7 @@ from unispector.reporting.content import (
     Table,
     Text,
 )
-from unispector.reporting.measured import mean_of_report, measured, rows_of
-from unispector.reporting.published_results import (
+from unispector.reporting.published import (
     ABLATION,
     ABLATION_SET,
     IN_CONTEXT,
@@ -36,9 +35,10 @@ def comparison_section(report: EvaluationReport) -> Section:
     """The published tables, with this run's rows where a set bears its published name."""
     shared = [name for name in PUBLISHED_SETS if name in report.data_sets]
     source = f"Published figures: {RESULTS_SOURCE}."
-    columns = tuple(Column(name) for name in (*PUBLISHED_SETS, "mean"))
-    main = Table("main", ("method",), columns, (*map(_published_row, MAIN_TABLE), *_own_rows(report, shared)))
-    others = Table("in-context", ("method",), columns, tuple(map(_published_row, IN_CONTEXT)))
+    columns = (*PUBLISHED_SETS, "mean")
+    rows = (*map(_published_row, MAIN_TABLE), *_own_rows(report, shared))
+    main = Table.of(("method",), columns, rows, "main")
+    others = Table.of(("method",), columns, map(_published_row, IN_CONTEXT), "in-context")
     blocks: list[Block] = []
     if shared:
         blocks += [Text(f"{_COMPARABLE} {_LEGEND} {source}", True), main]
@@ -49,7 +49,7 @@ def comparison_section(report: EvaluationReport) -> Section:
         ]
     blocks.append(Fold("Published in-context methods", (others,)))
     blocks += _ablation_blocks(report)
-    return Section("published", "Beside the published", tuple(blocks))
+    return Section("Beside the published", tuple(blocks), "published")
 
 
 _LEGEND = (
@@ -100,16 +100,10 @@ def _ablation_blocks(report: EvaluationReport) -> tuple[Block, ...]:
     where = ABLATION_SET if on_it else f"mean of {len(fair.data_sets)} sets"
     if len(fair.data_sets) == 1:
         where = fair.data_sets[0]
-    published = [
-        Row(("published", ABLATION_SET, line.components, *line.boxes, *line.masks)) for line in ABLATION
-    ]
-    own = [
-        Row(
-            ("this run", where, variant_name(variant), *_own_ablation(fair, variant, on_it)),
-            _is_main(variant),
-        )
-        for variant in reversed(fair.variants)
-    ]
+    rows = [Row(("published", ABLATION_SET, line.components, *line.boxes, *line.masks)) for line in ABLATION]
+    for variant in reversed(fair.variants):
+        figures = _own_ablation(fair, variant, on_it)
+        rows.append(Row(("this run", where, variant_name(variant), *figures), variant == MAIN_VARIANT))
     note = (
         "What the parts add, on unseen classes: spectral branch (SSPE), contrastive prompts (CPE) and "
         "prompt-guided queries (PQS). Base is this project's detector without any of them, Untrained is "
@@ -117,13 +111,8 @@ def _ablation_blocks(report: EvaluationReport) -> tuple[Block, ...]:
     )
     if not on_it:
         note += " Only the order of the lines can be compared, as the data sets differ."
-    numbers = tuple(map(Column, _ABLATION_COLUMNS))
-    table = Table("ablation", ("", "data set", "model"), numbers, (*published, *own))
+    table = Table.of(("", "data set", "model"), _ABLATION_COLUMNS, rows, "ablation")
     return (Subheading("Ablation"), Text(note, True), table)
-
-
-def _is_main(variant: str) -> bool:
-    return variant == MAIN_VARIANT
 
 
 def _own_ablation(report: EvaluationReport, variant: str, on_it: bool) -> list[Cell]:

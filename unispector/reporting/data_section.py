@@ -1,8 +1,7 @@
-"""The report page's section on the data: figures, what was kept, what training lost, what was checked."""
+"""The report's section on the data: figures, what was kept, what training lost, what was checked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from html import escape
+from dataclasses import asdict, dataclass
 
 from unispector.data.checks.duplicates import NearDuplicates
 from unispector.data.checks.expectations import CheckReport
@@ -10,8 +9,8 @@ from unispector.data.convert import ConversionReport
 from unispector.data.protocol.split_tree import SplitReport
 from unispector.data.protocol.splits import TrainingRule
 from unispector.data.statistics import Statistics
-from unispector.reporting.statistics_report import html_fragment
-from unispector.reporting.tables import html_table
+from unispector.reporting.model import Block, Fold, Section, Span, Subheading, Table, Text
+from unispector.reporting.statistics_report import statistics_blocks
 
 _LOST = (
     "Images that show a seen and an unseen class, and instances of seen classes on them. An image with "
@@ -29,7 +28,7 @@ class DataRecord:
 
     Attributes:
         statistics: all sets in figures.
-        figure: PNG of the ratios of prompts to targets.
+        figure: PNG of the ratios of prompts to targets, relative to the report.
         conversions: what each release gave.
         splits: what trains and what tests.
         near_duplicates: images on both sides of a split that look alike.
@@ -38,7 +37,7 @@ class DataRecord:
     """
 
     statistics: Statistics
-    figure: bytes
+    figure: str
     conversions: tuple[ConversionReport, ...]
     splits: SplitReport
     near_duplicates: NearDuplicates
@@ -46,36 +45,50 @@ class DataRecord:
     docs: tuple[str, str]
 
 
-def data_section(record: DataRecord) -> str:
-    """The section as HTML, heading and all; asks for no other file."""
-    return "\n".join(
-        (
-            "<h2>Data</h2>",
-            html_fragment(record.statistics, record.figure),
-            "<h3>Read, kept and dropped</h3>",
-            html_table(
-                ("data set", ""), ("images or files", "instances"), list(_conversion_rows(record.conversions))
-            ),
-            "<h3>Training images</h3>",
-            f'<p class="muted">{LOST_NOTES[record.splits.training_rule]}</p>',
-            html_table(
-                ("data set", "split seed"),
-                ("seen", "unseen", "images", "lost images", "lost instances"),
-                list(_training_rows(record.splits)),
-            ),
-            *(f'<p class="after">{escape(note)}</p>' for note in record.splits.notes),
-            "<h3>Checks</h3>",
-            *(_checks(report) for report in record.checks),
-            _docs(record.docs),
-            "<h3>Near-duplicates across a split</h3>",
-            f'<p class="muted">Pairs whose 256-bit hashes differ in at most '
-            f"{record.near_duplicates.threshold} bits. They are reported, not refused; "
-            "data/splits/near-duplicates.csv lists them.</p>",
-            html_table(
-                ("split seed", "kind"), ("pairs",), list(_near_duplicate_rows(record.near_duplicates))
-            ),
-        )
+def data_section(record: DataRecord) -> Section:
+    """The section; its plain numbers are all that the stages before told."""
+    found = record.near_duplicates
+    sets, splits = record.docs
+    rows = [
+        (None if count.split_seed is None else str(count.split_seed), count.kind, str(count.pairs))
+        for count in found.counts
+    ]
+    pairs = (
+        f"Pairs whose 256-bit hashes differ in at most {found.threshold} bits. They are reported, not "
+        "refused; data/splits/near-duplicates.csv lists them."
     )
+    docs = (
+        "Rule by rule, with what broke it: ",
+        Span("the sets", "link", sets),
+        ", ",
+        Span("the splits", "link", splits),
+        " (Great Expectations' Data Docs).",
+    )
+    lost = ("seen", "unseen", "images", "lost images", "lost instances")
+    conversions = _conversion_rows(record.conversions)
+    blocks: tuple[Block, ...] = (
+        *statistics_blocks(record.statistics, record.figure),
+        Subheading("Read, kept and dropped"),
+        Table.of(("data set", ""), ("images or files", "instances"), conversions),
+        Subheading("Training images"),
+        Text(LOST_NOTES[record.splits.training_rule], True),
+        Table.of(("data set", "split seed"), lost, _training_rows(record.splits)),
+        *map(Text, record.splits.notes),
+        Subheading("Checks"),
+        *map(_checks, record.checks),
+        Text(docs),
+        Subheading("Near-duplicates across a split"),
+        Text(pairs, True),
+        Table.of(("split seed", "kind"), ("pairs",), rows),
+    )
+    plain = {
+        "statistics": asdict(record.statistics),
+        "conversions": [asdict(report) for report in record.conversions],
+        "splits": asdict(record.splits),
+        "near duplicates": asdict(found),
+        "checks": [asdict(report) for report in record.checks],
+    }
+    return Section("Data", blocks, "data", plain)
 
 
 def _conversion_rows(conversions: tuple[ConversionReport, ...]) -> Iterator[list[str]]:
@@ -92,35 +105,17 @@ def _training_rows(splits: SplitReport) -> Iterator[list[str]]:
             continue
         counts = [str(count) for count in (len(report.seen), len(report.unseen), report.training_images)]
         lost = report.lost
-        if lost is None:
-            yield [report.name, str(report.split_seed), *counts, "-", "-"]
-            continue
-        yield [report.name, str(report.split_seed), *counts, str(lost.images), str(lost.instances)]
-        for name, images in sorted(lost.images_by_class.items()):
-            if images:
-                yield ["", f"with {name}", "", "", "", str(images), str(lost.instances_by_class[name])]
+        both = ("-", "-") if lost is None else (str(lost.images), str(lost.instances))
+        yield [report.name, str(report.split_seed), *counts, *both]
+        if lost is not None:
+            for name, images in sorted(lost.images_by_class.items()):
+                if images:
+                    yield ["", f"with {name}", "", "", "", str(images), str(lost.instances_by_class[name])]
 
 
-def _checks(report: CheckReport) -> str:
+def _checks(report: CheckReport) -> Fold:
     broken = sum(result.failed > 0 for result in report.results)
     verdict = "all hold" if not broken else f"{broken} broken"
-    rows = [[result.rule, str(result.checked), str(result.failed)] for result in report.results]
-    return (
-        f"<details><summary>{escape(report.name)}: {len(rows)} rules, {verdict}</summary>\n"
-        + html_table(("rule",), ("checked", "failed"), rows)
-        + "\n</details>"
-    )
-
-
-def _near_duplicate_rows(found: NearDuplicates) -> Iterator[list[str]]:
-    for count in found.counts:
-        seed = "-" if count.split_seed is None else str(count.split_seed)
-        yield [seed, count.kind, str(count.pairs)]
-
-
-def _docs(links: tuple[str, str]) -> str:
-    sets, splits = map(escape, links)
-    return (
-        f'<p class="after">Rule by rule, with what broke it: <a href="{sets}">the sets</a>, '
-        f'<a href="{splits}">the splits</a> (Great Expectations\' Data Docs).</p>'
-    )
+    rows = [(result.rule, str(result.checked), str(result.failed)) for result in report.results]
+    table = Table.of(("rule",), ("checked", "failed"), rows)
+    return Fold(f"{report.name}: {len(rows)} rules, {verdict}", (table,))

@@ -1,13 +1,13 @@
 """Figures of a report's rows with spread and interval: of one set, and as the mean over sets."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import hypot
 
 import numpy as np
 
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.results import EvaluationReport, EvaluationRow, Subset, figure_of
-from unispector.reporting.content import Measured
+from unispector.reporting.model import Measured
 
 
 def rows_of(report: EvaluationReport, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
@@ -22,9 +22,7 @@ def measured(rows: Sequence[EvaluationRow], figure: str) -> Measured | None:
     The interval's ends are the means of the evaluations' own, which is wide rather than narrow, as the
     evaluations do not depend on each other entirely; None where one of them has no interval.
     """
-    if not rows:
-        return None
-    spread = measured_values(rows, lambda row: figure_of(row.metrics, figure))
+    spread = spread_of(figure_of(row.metrics, figure) for row in rows)
     intervals = [row.intervals[figure] for row in rows if figure in row.intervals]
     if spread is None or len(intervals) < len(rows):
         return spread
@@ -32,15 +30,12 @@ def measured(rows: Sequence[EvaluationRow], figure: str) -> Measured | None:
     return Measured(spread.mean, spread.deviation, Interval(float(low), float(high)))
 
 
-def measured_values(
-    rows: Iterable[EvaluationRow], value: Callable[[EvaluationRow], float | None]
-) -> Measured | None:
-    """Mean and spread of a number of each evaluation that has it; None where none has."""
-    values = [number for row in rows if (number := value(row)) is not None]
+def spread_of(numbers: Iterable[float | None]) -> Measured | None:
+    """Mean and spread of the numbers there are; None without any."""
+    values = [number for number in numbers if number is not None]
     if not values:
         return None
-    deviation = float(np.std(values)) if len(values) > 1 else None
-    return Measured(float(np.mean(values)), deviation)
+    return Measured(float(np.mean(values)), float(np.std(values)) if len(values) > 1 else None)
 
 
 def mean_over_sets(figures: Iterable[Measured | None]) -> Measured | None:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter
 
 from unispector.errors import DataError
 from unispector.evaluation.results import VARIANTS
@@ -22,8 +22,8 @@ from unispector.ops.directions import (
     principal_plane,
     unit_vectors,
 )
-from unispector.reporting.charts import NAMED_CLASSES, ScatterChart, svg
-from unispector.reporting.tables import html_table
+from unispector.reporting.charts import NAMED_CLASSES, ScatterChart
+from unispector.reporting.model import Block, Charts, Section, Table, Text
 
 ANGLE_TEXTS = ("data set", "split seed", "model")
 ANGLE_NUMBERS = ("instances", "classes", "angle within a class", "angle between classes")
@@ -61,6 +61,13 @@ class PromptSpace:
     explained: tuple[float, float]
     within_degrees: float | None
     between_degrees: float | None
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        places = set(range(len(self.class_names)))
+        if len(self.labels) != len(self.points) or set(self.labels) != places:
+            raise ValueError("a label for each point, and a point for each class")
 
     @classmethod
     def of(cls, embeddings: npt.ArrayLike, labels: Sequence[int], class_names: Sequence[str]) -> Self:
@@ -113,6 +120,8 @@ class PromptSpaceRecord:
     split_seed: int
     space: PromptSpace
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
 
 def scatter_chart(space: PromptSpace, title: str, reach: float) -> ScatterChart:
     """The points of a space, a colour for each class.
@@ -143,33 +152,40 @@ def read_records(path: Path) -> tuple[PromptSpaceRecord, ...]:
     """
     again = "run the stage that writes it again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records = tuple(_record(record) for record in content["prompt_spaces"])
+        content = TypeAdapter(dict[str, tuple[PromptSpaceRecord, ...]]).validate_json(path.read_bytes())
+        records = content["prompt_spaces"]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {again}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError) as error:
         raise DataError(f"{path}: not a record of prompt spaces; {again}") from error
     if not records:
         raise DataError(f"{path}: no prompt space in it; {again}")
     return records
 
 
-def html_section(records: Sequence[PromptSpaceRecord]) -> str:
-    """The section as HTML, heading and all: charts of the models beside each other, and their angles.
+def prompt_space_section(records: Sequence[PromptSpaceRecord]) -> Section:
+    """Charts of the models beside each other, and their angles.
 
     Args:
         records: charts of one set and split seed share a row.
     """
     rows = groupby(_ordered(records), key=lambda record: (record.data_set, record.split_seed))
     charts = [_row_of_charts(number, list(group)) for number, (_, group) in enumerate(rows)]
-    return "\n".join(
-        (
-            "<h2>Prompt space</h2>",
-            f'<p class="muted">{escape(NOTE)} {escape(CHART_NOTE)}</p>',
-            *charts,
-            html_table(ANGLE_TEXTS, ANGLE_NUMBERS, angle_rows(records)),
-        )
-    )
+    angles = Table.of(ANGLE_TEXTS, ANGLE_NUMBERS, angle_rows(records))
+    plain = [
+        {
+            "data set": record.data_set,
+            "split seed": record.split_seed,
+            "model": record.variant,
+            "instances": len(record.space.labels),
+            "classes": len(record.space.class_names),
+            "within_degrees": record.space.within_degrees,
+            "between_degrees": record.space.between_degrees,
+        }
+        for record in records
+    ]
+    blocks: tuple[Block, ...] = (Text(NOTE, True), *charts, angles)
+    return Section("Prompt space", blocks, "prompt-space", plain)
 
 
 def angle_rows(records: Sequence[PromptSpaceRecord]) -> list[list[str]]:
@@ -221,25 +237,10 @@ def _as_dict(record: PromptSpaceRecord) -> dict[str, Any]:
     rounded = {
         "points": [[round(x, 4), round(y, 4)] for x, y in space.points],
         "explained": [round(share, 4) for share in space.explained],
-        "within_degrees": _rounded(space.within_degrees),
-        "between_degrees": _rounded(space.between_degrees),
+        "within_degrees": space.within_degrees and round(space.within_degrees, 3),
+        "between_degrees": space.between_degrees and round(space.between_degrees, 3),
     }
     return {**vars(record), "space": {**vars(space), **rounded}}
-
-
-def _record(content: dict[str, Any]) -> PromptSpaceRecord:
-    space = content["space"]
-    x_share, y_share = space["explained"]
-    names = tuple(space["class_names"])
-    parts = {
-        "class_names": names,
-        "labels": tuple(space["labels"]),
-        "points": tuple((float(x), float(y)) for x, y in space["points"]),
-        "explained": (float(x_share), float(y_share)),
-    }
-    if len(parts["labels"]) != len(parts["points"]) or set(parts["labels"]) != set(range(len(names))):
-        raise ValueError("a label for each point, and a point for each class")
-    return PromptSpaceRecord(**{**content, "space": PromptSpace(**{**space, **parts})})
 
 
 def _ordered(records: Sequence[PromptSpaceRecord]) -> list[PromptSpaceRecord]:
@@ -252,19 +253,13 @@ def _ordered(records: Sequence[PromptSpaceRecord]) -> list[PromptSpaceRecord]:
     )
 
 
-def _row_of_charts(number: int, records: Sequence[PromptSpaceRecord]) -> str:
+def _row_of_charts(number: int, records: Sequence[PromptSpaceRecord]) -> Charts:
     reach = max(record.space.reach for record in records)
-    cards = []
+    charts = {}
     for record in records:
         title = f"{record.data_set}: {_variant_name(record.variant)}, split {record.split_seed}"
-        chart = scatter_chart(record.space, title, reach)
-        drawing = svg(chart, f"prompts-{number}-{record.variant}")
-        cards.append(f'<div class="card" style="padding:14px 12px 10px">{drawing}</div>')
-    return f'<div class="cards muted" style="margin:14px 0">{"".join(cards)}</div>'
-
-
-def _rounded(angle: float | None) -> float | None:
-    return None if angle is None else round(angle, 3)
+        charts[f"prompts-{number}-{record.variant}"] = scatter_chart(record.space, title, reach)
+    return Charts(charts, note=CHART_NOTE if number == 0 else "")
 
 
 def _variant_name(variant: str) -> str:

@@ -5,28 +5,27 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport, PictureRecord
+from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, EvaluationReport, PictureRecord
 from unispector.reporting.comparison import comparison_section
-from unispector.reporting.content import (
+from unispector.reporting.measured import mean_of_report
+from unispector.reporting.model import (
     Block,
     Bullets,
     Card,
-    Column,
     Command,
-    Content,
     Duration,
-    Figures,
+    Figure,
     Fold,
-    PreparedSection,
+    Report,
     Row,
     Section,
+    Span,
     Subheading,
     Table,
     Text,
     cell_text,
     counted,
 )
-from unispector.reporting.measured import mean_of_report
 from unispector.reporting.result_sections import (
     AP50_COLUMNS,
     alarm_section,
@@ -80,21 +79,21 @@ class Sources:
     Attributes:
         evaluation: all evaluations.
         ui_command: shell command that opens the experiment store.
-        robustness, prompt_space, data: parts made elsewhere; None where there is nothing to tell.
+        robustness, prompt_space, data: their sections; None where there is nothing to tell.
         timings: each stage's name (`stage` or `stage@set`), seconds, and when it ended.
         warnings: what a reader of any figure must know.
     """
 
     evaluation: EvaluationReport
     ui_command: str
-    robustness: PreparedSection | None = None
-    prompt_space: PreparedSection | None = None
-    data: PreparedSection | None = None
+    robustness: Section | None = None
+    prompt_space: Section | None = None
+    data: Section | None = None
     timings: Sequence[tuple[str, float, str]] = ()
     warnings: tuple[str, ...] = ()
 
 
-def report_content(sources: Sources) -> Content:
+def evaluation_report(sources: Sources) -> Report:
     """Everything the report says, in the order it is said."""
     report = sources.evaluation
     sections = (
@@ -109,10 +108,10 @@ def report_content(sources: Sources) -> Content:
         sources.data,
         _timing_section(sources.timings),
         _model_section(report),
-        Section("method", "How it is measured", (Bullets(HOW_MEASURED),)),
+        Section("How it is measured", (Bullets(HOW_MEASURED),), "method"),
         _run_section(sources.ui_command),
     )
-    return Content(
+    return Report(
         title="UniSpector evaluation",
         lead=LEAD,
         facts=tuple(_facts(report)),
@@ -180,8 +179,8 @@ def _sample_section(pictures: Sequence[PictureRecord]) -> Section | None:
     blocks: list[Block] = [Text(note, True)]
     for data_set in dict.fromkeys(picture.data_set for picture in samples):
         first, *others = (picture for picture in samples if picture.data_set == data_set)
-        blocks += [Figures((first,)), *_folds_by_set(others)]
-    return Section("pictures", "Pictures", tuple(blocks))
+        blocks += [_figure(first), *_folds_by_set(others)]
+    return Section("Pictures", tuple(blocks), "pictures")
 
 
 _FAILURES = {
@@ -196,46 +195,43 @@ def _failure_section(pictures: Sequence[PictureRecord]) -> Section | None:
     for kind, (title, note) in _FAILURES.items():
         own = [picture for picture in pictures if picture.kind == kind]
         if own:
-            blocks += [Subheading(title), Text(note, True), Figures((own[0],))]
-            blocks += _folds_by_set(own[1:])
-    return Section("failures", "Failures", tuple(blocks)) if blocks else None
+            blocks += [Subheading(title), Text(note, True), _figure(own[0]), *_folds_by_set(own[1:])]
+    return Section("Failures", tuple(blocks), "failures") if blocks else None
 
 
 def _folds_by_set(pictures: Sequence[PictureRecord]) -> Iterator[Fold]:
     for data_set in dict.fromkeys(picture.data_set for picture in pictures):
-        own = tuple(picture for picture in pictures if picture.data_set == data_set)
-        yield Fold(f"{len(own)} more of {data_set}", (Figures(own),))
+        own = [picture for picture in pictures if picture.data_set == data_set]
+        yield Fold(f"{len(own)} more of {data_set}", tuple(map(_figure, own)))
+
+
+def _figure(picture: PictureRecord) -> Figure:
+    title = f"{picture.data_set}, {SUBSETS[picture.subset]}: {', '.join(picture.classes)}"
+    note = (Span(picture.note, "strong"), " ") if picture.note else ()
+    return Figure(picture.file, title, (*note, f"{title} · {picture.image}"), vars(picture))
 
 
 def _timing_section(timings: Sequence[tuple[str, float, str]]) -> Section | None:
     """Stages in their order; those that run once per set are added up, with a fold of each."""
     if not timings:
         return None
-    stages = groupby(timings, key=lambda timing: timing[0].partition("@")[0])
-    grouped = {stage: list(members) for stage, members in stages}
-    numbers = (Column("runs", 0), Column("time"))
-    rows = [
-        Row(
-            (
-                stage,
-                _moment(max(ended for *_, ended in own)),
-                len(own),
-                Duration(sum(seconds for _, seconds, _ in own)),
-            )
-        )
-        for stage, own in grouped.items()
-    ]
+    grouped = groupby(timings, key=lambda timing: timing[0].partition("@")[0])
+    rows = []
+    for stage, members in grouped:
+        own = list(members)
+        ended = _moment(max(ended for *_, ended in own))
+        rows.append(Row((stage, ended, len(own), Duration(sum(seconds for _, seconds, _ in own)))))
     whole = Duration(sum(seconds for _, seconds, _ in timings))
     rows.append(Row(("all", "", len(timings), whole), main=True))
+    texts = ("stage", "ended (UTC)")
     blocks: list[Block] = [
         Text("The last run of each stage on this machine; what was up to date did not run again.", True),
-        Table("stages", ("stage", "ended (UTC)"), numbers, tuple(rows)),
+        Table.of(texts, ("runs", "time"), rows, "stages"),
     ]
     if any("@" in name for name, *_ in timings):
-        each = tuple(Row((name, _moment(ended), Duration(seconds))) for name, seconds, ended in timings)
-        table = Table("every run", ("stage", "ended (UTC)"), numbers[1:], each)
-        blocks.append(Fold("Every run", (table,)))
-    return Section("timing", "Timing", tuple(blocks))
+        each = [(name, _moment(ended), Duration(seconds)) for name, seconds, ended in timings]
+        blocks.append(Fold("Every run", (Table.of(texts, ("time",), each, "every run"),)))
+    return Section("Timing", tuple(blocks), "timing")
 
 
 def _moment(iso: str) -> str:
@@ -268,13 +264,10 @@ def _model_section(report: EvaluationReport) -> Section | None:
         "A model's fingerprint is the SHA-256 of its weights and configuration; that of its training data "
         "covers the annotation file and every image it names. Code is the git commit."
     )
-    everything = Table("provenance", ("model", "split seed", "what", "value"), (), tuple(full))
-    blocks = (
-        Text(note, True),
-        Table("models", texts, (), tuple(short)),
-        Fold("In full", (everything,)),
-    )
-    return Section("models", "What produced it", blocks)
+    models = Table.of(texts, (), short, "models")
+    everything = Table.of(("model", "split seed", "what", "value"), (), full, "provenance")
+    blocks = (Text(note, True), models, Fold("In full", (everything,)))
+    return Section("What produced it", blocks, "models")
 
 
 def _shortened(digest: str) -> str:
@@ -285,4 +278,4 @@ def _shortened(digest: str) -> str:
 
 def _run_section(ui_command: str) -> Section:
     text = Text("Parameters, curves, tables and pictures of every model:")
-    return Section("runs", "Runs", (text, Command(ui_command)))
+    return Section("Runs", (text, Command(ui_command)), "runs")

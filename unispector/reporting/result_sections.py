@@ -1,8 +1,7 @@
 """Sections of the report on what was measured: results, false alarms, sizes and classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.results import (
     FIGURES,
     MAIN_VARIANT,
@@ -13,7 +12,8 @@ from unispector.evaluation.results import (
     Subset,
     class_scores,
 )
-from unispector.reporting.content import (
+from unispector.reporting.measured import mean_over_sets, measured, rows_of, spread_of
+from unispector.reporting.model import (
     Block,
     Cell,
     Column,
@@ -26,13 +26,6 @@ from unispector.reporting.content import (
     Table,
     Text,
     counted,
-)
-from unispector.reporting.measured import (
-    mean_of_report,
-    mean_over_sets,
-    measured,
-    measured_values,
-    rows_of,
 )
 from unispector.reporting.results_chart import results_chart
 
@@ -54,6 +47,7 @@ ALL_COLUMNS: tuple[tuple[str, Subset, str], ...] = tuple(
 SIZES = {"small": "below 1/300", "medium": "to 3 %", "large": "above 3 %"}
 """Bins of an instance's share of its image."""
 
+_MODEL = ("data set", "model")
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 
 
@@ -78,16 +72,44 @@ def result_rows(
         per column.
     """
     names = _model_names(report)
-    for data_set in report.data_sets:
+
+    def cells(variant: str, data_set: str) -> list[Measured | None]:
+        groups = {subset: rows_of(report, variant, data_set, subset) for subset in SUBSETS}
+        if not any(groups.values()):
+            return []
+        return [measured(groups[subset], figure) for _, subset, figure in columns]
+
+    return _set_rows(names, report.data_sets, cells)
+
+
+def _set_rows(
+    names: dict[str, str],
+    data_sets: Sequence[str],
+    cells: Callable[[str, str], Sequence[Cell]],
+    least: int = 1,
+) -> Iterator[Row]:
+    """Set by set and model by model; with several sets the means of what was measured at the end.
+
+    Args:
+        names: of each variant.
+        data_sets: in this order.
+        cells: of a variant on a set; empty = no row.
+        least: sets of a variant that make a mean.
+    """
+    found: dict[str, list[Sequence[Cell]]] = {variant: [] for variant in names}
+    for data_set in data_sets:
         for variant, name in names.items():
-            groups = {s: rows_of(report, variant, data_set, s) for s in SUBSETS}
-            if any(groups.values()):
-                cells = (measured(groups[subset], figure) for _, subset, figure in columns)
-                yield Row((data_set, name, *cells), variant == MAIN_VARIANT)
-    if len(report.data_sets) > 1:
-        for variant, name in names.items():
-            means = (mean_of_report(report, variant, subset, figure) for _, subset, figure in columns)
+            if own := cells(variant, data_set):
+                found[variant].append(own)
+                yield Row((data_set, name, *own), variant == MAIN_VARIANT)
+    for variant, name in names.items():
+        if len(data_sets) > 1 and len(found[variant]) >= least:
+            means = map(_mean, zip(*found[variant], strict=True))
             yield Row((MEAN_ROW, name, *means), variant == MAIN_VARIANT)
+
+
+def _mean(column: Iterable[Cell]) -> Measured | None:
+    return mean_over_sets(cell for cell in column if isinstance(cell, Measured))
 
 
 def split_seeds(report: EvaluationReport, variant: str) -> str:
@@ -95,129 +117,90 @@ def split_seeds(report: EvaluationReport, variant: str) -> str:
     return ", ".join(map(str, sorted({row.split_seed for row in report.rows if row.variant == variant})))
 
 
+def _names(report: EvaluationReport) -> dict[str, str]:
+    return {variant: variant_name(variant) for variant in report.variants}
+
+
 def _model_names(report: EvaluationReport) -> dict[str, str]:
     seeds = {variant: split_seeds(report, variant) for variant in report.variants}
     if len(set(seeds.values())) == 1:
-        return {variant: variant_name(variant) for variant in seeds}
+        return _names(report)
     return {variant: f"{variant_name(variant)} ({own})" for variant, own in seeds.items()}
 
 
 def results_section(report: EvaluationReport) -> Section:
     """AP50 of seen and unseen classes, with everything else about them folded."""
-    has_intervals = any(row.intervals for row in report.rows)
-    intervals = (
-        " The range with it is the 95 % interval of one evaluation under other draws of its test images "
-        "(bootstrap), averaged over the evaluations; in the last rows it is that of the mean."
-        if has_intervals
-        else ""
-    )
-    blocks: list[Block] = [
-        Text(
-            f"AP50 in percent: mean ± standard deviation over models and draws of prompts.{intervals}", True
-        ),
-        Drawing(results_chart(report, {v: variant_name(v) for v in report.variants})),
-        _result_table("AP50", report, AP50_COLUMNS),
-    ]
+    note = "AP50 in percent: mean ± standard deviation over models and draws of prompts."
+    if any(row.intervals for row in report.rows):
+        note += (
+            " The range with it is the 95 % interval of one evaluation under other draws of its test images "
+            "(bootstrap), averaged over the evaluations; in the last rows it is that of the mean."
+        )
+    chart = Drawing(results_chart(report, _names(report)))
+    blocks: list[Block] = [Text(note, True), chart, _result_table("AP50", report, AP50_COLUMNS)]
     if shared := unfair_seeds(report):
-        note = (
+        fair = (
             "The models compared were not trained on the same number of splits; this is the fair comparison."
         )
-        blocks += [
-            Subheading("On the same seeds"),
-            Text(note, True),
-            _result_table("AP50 on the same seeds", shared, AP50_COLUMNS),
-        ]
+        table = _result_table("AP50 on the same seeds", shared, AP50_COLUMNS)
+        blocks += [Subheading("On the same seeds"), Text(fair, True), table]
     every = _result_table("every figure", report, ALL_COLUMNS)
     blocks.append(Fold("AP, AP50 and AP75 of the unseen classes", (every,)))
-    return Section("results", "Results", tuple(blocks))
+    return Section("Results", tuple(blocks), "results")
 
 
 def _result_table(key: str, report: EvaluationReport, columns: tuple[tuple[str, Subset, str], ...]) -> Table:
-    headings = tuple(Column(heading) for heading, _, _ in columns)
-    return Table(key, ("data set", "model"), headings, tuple(result_rows(report, columns)))
+    return Table.of(_MODEL, (heading for heading, _, _ in columns), result_rows(report, columns), key)
 
 
 def alarm_section(report: EvaluationReport) -> Section:
     """False alarms on defect-free images, and AP50 by size."""
-    return Section("alarms", "What AP cannot see", (*_alarm_blocks(report), *_size_blocks(report)))
+    return Section("What AP cannot see", (*_alarm_blocks(report), *_size_blocks(report)), "alarms")
 
 
 def _alarm_blocks(report: EvaluationReport) -> Iterator[Block]:
     yield Subheading("False alarms")
-    with_good = [name for name in report.data_sets if _has_good_images(report, name)]
-    without = [name for name in report.data_sets if name not in with_good]
+    with_good = [
+        name for name in report.data_sets if any(row.alarms for row in report.rows if row.data_set == name)
+    ]
     if with_good:
-        yield Text(_alarm_note(report), True)
+        found = [row.alarms for row in report.rows if row.alarms]
+        score = " or ".join(f"{score:g}" for score in sorted({alarms.score for alarms in found}))
+        rate = " or ".join(f"{rate:g}" for rate in sorted({alarms.rate for alarms in found}))
+        yield Text(
+            "Pictures of good parts, with every class of the set prompted. An alarm is a detection with a "
+            f"score of at least {score}; then, with the threshold set so that there are at most {rate} "
+            "alarms per good picture, the share of the defects that are still found at IoU 0.5, in percent.",
+            True,
+        )
+        alarms = Column(f"alarms per image, score ≥ {score}", 2)
+        columns = ("good images", alarms, Column(f"threshold for {rate}", 3), "boxes found", "masks found")
         for subset, title in SUBSETS.items():
-            rows = tuple(_alarm_rows(report, with_good, subset))
-            table = Table(f"false alarms, {title}", ("data set", "model"), _alarm_columns(report), rows)
-            if rows:
+            rows = _alarm_rows(report, with_good, subset)
+            table = Table.of(_MODEL, columns, rows, f"false alarms, {title}")
+            if table.rows:
                 yield table if subset == "unseen" else Fold(f"Prompted with {title}", (table,))
-    if without:
+    if without := [name for name in report.data_sets if name not in with_good]:
         verb = "has" if len(without) == 1 else "have"
         yield Text(
             f"No defect-free images to raise a false alarm on: {', '.join(without)} {verb} none.", True
         )
 
 
-def _has_good_images(report: EvaluationReport, data_set: str) -> bool:
-    return any(row.alarms for row in report.rows if row.data_set == data_set)
-
-
-def _alarm_note(report: EvaluationReport) -> str:
-    scores, rates = _alarm_settings(report)
-    return (
-        "Pictures of good parts, with every class of the set prompted. An alarm is a detection with a score "
-        f"of at least {scores}; then, with the threshold set so that there are at most {rates} alarms per "
-        "good picture, the share of the defects that are still found at IoU 0.5, in percent."
-    )
-
-
-def _alarm_settings(report: EvaluationReport) -> tuple[str, str]:
-    alarms = [row.alarms for row in report.rows if row.alarms]
-    scores = sorted({figures.score for figures in alarms})
-    rates = sorted({figures.rate for figures in alarms})
-    return " or ".join(f"{score:g}" for score in scores), " or ".join(f"{rate:g}" for rate in rates)
-
-
-def _alarm_columns(report: EvaluationReport) -> tuple[Column, ...]:
-    score, rate = _alarm_settings(report)
-    return (
-        Column("good images", 0),
-        Column(f"alarms per image, score ≥ {score}", 2),
-        Column(f"threshold for {rate}", 3),
-        Column("boxes found", 1),
-        Column("masks found", 1),
-    )
-
-
 _ALARM_FIGURES = ("good_images", "false_alarms", "threshold", "recall_boxes", "recall_masks")
 
 
 def _alarm_rows(report: EvaluationReport, data_sets: list[str], subset: Subset) -> Iterator[Row]:
-    means: dict[str, list[list[Measured | None]]] = {variant: [] for variant in report.variants}
-    for data_set in data_sets:
-        for variant in report.variants:
-            rows = [row for row in rows_of(report, variant, data_set, subset) if row.alarms]
-            if rows:
-                figures = [_alarm_figure(rows, name) for name in _ALARM_FIGURES]
-                means[variant].append(figures)
-                good, alarms, threshold, *found = figures
-                shown: tuple[Cell, ...] = (good and round(good.mean), alarms, threshold and threshold.mean)
-                yield Row((data_set, variant_name(variant), *shown, *found), variant == MAIN_VARIANT)
-    for variant, of_sets in means.items():
-        if len(data_sets) > 1 and of_sets:
-            _, alarms, _, boxes, masks = (mean_over_sets(column) for column in zip(*of_sets, strict=True))
-            names = (MEAN_ROW, variant_name(variant))
-            yield Row((*names, None, alarms, None, boxes, masks), variant == MAIN_VARIANT)
+    def cells(variant: str, data_set: str) -> list[Cell]:
+        rows = [row for row in rows_of(report, variant, data_set, subset) if row.alarms]
+        if not rows:
+            return []
+        good, alarms, threshold, *found = (
+            spread_of(getattr(row.alarms, name) for row in rows) for name in _ALARM_FIGURES
+        )
+        return [good and round(good.mean), alarms, threshold and threshold.mean, *found]
 
-
-def _alarm_figure(rows: list[EvaluationRow], name: str) -> Measured | None:
-    def value(row: EvaluationRow) -> float | None:
-        alarms: AlarmFigures | None = row.alarms
-        return None if alarms is None else float(getattr(alarms, name))
-
-    return measured_values(rows, value)
+    return _set_rows(_names(report), data_sets, cells)
 
 
 def _size_blocks(report: EvaluationReport) -> Iterator[Block]:
@@ -228,55 +211,40 @@ def _size_blocks(report: EvaluationReport) -> Iterator[Block]:
         "boxes the box's.",
         True,
     )
-    columns = tuple(Column(f"{things}, {size}") for things in _KINDS.values() for size in SIZES)
-    counts = tuple(Column(column.title, 0) for column in columns)
+    columns = [f"{things}, {size}" for things in _KINDS.values() for size in SIZES]
     for subset, title in SUBSETS.items():
-        rows = tuple(_size_rows(report, subset))
-        if rows:
-            table = Table(f"AP50 by size, {title}", ("data set", "model"), columns, rows)
+        table = Table.of(_MODEL, columns, _size_rows(report, subset), f"AP50 by size, {title}")
+        if table.rows:
             yield table if subset == "unseen" else Fold(title.capitalize(), (table,))
-    of_sets = tuple(_count_rows(report))
-    yield Fold(
-        "Instances of each size", (Table("instances by size", ("data set", "subset"), counts, of_sets),)
-    )
+    counts = Table.of(("data set", "subset"), columns, _count_rows(report), "instances by size")
+    yield Fold("Instances of each size", (counts,))
 
 
 def _size_rows(report: EvaluationReport, subset: Subset) -> Iterator[Row]:
-    means: dict[str, list[list[Measured | None]]] = {variant: [] for variant in report.variants}
-    for data_set in report.data_sets:
-        for variant in report.variants:
-            if rows := rows_of(report, variant, data_set, subset):
-                figures = _by_size(rows, "AP50")
-                means[variant].append(figures)
-                yield Row((data_set, variant_name(variant), *figures), variant == MAIN_VARIANT)
-    for variant, of_sets in means.items():
-        if len(of_sets) > 1:
-            sizes = (mean_over_sets(column) for column in zip(*of_sets, strict=True))
-            yield Row((MEAN_ROW, variant_name(variant), *sizes), variant == MAIN_VARIANT)
+    def cells(variant: str, data_set: str) -> list[Measured | None]:
+        rows = rows_of(report, variant, data_set, subset)
+        return _by_size(rows, "AP50") if rows else []
+
+    return _set_rows(_names(report), report.data_sets, cells, least=2)
 
 
-def _count_rows(report: EvaluationReport) -> Iterator[Row]:
+def _count_rows(report: EvaluationReport) -> Iterator[tuple[Cell, ...]]:
     """Instances in an evaluation; draws of prompts leave about as many, so the mean is shown."""
     for data_set in report.data_sets:
         for subset, title in SUBSETS.items():
-            rows = [row for row in report.rows if (row.data_set, row.subset) == (data_set, subset)]
-            if rows:
+            if rows := [row for row in report.rows if (row.data_set, row.subset) == (data_set, subset)]:
                 counts = _by_size(rows, "instances")
-                whole = (0 if count is None else round(count.mean) for count in counts)
-                yield Row((data_set, title, *whole))
+                yield (data_set, title, *(0 if count is None else round(count.mean) for count in counts))
 
 
-def _by_size(rows: list[EvaluationRow], name: str) -> list[Measured | None]:
+def _by_size(rows: Sequence[EvaluationRow], name: str) -> list[Measured | None]:
     """A number of boxes in `SIZES`, then of masks."""
-
-    def of(kind: str, size: str) -> Callable[[EvaluationRow], float | None]:
-        def value(row: EvaluationRow) -> float | None:
-            found = getattr(row.metrics, kind).by_size[size]
-            return None if found is None else float(getattr(found, name))
-
-        return value
-
-    return [measured_values(rows, of(kind, size)) for kind in _KINDS for size in SIZES]
+    bins = [[getattr(row.metrics, kind).by_size for row in rows] for kind in _KINDS]
+    return [
+        spread_of(found and getattr(found, name) for found in (by_size[size] for by_size in of_kind))
+        for of_kind in bins
+        for size in SIZES
+    ]
 
 
 def class_section(report: EvaluationReport) -> Section:
@@ -287,13 +255,11 @@ def class_section(report: EvaluationReport) -> Section:
     folds = []
     for data_set in dict.fromkeys(key[0] for key in boxes):
         keys = [key for key in boxes if key[0] == data_set]
-        rows = tuple(
-            Row((key[2], SUBSETS[key[1]], round(instances[key]), boxes[key], masks[key])) for key in keys
-        )
-        numbers = (Column("instances", 0), Column("boxes"), Column("masks"))
+        rows = [(key[2], SUBSETS[key[1]], round(instances[key]), boxes[key], masks[key]) for key in keys]
+        table = Table.of(("class", "subset"), ("instances", "boxes", "masks"), rows, data_set)
         values = [boxes[key] for key in keys]
         spread = f"boxes {min(values):.1f} to {max(values):.1f}"
         summary = f"{data_set}: {counted(len(keys), 'class', 'classes')}, {spread}"
-        folds.append(Fold(summary, (Table(data_set, ("class", "subset"), numbers, rows),)))
+        folds.append(Fold(summary, (table,)))
     note = f"{variant_name(MAIN_VARIANT)}, AP50 in percent, mean over models and draws of prompts."
-    return Section("classes", "By class", (Text(note, True), *folds))
+    return Section("By class", (Text(note, True), *folds), "classes")

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport
-from unispector.reporting.content import Measured, cell_text
 from unispector.reporting.measured import measured, rows_of
+from unispector.reporting.model import Measured, cell_text
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 420, 132, 14, 8, 24
 _LINE, _GAP = 15, 12  # height of a model's line, and the space between sets

@@ -1,19 +1,24 @@
 """The sets in figures: tables beside the published ones, and the ratios of prompts to targets."""
 
-from base64 import b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from unispector.data.statistics import ClassStatistics, Colour, Moments, PromptRules, Quantiles, Statistics
+from unispector.data.statistics import (
+    ClassStatistics,
+    Colour,
+    Moments,
+    PromptRules,
+    Quantiles,
+    SetStatistics,
+    Statistics,
+)
+from unispector.reporting.model import Block, Figure, Report, Section, Table, Text
 from unispector.reporting.published import COLOUR_SOURCE, COUNT_SOURCE, PUBLISHED
-from unispector.reporting.tables import html_table, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TEXTS = ("data set", "")
 NUMBERS = ("images", "classes", "instances", "hue", "saturation", "value")
-SIZE_TEXTS = ("data set",)
 SIZE_NUMBERS = ("image width", "image height", "instances per image", "instance size, % of the image")
 NAMED_CLASSES = 60  # more names than these cannot be read in one figure
 FIXED_COLOUR, ADAPTIVE_COLOUR = "#f28e2b", "#2f6fb5"
@@ -22,11 +27,10 @@ COLOUR_NOTE = (
     "Hue, saturation and value: mean ± standard deviation over all pixels, in OpenCV's ranges (0 to 179, "
     "0 to 255, 0 to 255)."
 )
-SIZE_NOTE = "Smallest, median and largest; of the instances' sizes also the quartiles."
 
 
 def table_rows(statistics: Statistics) -> list[list[str]]:
-    """Rows of `TEXTS` and `NUMBERS`: what is measured, and below it what is published of that set."""
+    """Rows of the sets: name, source and `NUMBERS`; what is published stands below what is measured."""
     rows = []
     for item in statistics.sets:
         counts = [str(item.images), str(len(item.classes)), str(item.instances)]
@@ -39,62 +43,34 @@ def table_rows(statistics: Statistics) -> list[list[str]]:
     return rows
 
 
-def size_rows(statistics: Statistics) -> list[list[str]]:
-    """Rows of `SIZE_TEXTS` and `SIZE_NUMBERS`."""
-    return [
-        [
-            item.name,
-            *(_range(values) for values in (item.width, item.height, item.instances_per_image)),
-            _percentages(item.instance_size),
-        ]
-        for item in statistics.sets
-    ]
+def statistics_report(statistics: Statistics, figure: str) -> Report:
+    """The statistics as a report of their own.
+
+    Args:
+        statistics: all sets.
+        figure: path of the PNG of `ratio_figure`, relative to the report.
+    """
+    *tables, ratios = statistics_blocks(statistics, figure)
+    sections = (Section("", tuple(tables)), Section("Prompts and targets", (ratios,)))
+    return Report("Data sets", sections=sections)
 
 
-def ratio_caption(rules: PromptRules) -> str:
-    """What the figure of ratios shows, in words."""
-    return (
+def statistics_blocks(statistics: Statistics, figure: str) -> tuple[Block, ...]:
+    """Tables of the sets and their sizes, and last the figure of the ratios; see `statistics_report`."""
+    rules, notes = statistics.rules, [COLOUR_NOTE]
+    if any(item.name in PUBLISHED for item in statistics.sets):
+        notes.append(f"Published colours: {COLOUR_SOURCE}; published counts: {COUNT_SOURCE}.")
+    caption = (
         f"Prompt images per target image of every class, the class with most images first. Orange: always "
         f"{rules.prompts_per_class} prompts. Blue: one prompt where a class has at most {rules.tail_images} "
         "images. A class always leaves itself one target."
     )
-
-
-def markdown(statistics: Statistics, figure: str) -> str:
-    """The statistics as a Markdown page.
-
-    Args:
-        statistics: all sets.
-        figure: path of the figure, relative to the page.
-    """
-    lines = ["# Data sets", "", COLOUR_NOTE]
-    if note := _published_note(statistics):
-        lines.append(note)
-    lines += ["", *markdown_table(TEXTS, NUMBERS, table_rows(statistics)), "", SIZE_NOTE, ""]
-    lines += markdown_table(SIZE_TEXTS, SIZE_NUMBERS, size_rows(statistics))
-    lines += ["", "## Prompts and targets", "", ratio_caption(statistics.rules), "", f"![Ratios](<{figure}>)"]
-    return "\n".join(lines) + "\n"
-
-
-def html_fragment(statistics: Statistics, figure: bytes) -> str:
-    """The statistics as a part of a page; asks for no other file.
-
-    Args:
-        statistics: all sets.
-        figure: the PNG of `ratio_figure`.
-    """
-    caption = ratio_caption(statistics.rules)
-    note = " ".join(text for text in (COLOUR_NOTE, _published_note(statistics)) if text)
-    return "\n".join(
-        (
-            f'<p class="muted">{note}</p>',
-            html_table(TEXTS, NUMBERS, table_rows(statistics)),
-            f'<p class="muted after">{SIZE_NOTE}</p>',
-            html_table(SIZE_TEXTS, SIZE_NUMBERS, size_rows(statistics)),
-            '<figure class="after"><img alt="Ratios of prompt images to target images" '
-            f'src="data:image/png;base64,{b64encode(figure).decode("ascii")}">'
-            f"<figcaption>{caption}</figcaption></figure>",
-        )
+    return (
+        Text(" ".join(notes), True),
+        Table.of(("data set", ""), NUMBERS, table_rows(statistics)),
+        Text("Smallest, median and largest; of the instances' sizes also the quartiles.", True),
+        Table.of(("data set",), SIZE_NUMBERS, map(_size_row, statistics.sets)),
+        Figure(figure, "Ratios", caption),
     )
 
 
@@ -168,10 +144,9 @@ def _label_by_images(axes: "Axes", classes: list[ClassStatistics]) -> None:
     axes.set_xlabel(f"images of the class ({len(classes)} classes)")
 
 
-def _published_note(statistics: Statistics) -> str:
-    if not any(item.name in PUBLISHED for item in statistics.sets):
-        return ""
-    return f"Published colours: {COLOUR_SOURCE}; published counts: {COUNT_SOURCE}."
+def _size_row(item: SetStatistics) -> tuple[str, ...]:
+    sides = map(_range, (item.width, item.height, item.instances_per_image))
+    return (item.name, *sides, _percentages(item.instance_size))
 
 
 def _colour(colour: Colour) -> list[str]:

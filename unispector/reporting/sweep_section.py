@@ -1,28 +1,26 @@
-"""The report's section on robustness: findings in words, charts and tables, for HTML and for Markdown."""
+"""The report's section on robustness: findings in words, charts and tables."""
 
 from collections.abc import Mapping
-from html import escape
+from dataclasses import asdict
 
 import numpy as np
 
 from unispector.data.target_changes import LEVELS, UNITS
+from unispector.evaluation.results import FIGURES
 from unispector.evaluation.sweeps import SWEEPS, CurvePoint, SweepReport
-from unispector.reporting.charts import Line, LineChart, png, svg
-from unispector.reporting.tables import escaped, html_table, markdown_table
-
-BLUR_SOURCE = "UniSpector (arXiv 2604.02905), appendix, table 2"
-BLUR_LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-PUBLISHED_BLUR: dict[str, dict[str, tuple[float, ...]]] = {
-    "MagneticTile": {
-        "bbox.AP50": (64.2, 64.9, 64.1, 63.5, 62.0, 60.1, 57.0),
-        "segm.AP50": (38.9, 39.1, 38.8, 37.8, 36.4, 34.3, 31.0),
-    },
-    "VisA": {
-        "bbox.AP50": (32.5, 33.3, 32.0, 30.0, 27.4, 25.8, 23.4),
-        "segm.AP50": (28.2, 28.3, 27.6, 26.3, 23.8, 22.3, 20.4),
-    },
-}
-"""AP50 in percent at `BLUR_LEVELS` (`BLUR_SOURCE`), by the set's name in InsA."""
+from unispector.reporting.charts import Line, LineChart
+from unispector.reporting.model import (
+    Block,
+    Bullets,
+    Charts,
+    Fold,
+    Measured,
+    Section,
+    Subheading,
+    Table,
+    Text,
+)
+from unispector.reporting.published import BLUR_LEVELS, BLUR_SOURCE, PUBLISHED_BLUR
 
 KINDS = (("boxes", "bbox.AP50"), ("masks", "segm.AP50"))
 HELD = 10.0  # percent: a level with at most this drop counts as held
@@ -50,68 +48,41 @@ TARGETS_NOTE = (
     "The target images are changed, the prompts are not; a line for each kind of change. Severity 0 is the "
     "image as it is, 5 the strongest change. The steeper the fall, the less of it an installation bears."
 )
-SEVERITIES_TITLE = "What the severities are"
 KIND_NAMES = {0.0: "box", 1.0: "mask"}
 
 
-def html_section(report: SweepReport) -> str:
-    """The section as HTML, heading and all; asks for no other file.
+def robustness_section(report: SweepReport, folder: str = "") -> Section:
+    """The section; its plain numbers are all points of the main variant's curves: sweep -> set -> figure.
 
     Args:
         report: all sweeps; shown are those of the main variant on unseen classes.
+        folder: where the PNGs of its charts lie, relative to the Markdown.
     """
-    points = "".join(f"<li>{escape(finding)}</li>" for finding in findings(report))
-    parts = ["<h2>Robustness</h2>", f'<p class="muted">{INTRODUCTION}</p>', f"<ul>{points}</ul>"]
+    blocks: list[Block] = [Text(INTRODUCTION, True), Bullets(tuple(findings(report)))]
     for sweep in _prompt_sweeps(report):
-        table = html_table(*_level_headings(sweep), _level_rows(report, sweep))
-        parts += [
-            f"<h3>{escape(SWEEPS[sweep].title)}</h3>",
-            f'<p class="muted">{escape(_note(report, sweep))}</p>',
-        ]
-        parts += (
-            [table] if sweep == "prompt_kind" else [_cards(_prompt_charts(report, sweep)), _folded(table)]
-        )
+        blocks += [Subheading(SWEEPS[sweep].title), Text(_note(report, sweep), True)]
+        table = _level_table(report, sweep)
+        if sweep == "prompt_kind":
+            blocks.append(table)
+        else:
+            blocks += [Charts(_prompt_charts(report, sweep), folder), Fold("All figures", (table,))]
     if sets := _target_sets(report):
-        parts += [f"<h3>{TARGETS_TITLE}</h3>", f'<p class="muted">{TARGETS_NOTE}</p>']
+        blocks += [Subheading(TARGETS_TITLE), Text(TARGETS_NOTE, True)]
         for data_set in sets:
-            parts.append(_cards(_target_charts(report, data_set)))
-            parts.append(_folded(html_table(*_target_table(report, data_set)), f"{data_set}: all figures"))
-        parts.append(_folded(html_table(*_severity_table()), SEVERITIES_TITLE))
-    return "\n".join(parts)
-
-
-def markdown_section(report: SweepReport, figure_paths: Mapping[str, str]) -> list[str]:
-    """The section as lines of Markdown, heading and all.
-
-    Args:
-        report: as of `html_section`.
-        figure_paths: where each of `chart_pngs` lies, relative to the page.
-    """
-    lines = ["## Robustness", "", INTRODUCTION, "", *(f"- {escaped(text)}" for text in findings(report))]
-    for sweep in _prompt_sweeps(report):
-        lines += ["", f"### {SWEEPS[sweep].title}", "", escaped(_note(report, sweep)), ""]
-        if sweep != "prompt_kind":
-            lines += [*_markdown_figures(_prompt_charts(report, sweep), figure_paths), ""]
-        lines += markdown_table(*_level_headings(sweep), _level_rows(report, sweep))
-    if sets := _target_sets(report):
-        lines += ["", f"### {TARGETS_TITLE}", "", TARGETS_NOTE]
-        for data_set in sets:
-            lines += ["", f"**{escaped(data_set)}**", ""]
-            lines += [*_markdown_figures(_target_charts(report, data_set), figure_paths), ""]
-            lines += markdown_table(*_target_table(report, data_set))
-        lines += ["", f"{SEVERITIES_TITLE}:", "", *markdown_table(*_severity_table())]
-    return lines
-
-
-def chart_pngs(report: SweepReport) -> dict[str, bytes]:
-    """The PNG of every chart, by a name that can be a file's."""
-    charts: dict[str, LineChart] = {}
-    for sweep in _prompt_sweeps(report):
-        if sweep != "prompt_kind":
-            charts |= _prompt_charts(report, sweep)
-    for data_set in _target_sets(report):
-        charts |= _target_charts(report, data_set)
-    return {name: png(chart) for name, chart in charts.items()}
+            blocks.append(Charts(_target_charts(report, data_set), folder))
+            blocks.append(Fold(f"{data_set}: all figures", (_target_table(report, data_set),)))
+        blocks.append(Fold("What the severities are", (_severity_table(),)))
+    curves = {
+        sweep: {
+            data_set: {
+                figure: [asdict(point) for point in report.curve(sweep, data_set, figure)]
+                for figure in FIGURES
+            }
+            for data_set in report.data_sets
+        }
+        for sweep in report.sweeps()
+    }
+    return Section("Robustness", tuple(blocks), "robustness", curves)
 
 
 def findings(report: SweepReport) -> list[str]:
@@ -265,34 +236,23 @@ def _level_name(sweep: str, level: float) -> str:
     return KIND_NAMES.get(level, f"{level:g}") if sweep == "prompt_kind" else f"{level:g}"
 
 
-def _level_headings(sweep: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    heading = "prompt" if sweep == "prompt_kind" else SWEEPS[sweep].axis
-    return ("data set", heading), ("boxes AP50", "drop, %", "masks AP50", "drop, %", "evaluations")
-
-
-def _level_rows(report: SweepReport, sweep: str) -> list[list[str]]:
-    """Rows below `_level_headings`, set by set."""
+def _level_table(report: SweepReport, sweep: str) -> Table:
+    """All levels, set by set."""
     rows = []
     for data_set in _sets(report, sweep):
         boxes, masks = (report.curve(sweep, data_set, figure) for _, figure in KINDS)
-        for number, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
+        for box, mask in zip(boxes, masks, strict=True):
             reference = box.level == SWEEPS[sweep].reference
-            rows.append(
-                [
-                    data_set if number == 0 else "",
-                    _level_name(sweep, box.level),
-                    _mean(box),
-                    "reference" if reference else _drop(box),
-                    _mean(mask),
-                    "reference" if reference else _drop(mask),
-                    str(box.rows),
-                ]
-            )
-    return rows
+            drops = ["reference" if reference else point.drop for point in (box, mask)]
+            level = _level_name(sweep, box.level)
+            rows.append((data_set, level, _mean(box), drops[0], _mean(mask), drops[1], str(box.rows)))
+    heading = "prompt" if sweep == "prompt_kind" else SWEEPS[sweep].axis
+    figures = ("boxes AP50", "drop, %", "masks AP50", "drop, %", "evaluations")
+    return Table.of(("data set", heading), figures, rows)
 
 
-def _target_table(report: SweepReport, data_set: str) -> tuple[tuple[str, ...], list[str], list[list[str]]]:
-    """Headings and rows of all changes of one data set: a column for each severity, and the last drop."""
+def _target_table(report: SweepReport, data_set: str) -> Table:
+    """All changes of one data set: a column for each severity, and the last drop."""
     curves = [
         (SWEEPS[sweep].title, name, report.curve(sweep, data_set, figure))
         for sweep in _target_sweeps(report)
@@ -302,40 +262,18 @@ def _target_table(report: SweepReport, data_set: str) -> tuple[tuple[str, ...], 
     rows = []
     for title, name, curve in curves:
         if curve:
-            cells = {point.level: _mean(point) for point in curve}
-            shown = [cells.get(level, "-") for level in levels]
-            rows.append([title if name == KINDS[0][0] else "", name, *shown, _drop(curve[-1])])
-    return ("change", "AP50"), [*(f"{level:g}" for level in levels), "last drop, %"], rows
+            means = {point.level: _mean(point) for point in curve}
+            rows.append((title, name, *map(means.get, levels), curve[-1].drop))
+    return Table.of(("change", "AP50"), [*(f"{level:g}" for level in levels), "last drop, %"], rows)
 
 
-def _severity_table() -> tuple[tuple[str, ...], tuple[str, ...], list[list[str]]]:
+def _severity_table() -> Table:
     rows = [
-        [SWEEPS[f"target_{kind}"].title, UNITS[kind], *(f"{value:g}" for value in values)]
+        (SWEEPS[f"target_{kind}"].title, UNITS[kind], *(f"{value:g}" for value in values))
         for kind, values in LEVELS.items()
     ]
-    return ("change", "value"), tuple("12345"), rows
+    return Table.of(("change", "value"), "12345", rows)
 
 
-def _mean(point: CurvePoint) -> str:
-    return f"{point.mean:.1f} ± {point.deviation:.1f}" if point.rows > 1 else f"{point.mean:.1f}"
-
-
-def _drop(point: CurvePoint) -> str:
-    return "-" if point.drop is None else f"{point.drop:.1f}"
-
-
-def _cards(charts: Mapping[str, LineChart]) -> str:
-    """Charts beside each other where there is room."""
-    cards = (
-        f'<div class="card" style="padding:14px 12px 10px">{svg(chart, name)}</div>'
-        for name, chart in charts.items()
-    )
-    return f'<div class="cards muted" style="margin:14px 0">{"".join(cards)}</div>'
-
-
-def _folded(table: str, summary: str = "All figures") -> str:
-    return f"<details><summary>{escape(summary)}</summary>\n{table}\n</details>"
-
-
-def _markdown_figures(charts: Mapping[str, LineChart], paths: Mapping[str, str]) -> list[str]:
-    return [f"![{escaped(chart.title)}](<{paths[name]}>)" for name, chart in charts.items()]
+def _mean(point: CurvePoint) -> Measured:
+    return Measured(point.mean, point.deviation if point.rows > 1 else None)

@@ -1,11 +1,12 @@
-"""What a report says, apart from how it looks: from it come the page, the Markdown and the plain numbers."""
+"""What a report says, apart from how it looks: `render` makes HTML, Markdown and plain numbers of it."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from unispector.evaluation.intervals import Interval
-from unispector.evaluation.results import PictureRecord
+from unispector.reporting.charts import LineChart, ScatterChart
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,35 @@ class Duration:
         return _plain_number(self.seconds)
 
 
-Cell: TypeAlias = str | int | float | Measured | BoxesMasks | Duration | None
+@dataclass(frozen=True)
+class Span:
+    """A part of a text that stands out.
+
+    Attributes:
+        text: to be shown to the letter.
+        look: what it is.
+        target: of a link.
+    """
+
+    text: str
+    look: Literal["strong", "code", "link"]
+    target: str = ""
+
+
+Words: TypeAlias = str | tuple[str | Span, ...]
+"""A text, in parts where some of them stand out."""
+
+Cell: TypeAlias = str | int | float | Measured | BoxesMasks | Duration | Span | None
 """What a table's cell holds; None = there is nothing to say."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its heading, and the digits after the point."""
+    """A table's column: its heading, and of a column of numbers the digits after the point."""
 
     title: str
     digits: int = 1
+    number: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,24 +116,43 @@ class Table:
     """A table.
 
     Attributes:
-        key: its name among the section's plain numbers.
         texts: headings of the first columns, which hold text; a page leaves out a first cell that
             repeats the one above it, if there are several such columns.
         numbers: the other columns.
         rows: from top to bottom.
+        key: its name among the section's plain numbers.
     """
 
-    key: str
     texts: tuple[str, ...]
     numbers: tuple[Column, ...]
     rows: tuple[Row, ...]
+    key: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        texts: Iterable[str],
+        numbers: Iterable[str | Column],
+        rows: Iterable[Row | Sequence[Cell]],
+        key: str = "",
+    ) -> Self:
+        """A table of plain headings and plain rows."""
+        columns = tuple(Column(one) if isinstance(one, str) else one for one in numbers)
+        return cls(
+            tuple(texts), columns, tuple(r if isinstance(r, Row) else Row(tuple(r)) for r in rows), key
+        )
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All of them, from left to right."""
+        return (*(Column(text, number=False) for text in self.texts), *self.numbers)
 
 
 @dataclass(frozen=True)
 class Text:
     """A paragraph; what only explains is `muted`."""
 
-    text: str
+    text: Words
     muted: bool = False
 
 
@@ -121,7 +160,7 @@ class Text:
 class Bullets:
     """A list of sentences."""
 
-    items: tuple[str, ...]
+    items: tuple[Words, ...]
 
 
 @dataclass(frozen=True)
@@ -139,17 +178,42 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Pictures, one below the other."""
+class Figure:
+    """An image file.
 
-    pictures: tuple[PictureRecord, ...]
+    Attributes:
+        file: relative to the report's folder.
+        title: what is said in its place where it cannot be seen.
+        caption: told with it.
+        plain: what the plain numbers say of it; None = nothing.
+    """
+
+    file: str
+    title: str
+    caption: Words
+    plain: object = None
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts beside each other where there is room.
+
+    Attributes:
+        charts: by a name of its own in the page, which can be a file's.
+        folder: where a PNG of each lies for the Markdown; empty = the Markdown does without.
+        note: said above them.
+    """
+
+    charts: Mapping[str, LineChart | ScatterChart]
+    folder: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing for the page alone; the numbers it shows are in a table beside it."""
+    """An SVG for the page alone; the numbers it shows are in a table beside it."""
 
-    html: str
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -160,39 +224,24 @@ class Fold:
     blocks: tuple["Block", ...]
 
 
-Block: TypeAlias = Table | Text | Bullets | Subheading | Command | Figures | Drawing | Fold
+Block: TypeAlias = Table | Text | Bullets | Subheading | Command | Figure | Charts | Drawing | Fold
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
+    """A part of a report.
 
     Attributes:
-        key: its anchor, and its name among the plain numbers.
-        title: heading.
+        title: heading; empty = none.
         blocks: from top to bottom.
+        key: its anchor, and its name among the plain numbers.
+        plain: its numbers, fit for JSON; None = those of its tables.
     """
 
-    key: str
     title: str
     blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
-class PreparedSection:
-    """A part of the report that is made elsewhere.
-
-    Attributes:
-        key, title: as of `Section`.
-        html, markdown: the part, heading and all.
-        plain: its numbers, fit for JSON.
-    """
-
-    key: str
-    title: str
-    html: str
-    markdown: str
-    plain: object
+    key: str = ""
+    plain: object = None
 
 
 @dataclass(frozen=True)
@@ -213,15 +262,20 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Content:
-    """A report: what it is in one sentence, what was evaluated, warnings, cards and sections."""
+class Report:
+    """A report: title, what it is in one sentence, facts, warnings, cards and sections."""
 
-    title: str
-    lead: str
-    facts: tuple[str, ...]
-    warnings: tuple[str, ...]
-    cards: tuple[Card, ...]
-    sections: tuple[Section | PreparedSection, ...]
+    title: Words
+    lead: Words = ""
+    facts: tuple[Words, ...] = ()
+    warnings: tuple[str, ...] = ()
+    cards: tuple[Card, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+
+def coded(text: str) -> Words:
+    """A text of the project's own, in which `backticks` mark code."""
+    return tuple(Span(part, "code") if place % 2 else part for place, part in enumerate(text.split("`")))
 
 
 def cell_text(cell: Cell, digits: int = 1) -> str:
@@ -235,6 +289,8 @@ def cell_text(cell: Cell, digits: int = 1) -> str:
             return f"{cell:,}"
         case float():
             return f"{cell:.{digits}f}"
+        case Span():
+            return cell.text
         case _:
             return cell.text(digits)
 
@@ -258,6 +314,8 @@ def plain_cell(cell: Cell) -> object:
             return cell
         case float():
             return _plain_number(cell)
+        case Span():
+            return cell.text
         case _:
             return cell.plain()
 
