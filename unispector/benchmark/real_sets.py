@@ -16,7 +16,7 @@ from unispector.evaluation.one_class import OneClassReport
 from unispector.inference.detector import UniSpector
 from unispector.modeling.saved_model import SHIPPED
 from unispector.ops.files import atomic_write_json, atomic_write_text
-from unispector.reporting.one_class_report import real_json, real_report
+from unispector.reporting.one_class_report import one_class_json, real_report
 from unispector.reporting.render import markdown
 
 SETS = {"magnetic_tile": "magnetic_tile", "neu_det": "voc"}
@@ -75,6 +75,6 @@ def measure_real_sets(
             tried = {called: OneClassDetector(detector, roi) for called, detector in detectors.items()}
             own = OneClassSettings(settings.prompt_seeds, settings.targets, roi)
             reports.append(measure_detectors({**tried, FLOOR: PrototypeDetector(roi=roi)}, marked, own))
-        atomic_write_json(page.with_suffix(".json"), real_json(reports))
+        atomic_write_json(page.with_suffix(".json"), [one_class_json(report) for report in reports])
         atomic_write_text(page, markdown(real_report(reports)))
     return RealReport(page, tuple(reports))
