@@ -49,11 +49,14 @@ def listening(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        sock = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ServiceError(
             f"{host}:{port}: cannot listen there ({error.strerror}); choose another --host or --port"
         ) from error
+    # Else an answer's body waits until its head is acknowledged, and is lost if the connection is closed.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def make_server(service: Service) -> uvicorn.Server:
