@@ -285,6 +285,18 @@ def test_broken_bodies(client, data):
     assert refused.value.status == 400
 
 
+def test_a_form_cut_off_anywhere_is_refused(client):
+    whole = body(IMAGE, ("images", "b.png", b"b"), ("classes", None, b"crack"))
+    needed = len(whole) - len(b"\r\n")
+    assert sent(client, "/told/detect", whole[:needed]).status_code == 200
+    for length in range(needed):
+        assert sent(client, "/told/detect", whole[:length]).status_code == 400, length
+
+
+def test_what_follows_a_form_is_passed_over(client):
+    assert sent(client, "/told/detect", body(IMAGE) + b"an epilogue").status_code == 200
+
+
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 9000])
 def test_other_boundaries(client, kind):
     with pytest.raises(RefusedError) as refused:

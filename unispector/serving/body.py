@@ -8,11 +8,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unispector.serving.refusal import RefusedError
 from unispector.serving.service import Service
 
+END_BYTES = 2**14
+"""So much of the end of a body is kept: as long as the headers, one of which names what a form ends with."""
+
 
 class BodyLimit:
     """Refuses a body that is too large, too slow, or more than there is room for, as soon as that shows.
 
-    What a request holds of the room is `memory` in its state, and is given back when its answer begins.
+    What a request holds of the room is `memory` in its state, and is given back when its answer begins; the
+    end of what has come of its body is `body_end` there.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -29,7 +33,7 @@ class BodyLimit:
         announced = int(Headers(scope=scope).get("content-length", 0))
         end = asyncio.get_running_loop().time() + limits.body_seconds
         with self._service.memory.share() as memory:
-            scope["state"]["memory"] = memory
+            scope["state"] |= {"memory": memory, "body_end": b""}
 
             async def counted() -> Message:
                 nonlocal size, more
@@ -37,9 +41,12 @@ class BodyLimit:
                     return await receive()
                 if max(size, announced) <= limits.body_bytes:
                     message = await _before(end, receive, limits.body_seconds)
-                    piece = len(message.get("body", b""))
-                    memory.take(piece)
-                    size += piece
+                    piece = message.get("body", b"")
+                    memory.take(len(piece))
+                    size += len(piece)
+                    scope["state"]["body_end"] = (scope["state"]["body_end"] + piece[-END_BYTES:])[
+                        -END_BYTES:
+                    ]
                     more = message.get("more_body", False)
                 if max(size, announced) > limits.body_bytes:
                     raise RefusedError(413, f"a body of more than {limits.body_mib} MiB; send less at a time")

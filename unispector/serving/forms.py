@@ -165,9 +165,13 @@ async def _parsed(request: Request, limits: Limits) -> FormData:
         raise RefusedError(415, "another kind of body; send multipart/form-data in UTF-8")
     most = limits.pictures + limits.marks
     try:
-        return await request.form(max_files=most, max_fields=most, max_part_size=FIELD_BYTES)
+        form = await request.form(max_files=most, max_fields=most, max_part_size=FIELD_BYTES)
     except HTTPException as error:  # 400 whatever is wrong
         raise RefusedError(413 if "aximum" in error.detail else 400, error.detail) from error
+    # The parser passes over a last part that does not end.
+    if b"--" + options.get(b"boundary", b"") + b"--" not in request.state.body_end:
+        raise RefusedError(400, "the multipart body is cut off")
+    return form
 
 
 def _check_parts(form: FormData) -> None:
