@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 from unispector.config import BackboneConfig, ModelConfig
 from unispector.errors import ConfigError
 from unispector.modeling.backbones import efficientnet_lite
@@ -105,11 +107,22 @@ def build_backbones(
 
 def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bool = True) -> NetworkBackbone:
     """Build one network with its starting weights; see `build_model` for the errors."""
+    network: Any
+    vit, options = False, {"features_only": True}
     if config.name == efficientnet_lite.NAME and not config.drop_path:
-        backbone: NetworkBackbone = _strided(EfficientNetLite0(), config, padded_size)
-        if load_weights:
-            load_backbone(backbone, config.name, config.weights, {"features_only": True})
-        return backbone
+        network = EfficientNetLite0()
+    else:
+        network, vit, options = _of_timm(config, padded_size)
+    if config.weights == "packaged":
+        check_packaged(config.name)
+    backbone = (_vit if vit else _strided)(network, config, padded_size)
+    if load_weights:
+        load_backbone(backbone, config.name, config.weights, options)
+    return backbone
+
+
+def _of_timm(config: BackboneConfig, padded_size: int) -> tuple[nn.Module, bool, dict[str, Any]]:
+    """A network of timm, whether it is a plain vision transformer, and what timm built it with."""
     import timm
 
     vit = timm.is_model(config.name) and timm.model_entrypoint(config.name).__module__ == _VITS
@@ -121,7 +134,7 @@ def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bo
         # As in published detectors: a window never shrinks with the image, so weights fit every size.
         options["always_partition"] = True
     try:
-        network: Any = timm.create_model(config.name, **options)
+        network: nn.Module = timm.create_model(config.name, **options)
     except (RuntimeError, TypeError, AttributeError, OSError) as error:
         raise ConfigError(
             f"model.backbone.name: timm offers no features of '{config.name}' ({error})"
@@ -130,12 +143,7 @@ def build_backbone(config: BackboneConfig, padded_size: int, *, load_weights: bo
         from unispector.modeling.backbones.swin import pad_first
 
         pad_first(network)
-    if config.weights == "packaged":
-        check_packaged(config.name)
-    backbone = (_vit if vit else _strided)(network, config, padded_size)
-    if load_weights:
-        load_backbone(backbone, config.name, config.weights, options)
-    return backbone
+    return network, vit, options
 
 
 def _strided(network: Any, config: BackboneConfig, padded_size: int) -> StridedBackbone:
