@@ -29,11 +29,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limits = self._service.limits
-        size, more = 0, True
+        state, size, more = scope["state"], 0, True
         announced = int(Headers(scope=scope).get("content-length", 0))
         end = asyncio.get_running_loop().time() + limits.body_seconds
         with self._service.memory.share() as memory:
-            scope["state"] |= {"memory": memory, "body_end": b""}
+            state |= {"memory": memory, "body_end": b""}
 
             async def counted() -> Message:
                 nonlocal size, more
@@ -44,9 +44,7 @@ class BodyLimit:
                     piece = message.get("body", b"")
                     memory.take(len(piece))
                     size += len(piece)
-                    scope["state"]["body_end"] = (scope["state"]["body_end"] + piece[-END_BYTES:])[
-                        -END_BYTES:
-                    ]
+                    state["body_end"] = (state["body_end"] + piece)[-END_BYTES:]
                     more = message.get("more_body", False)
                 if max(size, announced) > limits.body_bytes:
                     raise RefusedError(413, f"a body of more than {limits.body_mib} MiB; send less at a time")
