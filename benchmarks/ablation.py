@@ -43,10 +43,10 @@ from unispector.modeling.saved_model import load_model
 from unispector.ops.files import atomic_write_json
 from unispector.project.paths import SPLITS, annotation_file
 from unispector.structures import QuerySelection
-from unispector.training.job import TrainingJob, train
+from unispector.training.job import TrainingJob, Variant, train
 from unispector.training.ray_trainer import WorkerGroup
 
-ROWS = (*ABLATION, "unispector")
+ROWS: tuple[Variant, ...] = (*ABLATION, "unispector")
 FIGURES = ("boxes", "masks", "nearest", "within", "between", "started")
 
 
@@ -59,7 +59,7 @@ def recipe(row: str, prior: bool, steps: int) -> Config:
     return config.model_copy(update={"model": model, "train": recipe}).variant(row)
 
 
-def job_of(config: Config, row: str, seed: int, split_seed: int, folder: Path) -> TrainingJob:
+def job_of(config: Config, row: Variant, seed: int, split_seed: int, folder: Path) -> TrainingJob:
     """One row's training on the split's seen classes, in `folder`."""
     file = SplitTree(SPLITS).training(split_seed).resolve()
     data = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -150,14 +150,19 @@ def measured(folder: Path, config: Config, split_seed: int, settings: OneClassSe
 
 def run(options: argparse.Namespace) -> None:
     """One process: train a row with a seed, go on from its checkpoint if there is one, and measure it."""
-    prior, row, seed = options.run.split(":")
+    prior, name, seed = options.run.split(":")
+    row = next(row for row in ROWS if row == name)
     folder = options.out / options.run.replace(":", "-")
     steps = options.steps_with_prior if prior == "on" else options.steps
     config = recipe(row, prior == "on", steps)
     job = job_of(config, row, int(seed), options.split_seed, folder)
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=steps, desc=options.run, unit="step", mininterval=10)
-    train(job, "", WorkerGroup(), lambda step, _figures: bar.update(step - bar.n) and None)
+
+    def advance(step: int, _figures: dict[str, float]) -> None:
+        bar.update(step - bar.n)
+
+    train(job, "", WorkerGroup(), advance)
     settings = OneClassSettings(prompt_seeds=(1,), targets=options.targets)
     figures = measured(job.model_directory, config, options.split_seed, settings)
     atomic_write_json(folder / "figures.json", figures)
