@@ -41,6 +41,19 @@ def test_windows_are_read_as_by_torchvision_with_gradients():
     torch.testing.assert_close(gradient, expected)
 
 
+def test_gradients_do_not_wait_for_somebody_else_to_import_torchvision():
+    code = (
+        "import torch; from unispector.ops.detection_kernels import roi_align;"
+        "maps, rois = torch.ones(1, 2, 9, 9), torch.tensor([[0.0, 1, 1, 7, 7]]);"
+        "roi_align(maps, rois, 3); maps.requires_grad_();"
+        "roi_align(maps, rois, 3).sum().backward(); print(maps.grad.sum().item())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert float(result.stdout) == pytest.approx(2 * 3 * 3)  # a cell's weights sum to 1
+
+
 def test_detecting_imports_neither_torchvision_nor_timm(tiny_model):
     code = (
         "import sys, numpy, unispector; d = unispector.UniSpector.load(sys.argv[1]);"

@@ -61,5 +61,8 @@ def roi_align(maps: Tensor, rois: Tensor, size: int) -> Tensor:
     Returns:
         [n, D, size, size].
     """
+    if maps.requires_grad:
+        # The library alone has no gradients: torchvision registers them when it is imported.
+        import torchvision  # noqa: F401
     read: Tensor = _kernels().roi_align(maps, rois, 1.0, size, size, 1, True)
     return read
