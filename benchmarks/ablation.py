@@ -105,7 +105,7 @@ def embeddings_alike(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def started_share(reference: Tensor, boxes: Tensor) -> list[bool]:
-    """Return whether a query, of [Q, 4] box logits, starts in each box's middle half, of [N, 4] cxcywh in 0..1."""
+    """Return whether the middle half of each box [N, 4] (cxcywh, 0..1) has a query of [Q, 4] box logits."""
     offset = (reference.sigmoid()[:, None, :2] - boxes[:, :2]).abs()
     inside: list[bool] = (offset <= boxes[:, 2:] / 4).all(-1).any(0).tolist()
     return inside
