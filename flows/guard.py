@@ -2,10 +2,9 @@
 
 A process that gets SIGKILL stops none of its children: Prefect's server would live on for good, and some
 of Ray's for minutes. So every child carries a mark in its environment, and the guard, a small process of
-its own, ends all that carry it, and their children, as soon as the flow's process is gone. It needs
-Linux (`/proc`); elsewhere a killed training leaves Prefect's server to be stopped by hand.
+its own, ends all that carry it, and their children, as soon as the flow's process is gone.
 
-This file runs as a program too, and so imports nothing but the standard library at its top.
+This file runs as a program too, and so imports nothing of the project at its top.
 """
 
 import fcntl
@@ -22,10 +21,11 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
+import psutil
+
 MARK = "UNISPECTOR_TRAINING"
 LOCK = Path("artifacts/training.lock")
 
-_PROC = Path("/proc")
 _PATIENCE = 60.0  # seconds until what an earlier training left behind must be gone
 _TERM_SECONDS, _KILL_SECONDS = 3.0, 10.0
 _LOOK_SECONDS = 2.0  # between looks at who is there
@@ -52,8 +52,7 @@ def guard_this_process(lock: Path = LOCK, patience: float = _PATIENCE) -> None:
     _take(held, lock, patience)
     mark = f"{os.getpid()}-{token_hex(8)}"
     listening, _open_while_alive = os.pipe()
-    # Isolated and without site-packages: it starts in a moment and stays small.
-    command = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), mark]
+    command = [sys.executable, "-I", str(Path(__file__).resolve()), mark]
     subprocess.Popen(  # noqa: S603
         command,
         stdin=listening,
@@ -86,21 +85,20 @@ def stop_with_dvc(stop: Callable[[], None]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def clear_away(mark: str, seen: Collection[tuple[int, str]] = ()) -> None:
+def clear_away(mark: str, seen: Collection[psutil.Process] = ()) -> None:
     """End all processes that carry `mark`, and their descendants; first with a request, then by force.
 
     Args:
         mark: in the environment of the processes.
-        seen: descendants of earlier on, number and start, that may have lost their parent since.
+        seen: descendants of earlier on, which may have lost their parent since.
     """
-    for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
-        # Children of a marked process may have overwritten their environment (with a title for `ps`).
-        doomed = _with_descendants(_marked(mark)) | {pid for pid, _ in _still(seen)}
-        for pid in doomed:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+    for end, seconds in ((psutil.Process.terminate, _TERM_SECONDS), (psutil.Process.kill, _KILL_SECONDS)):
+        doomed = _marked(mark) | set(seen)
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
         until = time.monotonic() + seconds
-        while any(_is_alive(pid) for pid in doomed) and time.monotonic() < until:
+        while any(map(_is_alive, doomed)) and time.monotonic() < until:
             time.sleep(0.1)
 
 
@@ -125,71 +123,40 @@ def _take(descriptor: int, lock: Path, patience: float) -> None:
 
 
 def _dvc() -> int | None:
-    """The DVC process this one works for; None without one, and where there is no /proc."""
-    if "DVC_STAGE" not in os.environ or not _PROC.is_dir():
+    """The DVC process this one works for; None without one, and where processes have no descriptors."""
+    if "DVC_STAGE" not in os.environ or not hasattr(os, "pidfd_open"):
         return None
     # Between DVC and this process there may be shells; they are part of the stage and carry its name.
-    pid = os.getppid()
-    while pid > 1 and b"DVC_STAGE=" in _read(pid, "environ"):
-        pid = _parent(pid)
-    return pid if pid > 0 else None
+    process = psutil.Process().parent()
+    with suppress(psutil.Error):
+        while process and "DVC_STAGE" in process.environ():
+            process = process.parent()
+    return process.pid if process else None
 
 
-def _marked(mark: str) -> set[int]:
-    wanted = f"{MARK}={mark}\0".encode()
-    return {pid for pid in _processes() if wanted in _read(pid, "environ")}
-
-
-def _with_descendants(pids: set[int]) -> set[int]:
-    parents = {pid: _parent(pid) for pid in _processes()}
-    found = set(pids)
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+def _marked(mark: str) -> set[psutil.Process]:
+    """Find the processes that carry a mark, and their descendants, whose environment may be overwritten."""
+    everyone = list(psutil.process_iter(["environ", "ppid"]))
+    found = {process for process in everyone if (process.info["environ"] or {}).get(MARK) == mark}
+    while more := {each for each in everyone if each.info["ppid"] in {p.pid for p in found}} - found:
         found |= more
-    return found - {os.getpid()}
+    return found - {psutil.Process()}
 
 
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in _PROC.glob("[0-9]*")]
-
-
-def _parent(pid: int) -> int:
-    return int(fields[1]) if (fields := _stat(pid)) else 0
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether it still runs: a zombie only waits for its parent to ask how it ended."""
-    fields = _stat(pid)
-    return bool(fields) and fields[0] != "Z"
-
-
-def _stat(pid: int) -> list[str]:
-    """State, parent and more, behind the program's name, which may hold anything."""
-    return _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
-
-
-def _started(pid: int) -> str:
-    """When it started, which tells it from a later process of the same number."""
-    return fields[19] if (fields := _stat(pid)) else ""
-
-
-def _still(seen: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
-    return {(pid, started) for pid, started in seen if started and _started(pid) == started}
-
-
-def _read(pid: int, name: str) -> bytes:
-    """A file of a process; empty when it is gone or somebody else's."""
+def _is_alive(process: psutil.Process) -> bool:
+    """Return whether it still runs: a zombie only waits for its parent to ask how it ended."""
     try:
-        return (_PROC / str(pid) / name).read_bytes()
-    except OSError:
-        return b""
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":
     # A Ctrl-C in the terminal, or its end, is not for the guard.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    seen: set[tuple[int, str]] = set()
+    seen: set[psutil.Process] = set()
     # Readable when the process at its other end is gone.
     while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
-        seen = {(pid, _started(pid)) for pid in _with_descendants(_marked(sys.argv[1]))} | _still(seen)
+        seen = _marked(sys.argv[1]) | set(filter(_is_alive, seen))
     clear_away(sys.argv[1], seen)

@@ -27,15 +27,16 @@ children = [subprocess.Popen([sys.executable, "-c", outer], start_new_session=Tr
 children.append(subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE))
 children[1].stdout.readline()
 print(*(child.pid for child in children), flush=True)
-time.sleep(600 if len(sys.argv) == 2 else 4)  # as long as the test needs to see them all
+sys.stdin.readline()  # as long as the test needs to see them all
 """
 
 
-def driver(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def driver(folder: Path, patience: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *arguments],
+        [sys.executable, "-c", DRIVER, str(patience)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -67,22 +68,22 @@ def lives(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize("ends", ["killed", "by itself"])
 def test_all_that_a_process_started_ends_with_it(ends, tmp_path):
-    process = driver(tmp_path, "0", *([] if ends == "killed" else ["soon"]))
+    process = driver(tmp_path, 0)
     children = children_of(process)
     assert len(children) == 3
     if ends == "killed":
         process.kill()
-    process.wait(10)
+    process.communicate("\n", timeout=10)
     assert gone(children, 10)
 
 
 def test_a_second_training_waits_until_the_first_is_cleared_away(tmp_path):
-    first = driver(tmp_path, "0")
+    first = driver(tmp_path, 0)
     children = children_of(first)
-    refused = driver(tmp_path, "0")
+    refused = driver(tmp_path, 0)
     assert "another training runs in this project" in refused.communicate(timeout=20)[1].splitlines()[-1]
     assert all(child.is_running() for child in children)
-    second = driver(tmp_path, "30")
+    second = driver(tmp_path, 30)
     time.sleep(0.5)
     first.kill()
     others = children_of(second)  # it has the lock now
