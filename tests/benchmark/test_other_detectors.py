@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -121,12 +121,13 @@ def both(benchmark, new_project, sharp_model, tmp_path_factory):
 def test_unispector_through_the_interface_has_the_rows_it_always_has(both):
     own, entered = both
     assert len(own.rows) == 6  # seen, unseen and cross-domain, two draws of prompts each
-    assert [replace(row, metrics=None) for row in entered.rows] == [
-        replace(row, metrics=None) for row in own.rows
-    ]
-    for row, other in zip(own.rows, entered.rows, strict=True):
-        assert other.metrics.as_dict() == row.metrics.as_dict()
-    assert entered.metrics_json() == own.metrics_json()
+    assert [rounded(asdict(row)) for row in entered.rows] == [rounded(asdict(row)) for row in own.rows]
+    assert rounded(json.loads(entered.metrics_json())) == rounded(json.loads(own.metrics_json()))
+
+
+def rounded(figures):
+    """To four digits: images pass in other batches, so that on some CPUs the last digits of scores differ."""
+    return json.loads(json.dumps(figures), parse_float=lambda number: round(float(number), 4))
 
 
 def test_split_seeds_and_prompt_images_as_the_parameters_say(benchmark, project, short, tmp_path):
