@@ -2,11 +2,13 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
 
 from unispector.ops.drawing import class_colour
 
@@ -133,12 +135,46 @@ class ScatterChart:
         return figure
 
 
-def png(chart: LineChart | ScatterChart) -> bytes:
+@dataclass(frozen=True)
+class IntervalChart:
+    """Figures in percent with their intervals, a row each.
+
+    Attributes:
+        title: what is shown.
+        rows: names, from top to bottom.
+        series: by name in the legend, (low, figure, high) of each row; None where there is none.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    series: Mapping[str, tuple[tuple[float, float, float] | None, ...]]
+
+    def draw(self) -> "Figure":
+        """The chart; the x axis goes from 0 to 100."""
+        height = 0.7 + len(self.rows) * (0.14 + 0.14 * len(self.series))
+        figure, axes = _blank(self.title, list(self.series), plot_height=height)
+        for place, points in enumerate(self.series.values()):
+            shift = (place - (len(self.series) - 1) / 2) * 0.6 / len(self.series)
+            known = [(row + shift, *point) for row, point in enumerate(points) if point is not None]
+            y, low, mean, high = np.array(known, float).reshape(-1, 4).T
+            colour, marker = COLOURS[place % len(COLOURS)], _marker(place)
+            axes.errorbar(mean, y, xerr=(mean - low, high - mean), fmt=marker, color=colour, markersize=4.5)
+        axes.set_yticks(range(len(self.rows)), [_shown(row) for row in self.rows])
+        axes.set(xlim=(0, 100), ylim=(len(self.rows) - 0.5, -0.5), xlabel="AP50, %")
+        axes.grid(visible=True, axis="x", color=INK, alpha=0.25, linewidth=0.8)
+        _legend(figure, list(axes.lines), list(self.series))
+        return figure
+
+
+Chart: TypeAlias = LineChart | ScatterChart | IntervalChart
+
+
+def png(chart: Chart) -> bytes:
     """The chart as a PNG with a transparent ground; the same bytes for the same chart."""
     return _saved(chart, "png", {"Software": None})
 
 
-def svg(chart: LineChart | ScatterChart, name: str) -> str:
+def svg(chart: Chart, name: str) -> str:
     """The chart as an `<svg>` element as wide as what it stands in; the same text for the same chart.
 
     It asks for nothing outside itself, sets no style of the page, and its text and axes take the colour of
@@ -152,7 +188,7 @@ def svg(chart: LineChart | ScatterChart, name: str) -> str:
     return _inlined(source.decode("utf-8"), chart.title, re.sub(r"[^A-Za-z0-9-]", "-", name))
 
 
-def _saved(chart: LineChart | ScatterChart, form: Literal["png", "svg"], metadata: dict[str, None]) -> bytes:
+def _saved(chart: Chart, form: Literal["png", "svg"], metadata: dict[str, None]) -> bytes:
     from matplotlib import rc_context
 
     file = BytesIO()

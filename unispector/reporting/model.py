@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from unispector.evaluation.intervals import Interval
-from unispector.reporting.charts import LineChart, ScatterChart
+from unispector.reporting.charts import Chart
 
 
 @dataclass(frozen=True)
@@ -204,16 +204,9 @@ class Charts:
         note: said above them.
     """
 
-    charts: Mapping[str, LineChart | ScatterChart]
+    charts: Mapping[str, Chart]
     folder: str = ""
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """An SVG for the page alone; the numbers it shows are in a table beside it."""
-
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -224,7 +217,7 @@ class Fold:
     blocks: tuple["Block", ...]
 
 
-Block: TypeAlias = Table | Text | Bullets | Subheading | Command | Figure | Charts | Drawing | Fold
+Block: TypeAlias = Table | Text | Bullets | Subheading | Command | Figure | Charts | Fold
 
 
 @dataclass(frozen=True)

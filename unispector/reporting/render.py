@@ -8,7 +8,7 @@ from typing import get_args
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unispector.reporting.charts import LineChart, ScatterChart, svg
+from unispector.reporting.charts import Chart, svg
 from unispector.reporting.model import (
     Block,
     Charts,
@@ -72,7 +72,7 @@ def plain_text(words: Words) -> str:
     return "".join(part if isinstance(part, str) else part.text for part in _parts(words))
 
 
-def charts_of(section: Section) -> dict[str, LineChart | ScatterChart]:
+def charts_of(section: Section) -> dict[str, Chart]:
     """All charts of a section, by their names."""
     found = (block.charts for block in _unfolded(section.blocks) if isinstance(block, Charts))
     return {name: chart for charts in found for name, chart in charts.items()}
@@ -103,7 +103,6 @@ def _environment(form: str) -> Environment:
         "line": lambda text: Markup(_line(text)),
         "target": lambda path: Markup(path.translate(_TARGET)),
         "svg": lambda chart, name: Markup(svg(chart, name)),
-        "unescaped": Markup,
     }
     environment.globals["zip"] = partial(zip, strict=True)
     return environment

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from unispector.evaluation.intervals import Interval
 from unispector.evaluation.results import (
     FIGURES,
     MAIN_VARIANT,
@@ -12,12 +13,13 @@ from unispector.evaluation.results import (
     Subset,
     class_scores,
 )
+from unispector.reporting.charts import IntervalChart
 from unispector.reporting.measured import mean_over_sets, measured, rows_of, spread_of
 from unispector.reporting.model import (
     Block,
     Cell,
+    Charts,
     Column,
-    Drawing,
     Fold,
     Measured,
     Row,
@@ -27,7 +29,6 @@ from unispector.reporting.model import (
     Text,
     counted,
 )
-from unispector.reporting.results_chart import results_chart
 
 MEAN_ROW = "mean of the sets"
 AP50_COLUMNS: tuple[tuple[str, Subset, str], ...] = (
@@ -128,6 +129,26 @@ def _model_names(report: EvaluationReport) -> dict[str, str]:
     return {variant: f"{variant_name(variant)} ({own})" for variant, own in seeds.items()}
 
 
+def _results_charts(report: EvaluationReport) -> Charts:
+    def point(variant: str, data_set: str, figure: str) -> tuple[float, float, float] | None:
+        found = measured(rows_of(report, variant, data_set, "unseen"), figure)
+        if found is None:
+            return None
+        interval = found.interval or Interval(found.mean, found.mean)
+        return interval.low, found.mean, interval.high
+
+    def chart(title: str, figure: str) -> IntervalChart:
+        series = {
+            name: tuple(point(variant, data_set, figure) for data_set in report.data_sets)
+            for variant, name in _names(report).items()
+        }
+        return IntervalChart(f"{title}, AP50 of unseen classes", tuple(report.data_sets), series)
+
+    return Charts(
+        {"results-boxes": chart("Boxes", "bbox.AP50"), "results-masks": chart("Masks", "segm.AP50")}
+    )
+
+
 def results_section(report: EvaluationReport) -> Section:
     """AP50 of seen and unseen classes, with everything else about them folded."""
     note = "AP50 in percent: mean ± standard deviation over models and draws of prompts."
@@ -136,8 +157,11 @@ def results_section(report: EvaluationReport) -> Section:
             " The range with it is the 95 % interval of one evaluation under other draws of its test images "
             "(bootstrap), averaged over the evaluations; in the last rows it is that of the mean."
         )
-    chart = Drawing(results_chart(report, _names(report)))
-    blocks: list[Block] = [Text(note, True), chart, _result_table("AP50", report, AP50_COLUMNS)]
+    blocks: list[Block] = [
+        Text(note, True),
+        _results_charts(report),
+        _result_table("AP50", report, AP50_COLUMNS),
+    ]
     if shared := unfair_seeds(report):
         fair = (
             "The models compared were not trained on the same number of splits; this is the fair comparison."
