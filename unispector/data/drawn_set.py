@@ -6,7 +6,7 @@ and the defects of a class resemble one another.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.data.mini.alike import Alike
+from unispector.data.mini.colours import ramp
 from unispector.data.mini.defects import FAMILIES, paint_defects
-from unispector.data.mini.layouts.looks import Look
-from unispector.data.mini.layouts.shots import Instance, instances_of, save
+from unispector.data.mini.files import Progress, draw_folder, save
+from unispector.data.mini.instances import Instance, Mask, instances_of
 from unispector.data.mini.noise import as_field
-from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, render
+from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, as_mask, render
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.textures import SURFACES
 from unispector.errors import DataError
-from unispector.ops.files import list_images, read_image, replaced_folder
-from unispector.ops.parallel import map_in_order, worker_count
+from unispector.ops.files import list_images, read_image
 from unispector.project.progress import progress_bar
 
 COLOURED = 0.55  # share of the drawn kinds of parts that are not grey
@@ -36,8 +36,6 @@ WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue 
 DARKEST = 0.03  # reflectance of a photograph at least
 LONGEST = 1.6  # sides of an image at most, relative to its nominal height
 LEAST_CUT = 0.55  # share of a photograph's sides that an image shows at least
-
-Grey = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,7 @@ def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
         return draw_set(drawn, out, progress)
 
 
-def draw_set(
-    drawn: DrawnSet, out: Path, progress: Callable[[int, int], None] | None = None, *, workers: int = 0
-) -> int:
+def draw_set(drawn: DrawnSet, out: Path, progress: Progress | None = None, *, workers: int = 0) -> int:
     """Write `images/<part>_<family>/*.jpg`, `good/<part>/*.jpg` and the COCO file `annotations.json`.
 
     `out` appears complete or not at all; what lay there is replaced.
@@ -151,22 +147,14 @@ def draw_set(
         )
         for index in range(count)
     ]
-    try:
-        with replaced_folder(out.absolute()) as draft:
-            records = []
-            write = partial(_write, drawn=drawn, root=draft)
-            for done, record in enumerate(
-                map_in_order(write, shots, worker_count(workers, len(shots))), start=1
-            ):
-                records.append(record)
-                if progress is not None:
-                    progress(done, len(shots))
-            content = _coco([(s, r) for s, r in zip(shots, records, strict=True) if s.family != DEFECT_FREE])
-            (draft / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written ({error.strerror or error}); check space, rights"
-        ) from error
+    finish = partial(_finish, shots=shots)
+    return draw_folder(out, shots, partial(_write, drawn=drawn), finish, progress, workers)
+
+
+def _finish(root: Path, records: list[_Record], shots: list[_Shot]) -> int:
+    """Write the annotations; return the number of images."""
+    content = _coco([(s, r) for s, r in zip(shots, records, strict=True) if s.family != DEFECT_FREE])
+    (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     return len(shots)
 
 
@@ -176,7 +164,7 @@ def _families(drawn: DrawnSet, part: int, families: Sequence[str]) -> list[str]:
     return [families[place] for place in order[: drawn.classes].tolist()]
 
 
-def _write(shot: _Shot, drawn: DrawnSet, root: Path) -> _Record:
+def _write(shot: _Shot, root: Path, drawn: DrawnSet) -> _Record:
     """Draw and write one image; runs in a worker."""
     photograph = None
     if drawn.surfaces:
@@ -204,28 +192,34 @@ def _rng(drawn: DrawnSet, shot: _Shot, *numbers: int) -> np.random.Generator:
     return np.random.default_rng([drawn.seed, shot.part, crc32(shot.family.encode()), *numbers])
 
 
-def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Grey, Mapping[str, Grey]]:
+def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Mask, Mapping[str, Mask]]:
     """An image, and the defects' masks by family (255 = all of a pixel)."""
     of_part = np.random.default_rng([drawn.seed, shot.part])
     surface = str(of_part.choice(sorted(SURFACES)))
-    look = _look(of_part) if of_part.random() < COLOURED else None
+    colours = _colours(of_part) if of_part.random() < COLOURED else None
     seed, alike = drawn.seed % 2**31 << 32 | shot.part, Alike(_rng(drawn, shot))
-    rendered = render(shot.family, index, seed=seed, size=drawn.size, surface=surface, alike=alike)
-    image = rendered.image if look is None else look.ramp(_rng(drawn, shot, index, 1))[rendered.image]
+    rendered = render(
+        () if shot.family == DEFECT_FREE else (shot.family,),
+        index,
+        seed=seed,
+        size=drawn.size,
+        surface=surface,
+        alike=alike,
+    )
+    image = rendered.image if colours is None else ramp(colours, _rng(drawn, shot, index, 1))[rendered.image]
     return image, rendered.masks
 
 
-def _look(rng: np.random.Generator) -> Look:
-    """Any colour, a darker one behind it, a brighter one in its glare."""
+def _colours(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Any colour, before it a darker one behind it, after it a brighter one in its glare: [3, 3]."""
     middle = rng.uniform(20, 235, 3)
     dark, bright = middle * rng.uniform(0, 0.25, 3), np.clip(middle + rng.uniform(60, 200, 3), 0, 255)
-    first, second, third = (tuple(np.rint(stop).astype(int).tolist()) for stop in (dark, middle, bright))
-    return Look(first, second, third)
+    return np.rint([dark, middle, bright])
 
 
 def _on_photograph(
-    photograph: Grey, shot: _Shot, drawn: DrawnSet, index: int
-) -> tuple[Grey, Mapping[str, Grey]]:
+    photograph: Mask, shot: _Shot, drawn: DrawnSet, index: int
+) -> tuple[Mask, Mapping[str, Mask]]:
     """A cut-out of a photograph with defects on it, and their masks."""
     rng, of_class = _rng(drawn, shot, index, 2), _rng(drawn, shot)
     alike, share = Alike(of_class), of_class.random()
@@ -236,16 +230,16 @@ def _on_photograph(
     grey = as_field(np.clip(colours @ WEIGHTS / 255, DARKEST, 1))
     unit = min(grey.shape) / DESIGN_SIZE
     scene = Scene(grey, np.ones_like(grey), 0.05, float(rng.uniform(0, 2 * np.pi)), unit)
-    mark = paint_defects(scene, rng, shot.family, alike)
+    reflectance, coverages = paint_defects(scene, rng, (shot.family,), alike)
     # Classes differ in whether they multiply the colours or add to them.
-    gain = (np.clip(mark.reflectance, 0, 1.2) / grey)[..., None]
-    added = 255 * (mark.reflectance - grey)[..., None]
+    gain = (np.clip(reflectance, 0, 1.2) / grey)[..., None]
+    added = 255 * (reflectance - grey)[..., None]
     painted = np.clip(np.rint(share * colours * gain + (1 - share) * (colours + added)), 0, 255)
     image = np.where(np.abs(added) > 0.03, painted, colours).astype(np.uint8)
-    return image, {shot.family: np.rint(np.clip(mark.coverage, 0, 1) * 255).astype(np.uint8)}
+    return image, {shot.family: as_mask(coverages[shot.family])}
 
 
-def _cut_out(image: Grey, rng: np.random.Generator, size: int) -> Grey:
+def _cut_out(image: Mask, rng: np.random.Generator, size: int) -> Mask:
     """Most of a photograph, mirrored or not, about `size` pixels on its shorter side."""
     height, width = image.shape[:2]
     share = rng.uniform(LEAST_CUT, 1)

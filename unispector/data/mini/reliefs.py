@@ -5,62 +5,50 @@ from math import pi
 import cv2
 import numpy as np
 
-from unispector.data.mini.marks import (
-    Mark,
-    Site,
-    blend,
-    cast_shadow,
-    contrast,
-    eased,
-    signed_contrast,
-    soft,
-    tone_below,
-)
-from unispector.data.mini.noise import Field, as_field, blurred, fractal_noise, smooth_noise
-from unispector.data.mini.scene import Scene
-from unispector.data.mini.shapes import Outline, Plate, depth, filled, local_axes, outline, slope, turned
+from unispector.data.mini.marks import blend, bump, eased, soft
+from unispector.data.mini.noise import Field, as_field, blurred
+from unispector.data.mini.shapes import depth, filled, outline, polygons, slope, step
+from unispector.data.mini.site import Mark, Site
 
 
-def melt(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+def melt(at: Site) -> Mark:
     """A molten, frozen blob: smooth and lobed, with a swollen rim that shines towards the lamp."""
-    plate = Plate(scene.size)
-    radius = site.extent / 2
-    plate.polygon(outline(rng, site.centre, 0.8 * radius, site.angle, Outline(rng.uniform(1, 1.6), 0.2)))
-    for _ in range(int(rng.integers(1, 5))):
-        turn = rng.uniform(0, 2 * pi)
-        lobe = site.centre + turned(np.array([[rng.uniform(0.45, 0.7) * radius, 0.0]]), turn)[0]
-        plate.polygon(outline(rng, lobe, rng.uniform(0.22, 0.42) * radius, turn, Outline(1.3, 0.1)))
-    blob = plate.coverage()
+    radius = at.radius
+    outlines = [at.outline(at.uniform(1, 1.6), 0.2, reach=0.8)]
+    for _ in range(int(at.rng.integers(1, 5))):
+        turn = at.uniform(0, 2 * pi)
+        lobe = at.centre + step(at.uniform(0.45, 0.7) * radius, turn)
+        outlines.append(lobe + outline(at.rng, at.uniform(0.22, 0.42) * radius, turn, 1.3, 0.1))
+    blob = polygons(at.size, outlines)
     inner = depth(blob)
-    rim = np.clip(rng.uniform(0.12, 0.22) * radius, 1.6 * scene.unit, 6 * scene.unit)
-    swell = np.exp(-(((inner - rim) / (0.8 * rim)) ** 2)) * blob
-    shade = slope(blurred(as_field(swell), 0.3 * rim), scene.light)
-    flow = 0.06 * smooth_noise(scene.size, rng, 0.3 * site.extent + 3)
-    change = signed_contrast(scene, rng, blob, 0.8, 3.0)
-    body = blurred(scene.reflectance, 3 * scene.unit) + change * (1 + flow) - 0.1 * eased(inner / (3 * rim))
-    gloss = rng.uniform(0.3, 0.65) * np.clip((shade - 0.3) / 0.5, 0, 1)
+    rim = np.clip(at.uniform(0.12, 0.22) * radius, 1.6 * at.unit, 6 * at.unit)
+    swell = bump(inner - rim, 0.8 * rim) * blob
+    shade = slope(blurred(as_field(swell), 0.3 * rim), at.light)
+    flow = 0.06 * at.noise(0.3 * at.extent + 3)
+    change = at.signed_contrast(blob, 0.8, 3.0)
+    body = blurred(at.reflectance, 3 * at.unit) + change * (1 + flow) - 0.1 * eased(inner / (3 * rim))
+    gloss = at.uniform(0.3, 0.65) * np.clip((shade - 0.3) / 0.5, 0, 1)
     lit = body * (1 + 0.45 * np.minimum(shade, 0.3)) + 0.1 * swell + gloss
-    return Mark(blend(cast_shadow(scene, blob, 0.6 * rim, 0.3), lit, blob), blob)
+    return blend(at.shadow(blob, 0.6 * rim, 0.3), lit, blob), blob
 
 
-def bent(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+def bent(at: Site) -> Mark:
     """A bulge pushed sideways: the surface's own pattern runs round it, with a glint along its crest."""
-    along, across = local_axes(scene.size, site.centre, site.angle)
-    half_long, half_wide = site.extent / 2, site.extent * rng.uniform(0.11, 0.22) + 2 * scene.unit
-    bow = across + rng.choice([-1, 1]) * rng.uniform(0.3, 0.9) * (along**2 / site.extent - 0.1 * site.extent)
-    offset = np.hypot(along / half_long, bow / half_wide)
+    along, across = at.axes()
+    half_wide = at.extent * at.uniform(0.11, 0.22) + 2 * at.unit
+    bow = across + at.sign() * at.uniform(0.3, 0.9) * (along**2 / at.extent - 0.1 * at.extent)
+    offset = np.hypot(along / at.radius, bow / half_wide)
     # Next to nothing has moved in the outermost tenth.
     zone = filled((0.88 - offset) * half_wide)
     push = eased(1.1 * (1 - offset))
-    amount = rng.choice([-1, 1]) * rng.uniform(0.45, 0.8) * half_wide
-    warped = _pulled(scene.reflectance, push, -amount * np.sin(site.angle), amount * np.cos(site.angle))
-    facing = 1.0 if np.sin(scene.light - site.angle) > 0 else -1.0
+    amount = at.sign() * at.uniform(0.45, 0.8) * half_wide
+    warped = _pulled(at.reflectance, push, -amount * np.sin(at.angle), amount * np.cos(at.angle))
+    facing = 1.0 if np.sin(at.light - at.angle) > 0 else -1.0
     shade = facing * np.sin(pi * np.clip(bow / half_wide, -1, 1)) * np.sqrt(push)
-    crest = bow / half_wide - facing * 0.12
-    glint = np.exp(-((crest / 0.13) ** 2)) * eased(1.6 * push)
-    strength = contrast(scene, rng, zone, 1.5, 3.6)
-    lit = warped + strength * (0.8 * shade + rng.uniform(0.8, 1.6) * glint)
-    return Mark(blend(scene.reflectance, lit, eased(8 * push)), zone)
+    glint = bump(bow / half_wide - facing * 0.12, 0.13) * eased(1.6 * push)
+    strength = at.contrast(zone, 1.5, 3.6)
+    lit = warped + strength * (0.8 * shade + at.uniform(0.8, 1.6) * glint)
+    return blend(at.reflectance, lit, eased(8 * push)), zone
 
 
 def _pulled(field: Field, push: Field, dx: float, dy: float) -> Field:
@@ -70,26 +58,21 @@ def _pulled(field: Field, push: Field, dx: float, dy: float) -> Field:
     return as_field(cv2.remap(field, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
 
-def delamination(scene: Scene, rng: np.random.Generator, site: Site) -> Mark:
+def delamination(at: Site) -> Mark:
     """A flake of the top layer that lifts: bright towards its torn lip, which shades the bare layer below."""
-    plate = Plate(scene.size)
-    shape = Outline(rng.uniform(1, 1.6), 0.15, 0.02)
-    plate.polygon(outline(rng, site.centre, site.extent / 2, site.angle, shape))
-    whole = plate.coverage()
-    _, across = local_axes(scene.size, site.centre, rng.uniform(0, 2 * pi))
-    torn = 0.09 * site.extent * fractal_noise(scene.size, rng, 0.22 * site.extent + 3, decay=0.6)
-    lip = as_field(across + torn - rng.uniform(-0.05, 0.18) * site.extent)
+    whole = at.blob(at.uniform(1, 1.6), 0.15, 0.02)
+    _, across = at.axes(at.uniform(0, 2 * pi))
+    torn = 0.09 * at.extent * at.fractal(0.22 * at.extent + 3, 0.6)
+    lip = as_field(across + torn - at.uniform(-0.05, 0.18) * at.extent)
     flake = filled(-lip) * whole
-    change = signed_contrast(scene, rng, whole, 1.6, 3.6)
-    grit = fractal_noise(scene.size, rng, 2.5 * scene.unit + 1, decay=0.9)
-    bare = np.clip(tone_below(scene, whole) + change + 0.025 * grit, 0.04, 1)
-    reach = np.clip(0.14 * site.extent, 2.5 * scene.unit, 10 * scene.unit)
-    shadow = rng.uniform(0.5, 0.8) * np.exp(-np.clip(lip, 0, None) / reach)
-    walls = 0.3 * np.exp(-depth(whole) / (1.2 * scene.unit))
-    lifted = eased(1 + lip / (0.45 * site.extent))
-    edge = np.exp(-(((lip + 1.2 * scene.unit) / (1.1 * scene.unit)) ** 2))
-    shine = contrast(scene, rng, whole, 0.8, 2.4)
-    top = scene.reflectance * (1 + 0.15 * lifted) + shine * (lifted + 1.2 * edge)
-    return Mark(
-        blend(scene.reflectance, blend(bare * (1 - shadow - walls), top, flake), soft(whole, 0.4)), whole
-    )
+    change = at.signed_contrast(whole, 1.6, 3.6)
+    grit = at.fractal(2.5 * at.unit + 1, 0.9)
+    bare = np.clip(at.tone(whole) + change + 0.025 * grit, 0.04, 1)
+    reach = np.clip(0.14 * at.extent, 2.5 * at.unit, 10 * at.unit)
+    shadow = at.uniform(0.5, 0.8) * np.exp(-np.clip(lip, 0, None) / reach)
+    walls = 0.3 * np.exp(-depth(whole) / (1.2 * at.unit))
+    lifted = eased(1 + lip / (0.45 * at.extent))
+    edge = bump(lip + 1.2 * at.unit, 1.1 * at.unit)
+    shine = at.contrast(whole, 0.8, 2.4)
+    top = at.reflectance * (1 + 0.15 * lifted) + shine * (lifted + 1.2 * edge)
+    return blend(at.reflectance, blend(bare * (1 - shadow - walls), top, flake), soft(whole, 0.4)), whole
