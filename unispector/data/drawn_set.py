@@ -40,27 +40,16 @@ LEAST_CUT = 0.55  # share of a photograph's sides that an image shows at least
 
 @dataclass(frozen=True)
 class DrawnSet:
-    """What to draw.
-
-    Attributes:
-        seed: of everything.
-        parts: kinds of parts, at least 1.
-        classes: of each kind of part, families that are drawn by lot.
-        images: of each class.
-        good: images without a defect of each kind of part.
-        size: nominal height of an image in pixels.
-        left_out: families that are not drawn.
-        surfaces: photographs of sound parts, dealt out to the kinds of parts; none = parts are drawn too.
-    """
+    """What to draw."""
 
     seed: int
-    parts: int
-    classes: int
-    images: int
-    good: int
-    size: int
-    left_out: tuple[str, ...] = ()
-    surfaces: tuple[Path, ...] = ()
+    parts: int  # kinds of parts, at least 1
+    classes: int  # of each kind of part: families, chosen at random
+    images: int  # of each class
+    good: int  # images without a defect, of each kind of part
+    size: int  # nominal height of an image in pixels
+    left_out: tuple[str, ...] = ()  # families that are not drawn
+    surfaces: tuple[Path, ...] = ()  # photographs of sound parts, dealt out to the parts; none = drawn too
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles, ConversionReport, convert_set
 from unispector.data.mini import generate_mini
 from unispector.data.mini.defects import FAMILIES
-from unispector.data.mini.layouts import LAYOUTS
+from unispector.data.mini.generate import LAYOUTS
 from unispector.data.mini.layouts.layout import Shot, take
 from unispector.data.mini.layouts.products import CLASSES, surface_of
 from unispector.data.mini.textures import SURFACES

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -38,45 +37,43 @@ class Family:
     overhangs: bool = False  # reaches over the part's edge onto the background
 
 
-CATALOGUE: Mapping[str, Family] = MappingProxyType(
-    {
-        "Scratch": Family(lines.scratch, 0.06, 1.0),
-        "Crack": Family(lines.crack, 0.08, 0.9),
-        "Blowhole": Family(bodies.blowhole, 0.025, 0.2),
-        "Stain": Family(patches.stain, 0.06, 0.75),
-        "Dent": Family(patches.dent, 0.05, 0.5),
-        "Fray": Family(lines.fray, 0.1, 0.6),
-        "Contamination": Family(bodies.contamination, 0.03, 0.3),
-        "Missing": Family(bodies.missing, 0.1, 0.7, at_edge=True),
-        "Wrinkle": Family(lines.wrinkle, 0.12, 0.75),
-        "Burn": Family(patches.burn, 0.06, 0.65),
-        "Smear": Family(patches.smear, 0.1, 0.75),
-        "Pitting": Family(patches.pitting, 0.06, 0.7),
-        "Bubble": Family(bodies.bubble, 0.04, 0.4),
-        "Thread": Family(lines.thread, 0.1, 0.65),
-        "Chatter": Family(patches.chatter, 0.09, 0.6),
-        "Glue": Family(lines.glue, 0.12, 0.75),
-        "Uneven": Family(bands.uneven, 0.1, 0.5, most=2, spanning=True),
-        "WeldLine": Family(bands.weld_line, 0.4, 3.2, spanning=True),
-        "Crease": Family(bands.crease, 0.2, 2.4, spanning=True),
-        "Crescent": Family(edges.crescent, 0.08, 0.7, at_edge=True),
-        "OilSpot": Family(spots.oil_spot, 0.07, 0.6),
-        "WaterSpot": Family(spots.water_spot, 0.08, 0.75),
-        "SilkSpot": Family(spots.silk_spot, 0.15, 1.2),
-        "RolledPit": Family(bands.rolled_pit, 0.15, 1.3, spanning=True),
-        "Rust": Family(spots.rust, 0.08, 0.8),
-        "Melt": Family(reliefs.melt, 0.06, 0.5),
-        "Bent": Family(reliefs.bent, 0.15, 0.85),
-        "Flash": Family(edges.flash, 0.12, 1.0, at_edge=True, overhangs=True),
-        "Chip": Family(edges.chip, 0.1, 0.7, at_edge=True),
-        "Delamination": Family(reliefs.delamination, 0.09, 0.65),
-        "Reground": Family(bands.reground, 0.08, 0.5, most=2, spanning=True),
-        "Abrasion": Family(patches.abrasion, 0.1, 0.8),
-        "Hairline": Family(lines.hairline, 0.15, 1.3, spanning=True),
-        "RaggedEdge": Family(edges.ragged_edge, 0.15, 1.0, at_edge=True),
-        "Scale": Family(patches.scale, 0.1, 0.9),
-    }
-)
+CATALOGUE: Mapping[str, Family] = {
+    "Scratch": Family(lines.scratch, 0.06, 1.0),
+    "Crack": Family(lines.crack, 0.08, 0.9),
+    "Blowhole": Family(bodies.blowhole, 0.025, 0.2),
+    "Stain": Family(patches.stain, 0.06, 0.75),
+    "Dent": Family(patches.dent, 0.05, 0.5),
+    "Fray": Family(lines.fray, 0.1, 0.6),
+    "Contamination": Family(bodies.contamination, 0.03, 0.3),
+    "Missing": Family(bodies.missing, 0.1, 0.7, at_edge=True),
+    "Wrinkle": Family(lines.wrinkle, 0.12, 0.75),
+    "Burn": Family(patches.burn, 0.06, 0.65),
+    "Smear": Family(patches.smear, 0.1, 0.75),
+    "Pitting": Family(patches.pitting, 0.06, 0.7),
+    "Bubble": Family(bodies.bubble, 0.04, 0.4),
+    "Thread": Family(lines.thread, 0.1, 0.65),
+    "Chatter": Family(patches.chatter, 0.09, 0.6),
+    "Glue": Family(lines.glue, 0.12, 0.75),
+    "Uneven": Family(bands.uneven, 0.1, 0.5, most=2, spanning=True),
+    "WeldLine": Family(bands.weld_line, 0.4, 3.2, spanning=True),
+    "Crease": Family(bands.crease, 0.2, 2.4, spanning=True),
+    "Crescent": Family(edges.crescent, 0.08, 0.7, at_edge=True),
+    "OilSpot": Family(spots.oil_spot, 0.07, 0.6),
+    "WaterSpot": Family(spots.water_spot, 0.08, 0.75),
+    "SilkSpot": Family(spots.silk_spot, 0.15, 1.2),
+    "RolledPit": Family(bands.rolled_pit, 0.15, 1.3, spanning=True),
+    "Rust": Family(spots.rust, 0.08, 0.8),
+    "Melt": Family(reliefs.melt, 0.06, 0.5),
+    "Bent": Family(reliefs.bent, 0.15, 0.85),
+    "Flash": Family(edges.flash, 0.12, 1.0, at_edge=True, overhangs=True),
+    "Chip": Family(edges.chip, 0.1, 0.7, at_edge=True),
+    "Delamination": Family(reliefs.delamination, 0.09, 0.65),
+    "Reground": Family(bands.reground, 0.08, 0.5, most=2, spanning=True),
+    "Abrasion": Family(patches.abrasion, 0.1, 0.8),
+    "Hairline": Family(lines.hairline, 0.15, 1.3, spanning=True),
+    "RaggedEdge": Family(edges.ragged_edge, 0.15, 1.0, at_edge=True),
+    "Scale": Family(patches.scale, 0.1, 0.9),
+}
 FAMILIES: tuple[str, ...] = tuple(CATALOGUE)
 
 
@@ -85,14 +82,8 @@ def paint_defects(
 ) -> tuple[Field, dict[str, Field]]:
     """Put instances of every family on the part; those of different families never touch.
 
-    Args:
-        scene: the sound part.
-        rng: source of randomness.
-        families: some of `FAMILIES`, each once.
-        alike: what the instances have in common; None = only what their family has.
-
-    Returns:
-        The reflectance with all defects, and the coverage of every family's.
+    Returns the reflectance with all defects, and the coverage of every family's. `families` are some of
+    `FAMILIES`, each once; `alike` is what their instances have in common, None = only what a family has.
 
     Raises:
         DataError: the image is too small to hold an instance of every family.

@@ -14,6 +14,7 @@ from unispector.ops.files import replaced_folder
 from unispector.ops.parallel import map_in_order, worker_count
 
 Pixels: TypeAlias = npt.NDArray[np.uint8] | Image.Image
+Files: TypeAlias = list[tuple[str, Pixels]]  # paths and pixels of an image and of its mask
 Progress: TypeAlias = Callable[[int, int], None]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,16 +33,8 @@ def draw_folder(
 ) -> Report:
     """Make a folder from what `draw(job, folder)` writes for every job and `finish(folder, results)` adds.
 
-    Args:
-        out: folder to make; what lay there is replaced.
-        jobs: images to draw.
-        draw: writes one image; runs in a worker.
-        finish: writes what needs all images.
-        progress: called with (images done, images in all) after every image.
-        workers: processes that draw; 0 = one per core.
-
-    Returns:
-        What `finish` returns.
+    What lay at `out` is replaced. `progress` is called with (images done, images in all) after every image;
+    `workers` processes draw, 0 = one per core. Returns what `finish` returns.
 
     Raises:
         DataError: `out` cannot be written.

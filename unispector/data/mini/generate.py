@@ -7,10 +7,18 @@ from pathlib import Path
 
 from unispector.config import MiniConfig
 from unispector.data.mini.files import Progress, draw_folder
-from unispector.data.mini.layouts import LAYOUTS
+from unispector.data.mini.layouts.gc10 import GC10
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, take
+from unispector.data.mini.layouts.magnetic_tile import MAGNETIC_TILE
+from unispector.data.mini.layouts.mvtec_ad import MVTEC_AD
 from unispector.data.mini.layouts.products import CLASSES
+from unispector.data.mini.layouts.real_iad import REAL_IAD
+from unispector.data.mini.layouts.three_cad import THREE_CAD
+from unispector.data.mini.layouts.visa import VISA
+from unispector.data.mini.layouts.vision import VISION
 from unispector.errors import DataError
+
+LAYOUTS = (GC10, MAGNETIC_TILE, REAL_IAD, MVTEC_AD, THREE_CAD, VISION, VISA)
 
 
 @dataclass(frozen=True)

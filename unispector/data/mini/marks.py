@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from unispector.data.mini.noise import Field, Floats, as_field, blurred
+from unispector.data.mini.noise import Field, Floats, as_field
 
 
 def blend(below: Floats, above: npt.ArrayLike, coverage: npt.ArrayLike) -> Floats:
@@ -49,8 +49,3 @@ def largest_piece(coverage: Field) -> Field:
         return coverage
     main = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
     return as_field(coverage * cv2.dilate(main, np.ones((3, 3), np.uint8)))
-
-
-def ground(reflectance: Field, part: Field, sigma: float) -> Field:
-    """A part's reflectance without texture finer than `sigma` pixels; its edge does not blur in."""
-    return as_field(blurred(reflectance * part, sigma) / np.maximum(blurred(part, sigma), 0.02))

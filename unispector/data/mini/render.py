@@ -51,15 +51,12 @@ def render(
     """Draw image `index` of those that show `families`; the same arguments always give the same image.
 
     Args:
-        families: some of `FAMILIES`, each once; another order is another image. None = a sound part.
+        families: some of `FAMILIES`, each once; another order is another image. Empty = a sound part.
         index: number of the image within its set of families, from 0.
         seed: seed of the whole set: one kind of part, shown in one kind of light.
         size: nominal height in pixels; the width is 0.6 to 1.6 times that.
-        surface: the kind's, one of `SURFACES`; another surface is another kind. None = the seed draws it.
+        surface: one of `SURFACES`; another one is another kind of part. None = the seed draws it.
         alike: what the defects have in common; None = only what their family has.
-
-    Returns:
-        A grey image, and the masks by family.
 
     Raises:
         DataError: an image of this size cannot hold the defects.

@@ -36,14 +36,7 @@ class Scene:
 
 
 def build_scene(kind: Kind, surface: str | None, size: Size, unit: float) -> Scene:
-    """A random sound part of a kind.
-
-    Args:
-        kind: the kind of part, and the part's own randomness.
-        surface: one of `SURFACES`; None = the kind's.
-        size: height and width in pixels.
-        unit: size of one design pixel in pixels.
-    """
+    """A random sound part of a kind, on one of `SURFACES`; None = the kind's."""
     rng = kind.rng
     texture = SURFACES[surface or kind.choice(list(SURFACES))]
     light = kind.any_angle()

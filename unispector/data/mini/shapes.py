@@ -63,15 +63,10 @@ def outline(
     lobes: float = 0.15,
     roughness: float = 0.0,
 ) -> Points:
-    """A random closed outline [120, 2] about the origin.
+    """A random closed outline [120, 2] about the origin, its long half-axis about `radius` pixels at `angle`.
 
-    Args:
-        rng: source of randomness.
-        radius: long half-axis in pixels, about.
-        angle: direction of the long axis in radians.
-        elongation: long over short axis, at least 1.
-        lobes: relative depth of the few large bulges.
-        roughness: relative depth of the fine jags.
+    `elongation` is long over short axis, at least 1; `lobes` and `roughness` are relative depths of the few
+    large bulges and of the fine jags.
     """
     turns = np.linspace(0, 2 * pi, 120, endpoint=False)
     orders = np.arange(2, 7)
@@ -86,15 +81,9 @@ def outline(
 def path(
     rng: np.random.Generator, centre: Points, length: float, angle: float, bend: float, jitter: float = 0.0
 ) -> Points:
-    """A random path [n, 2], on the whole along `angle`.
+    """A random path [n, 2] of `length` pixels, on the whole along `angle`, its bounding box about `centre`.
 
-    Args:
-        rng: source of randomness.
-        centre: [2] x, y in pixels; the middle of the path's bounding box.
-        length: arc length in pixels.
-        angle: mean direction in radians.
-        bend: standard deviation of the slowly varying direction, radians.
-        jitter: standard deviation of the direction's change from step to step, radians.
+    Standard deviations in radians: `bend` of the slowly varying direction, `jitter` from step to step.
     """
     steps = int(np.clip(length / 2.5, 6, 400))
     waves = np.arange(1, 4)

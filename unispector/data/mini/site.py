@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from unispector.data.mini import noise, shapes
-from unispector.data.mini.marks import ground, shifted
+from unispector.data.mini.marks import shifted
 from unispector.data.mini.noise import Field, Floats, as_field, blurred
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.shapes import Points
@@ -102,8 +102,9 @@ class Site(Scene):
         return change if 0.06 < self.tone(coverage) + change < 0.96 else -change
 
     def ground(self, sigma: float) -> Field:
-        """The part's reflectance without texture finer than `sigma` pixels."""
-        return ground(self.reflectance, self.part, sigma)
+        """The part's reflectance without texture finer than `sigma` pixels; its edge does not blur in."""
+        seen, weight = blurred(self.reflectance * self.part, sigma), blurred(self.part, sigma)
+        return as_field(seen / np.maximum(weight, 0.02))
 
     def shadow(self, coverage: Field, reach: float, strength: float) -> Field:
         """The part darkened beside an object that covers `coverage` and stands up `reach` pixels."""

@@ -8,7 +8,6 @@ one "design pixel" (image size / 256), so that a larger image shows the same par
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import pi
-from types import MappingProxyType
 from typing import TypeAlias
 
 import cv2
@@ -136,17 +135,14 @@ def _ground_steel(size: Size, kind: Kind, unit: float) -> Floats:
     return kind.uniform(0.015, 0.045) * arcs * broken + 0.012 * grain(size, kind.rng, 0.6)
 
 
-_PAINTERS = (
-    _brushed_metal,
-    _rolled_metal,
-    _ceramic_tile,
-    _fabric,
-    _board,
-    _wood,
-    _plastic,
-    _sintered_magnet,
-    _ground_steel,
-)
-SURFACES: Mapping[str, Surface] = MappingProxyType(
-    {paint.__name__[1:].replace("_", " "): paint for paint in _PAINTERS}
-)
+SURFACES: Mapping[str, Surface] = {
+    "brushed metal": _brushed_metal,
+    "rolled metal": _rolled_metal,
+    "ceramic tile": _ceramic_tile,
+    "fabric": _fabric,
+    "board": _board,
+    "wood": _wood,
+    "plastic": _plastic,
+    "sintered magnet": _sintered_magnet,
+    "ground steel": _ground_steel,
+}

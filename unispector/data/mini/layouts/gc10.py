@@ -9,7 +9,7 @@ image's.
 from pathlib import Path
 from xml.etree import ElementTree
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.instances import Instance
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, classes_alone, write_text
 from unispector.data.mini.render import RenderedImage
@@ -22,7 +22,7 @@ FOREIGN_NAME = "img_01_0000000000_00000.jpg"
 COMMENT = b"copied"
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     kind = KINDS.index(shot.defects) + 1
     stem = f"img_0{1 + shot.index % 8}_{4_400_000_000 + 1_000_000 * kind:010d}_{shot.index + 1:05d}"
     return [(f"{shot.defects[0].partition('_')[0]}/{stem}.jpg", picture.image)]

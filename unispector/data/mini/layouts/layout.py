@@ -10,7 +10,7 @@ import numpy as np
 
 from unispector.config import MiniConfig
 from unispector.data.mini.colours import ramp
-from unispector.data.mini.files import Pixels, save
+from unispector.data.mini.files import Files, save
 from unispector.data.mini.instances import Instance, instances_of
 from unispector.data.mini.layouts.products import BESIDES, CLASSES, LOOKS, surface_of
 from unispector.data.mini.render import RenderedImage, render
@@ -47,9 +47,7 @@ class Layout:
 
     folder: str  # the set's folder and name
     kinds: Kinds  # product -> the classes that are seen together
-    files: Callable[
-        [Shot, RenderedImage], list[tuple[str, Pixels]]
-    ]  # the image's path and pixels; its mask's
+    files: Callable[[Shot, RenderedImage], Files]
     # Writes what needs all images: annotation files, copies, quirks. Gets the set's folder.
     finish: Callable[[Path, list[Drawn]], None]
     planted: tuple[Shot, ...] = ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.instances import Mask
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, classes_alone, write_text
 from unispector.data.mini.render import RenderedImage
@@ -31,7 +31,7 @@ ODD = (
 )
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     name = shot.defects[0] if shot.defects else FREE
     number = shot.index + 1
     exposure, image, mask = picture.exposure, picture.image, picture.mask

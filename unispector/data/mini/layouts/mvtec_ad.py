@@ -7,13 +7,13 @@ testing; licence and read-me beside the products.
 
 from pathlib import Path
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.instances import exact
 from unispector.data.mini.layouts.layout import Drawn, Layout, Shot, classes_alone, write_text
 from unispector.data.mini.render import RenderedImage
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     if not shot.defects:
         part = ("train", "test")[shot.index % 2]
         return [(f"{shot.product}/{part}/good/{shot.index // 2:03d}.png", picture.image)]

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.instances import exact
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, classes_alone, write_text
 from unispector.data.mini.render import RenderedImage
@@ -27,7 +27,7 @@ _TAKEN = 20231021130716  # date and time in the names, counted up by the index
 ODD = tuple(Shot(product, kind, PLANTED, HIDDEN) for product, kinds in KINDS.items() for kind in kinds)
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     image, folder, mask = (
         f"{IMAGES}/{shot.product}/{_stem(shot)}.jpg",
         f"{IMAGES}/{shot.product}",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.instances import Mask, exact
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, classes_alone
 from unispector.data.mini.render import RenderedImage
@@ -24,7 +24,7 @@ ODD = (Shot(IPAD, BOTH, PLANTED, ONE_LABEL), Shot(IPAD, ("bump",), 0, TWICE))
 RED = (0, 0, 0, 200, 30, 30)
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     number = shot.index + (500_000 if shot.quirk == TWICE else 0)
     if not shot.defects:
         part = ("train", "test")[shot.index % 2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot
 from unispector.data.mini.layouts.products import OTHER, UNLISTED
 from unispector.data.mini.render import RenderedImage
@@ -31,7 +31,7 @@ ODD = tuple(Shot(product, kinds[-1], PLANTED) for product, kinds in KINDS.items(
 LABELS = {EXTRA: "extra wax", UNLISTED: "unknown"}
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     folder = f"{shot.product}/Data/Images"
     if not shot.defects:
         return [(f"{folder}/Normal/{shot.index:04d}.JPG", picture.image)]

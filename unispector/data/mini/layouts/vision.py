@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unispector.data.mini.files import Pixels
+from unispector.data.mini.files import Files
 from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, write_text
 from unispector.data.mini.layouts.products import CLASSES
 from unispector.data.mini.render import RenderedImage
@@ -20,7 +20,7 @@ KINDS = {name: [*((one,) for one in names), tuple(names)] for name, names in CLA
 ODD = tuple(Shot(name, KINDS[name][i], PLANTED + i, UNLABELLED) for name in KINDS for i in range(2))
 
 
-def _files(shot: Shot, picture: RenderedImage) -> list[tuple[str, Pixels]]:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     kinds = KINDS[shot.product]
     number = shot.index % PLANTED * len(kinds) + kinds.index(shot.defects) + 1
     part = shot.quirk or ("train", "val")[shot.index % 2]
