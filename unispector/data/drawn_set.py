@@ -6,7 +6,7 @@ and the defects of a class resemble one another.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.data.mini.alike import Alike
-from unispector.data.mini.colours import ramp
 from unispector.data.mini.defects import FAMILIES, paint_defects
 from unispector.data.mini.files import Progress, draw_folder, save
 from unispector.data.mini.instances import Instance, Mask, instances_of
+from unispector.data.mini.layouts.products import ramp
 from unispector.data.mini.noise import as_field
 from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, as_mask, render
 from unispector.data.mini.scene import Scene
@@ -81,15 +81,9 @@ class _Record:
 
 
 def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
-    """Draw a set; what lay at `out` is replaced.
+    """Draw a set on the images of sound parts in the folder `surfaces` (None = parts are drawn too).
 
-    Args:
-        drawn: what to draw, without surfaces.
-        surfaces: folder of pictures of sound parts; None = parts are drawn too.
-        out: folder to make.
-
-    Returns:
-        The number of images.
+    Returns the number of images.
 
     Raises:
         DataError: see `draw_set`; or the folder has no image.
@@ -103,16 +97,9 @@ def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
 def draw_set(drawn: DrawnSet, out: Path, progress: Progress | None = None, *, workers: int = 0) -> int:
     """Write `images/<part>_<family>/*.jpg`, `good/<part>/*.jpg` and the COCO file `annotations.json`.
 
-    `out` appears complete or not at all; what lay there is replaced.
-
-    Args:
-        drawn: what to draw.
-        out: folder to make.
-        progress: called with (images done, images in all) after every image.
-        workers: processes that draw; 0 = one per core.
-
-    Returns:
-        The number of images.
+    `out` appears complete or not at all; what lay there is replaced. Returns the number of images.
+    `progress` is called with (images done, images in all) after every image; `workers` processes draw, 0 =
+    one per core.
 
     Raises:
         DataError: unknown families, more classes than families or more parts than photographs, a photograph
@@ -155,17 +142,14 @@ def _families(drawn: DrawnSet, part: int, families: Sequence[str]) -> list[str]:
 
 def _write(shot: _Shot, root: Path, drawn: DrawnSet) -> _Record:
     """Draw and write one image; runs in a worker."""
-    photograph = None
+    draw: Callable[[_Shot, DrawnSet, int], tuple[Mask, Mapping[str, Mask]]] = _on_drawn_part
     if drawn.surfaces:
         files = drawn.surfaces[shot.part :: drawn.parts]
         photograph = read_image(files[_rng(drawn, shot, shot.index).integers(len(files))])
+        draw = partial(_on_photograph, photograph=photograph)
     for attempt in range(ATTEMPTS):
-        index = shot.index + attempt * ANOTHER
         try:
-            if photograph is None:
-                image, masks = _on_drawn_part(shot, drawn, index)
-            else:
-                image, masks = _on_photograph(photograph, shot, drawn, index)
+            image, masks = draw(shot, drawn, shot.index + attempt * ANOTHER)
             break
         except DataError as error:
             if attempt == ATTEMPTS - 1:
@@ -187,14 +171,8 @@ def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Mask, Mapp
     surface = str(of_part.choice(sorted(SURFACES)))
     colours = _colours(of_part) if of_part.random() < COLOURED else None
     seed, alike = drawn.seed % 2**31 << 32 | shot.part, Alike(_rng(drawn, shot))
-    rendered = render(
-        () if shot.family == DEFECT_FREE else (shot.family,),
-        index,
-        seed=seed,
-        size=drawn.size,
-        surface=surface,
-        alike=alike,
-    )
+    families = () if shot.family == DEFECT_FREE else (shot.family,)
+    rendered = render(families, index, seed=seed, size=drawn.size, surface=surface, alike=alike)
     image = rendered.image if colours is None else ramp(colours, _rng(drawn, shot, index, 1))[rendered.image]
     return image, rendered.masks
 
@@ -207,7 +185,7 @@ def _colours(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def _on_photograph(
-    photograph: Mask, shot: _Shot, drawn: DrawnSet, index: int
+    shot: _Shot, drawn: DrawnSet, index: int, photograph: Mask
 ) -> tuple[Mask, Mapping[str, Mask]]:
     """A cut-out of a photograph with defects on it, and their masks."""
     rng, of_class = _rng(drawn, shot, index, 2), _rng(drawn, shot)

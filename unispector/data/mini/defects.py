@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from unispector.data.mini import bands, bodies, edges, lines, patches, reliefs, spots
+from unispector.data.mini import bands, bodies, edges, lines, patches
 from unispector.data.mini.alike import Alike
 from unispector.data.mini.marks import blend
 from unispector.data.mini.noise import Field
@@ -58,16 +58,16 @@ CATALOGUE: Mapping[str, Family] = {
     "WeldLine": Family(bands.weld_line, 0.4, 3.2, spanning=True),
     "Crease": Family(bands.crease, 0.2, 2.4, spanning=True),
     "Crescent": Family(edges.crescent, 0.08, 0.7, at_edge=True),
-    "OilSpot": Family(spots.oil_spot, 0.07, 0.6),
-    "WaterSpot": Family(spots.water_spot, 0.08, 0.75),
-    "SilkSpot": Family(spots.silk_spot, 0.15, 1.2),
+    "OilSpot": Family(patches.oil_spot, 0.07, 0.6),
+    "WaterSpot": Family(patches.water_spot, 0.08, 0.75),
+    "SilkSpot": Family(patches.silk_spot, 0.15, 1.2),
     "RolledPit": Family(bands.rolled_pit, 0.15, 1.3, spanning=True),
-    "Rust": Family(spots.rust, 0.08, 0.8),
-    "Melt": Family(reliefs.melt, 0.06, 0.5),
-    "Bent": Family(reliefs.bent, 0.15, 0.85),
+    "Rust": Family(patches.rust, 0.08, 0.8),
+    "Melt": Family(bodies.melt, 0.06, 0.5),
+    "Bent": Family(bodies.bent, 0.15, 0.85),
     "Flash": Family(edges.flash, 0.12, 1.0, at_edge=True, overhangs=True),
     "Chip": Family(edges.chip, 0.1, 0.7, at_edge=True),
-    "Delamination": Family(reliefs.delamination, 0.09, 0.65),
+    "Delamination": Family(bodies.delamination, 0.09, 0.65),
     "Reground": Family(bands.reground, 0.08, 0.5, most=2, spanning=True),
     "Abrasion": Family(patches.abrasion, 0.1, 0.8),
     "Hairline": Family(lines.hairline, 0.15, 1.3, spanning=True),

@@ -26,12 +26,12 @@ JPEG_QUALITY = 92
 def draw_folder(
     out: Path,
     jobs: Sequence[Job],
-    draw: Callable[[Job, Path], Result],
+    draw: Callable[..., Result],
     finish: Callable[[Path, list[Result]], Report],
     progress: Progress | None,
     workers: int,
 ) -> Report:
-    """Make a folder from what `draw(job, folder)` writes for every job and `finish(folder, results)` adds.
+    """Make a folder of what `draw(job, root=folder)` writes for every job and `finish(folder, results)` adds.
 
     What lay at `out` is replaced. `progress` is called with (images done, images in all) after every image;
     `workers` processes draw, 0 = one per core. Returns what `finish` returns.
@@ -42,7 +42,7 @@ def draw_folder(
     try:
         with replaced_folder(out.absolute()) as draft:
             results = []
-            drawn = map_in_order(partial(_apply, draw, draft), jobs, worker_count(workers, len(jobs)))
+            drawn = map_in_order(partial(draw, root=draft), jobs, worker_count(workers, len(jobs)))
             for result in drawn:
                 results.append(result)
                 if progress is not None:
@@ -52,10 +52,6 @@ def draw_folder(
         raise DataError(
             f"{out}: cannot be written ({error.strerror or error}); check space, rights"
         ) from error
-
-
-def _apply(draw: Callable[[Job, Path], Result], folder: Path, job: Job) -> Result:
-    return draw(job, folder)
 
 
 def save(path: Path, image: Pixels) -> None:

@@ -9,7 +9,7 @@ from unispector.data.mini.noise import Field, Floats, as_field
 
 def blend(below: Floats, above: npt.ArrayLike, coverage: npt.ArrayLike) -> Floats:
     """`above` laid over `below` where `coverage` says."""
-    return below + as_field(coverage) * (as_field(above) - below)
+    return np.asarray(below + as_field(coverage) * (as_field(above) - below))
 
 
 def shifted(field: Field, length: float, angle: float) -> Field:

@@ -94,7 +94,7 @@ def _grooves(rng: np.random.Generator, reflectance: Field, unit: float) -> Float
     offset = np.abs(across - spacing * np.clip(np.rint(across / spacing), 0, count - 1))
     groove = np.clip(half + 0.5 - offset, 0, 1)
     lip = np.clip(1 - np.abs(offset - half - 1.0), 0, 1)
-    return reflectance * (1 - rng.uniform(0.25, 0.6) * groove + rng.uniform(0, 0.3) * lip)
+    return as_field(reflectance * (1 - rng.uniform(0.25, 0.6) * groove + rng.uniform(0, 0.3) * lip))
 
 
 def _drilled_holes(rng: np.random.Generator, reflectance: Field, unit: float) -> Floats:
@@ -122,7 +122,7 @@ def _printed_mark(rng: np.random.Generator, reflectance: Field, unit: float) -> 
     scale, thick = rng.uniform(0.5, 1.4) * unit, max(round(rng.uniform(1, 2.5) * unit), 1)
     cv2.putText(ink, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
     worn = np.clip(0.85 + 0.25 * smooth_noise((height, width), rng, 6 * unit), 0, 1)
-    return reflectance + rng.choice([-1, 1]) * rng.uniform(0.06, 0.3) * worn * (ink / 255.0)
+    return as_field(reflectance + rng.choice([-1, 1]) * rng.uniform(0.06, 0.3) * worn * (ink / 255.0))
 
 
 def _dust(rng: np.random.Generator, reflectance: Field, unit: float) -> Floats:
@@ -131,4 +131,4 @@ def _dust(rng: np.random.Generator, reflectance: Field, unit: float) -> Floats:
     count = int(rng.integers(4, 40))
     centres = rng.uniform(0, [width, height], (count, 2))
     specks = dots((height, width), centres, rng.uniform(0.3, 0.9, count) * min(unit, 1.2))
-    return reflectance + rng.choice([-1, 1]) * rng.uniform(0.08, 0.3) * specks
+    return as_field(reflectance + rng.choice([-1, 1]) * rng.uniform(0.08, 0.3) * specks)

@@ -105,7 +105,7 @@ def turned(points: Floats, angle: float) -> Points:
 
 def step(length: float, angle: float) -> Points:
     """The way [2] that leads `length` pixels in direction `angle`."""
-    return turned(np.array([[length, 0.0]]), angle)[0]
+    return np.asarray(turned(np.array([[length, 0.0]]), angle)[0])
 
 
 def local_axes(size: Size, centre: Points, angle: float) -> tuple[Field, Field]:

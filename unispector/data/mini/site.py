@@ -37,9 +37,9 @@ class Site(Scene):
         """A random number in low..high, uniform on a log scale."""
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
-    def sign(self) -> float:
+    def sign(self) -> np.float64:
         """-1 or 1 at random."""
-        return self.rng.choice([-1, 1])
+        return np.float64(self.rng.choice([-1, 1]))
 
     def axes(self, angle: float | None = None, centre: Points | None = None) -> tuple[Field, Field]:
         """Coordinates (along, across) of every pixel about a point, the site's unless given, in pixels."""
@@ -78,7 +78,7 @@ class Site(Scene):
     def branch(self, root: Points, length: float, angle: float, bend: float, jitter: float = 0.0) -> Points:
         """A random path [n, 2] of `length` pixels that starts at `root`."""
         branch = shapes.path(self.rng, root, length, angle, bend, jitter)
-        return branch + (root - branch[0])
+        return np.asarray(branch + (root - branch[0]))
 
     def tone(self, coverage: Field) -> float:
         """Mean reflectance of what lies below `coverage`; a middle grey where it is empty."""

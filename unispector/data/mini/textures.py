@@ -15,7 +15,7 @@ import numpy as np
 
 from unispector.data.mini import noise
 from unispector.data.mini.kind import Kind
-from unispector.data.mini.noise import Floats, Size, fractal_noise, grain, normalised, rotated, smooth_noise
+from unispector.data.mini.noise import Floats, Size, as_field, fractal_noise, grain, normalised, rotated
 from unispector.data.mini.shapes import slope
 
 Surface: TypeAlias = Callable[[Size, Kind, float], Floats]
@@ -28,7 +28,7 @@ def _brushed_metal(size: Size, kind: Kind, unit: float) -> Floats:
     def upright(square: Size) -> Floats:
         lines = noise.streaks(square, kind.rng, length, width)
         bold = np.maximum(noise.streaks(square, kind.rng, 2 * length, width) - 1.6, 0)
-        return lines + kind.uniform(0, 1.5) * bold
+        return as_field(lines + kind.uniform(0, 1.5) * bold)
 
     return kind.uniform(0.02, 0.06) * rotated(size, kind.mostly_upright(), upright)
 
@@ -50,7 +50,7 @@ def _ceramic_tile(size: Size, kind: Kind, unit: float) -> Floats:
     clouds = kind.uniform(0.005, 0.035) * fractal_noise(size, kind.rng, kind.uniform(20, 70) * unit)
     specks = grain(size, kind.rng, kind.uniform(0.7, 1.6) * unit)
     amount = kind.uniform(0, 0.09)
-    return clouds + amount * (np.maximum(specks - 2.0, 0) - np.maximum(-specks - 1.8, 0))
+    return as_field(clouds + amount * (np.maximum(specks - 2.0, 0) - np.maximum(-specks - 1.8, 0)))
 
 
 def _fabric(size: Size, kind: Kind, unit: float) -> Floats:
@@ -60,12 +60,12 @@ def _fabric(size: Size, kind: Kind, unit: float) -> Floats:
 
     def upright(square: Size) -> Floats:
         y, x = np.mgrid[: square[0], : square[1]].astype(np.float32)
-        sway = 0.25 * period * smooth_noise(square, kind.rng, 30 * unit)
+        sway = 0.25 * period * noise.smooth_noise(square, kind.rng, 30 * unit)
         warp = 2 * pi * (x + sway) / period
         weft = 2 * pi * (y + 0.6 * sway) / (period * ratio)
         over = np.sin((warp + twill * weft) / 2) * np.sin((weft - twill * warp) / 2)
         yarns = np.where(over > 0, np.cos(warp), np.cos(weft)) + 0.5 * over
-        return yarns + 0.5 * noise.streaks(square, kind.rng, 25 * unit, 1.0 * unit)
+        return as_field(yarns + 0.5 * noise.streaks(square, kind.rng, 25 * unit, 1.0 * unit))
 
     woven = normalised(rotated(size, kind.mostly_upright(), upright))
     return kind.uniform(0.03, 0.085) * woven + 0.012 * grain(size, kind.rng, 0.5)
@@ -86,7 +86,7 @@ def _board(size: Size, kind: Kind, unit: float) -> Floats:
             cv2.circle(tracks, (x, y), max(int(1.3 * thick), 1), 255, -1, cv2.LINE_AA)
     raised = tracks.astype(np.float32) / 255
     sign = -1 if kind.chance(0.5) else 1
-    return ground + sign * kind.uniform(0.04, 0.15) * (raised - raised.mean())
+    return as_field(ground + sign * kind.uniform(0.04, 0.15) * (raised - raised.mean()))
 
 
 def _wood(size: Size, kind: Kind, unit: float) -> Floats:
@@ -95,14 +95,16 @@ def _wood(size: Size, kind: Kind, unit: float) -> Floats:
 
     def upright(square: Size) -> Floats:
         y = np.arange(square[0], dtype=np.float32)[:, None]
-        hills = cv2.resize(smooth_noise((square[0], square[1] // 4 + 1), kind.rng, 30 * unit), square[::-1])
+        hills = cv2.resize(
+            noise.smooth_noise((square[0], square[1] // 4 + 1), kind.rng, 30 * unit), square[::-1]
+        )
         phase = y / ring + sway * hills
         rings = (phase - np.floor(phase)) ** 2 - 0.33
         pores = np.maximum(noise.streaks(square, kind.rng, 9 * unit, 0.5 * unit) - 1.2, 0)
-        return 1.6 * rings - kind.uniform(0.4, 1.2) * pores
+        return as_field(1.6 * rings - kind.uniform(0.4, 1.2) * pores)
 
     grown = rotated(size, kind.mostly_upright(), upright)
-    return kind.uniform(0.04, 0.09) * (grown - grown.mean()) + 0.01 * grain(size, kind.rng, 0.5)
+    return as_field(kind.uniform(0.04, 0.09) * (grown - grown.mean()) + 0.01 * grain(size, kind.rng, 0.5))
 
 
 def _plastic(size: Size, kind: Kind, unit: float) -> Floats:
@@ -120,7 +122,7 @@ def _sintered_magnet(size: Size, kind: Kind, unit: float) -> Floats:
     grinding = partial(noise.streaks, rng=kind.rng, length=90 * unit, width=0.8 * unit)
     lines = rotated(size, upright, grinding)
     mixed = kind.uniform(0.012, 0.04) * speckle + kind.uniform(0.005, 0.03) * clouds
-    return mixed + kind.uniform(0.008, 0.035) * lines
+    return as_field(mixed + kind.uniform(0.008, 0.035) * lines)
 
 
 def _ground_steel(size: Size, kind: Kind, unit: float) -> Floats:
@@ -131,8 +133,8 @@ def _ground_steel(size: Size, kind: Kind, unit: float) -> Floats:
     radius = np.hypot(x - width / 2 - far * np.cos(angle), y - height / 2 - far * np.sin(angle))
     table = noise.streaks((int(radius.max()) + 4, 1), kind.rng, 1, kind.uniform(0.6, 1.5) * unit)[:, 0]
     arcs = np.interp(radius.ravel(), np.arange(len(table)), table).reshape(size).astype(np.float32)
-    broken = 0.65 + 0.35 * smooth_noise(size, kind.rng, 30 * unit)
-    return kind.uniform(0.015, 0.045) * arcs * broken + 0.012 * grain(size, kind.rng, 0.6)
+    broken = 0.65 + 0.35 * noise.smooth_noise(size, kind.rng, 30 * unit)
+    return as_field(kind.uniform(0.015, 0.045) * arcs * broken + 0.012 * grain(size, kind.rng, 0.6))
 
 
 SURFACES: Mapping[str, Surface] = {

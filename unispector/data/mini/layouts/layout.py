@@ -9,10 +9,9 @@ from zlib import crc32
 import numpy as np
 
 from unispector.config import MiniConfig
-from unispector.data.mini.colours import ramp
 from unispector.data.mini.files import Files, save
 from unispector.data.mini.instances import Instance, instances_of
-from unispector.data.mini.layouts.products import BESIDES, CLASSES, LOOKS, surface_of
+from unispector.data.mini.layouts.products import BESIDES, CLASSES, LOOKS, ramp, surface_of
 from unispector.data.mini.render import RenderedImage, render
 
 FEWER = 3  # images of a class for one of a tail class, or of a combination of classes

@@ -8,8 +8,14 @@ again, on products that training never meets; seven show a family that no in-dom
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, 0 to 255
 Colours: TypeAlias = tuple[Colour, Colour, Colour]
+
+MIDDLE = 115  # grey value that takes the middle colour
+VARIATION = 6.0  # standard deviation of an image's colours about its product's, of 255
 
 # Set -> product ("" where the release has none) -> class as the release spells it -> families, joined by "+".
 CLASSES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -89,3 +95,13 @@ GRADES: Mapping[str, str] = {
 def surface_of(product: str, defects: tuple[str, ...]) -> str:
     """The surface on which a product ("<set>/<product>") shows these classes."""
     return GRADES.get(defects[0] if defects else "", LOOKS[product][0])
+
+
+def ramp(colours: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """The colour of every grey value, slightly different for every image: [256, 3].
+
+    `colours` [3, 3] are red, green and blue (0 to 255) of black, of a middle grey and of white.
+    """
+    stops = np.asarray(colours) + rng.normal(0, VARIATION, (3, 3))
+    channels = [np.interp(np.arange(256), [0, MIDDLE, 255], np.clip(stop, 0, 255)) for stop in stops.T]
+    return np.asarray(np.rint(np.stack(channels, axis=1)), np.uint8)
