@@ -178,7 +178,7 @@ def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Mask, Mapp
 
 
 def _colours(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Any colour, before it a darker one behind it, after it a brighter one in its glare: [3, 3]."""
+    """Any colour between a darker one, behind the part, and a brighter one, in its glare: [3, 3]."""
     middle = rng.uniform(20, 235, 3)
     dark, bright = middle * rng.uniform(0, 0.25, 3), np.clip(middle + rng.uniform(60, 200, 3), 0, 255)
     return np.rint([dark, middle, bright])

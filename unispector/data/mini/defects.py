@@ -94,12 +94,12 @@ def paint_defects(
     coverages: dict[str, Field] = {}
     for name, count in wanted.items():
         kind = CATALOGUE[name]
+        smallest, largest = kind.smallest, kind.largest
         if alike is not None:
-            smallest, largest = alike.sizes(kind.smallest, kind.largest)
-            kind = replace(kind, smallest=smallest, largest=largest)
-        crowd = sum(wanted.values())
-        largest = max(kind.largest / crowd**0.4, 1.3 * kind.smallest)
-        kind = replace(kind, largest=largest)
+            smallest, largest = alike.sizes(smallest, largest)
+        # Many instances on an image are smaller than a few.
+        largest = max(largest / sum(wanted.values()) ** 0.4, 1.3 * smallest)
+        kind = replace(kind, smallest=smallest, largest=largest)
         reflectance, coverages[name] = _paint(scene, rng, kind, count, covered, alike)
         if not coverages[name].any():
             raise DataError(
