@@ -43,7 +43,8 @@ _DRAW_HELP = """Draw a set of defects to train on: many classes, few images each
 
 Scratches, stains, dents, cracks and thirty other families, on drawn parts or on cut-outs of your own good
 pictures, which are dealt out to as many parts as asked for. The defects of a class resemble one another. A
-detector learns to find unseen classes by seeing many; what it is worth: reports/training_log.md."""
+detector learns to find unseen classes by seeing many; what it is worth: reports/training_log.md. The
+generator is part of the checkout only."""
 
 data_app = group("Bring raw data, or draw them.")
 

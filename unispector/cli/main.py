@@ -32,6 +32,10 @@ from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
 from unispector.errors import UniSpectorError
 
+# Modules that the wheel leaves out.
+_GENERATOR = {"unispector.data.mini", "unispector.data.drawn_set"}
+_NO_GENERATOR = "the generator of drawn data is part of the checkout only; run this in a clone of the project"
+
 # "\b" keeps the lines of a paragraph of help as they are.
 _HELP = """Show one marked picture of a defect; find that defect on every other picture.
 
@@ -88,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except ModuleNotFoundError as error:
+        if error.name in _GENERATOR:
+            return _fail(_NO_GENERATOR, 1)
         if (extra := _extra_of(error.name or "")) is None:
             raise
         return _fail(f"{error.name} is not installed; it comes with pip install 'unispector[{extra}]'", 1)

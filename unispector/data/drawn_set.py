@@ -18,15 +18,15 @@ import numpy.typing as npt
 
 from unispector.data.mini.alike import Alike
 from unispector.data.mini.defects import FAMILIES, paint_defects
-from unispector.data.mini.layouts.looks import Look
-from unispector.data.mini.layouts.shots import Instance, instances_of, save
+from unispector.data.mini.files import Progress, draw_folder, save
+from unispector.data.mini.instances import Instance, Mask, instances_of
+from unispector.data.mini.layouts.products import ramp
 from unispector.data.mini.noise import as_field
-from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, render
+from unispector.data.mini.render import DEFECT_FREE, DESIGN_SIZE, as_mask, render
 from unispector.data.mini.scene import Scene
 from unispector.data.mini.textures import SURFACES
 from unispector.errors import DataError
-from unispector.ops.files import list_images, read_image, replaced_folder
-from unispector.ops.parallel import map_in_order, worker_count
+from unispector.ops.files import list_images, read_image
 from unispector.project.progress import progress_bar
 
 COLOURED = 0.55  # share of the drawn kinds of parts that are not grey
@@ -37,32 +37,19 @@ DARKEST = 0.03  # reflectance of a photograph at least
 LONGEST = 1.6  # sides of an image at most, relative to its nominal height
 LEAST_CUT = 0.55  # share of a photograph's sides that an image shows at least
 
-Grey = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class DrawnSet:
-    """What to draw.
-
-    Attributes:
-        seed: of everything.
-        parts: kinds of parts, at least 1.
-        classes: of each kind of part, families that are drawn by lot.
-        images: of each class.
-        good: images without a defect of each kind of part.
-        size: nominal height of an image in pixels.
-        left_out: families that are not drawn.
-        surfaces: photographs of sound parts, dealt out to the kinds of parts; none = parts are drawn too.
-    """
+    """What to draw."""
 
     seed: int
-    parts: int
-    classes: int
-    images: int
-    good: int
-    size: int
-    left_out: tuple[str, ...] = ()
-    surfaces: tuple[Path, ...] = ()
+    parts: int  # kinds of parts, at least 1
+    classes: int  # of each kind of part: families, chosen at random
+    images: int  # of each class
+    good: int  # images without a defect, of each kind of part
+    size: int  # nominal height of an image in pixels
+    left_out: tuple[str, ...] = ()  # families that are not drawn
+    surfaces: tuple[Path, ...] = ()  # photographs of sound parts, dealt out to the parts; none = drawn too
 
 
 @dataclass(frozen=True)
@@ -94,15 +81,9 @@ class _Record:
 
 
 def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
-    """Draw a set; what lay at `out` is replaced.
+    """Draw a set on the images of sound parts in the folder `surfaces` (None = parts are drawn too).
 
-    Args:
-        drawn: what to draw, without surfaces.
-        surfaces: folder of pictures of sound parts; None = parts are drawn too.
-        out: folder to make.
-
-    Returns:
-        The number of images.
+    Returns the number of images.
 
     Raises:
         DataError: see `draw_set`; or the folder has no image.
@@ -113,21 +94,12 @@ def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
         return draw_set(drawn, out, progress)
 
 
-def draw_set(
-    drawn: DrawnSet, out: Path, progress: Callable[[int, int], None] | None = None, *, workers: int = 0
-) -> int:
+def draw_set(drawn: DrawnSet, out: Path, progress: Progress | None = None, *, workers: int = 0) -> int:
     """Write `images/<part>_<family>/*.jpg`, `good/<part>/*.jpg` and the COCO file `annotations.json`.
 
-    `out` appears complete or not at all; what lay there is replaced.
-
-    Args:
-        drawn: what to draw.
-        out: folder to make.
-        progress: called with (images done, images in all) after every image.
-        workers: processes that draw; 0 = one per core.
-
-    Returns:
-        The number of images.
+    `out` appears complete or not at all; what lay there is replaced. Returns the number of images.
+    `progress` is called with (images done, images in all) after every image; `workers` processes draw, 0 =
+    one per core.
 
     Raises:
         DataError: unknown families, more classes than families or more parts than photographs, a photograph
@@ -151,22 +123,14 @@ def draw_set(
         )
         for index in range(count)
     ]
-    try:
-        with replaced_folder(out.absolute()) as draft:
-            records = []
-            write = partial(_write, drawn=drawn, root=draft)
-            for done, record in enumerate(
-                map_in_order(write, shots, worker_count(workers, len(shots))), start=1
-            ):
-                records.append(record)
-                if progress is not None:
-                    progress(done, len(shots))
-            content = _coco([(s, r) for s, r in zip(shots, records, strict=True) if s.family != DEFECT_FREE])
-            (draft / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written ({error.strerror or error}); check space, rights"
-        ) from error
+    finish = partial(_finish, shots=shots)
+    return draw_folder(out, shots, partial(_write, drawn=drawn), finish, progress, workers)
+
+
+def _finish(root: Path, records: list[_Record], shots: list[_Shot]) -> int:
+    """Write the annotations; return the number of images."""
+    content = _coco([(s, r) for s, r in zip(shots, records, strict=True) if s.family != DEFECT_FREE])
+    (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     return len(shots)
 
 
@@ -176,19 +140,16 @@ def _families(drawn: DrawnSet, part: int, families: Sequence[str]) -> list[str]:
     return [families[place] for place in order[: drawn.classes].tolist()]
 
 
-def _write(shot: _Shot, drawn: DrawnSet, root: Path) -> _Record:
+def _write(shot: _Shot, root: Path, drawn: DrawnSet) -> _Record:
     """Draw and write one image; runs in a worker."""
-    photograph = None
+    draw: Callable[[_Shot, DrawnSet, int], tuple[Mask, Mapping[str, Mask]]] = _on_drawn_part
     if drawn.surfaces:
         files = drawn.surfaces[shot.part :: drawn.parts]
         photograph = read_image(files[_rng(drawn, shot, shot.index).integers(len(files))])
+        draw = partial(_on_photograph, photograph=photograph)
     for attempt in range(ATTEMPTS):
-        index = shot.index + attempt * ANOTHER
         try:
-            if photograph is None:
-                image, masks = _on_drawn_part(shot, drawn, index)
-            else:
-                image, masks = _on_photograph(photograph, shot, drawn, index)
+            image, masks = draw(shot, drawn, shot.index + attempt * ANOTHER)
             break
         except DataError as error:
             if attempt == ATTEMPTS - 1:
@@ -204,28 +165,28 @@ def _rng(drawn: DrawnSet, shot: _Shot, *numbers: int) -> np.random.Generator:
     return np.random.default_rng([drawn.seed, shot.part, crc32(shot.family.encode()), *numbers])
 
 
-def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Grey, Mapping[str, Grey]]:
+def _on_drawn_part(shot: _Shot, drawn: DrawnSet, index: int) -> tuple[Mask, Mapping[str, Mask]]:
     """An image, and the defects' masks by family (255 = all of a pixel)."""
     of_part = np.random.default_rng([drawn.seed, shot.part])
     surface = str(of_part.choice(sorted(SURFACES)))
-    look = _look(of_part) if of_part.random() < COLOURED else None
+    colours = _colours(of_part) if of_part.random() < COLOURED else None
     seed, alike = drawn.seed % 2**31 << 32 | shot.part, Alike(_rng(drawn, shot))
-    rendered = render(shot.family, index, seed=seed, size=drawn.size, surface=surface, alike=alike)
-    image = rendered.image if look is None else look.ramp(_rng(drawn, shot, index, 1))[rendered.image]
+    families = () if shot.family == DEFECT_FREE else (shot.family,)
+    rendered = render(families, index, seed=seed, size=drawn.size, surface=surface, alike=alike)
+    image = rendered.image if colours is None else ramp(colours, _rng(drawn, shot, index, 1))[rendered.image]
     return image, rendered.masks
 
 
-def _look(rng: np.random.Generator) -> Look:
-    """Any colour, a darker one behind it, a brighter one in its glare."""
+def _colours(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Any colour between a darker one, behind the part, and a brighter one, in its glare: [3, 3]."""
     middle = rng.uniform(20, 235, 3)
     dark, bright = middle * rng.uniform(0, 0.25, 3), np.clip(middle + rng.uniform(60, 200, 3), 0, 255)
-    first, second, third = (tuple(np.rint(stop).astype(int).tolist()) for stop in (dark, middle, bright))
-    return Look(first, second, third)
+    return np.rint([dark, middle, bright])
 
 
 def _on_photograph(
-    photograph: Grey, shot: _Shot, drawn: DrawnSet, index: int
-) -> tuple[Grey, Mapping[str, Grey]]:
+    shot: _Shot, drawn: DrawnSet, index: int, photograph: Mask
+) -> tuple[Mask, Mapping[str, Mask]]:
     """A cut-out of a photograph with defects on it, and their masks."""
     rng, of_class = _rng(drawn, shot, index, 2), _rng(drawn, shot)
     alike, share = Alike(of_class), of_class.random()
@@ -236,16 +197,16 @@ def _on_photograph(
     grey = as_field(np.clip(colours @ WEIGHTS / 255, DARKEST, 1))
     unit = min(grey.shape) / DESIGN_SIZE
     scene = Scene(grey, np.ones_like(grey), 0.05, float(rng.uniform(0, 2 * np.pi)), unit)
-    mark = paint_defects(scene, rng, shot.family, alike)
+    reflectance, coverages = paint_defects(scene, rng, (shot.family,), alike)
     # Classes differ in whether they multiply the colours or add to them.
-    gain = (np.clip(mark.reflectance, 0, 1.2) / grey)[..., None]
-    added = 255 * (mark.reflectance - grey)[..., None]
+    gain = (np.clip(reflectance, 0, 1.2) / grey)[..., None]
+    added = 255 * (reflectance - grey)[..., None]
     painted = np.clip(np.rint(share * colours * gain + (1 - share) * (colours + added)), 0, 255)
     image = np.where(np.abs(added) > 0.03, painted, colours).astype(np.uint8)
-    return image, {shot.family: np.rint(np.clip(mark.coverage, 0, 1) * 255).astype(np.uint8)}
+    return image, {shot.family: as_mask(coverages[shot.family])}
 
 
-def _cut_out(image: Grey, rng: np.random.Generator, size: int) -> Grey:
+def _cut_out(image: Mask, rng: np.random.Generator, size: int) -> Mask:
     """Most of a photograph, mirrored or not, about `size` pixels on its shorter side."""
     height, width = image.shape[:2]
     share = rng.uniform(LEAST_CUT, 1)

@@ -46,23 +46,19 @@ class _Near(np.random.Generator):
         share = abs(self._kind.random() + self._spread * super().standard_normal()) % 2
         return float(min(share, 2 - share, 1 - 1e-9))
 
-    def random(self, size: Any = None, *args: Any, **options: Any) -> Any:
-        return self._share() if size is None else super().random(size, *args, **options)
+    def random(self, size: Any = None, *_: Any, **__: Any) -> Any:
+        return self._share() if size is None else super().random(size)
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
         if size is not None or np.ndim(low) or np.ndim(high):
             return super().uniform(low, high, size)
         return low + (high - low) * self._share()
 
-    def integers(self, low: Any, high: Any = None, size: Any = None, *args: Any, **options: Any) -> Any:
-        if size is not None or np.ndim(low):
-            return super().integers(low, high, size, *args, **options)
+    def integers(self, low: Any, high: Any = None, *_: Any, **__: Any) -> Any:
         first, end = (0, low) if high is None else (low, high)
         return first + int((end - first) * self._share())
 
-    def choice(self, a: Any, size: Any = None, replace: bool = True, p: Any = None, *args: Any) -> Any:
-        if size is not None:
-            return super().choice(a, size, replace, p, *args)
+    def choice(self, a: Any, *_: Any, p: Any = None, **__: Any) -> Any:
         values = np.arange(a) if isinstance(a, int) else np.asarray(a)
         shares = np.full(len(values), 1 / len(values)) if p is None else np.asarray(p)
         return values[min(int(np.searchsorted(np.cumsum(shares), self._share(), "right")), len(values) - 1)]

@@ -2,183 +2,139 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import cv2
 import numpy as np
 
+from unispector.data.mini import bands, bodies, edges, lines, patches
 from unispector.data.mini.alike import Alike
-from unispector.data.mini.bands import crease, reground, rolled_pit, uneven, weld_line
-from unispector.data.mini.bodies import blowhole, bubble, contamination, missing
-from unispector.data.mini.edges import chip, crescent, flash, ragged_edge
-from unispector.data.mini.lines import crack, fray, glue, hairline, scratch, thread, wrinkle
-from unispector.data.mini.marks import Mark, Painter, Site, blend
+from unispector.data.mini.marks import blend
 from unispector.data.mini.noise import Field
-from unispector.data.mini.patches import abrasion, burn, chatter, dent, pitting, scale, smear, stain
-from unispector.data.mini.reliefs import bent, delamination, melt
 from unispector.data.mini.scene import Scene
-from unispector.data.mini.spots import oil_spot, rust, silk_spot, water_spot
+from unispector.data.mini.site import Painter, Site
 from unispector.errors import DataError
 
 ATTEMPTS = 400
 TRIES_PER_INSTANCE = 12
 GAP = 2
 FAINTEST = 0.02  # mean change of reflectance of an instance that still can be seen
+# How many instances of a family an image has, with their shares: alone on it, and beside others.
+ALONE = [1, 2, 3, 4], [0.5, 0.27, 0.15, 0.08]
+AMONG = [1, 2], [0.75, 0.25]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One defect category.
-
-    Attributes:
-        painter: paints one instance.
-        smallest, largest: its longest side as a share of the image's shorter side; of a band that crosses
-            the part, its width.
-        most: instances on an image at most.
-        at_edge: instances sit on the part's edge or the frame's.
-        spanning: instances may start anywhere on the part and run on over its edge, which cuts them off.
-        overhangs: instances reach over the part's edge onto the background.
-    """
+    """One defect category."""
 
     painter: Painter
+    # Longest side as a share of the image's shorter side; of a band that crosses the part, its width.
     smallest: float
     largest: float
-    most: int = 4
-    at_edge: bool = False
-    spanning: bool = False
-    overhangs: bool = False
+    most: int = 4  # instances on an image
+    at_edge: bool = False  # on the part's edge or the frame's
+    spanning: bool = False  # may start anywhere on the part and run on over its edge, which cuts it off
+    overhangs: bool = False  # reaches over the part's edge onto the background
 
 
-CATALOGUE: Mapping[str, Family] = MappingProxyType(
-    {
-        "Scratch": Family(scratch, 0.06, 1.0),
-        "Crack": Family(crack, 0.08, 0.9),
-        "Blowhole": Family(blowhole, 0.025, 0.2),
-        "Stain": Family(stain, 0.06, 0.75),
-        "Dent": Family(dent, 0.05, 0.5),
-        "Fray": Family(fray, 0.1, 0.6),
-        "Contamination": Family(contamination, 0.03, 0.3),
-        "Missing": Family(missing, 0.1, 0.7, at_edge=True),
-        "Wrinkle": Family(wrinkle, 0.12, 0.75),
-        "Burn": Family(burn, 0.06, 0.65),
-        "Smear": Family(smear, 0.1, 0.75),
-        "Pitting": Family(pitting, 0.06, 0.7),
-        "Bubble": Family(bubble, 0.04, 0.4),
-        "Thread": Family(thread, 0.1, 0.65),
-        "Chatter": Family(chatter, 0.09, 0.6),
-        "Glue": Family(glue, 0.12, 0.75),
-        "Uneven": Family(uneven, 0.1, 0.5, most=2, spanning=True),
-        "WeldLine": Family(weld_line, 0.4, 3.2, spanning=True),
-        "Crease": Family(crease, 0.2, 2.4, spanning=True),
-        "Crescent": Family(crescent, 0.08, 0.7, at_edge=True),
-        "OilSpot": Family(oil_spot, 0.07, 0.6),
-        "WaterSpot": Family(water_spot, 0.08, 0.75),
-        "SilkSpot": Family(silk_spot, 0.15, 1.2),
-        "RolledPit": Family(rolled_pit, 0.15, 1.3, spanning=True),
-        "Rust": Family(rust, 0.08, 0.8),
-        "Melt": Family(melt, 0.06, 0.5),
-        "Bent": Family(bent, 0.15, 0.85),
-        "Flash": Family(flash, 0.12, 1.0, at_edge=True, overhangs=True),
-        "Chip": Family(chip, 0.1, 0.7, at_edge=True),
-        "Delamination": Family(delamination, 0.09, 0.65),
-        "Reground": Family(reground, 0.08, 0.5, most=2, spanning=True),
-        "Abrasion": Family(abrasion, 0.1, 0.8),
-        "Hairline": Family(hairline, 0.15, 1.3, spanning=True),
-        "RaggedEdge": Family(ragged_edge, 0.15, 1.0, at_edge=True),
-        "Scale": Family(scale, 0.1, 0.9),
-    }
-)
+CATALOGUE: Mapping[str, Family] = {
+    "Scratch": Family(lines.scratch, 0.06, 1.0),
+    "Crack": Family(lines.crack, 0.08, 0.9),
+    "Blowhole": Family(bodies.blowhole, 0.025, 0.2),
+    "Stain": Family(patches.stain, 0.06, 0.75),
+    "Dent": Family(patches.dent, 0.05, 0.5),
+    "Fray": Family(lines.fray, 0.1, 0.6),
+    "Contamination": Family(bodies.contamination, 0.03, 0.3),
+    "Missing": Family(bodies.missing, 0.1, 0.7, at_edge=True),
+    "Wrinkle": Family(lines.wrinkle, 0.12, 0.75),
+    "Burn": Family(patches.burn, 0.06, 0.65),
+    "Smear": Family(patches.smear, 0.1, 0.75),
+    "Pitting": Family(patches.pitting, 0.06, 0.7),
+    "Bubble": Family(bodies.bubble, 0.04, 0.4),
+    "Thread": Family(lines.thread, 0.1, 0.65),
+    "Chatter": Family(patches.chatter, 0.09, 0.6),
+    "Glue": Family(lines.glue, 0.12, 0.75),
+    "Uneven": Family(bands.uneven, 0.1, 0.5, most=2, spanning=True),
+    "WeldLine": Family(bands.weld_line, 0.4, 3.2, spanning=True),
+    "Crease": Family(bands.crease, 0.2, 2.4, spanning=True),
+    "Crescent": Family(edges.crescent, 0.08, 0.7, at_edge=True),
+    "OilSpot": Family(patches.oil_spot, 0.07, 0.6),
+    "WaterSpot": Family(patches.water_spot, 0.08, 0.75),
+    "SilkSpot": Family(patches.silk_spot, 0.15, 1.2),
+    "RolledPit": Family(bands.rolled_pit, 0.15, 1.3, spanning=True),
+    "Rust": Family(patches.rust, 0.08, 0.8),
+    "Melt": Family(bodies.melt, 0.06, 0.5),
+    "Bent": Family(bodies.bent, 0.15, 0.85),
+    "Flash": Family(edges.flash, 0.12, 1.0, at_edge=True, overhangs=True),
+    "Chip": Family(edges.chip, 0.1, 0.7, at_edge=True),
+    "Delamination": Family(bodies.delamination, 0.09, 0.65),
+    "Reground": Family(bands.reground, 0.08, 0.5, most=2, spanning=True),
+    "Abrasion": Family(patches.abrasion, 0.1, 0.8),
+    "Hairline": Family(lines.hairline, 0.15, 1.3, spanning=True),
+    "RaggedEdge": Family(edges.ragged_edge, 0.15, 1.0, at_edge=True),
+    "Scale": Family(patches.scale, 0.1, 0.9),
+}
 FAMILIES: tuple[str, ...] = tuple(CATALOGUE)
 
 
-def paint_defects(scene: Scene, rng: np.random.Generator, family: str, alike: Alike | None = None) -> Mark:
-    """Put one to four instances of `family` (bands: two) on the part, mostly apart from each other.
-
-    Args:
-        scene: the sound part.
-        rng: source of randomness.
-        family: one of `FAMILIES`.
-        alike: what they have in common; None = only what their family has.
-
-    Returns:
-        The reflectance with the defects and the coverage of all of them together.
-
-    Raises:
-        DataError: the image is too small to hold an instance.
-    """
-    wanted = min(int(rng.choice([1, 2, 3, 4], p=[0.5, 0.27, 0.15, 0.08])), CATALOGUE[family].most)
-    nothing = np.zeros(scene.size, np.float32)
-    return _paint(scene, rng, family, wanted, crowd=wanted, others=nothing, alike=alike)
-
-
-def paint_several(
-    scene: Scene, rng: np.random.Generator, families: Sequence[str]
+def paint_defects(
+    scene: Scene, rng: np.random.Generator, families: Sequence[str], alike: Alike | None = None
 ) -> tuple[Field, dict[str, Field]]:
-    """Put one or two instances of every family on the part; those of different families never touch.
+    """Put instances of every family on the part; those of different families never touch.
 
-    Args:
-        scene: the sound part.
-        rng: source of randomness.
-        families: some of `FAMILIES`, each once.
-
-    Returns:
-        The reflectance with all defects, and the coverage of every family's.
+    Returns the reflectance with all defects, and the coverage of every family's. `families` are some of
+    `FAMILIES`, each once; `alike` is what their instances have in common, None = only what a family has.
 
     Raises:
         DataError: the image is too small to hold an instance of every family.
     """
-    wanted = {family: int(rng.choice([1, 2], p=[0.75, 0.25])) for family in families}
-    crowd = sum(wanted.values())
-    reflectance, covered = scene.reflectance, np.zeros(scene.size, np.float32)
+    counts, shares = ALONE if len(families) == 1 else AMONG
+    wanted = {name: min(int(rng.choice(counts, p=shares)), CATALOGUE[name].most) for name in families}
+    covered = np.zeros(scene.size, np.float32)
     coverages: dict[str, Field] = {}
-    for family, count in wanted.items():
-        mark = _paint(scene.with_reflectance(reflectance), rng, family, count, crowd, covered)
-        reflectance, coverages[family] = mark.reflectance, mark.coverage
-        covered = np.maximum(covered, mark.coverage)
-    return reflectance, coverages
+    for name, count in wanted.items():
+        kind = CATALOGUE[name]
+        smallest, largest = kind.smallest, kind.largest
+        if alike is not None:
+            smallest, largest = alike.sizes(smallest, largest)
+        # Many instances on an image are smaller than a few.
+        largest = max(largest / sum(wanted.values()) ** 0.4, 1.3 * smallest)
+        kind = replace(kind, smallest=smallest, largest=largest)
+        reflectance, coverages[name] = _paint(scene, rng, kind, count, covered, alike)
+        if not coverages[name].any():
+            raise DataError(
+                f"mini: no {name} fits into an image of {scene.size}; raise mini.size in params.yaml"
+            )
+        scene = replace(scene, reflectance=reflectance)
+        covered = np.maximum(covered, coverages[name])
+    return scene.reflectance, coverages
 
 
 def _paint(
-    scene: Scene,
-    rng: np.random.Generator,
-    family: str,
-    wanted: int,
-    crowd: int,
-    others: Field,
-    alike: Alike | None = None,
-) -> Mark:
-    """Up to `wanted` instances, at least one, sized for a crowd of `crowd` and clear of `others`."""
-    kind = CATALOGUE[family]
-    if alike is not None:
-        smallest, largest = alike.sizes(kind.smallest, kind.largest)
-        kind = replace(kind, smallest=smallest, largest=largest)
-    total = Mark(scene.reflectance, np.zeros(scene.size, np.float32))
+    scene: Scene, rng: np.random.Generator, kind: Family, wanted: int, others: Field, alike: Alike | None
+) -> tuple[Field, Field]:
+    """Reflectance with, and coverage of, up to `wanted` instances that are clear of `others`."""
+    covered = np.zeros(scene.size, np.float32)
     placed = 0
     for attempt in range(ATTEMPTS):
         if placed == wanted or (placed and attempt >= TRIES_PER_INSTANCE * wanted):
-            return total
-        current = scene.with_reflectance(total.reflectance)
-        site = _site(scene, rng, kind, crowd)
-        mark = kind.painter(current, alike.numbers(rng) if alike is not None else rng, site)
+            break
+        site = _site(scene, rng, kind)
+        painted, coverage = kind.painter(replace(site, rng=alike.numbers(rng)) if alike else site)
         if not kind.overhangs:
-            kept = blend(current.reflectance, mark.reflectance, scene.part)
-            mark = Mark(kept, mark.coverage * scene.part)
+            painted, coverage = blend(scene.reflectance, painted, scene.part), coverage * scene.part
         room = 1 if rng.random() < 0.08 else round(6 * scene.unit) | 1
-        if _is_sound(mark, total, room) and _is_apart(mark, others):
-            total = Mark(mark.reflectance, np.maximum(total.coverage, mark.coverage))
+        change = np.abs(painted - scene.reflectance)
+        if _fits(coverage, change, ((covered, room), (others, 2 * GAP + 1))):
+            scene, covered = replace(scene, reflectance=painted), np.maximum(covered, coverage)
             placed += 1
-    if not placed:
-        raise DataError(
-            f"mini: no {family} fits into an image of {scene.size}; raise mini.size in params.yaml"
-        )
-    return total
+    return scene.reflectance, covered
 
 
-def _site(scene: Scene, rng: np.random.Generator, kind: Family, crowd: int) -> Site:
-    """A random place, extent (log-uniform, smaller in a crowd) and direction."""
+def _site(scene: Scene, rng: np.random.Generator, kind: Family) -> Site:
+    """A random place, extent (log-uniform) and direction."""
     side = min(scene.size)
-    largest = max(kind.largest / crowd**0.4, 1.3 * kind.smallest)
-    extent = side * kind.smallest * float(largest / kind.smallest) ** rng.random()
+    extent = side * kind.smallest * float(kind.largest / kind.smallest) ** rng.random()
     # Zero padding counts the frame as an edge: wanted for edge defects, else to keep most of them whole.
     whole = kind.at_edge or rng.random() < 0.8
     solid = np.pad((scene.part > 0.5).astype(np.uint8), 1, constant_values=0 if whole else 1)
@@ -191,27 +147,20 @@ def _site(scene: Scene, rng: np.random.Generator, kind: Family, crowd: int) -> S
     allowed = (distance > near) & (distance <= far)
     rows, columns = np.nonzero(allowed if allowed.any() else distance > 0)
     pick = int(rng.integers(len(rows)))
-    return Site(np.array([columns[pick], rows[pick]], np.float64), extent, float(rng.uniform(0, 2 * np.pi)))
+    centre = np.array([columns[pick], rows[pick]], np.float64)
+    return Site(**vars(scene), rng=rng, centre=centre, extent=extent, angle=float(rng.uniform(0, 2 * np.pi)))
 
 
-def _is_sound(mark: Mark, total: Mark, room: int) -> bool:
-    """Whether an instance is one visible piece of fair size with `room` pixels to the others."""
-    solid = (mark.coverage > 0.5).astype(np.uint8)
+def _fits(coverage: Field, change: Field, others: Sequence[tuple[Field, int]]) -> bool:
+    """Whether an instance is one visible piece of fair size, apart from others by so many pixels."""
+    solid = (coverage > 0.5).astype(np.uint8)
     pieces, _, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
     if pieces != 2:
         return False
     height, width = solid.shape
     if stats[1, cv2.CC_STAT_WIDTH] < 0.013 * width + 1 or stats[1, cv2.CC_STAT_HEIGHT] < 0.013 * height + 1:
         return False
-    grown = cv2.dilate(solid, np.ones((room, room), np.uint8))
-    if np.any(grown[total.coverage > 0.1]):
-        return False
-    inside: Field = mark.reflectance[solid > 0] - total.reflectance[solid > 0]
-    return float(np.abs(inside).mean()) > FAINTEST
-
-
-def _is_apart(mark: Mark, others: Field) -> bool:
-    """Whether at least `GAP` pixels lie between an instance and the other families' defects."""
-    side = 2 * GAP + 1
-    grown = cv2.dilate((mark.coverage > 0.5).astype(np.uint8), np.ones((side, side), np.uint8))
-    return not np.any(grown[others > 0.1])
+    for covered, room in others:
+        if np.any(cv2.dilate(solid, np.ones((room, room), np.uint8))[covered > 0.1]):
+            return False
+    return float(change[solid > 0].mean()) > FAINTEST

@@ -1,44 +1,39 @@
 """Write insa-mini to disk: seven sets, each in the native layout of its release."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from unispector.config import MiniConfig
-from unispector.data.mini.layouts import LAYOUTS
-from unispector.data.mini.layouts.classes import CLASSES
-from unispector.data.mini.layouts.shots import PLANTED, Drawn, Layout, Shot, instances_of, take
+from unispector.data.mini.files import Progress, draw_folder
+from unispector.data.mini.layouts.gc10 import GC10
+from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, take
+from unispector.data.mini.layouts.magnetic_tile import MAGNETIC_TILE
+from unispector.data.mini.layouts.mvtec_ad import MVTEC_AD
+from unispector.data.mini.layouts.products import CLASSES
+from unispector.data.mini.layouts.real_iad import REAL_IAD
+from unispector.data.mini.layouts.three_cad import THREE_CAD
+from unispector.data.mini.layouts.visa import VISA
+from unispector.data.mini.layouts.vision import VISION
 from unispector.errors import DataError
-from unispector.ops.files import replaced_folder
-from unispector.ops.parallel import map_in_order, worker_count
+
+LAYOUTS = (GC10, MAGNETIC_TILE, REAL_IAD, MVTEC_AD, THREE_CAD, VISION, VISA)
 
 
 @dataclass(frozen=True)
 class MiniReport:
-    """What was written, by set.
+    """What was written, by set."""
 
-    Attributes:
-        images: set -> number of images drawn; copies that a layout's quirks make are not counted.
-        classes: set -> number of classes.
-        instances: set -> number of 8-connected components of the exact masks of its classes, before
-            the layout's quirks hide some.
-        image_bytes: size of all files together.
-    """
-
-    images: dict[str, int]
+    images: dict[str, int]  # drawn images; copies that a layout's quirks make are not counted
     classes: dict[str, int]
+    # 8-connected components of the exact masks of the set's classes, before the layout's quirks hide some.
     instances: dict[str, int]
-    image_bytes: int
+    image_bytes: int  # size of all files together
 
 
 def generate_mini(
-    config: MiniConfig,
-    out: Path,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    workers: int = 0,
+    config: MiniConfig, out: Path, progress: Progress | None = None, *, workers: int = 0
 ) -> MiniReport:
     """Write the sets to the folders `GC10`, `MagneticTile`, `RealIAD`, `MVTec`, `3CAD`, `VISION`, `VisA`.
 
@@ -56,57 +51,31 @@ def generate_mini(
     """
     if max(config.images_per_class, config.defect_free_images) >= PLANTED:
         raise DataError(f"mini: at most {PLANTED - 1} images per class; lower them in params.yaml")
-    out = out.absolute()
-    try:
-        with replaced_folder(out) as draft:
-            return _write_all(config, draft, progress, workers)
-    except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written ({error.strerror or error}); check space, rights"
-        ) from error
-
-
-def _write_all(
-    config: MiniConfig, root: Path, progress: Callable[[int, int], None] | None, workers: int
-) -> MiniReport:
-    """Draw and write every image below `root`, then what each layout adds."""
     jobs = [(layout, shot) for layout in LAYOUTS for shot in layout.shots(config)]
-    drawn: dict[str, list[Drawn]] = {layout.folder: [] for layout in LAYOUTS}
-    draw = partial(_draw, root=root, config=config)
-    results = map_in_order(draw, jobs, worker_count(workers, len(jobs)))
-    for done, ((layout, _), image) in enumerate(zip(jobs, results, strict=True), start=1):
-        drawn[layout.folder].append(image)
-        if progress is not None:
-            progress(done, len(jobs))
-    for layout in LAYOUTS:
-        layout.finish(root / layout.folder, drawn[layout.folder])
-    return _report(drawn, root)
+    return draw_folder(out, jobs, partial(_draw, config=config), _finish, progress, workers)
 
 
-def _draw(job: tuple[Layout, Shot], root: Path, config: MiniConfig) -> Drawn:
-    """One image; runs in a worker."""
+def _draw(job: tuple[Layout, Shot], root: Path, config: MiniConfig) -> tuple[str, Drawn]:
+    """One image of a set; runs in a worker."""
     layout, shot = job
     picture = take(layout.folder, shot, config)
-    file = layout.write(root / layout.folder, shot, picture)
-    height, width = picture.image.shape[:2]
-    return Drawn(shot, file, width, height, tuple(instances_of(picture.masks)))
+    return layout.folder, layout.write(root / layout.folder, shot, picture)
 
 
-def _report(drawn: dict[str, list[Drawn]], root: Path) -> MiniReport:
-    classes = {
-        name: {(product, defect) for product, defects in CLASSES[name].items() for defect in defects}
-        for name in drawn
-    }
-    instances = Counter(
-        name
-        for name, images in drawn.items()
-        for image in images
-        for instance in image.instances
-        if (image.shot.product, instance.defect) in classes[name]
-    )
+def _finish(root: Path, drawn: list[tuple[str, Drawn]]) -> MiniReport:
+    """Write what each layout adds, and count."""
+    for layout in LAYOUTS:
+        layout.finish(root / layout.folder, [image for folder, image in drawn if folder == layout.folder])
     return MiniReport(
-        images={name: len(images) for name, images in drawn.items()},
-        classes={name: len(found) for name, found in classes.items()},
-        instances=dict(instances),
+        images=dict(Counter(folder for folder, _ in drawn)),
+        classes={name: sum(map(len, products.values())) for name, products in CLASSES.items()},
+        instances=dict(
+            Counter(
+                folder
+                for folder, image in drawn
+                for instance in image.instances
+                if instance.defect in CLASSES[folder][image.shot.product]
+            )
+        ),
         image_bytes=sum(file.stat().st_size for file in root.rglob("*") if file.is_file()),
     )

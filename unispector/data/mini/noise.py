@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from math import ceil, cos, hypot, pi, sin, sqrt
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 Field: TypeAlias = npt.NDArray[np.float32]
-Size: TypeAlias = tuple[int, int]
+Floats: TypeAlias = npt.NDArray[Any]
+Size: TypeAlias = tuple[int, int]  # height and width in pixels
 
 
 def as_field(values: npt.ArrayLike) -> Field:
@@ -17,19 +18,13 @@ def as_field(values: npt.ArrayLike) -> Field:
     return np.asarray(values, np.float32)
 
 
-def blurred(field: Field, sigma: float) -> Field:
+def blurred(field: Floats, sigma: float) -> Field:
     """`field` blurred by a Gaussian of `sigma` pixels, mirrored at the frame."""
     return as_field(cv2.GaussianBlur(field, (0, 0), sigma))
 
 
 def smooth_noise(size: Size, rng: np.random.Generator, scale: float) -> Field:
-    """Soft random hills about `scale` pixels across.
-
-    Args:
-        size: height and width in pixels.
-        rng: source of randomness.
-        scale: distance of neighbouring random knots in pixels, at least 1.
-    """
+    """Soft random hills about `scale` pixels across, at least 1."""
     height, width = size
     rows, columns = ceil(height / scale) + 3, ceil(width / scale) + 3
     knots = rng.standard_normal((rows, columns), dtype=np.float32)
@@ -51,9 +46,7 @@ def fractal_noise(
 def grain(size: Size, rng: np.random.Generator, sigma: float) -> Field:
     """White noise blurred by a Gaussian of `sigma` pixels (under 0.3: not blurred)."""
     white = rng.standard_normal(size, dtype=np.float32)
-    if sigma < 0.3:
-        return white
-    return normalised(blurred(white, sigma))
+    return white if sigma < 0.3 else normalised(blurred(white, sigma))
 
 
 def streaks(size: Size, rng: np.random.Generator, length: float, width: float) -> Field:
@@ -62,49 +55,34 @@ def streaks(size: Size, rng: np.random.Generator, length: float, width: float) -
     # Two box filters are near a Gaussian and cost the same at any length.
     box = (max(int(length), 1) | 1, 1)
     drawn = cv2.blur(cv2.blur(white, box), box)
-    spread = cv2.GaussianBlur(drawn, (1, 0), sigmaX=0.01, sigmaY=max(width, 0.1))
-    return normalised(as_field(spread))
+    return normalised(cv2.GaussianBlur(drawn, (1, 0), sigmaX=0.01, sigmaY=max(width, 0.1)))
 
 
-def normalised(field: Field) -> Field:
+def normalised(field: Floats) -> Field:
     """`field` with its mean taken to 0 and its standard deviation to 1."""
     centred = field - field.mean()
     return as_field(centred / np.float32(max(float(centred.std()), 1e-6)))
 
 
-def rotated(size: Size, angle: float, make: Callable[[Size], Field]) -> Field:
-    """A field made upright on a larger square by `make`, turned by `angle` radians and cropped.
-
-    Args:
-        size: height and width of the result in pixels.
-        angle: direction, in the result, of the upright field's x axis.
-        make: builds the upright field for the (height, width) it is given.
-    """
+def rotated(size: Size, angle: float, make: Callable[[Size], Floats]) -> Field:
+    """A field that `make` makes upright on a larger square, its x axis turned by `angle` radians, cropped."""
     height, width = size
     side = ceil(hypot(height, width)) + 2
-    upright = make((side, side))
+    upright = as_field(make((side, side)))
     half_side, half_width, half_height = (side - 1) / 2, (width - 1) / 2, (height - 1) / 2
     c, s = cos(angle), sin(angle)
     # Maps result pixels to upright ones (WARP_INVERSE_MAP), centre to centre.
-    matrix = np.array(
-        [
-            [c, s, half_side - c * half_width - s * half_height],
-            [-s, c, half_side + s * half_width - c * half_height],
-        ]
-    )
+    across = [c, s, half_side - c * half_width - s * half_height]
+    down = [-s, c, half_side + s * half_width - c * half_height]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return as_field(
-        cv2.warpAffine(upright, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    turned = cv2.warpAffine(
+        upright, np.array([across, down]), (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT
     )
-
-
-def any_angle(rng: np.random.Generator) -> float:
-    """A direction in radians, uniform in [0, pi)."""
-    return float(rng.uniform(0, pi))
+    return as_field(turned)
 
 
 def mostly_upright(rng: np.random.Generator) -> float:
     """A direction in radians: often within 3 degrees of an axis, else any."""
     if rng.random() < 0.7:
         return float(rng.choice([0.0, pi / 2]) + rng.normal(0, 0.03))
-    return any_angle(rng)
+    return float(rng.uniform(0, pi))

@@ -6,71 +6,52 @@ XML; an image in two folders, the same pixels with other metadata; an XML whose 
 image's.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from unispector.config import MiniConfig
-from unispector.data.mini.layouts.classes import CLASSES
-from unispector.data.mini.layouts.shots import (
-    PLANTED,
-    Drawn,
-    Instance,
-    Layout,
-    Picture,
-    Shot,
-    save,
-    shots_of,
-    write_text,
-)
+from unispector.data.mini.files import Files
+from unispector.data.mini.instances import Instance
+from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, classes_alone, write_text
+from unispector.data.mini.render import RenderedImage
 
-FOLDER = "GC10"
-XML_FOLDER = "lable"
 NO_XML = "no XML"
 WITH_WELD = ("1_chongkong", "2_hanfeng")
 COMBINATIONS = (WITH_WELD, ("3_yueyawan", "2_hanfeng"), ("4_shuiban", "5_youban", "7_yiwu"))
-KINDS = (*((name,) for name in CLASSES[FOLDER][""]), *COMBINATIONS)
+KINDS = (*classes_alone("GC10")[""], *COMBINATIONS)
 FOREIGN_NAME = "img_01_0000000000_00000.jpg"
 COMMENT = b"copied"
 
 
-def _shots(config: MiniConfig) -> Iterator[Shot]:
-    yield from shots_of("", KINDS, config.images_per_class)
-    yield Shot("", ("6_siban",), PLANTED, NO_XML)
-
-
-def _write(root: Path, shot: Shot, picture: Picture) -> str:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
     kind = KINDS.index(shot.defects) + 1
     stem = f"img_0{1 + shot.index % 8}_{4_400_000_000 + 1_000_000 * kind:010d}_{shot.index + 1:05d}"
-    file = f"{_number(shot.defects[0])}/{stem}.jpg"
-    save(root / file, picture.image)
-    return file
-
-
-def _number(defect: str) -> str:
-    return defect.partition("_")[0]
+    return [(f"{shot.defects[0].partition('_')[0]}/{stem}.jpg", picture.image)]
 
 
 def _finish(root: Path, drawn: list[Drawn]) -> None:
     for image in drawn:
         if image.shot.quirk != NO_XML:
-            write_text(root / XML_FOLDER / f"{Path(image.file).stem}.xml", _voc(image))
+            write_text(root / "lable" / f"{Path(image.file).stem}.xml", _voc(image))
         if image.shot.defects == WITH_WELD and image.shot.index == 0:
-            _copy_with_comment(root / image.file, root / _number("2_hanfeng"))
+            # The same JPEG with a comment after its start marker.
+            data = (root / image.file).read_bytes()
+            segment = b"\xff\xfe" + (len(COMMENT) + 2).to_bytes(2, "big") + COMMENT
+            (root / "2" / Path(image.file).name).write_bytes(data[:2] + segment + data[2:])
 
 
 def _voc(image: Drawn) -> str:
     """The image's annotation; corners count from 1 and belong to the box."""
-    first = image.shot.index == 0
+    odd = image.shot.defects if image.shot.index == 0 else ()
     root = ElementTree.Element("annotation")
-    foreign = first and image.shot.defects == ("4_shuiban",)
-    _leaves(root, filename=FOREIGN_NAME if foreign else Path(image.file).name)
+    _leaves(root, filename=FOREIGN_NAME if odd == ("4_shuiban",) else Path(image.file).name)
     _leaves(ElementTree.SubElement(root, "size"), width=image.width, height=image.height, depth=1)
-    for position, instance in enumerate(image.instances):
-        misspelt = first and position == 0 and image.shot.defects == ("10_yaozhe",)
-        _add_object(root, image, instance, "10_yaozhed" if misspelt else instance.defect)
-    if first and image.shot.defects == ("7_yiwu",):
-        _add_object(root, image, image.instances[0], "d")
+    named = [(instance.defect, instance) for instance in image.instances]
+    if odd == ("10_yaozhe",):
+        named[0] = ("10_yaozhed", image.instances[0])
+    if odd == ("7_yiwu",):
+        named.append(("d", image.instances[0]))
+    for name, instance in named:
+        _add_object(root, image, instance, name)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -90,11 +71,4 @@ def _leaves(parent: ElementTree.Element, **texts: str | int) -> None:
         ElementTree.SubElement(parent, name).text = str(text)
 
 
-def _copy_with_comment(image: Path, folder: Path) -> None:
-    """The same JPEG with a comment after its start marker."""
-    data = image.read_bytes()
-    segment = b"\xff\xfe" + (len(COMMENT) + 2).to_bytes(2, "big") + COMMENT
-    (folder / image.name).write_bytes(data[:2] + segment + data[2:])
-
-
-GC10 = Layout(FOLDER, _shots, _write, _finish)
+GC10 = Layout("GC10", {"": KINDS}, _files, _finish, (Shot("", ("6_siban",), PLANTED, NO_XML),), sound=False)

@@ -5,47 +5,21 @@ defect under one label; a tail class, with a third of the others' images; sound 
 testing; licence and read-me beside the products.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from unispector.config import MiniConfig
-from unispector.data.mini.layouts.classes import CLASSES
-from unispector.data.mini.layouts.shots import (
-    Drawn,
-    Layout,
-    Picture,
-    Shot,
-    exact,
-    save,
-    shots_of,
-    sound_shots,
-    write_text,
-)
-
-FOLDER = "MVTec"
-TAIL = ("wood", "color")
+from unispector.data.mini.files import Files
+from unispector.data.mini.instances import exact
+from unispector.data.mini.layouts.layout import Drawn, Layout, Shot, classes_alone, write_text
+from unispector.data.mini.render import RenderedImage
 
 
-def _shots(config: MiniConfig) -> Iterator[Shot]:
-    yield from sound_shots(tuple(CLASSES[FOLDER]), config.defect_free_images)
-    for product, defects in CLASSES[FOLDER].items():
-        for defect in defects:
-            few = max(1, config.images_per_class // 3)
-            yield from shots_of(
-                product, [(defect,)], few if (product, defect) == TAIL else config.images_per_class
-            )
-
-
-def _write(root: Path, shot: Shot, picture: Picture) -> str:
-    if shot.defects:
-        (defect,) = shot.defects
-        file = f"{shot.product}/test/{defect}/{shot.index:03d}.png"
-        save(root / f"{shot.product}/ground_truth/{defect}/{shot.index:03d}_mask.png", exact(picture.mask))
-    else:
+def _files(shot: Shot, picture: RenderedImage) -> Files:
+    if not shot.defects:
         part = ("train", "test")[shot.index % 2]
-        file = f"{shot.product}/{part}/good/{shot.index // 2:03d}.png"
-    save(root / file, picture.image)
-    return file
+        return [(f"{shot.product}/{part}/good/{shot.index // 2:03d}.png", picture.image)]
+    place = f"{shot.defects[0]}/{shot.index:03d}"
+    mask = f"{shot.product}/ground_truth/{place}_mask.png"
+    return [(f"{shot.product}/test/{place}.png", picture.image), (mask, exact(picture.mask))]
 
 
 def _finish(root: Path, drawn: list[Drawn]) -> None:
@@ -53,4 +27,4 @@ def _finish(root: Path, drawn: list[Drawn]) -> None:
     write_text(root / "readme.txt", f"{len(drawn)} drawn images in the layout of the MVTec AD release.\n")
 
 
-MVTEC_AD = Layout(FOLDER, _shots, _write, _finish)
+MVTEC_AD = Layout("MVTec", classes_alone("MVTec"), _files, _finish, tail="color")

@@ -5,69 +5,41 @@ box that exceeds its image; an inference split without annotations; resource for
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unispector.config import MiniConfig
-from unispector.data.mini.layouts.classes import CLASSES
-from unispector.data.mini.layouts.shots import (
-    PLANTED,
-    Drawn,
-    Layout,
-    Picture,
-    Shot,
-    cross_domain_images,
-    save,
-    shots_of,
-)
+from unispector.data.mini.files import Files
+from unispector.data.mini.layouts.layout import PLANTED, Drawn, Layout, Shot, write_text
+from unispector.data.mini.layouts.products import CLASSES
+from unispector.data.mini.render import RenderedImage
 
-FOLDER = "VISION"
 UNLABELLED = "inference"
-SPLITS = ("train", "val", UNLABELLED)
-ANNOTATIONS = "_annotations.coco.json"
-INFERENCE_IMAGES = 2
 RESOURCE_FORK = bytes.fromhex("00051607 00020000") + b"Mac OS X        "
+# Every class alone, then all together.
+KINDS = {name: [*((one,) for one in names), tuple(names)] for name, names in CLASSES["VISION"].items()}
+ODD = tuple(Shot(name, KINDS[name][i], PLANTED + i, UNLABELLED) for name in KINDS for i in range(2))
 
 
-def _kinds(product: str) -> list[tuple[str, ...]]:
-    """Every class alone, then all together."""
-    names = tuple(CLASSES[FOLDER][product])
-    return [*((name,) for name in names), names]
-
-
-def _shots(config: MiniConfig) -> Iterator[Shot]:
-    for product, defects in CLASSES[FOLDER].items():
-        yield from shots_of(product, _kinds(product), cross_domain_images(config))
-        for index in range(INFERENCE_IMAGES):
-            yield Shot(product, (list(defects)[index % len(defects)],), PLANTED + index, UNLABELLED)
-
-
-def _write(root: Path, shot: Shot, picture: Picture) -> str:
-    kinds = _kinds(shot.product)
+def _files(shot: Shot, picture: RenderedImage) -> Files:
+    kinds = KINDS[shot.product]
     number = shot.index % PLANTED * len(kinds) + kinds.index(shot.defects) + 1
-    part = UNLABELLED if shot.quirk else ("train", "val")[shot.index % 2]
-    file = f"{shot.product}/{part}/{number:06d}.jpg"
-    save(root / file, picture.image)
-    return file
+    part = shot.quirk or ("train", "val")[shot.index % 2]
+    return [(f"{shot.product}/{part}/{number:06d}.jpg", picture.image)]
 
 
 def _finish(root: Path, drawn: list[Drawn]) -> None:
-    for product in CLASSES[FOLDER]:
-        for part in SPLITS:
-            folder = f"{product}/{part}"
-            images = [image for image in drawn if image.file.startswith(f"{folder}/")]
-            if images:
-                fork = root / folder / f"._{Path(images[0].file).name}"
-                fork.write_bytes(RESOURCE_FORK)
-                content = _coco(product, images, labelled=part != UNLABELLED)
-                (root / folder / ANNOTATIONS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    for folder in sorted({Path(image.file).parent for image in drawn}):
+        images = [image for image in drawn if Path(image.file).parent == folder]
+        (root / folder / f"._{Path(images[0].file).name}").write_bytes(RESOURCE_FORK)
+        write_text(root / folder / "_annotations.coco.json", json.dumps(_coco(images)) + "\n")
 
 
-def _coco(product: str, drawn: list[Drawn], *, labelled: bool) -> dict[str, Any]:
+def _coco(drawn: list[Drawn]) -> dict[str, Any]:
     """The annotation file of one folder; all its ids start at 0."""
-    ids = {name: id_ for id_, name in enumerate(CLASSES[FOLDER][product])}
-    pairs = [(id_, image, one) for id_, image in enumerate(drawn) if labelled for one in image.instances]
+    product = drawn[0].shot.product
+    ids = {name: id_ for id_, name in enumerate(CLASSES["VISION"][product])}
+    labelled = ((id_, image) for id_, image in enumerate(drawn) if not image.shot.quirk)
+    pairs = ((id_, image, instance) for id_, image in labelled for instance in image.instances)
     annotations = [
         {
             "id": id_,
@@ -97,4 +69,4 @@ def _beyond(image: Drawn) -> list[int]:
     return [left, top, image.width - left + 1, height]
 
 
-VISION = Layout(FOLDER, _shots, _write, _finish)
+VISION = Layout("VISION", KINDS, _files, _finish, ODD, sound=False, cross_domain=True)
