@@ -23,7 +23,7 @@ from unispector.ops.files import read_image
 from unispector.ops.masks import boxes_to_masks
 from unispector.ops.rle import BoolArray, segmentation_to_mask
 from unispector.ops.spectrum import EmptyBins, crop_spectra
-from unispector.structures import Sample, Targets
+from unispector.structures import Sample, Targets, padded_side
 
 LOOSE = 0.5  # share of the box prompts of a training that are larger than the defect
 
@@ -72,7 +72,7 @@ class InstanceDataset:
         self._class_index = annotations.class_index
         self._root = root
         self._size = image_size
-        self._padded_size = -(-image_size // 32) * 32
+        self._padded_size = padded_side(image_size)
         self._bins = bins
         self._spectrum_empty: EmptyBins = spectrum_empty
         self._spectrum_min_side = spectrum_min_side

@@ -342,13 +342,12 @@ class UniSpector:
         self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, look: "_Look"
     ) -> list[list[Detections]]:
         """Of each picture, the detections with each of K sets of prompts."""
-        count, frame = len(look.banks), self._geometry.sized(look.size)
+        count = len(look.banks)
         detections = postprocess(
             self._model.detect(features, look.prompts),
             [(picture.shape[0], picture.shape[1]) for picture in pictures for _ in range(count)],
             class_names=look.class_names,
-            image_size=frame.image_size,
-            padded_size=frame.padded_size,
+            image_size=look.size,
             rules=self._rules,
             limit=limit,
         )

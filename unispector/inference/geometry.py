@@ -11,7 +11,7 @@ from unispector.config.model import ModelConfig
 from unispector.data.coco import Annotations
 from unispector.errors import PromptBankError
 from unispector.ops.spectrum import EmptyBins
-from unispector.structures import Targets
+from unispector.structures import Targets, padded_side
 
 CLOSER = ((16.0, 2.0), (56.0, 1.5))
 """A class whose marks have less than so many pixels a side is looked at so many times larger.
@@ -25,7 +25,6 @@ class Geometry:
 
     Attributes:
         image_size: side S of the square network input.
-        padded_size: side P of the padded frame.
         bins: radial bins J of a spectrum.
         spectrum_empty: treatment of empty bins, `interp` or `zero`.
         spectrum_min_side: a smaller crop is grown to this many pixels.
@@ -33,7 +32,6 @@ class Geometry:
     """
 
     image_size: int
-    padded_size: int
     bins: int
     spectrum_empty: EmptyBins
     spectrum_min_side: int
@@ -44,16 +42,20 @@ class Geometry:
         """The geometry of a configured model."""
         return cls(
             image_size=model.image_size,
-            padded_size=model.padded_size,
             bins=model.spectral.bins,
             spectrum_empty=model.spectral.empty,
             spectrum_min_side=model.spectral.min_side,
             magnify=model.magnify,
         )
 
+    @property
+    def padded_size(self) -> int:
+        """Side P of the padded frame."""
+        return padded_side(self.image_size)
+
     def sized(self, image_size: int) -> Self:
         """The same with another input."""
-        return replace(self, image_size=image_size, padded_size=-(-image_size // 32) * 32)
+        return replace(self, image_size=image_size)
 
     def check(self, image_sizes: Sequence[int]) -> None:
         """Refuse sizes of the input that `input_sizes` never gives.
