@@ -155,10 +155,7 @@ class UniSpector:
             return InstanceDataset(
                 annotations,
                 Path(root),
-                image_size=geometry.image_size,
-                bins=geometry.bins,
-                spectrum_empty=geometry.spectrum_empty,
-                spectrum_min_side=geometry.spectrum_min_side,
+                frame=geometry,
                 augment=None,
                 box_share=1.0 if roi == "box" else 0.0,
                 seed=0,

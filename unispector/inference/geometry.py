@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unispector.config.model import ModelConfig
 from unispector.data.coco import Annotations
+from unispector.data.samples import Frame
 from unispector.errors import PromptBankError
-from unispector.ops.spectrum import EmptyBins
-from unispector.structures import Targets, padded_side
+from unispector.structures import Targets
 
 CLOSER = ((16.0, 2.0), (56.0, 1.5))
 """A class whose marks have less than so many pixels a side is looked at so many times larger.
@@ -20,21 +20,13 @@ Chosen on training classes (reports/training_log.md)."""
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """The frames of an image.
+class Geometry(Frame):
+    """A model's frame, and how far it grows.
 
     Attributes:
-        image_size: side S of the square network input.
-        bins: radial bins J of a spectrum.
-        spectrum_empty: treatment of empty bins, `interp` or `zero`.
-        spectrum_min_side: a smaller crop is grown to this many pixels.
         magnify: most that the input grows for small marks; 1 = never.
     """
 
-    image_size: int
-    bins: int
-    spectrum_empty: EmptyBins
-    spectrum_min_side: int
     magnify: float = 1.0
 
     @classmethod
@@ -47,11 +39,6 @@ class Geometry:
             spectrum_min_side=model.spectral.min_side,
             magnify=model.magnify,
         )
-
-    @property
-    def padded_size(self) -> int:
-        """Side P of the padded frame."""
-        return padded_side(self.image_size)
 
     def sized(self, image_size: int) -> Self:
         """The same with another input."""
