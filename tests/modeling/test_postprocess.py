@@ -405,6 +405,7 @@ def test_candidates_without_a_mask_or_beyond_the_image_are_no_detections():
         class_names=("a",),
         image_size=72,
         rules=TIGHT,
+        limit=300,
     )
     assert len(found) == 0
     nothing = judged_of([], [])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import collate
@@ -213,7 +214,7 @@ class UniSpector:
         return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
 
     def detect(
-        self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
+        self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> list[Detections]:
         """Find every class of the bank on every picture, in one pass per picture.
 
@@ -233,7 +234,7 @@ class UniSpector:
         return list(self.stream(images, bank, batch_size, limit))
 
     def stream(
-        self, images: Iterable[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
+        self, images: Iterable[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more pictures than one wants to wait for.
 
@@ -244,7 +245,11 @@ class UniSpector:
         return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
 
     def stream_banks(
-        self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int = 8, limit: int = 300
+        self,
+        images: Iterable[Picture],
+        banks: Sequence[PromptBank],
+        batch_size: int = 8,
+        limit: int = KEPT_PAIRS,
     ) -> Iterator[tuple[Detections, ...]]:
         """Detections of many banks on every picture, which is encoded only once for all of them.
 

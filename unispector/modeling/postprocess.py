@@ -42,7 +42,7 @@ def postprocess(
     class_names: tuple[str, ...],
     image_size: int,
     rules: Rules,
-    limit: int = 300,
+    limit: int,
 ) -> list[Detections]:
     """Turn the model's output into detections.
 
