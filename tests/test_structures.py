@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unispector.modeling.unispector import group_members
 from unispector.prior_structures import Candidates, PriorPrompts, PromptMemory
-from unispector.structures import ClassPrompts, EncodedPrompts
+from unispector.structures import ClassPrompts, EncodedPrompts, padded_side
 
 INSIDE, OUTSIDE = (4, 3), (5, 2)  # cells of each level
 
@@ -182,3 +182,7 @@ def test_joined_candidates_are_all_in_order() -> None:
     for field in fields(Candidates)[2:]:
         first = getattr(joined, field.name).reshape(5, -1)[:, 0]
         assert first.tolist() == [0, 1, 10, 11, 12]
+
+
+def test_a_padded_side_is_the_next_multiple_of_32():
+    assert [padded_side(side) for side in (64, 65, 72, 96)] == [64, 96, 96, 96]

@@ -23,6 +23,11 @@ from unispector.prior_structures import (
 )
 
 
+def padded_side(image_size: int) -> int:
+    """Side P of the padded frame of an input of side S."""
+    return -(-image_size // 32) * 32
+
+
 @dataclass(frozen=True)
 class Targets(Movable):
     """Ground truth of one image.

@@ -7,6 +7,7 @@ from PIL import Image
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.dataset import InstanceDataset
+from unispector.data.samples import Frame
 from unispector.data.transforms import Augmentation
 from unispector.errors import DataError
 from unispector.ops.boxes import cxcywh_to_xyxy
@@ -52,17 +53,10 @@ def annotations():
     return Annotations(images, instances, CATEGORIES)
 
 
-def make(annotations, root, **changes):
-    settings = {
-        "image_size": 48,
-        "bins": 32,
-        "spectrum_empty": "interp",
-        "spectrum_min_side": 16,
-        "augment": None,
-        "box_share": 0.0,
-        "seed": 0,
-    }
-    return InstanceDataset(annotations, root, **(settings | changes))
+def make(annotations, root, image_size=48, **changes):
+    settings = {"augment": None, "box_share": 0.0, "seed": 0}
+    frame = Frame(image_size, bins=32, spectrum_empty="interp", spectrum_min_side=16)
+    return InstanceDataset(annotations, root, frame=frame, **(settings | changes))
 
 
 def equal(a, b):

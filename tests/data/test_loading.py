@@ -7,6 +7,7 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.data.dataset import InstanceDataset
 from unispector.data.episodes import EpisodeSampler, episode_images
 from unispector.data.loading import collate, evaluation_batches, training_batches
+from unispector.data.samples import Frame
 from unispector.data.transforms import Augmentation
 from unispector.errors import DataError
 
@@ -36,10 +37,7 @@ def dataset(annotations, tmp_path):
     return InstanceDataset(
         annotations,
         tmp_path,
-        image_size=64,
-        bins=16,
-        spectrum_empty="interp",
-        spectrum_min_side=16,
+        frame=Frame(image_size=64, bins=16, spectrum_empty="interp", spectrum_min_side=16),
         augment=Augmentation(0.5, 0.5, True, (0.5, 1.3), (0.8, 1.1)),
         box_share=0.5,
         seed=0,

@@ -212,7 +212,7 @@ def test_annotated_masks_prompt_by_themselves_when_asked_to(
     by_box = detector.encode_annotations(*annotations)
     by_mask = detector.encode_annotations(*annotations, roi="mask")
     assert (by_mask.embeddings - by_box.embeddings).abs().max() > 1e-5
-    frame = Geometry(80, 96, 256, "interp", 16)
+    frame = Geometry(80, 256, "interp", 16)
     sample = mark(Prompt(pictures[1], masks=half_mask(pictures[1], MARKS[1][0][1])), 0, frame)
     assert sample.roi_masks.sum() == 25 * 50  # 20 x 40 pixels of 64 x 64, seen at 80 x 80
 

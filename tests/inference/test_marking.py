@@ -12,7 +12,7 @@ from unispector.inference.geometry import Geometry
 from unispector.inference.marking import Prompt, mark, read_picture
 from unispector.ops.spectrum import crop_spectra
 
-GEOMETRY = Geometry(image_size=80, padded_size=96, bins=16, spectrum_empty="interp", spectrum_min_side=8)
+GEOMETRY = Geometry(image_size=80, bins=16, spectrum_empty="interp", spectrum_min_side=8)
 
 
 def picture(height: int = 40, width: int = 160) -> np.ndarray:

@@ -38,7 +38,6 @@ def run(
     sizes: Sequence[tuple[int, int]] = ((40, 50), (64, 64)),
     *,
     image_size: int = 64,
-    padded_size: int = 64,
     rules: Rules = PAPER,
     limit: int = 300,
 ) -> list[Detections]:
@@ -49,7 +48,6 @@ def run(
         list(sizes[:rows]),
         class_names=("a", "b", "c")[:classes],
         image_size=image_size,
-        padded_size=padded_size,
         rules=rules,
         limit=limit,
     )
@@ -93,7 +91,6 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
             output(torch.full((1, 1, 1), 9.0), boxes, ramp(network, padded)[None, None]),
             [hw],
             image_size=image_size,
-            padded_size=padded,
             rules=replace(PAPER, confine_masks=confined),
         )
         assert result.image_hw == hw
@@ -110,7 +107,6 @@ def test_boxes_are_clipped_to_the_image():
         output(torch.ones(1, 1, 1), boxes, torch.ones(1, 1, 24, 24)),
         [(50, 30)],
         image_size=72,
-        padded_size=96,
     )
     assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
     assert masks_of(result).all()
@@ -199,8 +195,7 @@ def test_the_padded_band_counts_for_nothing():
     beyond = cells.clone()
     beyond[..., 20:, :] = beyond[..., :, 20:] = 9.0
     found = [
-        run(output(last.logits, last.boxes, masks), [(36, 54)], image_size=72, padded_size=96)[0]
-        for masks in (cells, beyond)
+        run(output(last.logits, last.boxes, masks), [(36, 54)], image_size=72)[0] for masks in (cells, beyond)
     ]
     assert torch.equal(found[0].scores, found[1].scores)
     assert found[0].masks_rle == found[1].masks_rle
@@ -256,7 +251,6 @@ def test_a_cell_the_image_covers_in_part_counts(image_size: int):
         output(torch.ones(1, 1, 1), torch.full((1, 1, 4), 0.5), masks),
         [(4 * image_size, 4 * image_size)],
         image_size=image_size,
-        padded_size=96,
     )
     assert len(found) == 1
     assert masks_of(found)[0, 16 * 4, -1]
@@ -410,8 +404,8 @@ def test_candidates_without_a_mask_or_beyond_the_image_are_no_detections():
         [(50, 50)],
         class_names=("a",),
         image_size=72,
-        padded_size=96,
         rules=TIGHT,
+        limit=300,
     )
     assert len(found) == 0
     nothing = judged_of([], [])

@@ -11,8 +11,8 @@ from unispector.evaluation.matching import Matches
 from unispector.evaluation.paired import JudgedDraw, paired_interval, plain_figure, resampled_figures
 from unispector.registry.rules import (
     Comparison,
+    Criteria,
     Decision,
-    Limits,
     Pair,
     SetComparison,
     compared_rules,
@@ -20,7 +20,7 @@ from unispector.registry.rules import (
     working_rule,
 )
 
-LIMITS = Limits(
+LIMITS = Criteria(
     level=0.99,
     mask_drop=1.0,
     set_drop=5.0,

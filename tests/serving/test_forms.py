@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.prompts.store import PromptStore
 from unispector.serving.app import build_app
 from unispector.serving.engine import Reloader
-from unispector.serving.forms import KEPT_PAIRS, DetectBody, FormRoute, PromptBody, shown_name
+from unispector.serving.forms import DetectBody, FormRoute, PromptBody, shown_name
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.prompts import StoredPrompts

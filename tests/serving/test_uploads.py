@@ -68,6 +68,11 @@ def test_floating_point_pixels_are_refused():
         decode_picture(data, "a", PIXELS)
 
 
+def test_a_fraction_in_a_floating_point_mask_is_marked():
+    data = stored(Image.fromarray(np.array([[0, 0.5], [1, 300]], dtype=np.float32)), "TIFF")
+    assert decode_mask(data, "a", PIXELS).tolist() == [[False, True], [True, True]]
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that is nothing but a header."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

@@ -356,9 +356,9 @@ def box_ap50(model: UniSpectorModel, batch: Batch) -> float:
         model.detect(features, prompts),
         batch.original_hw,
         class_names=("rectangle", "ellipse"),
-        image_size=model.image_size,
-        padded_size=model.padded_size,
+        image_size=batch.images.shape[-1],
         rules=Rules(False, False, 1.0),
+        limit=300,
     )
     return evaluate_detections(truth(batch), dict(zip(batch.image_ids, detections, strict=True))).bbox.AP50
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 
 from unispector.batch.source import PictureFile, PictureSource
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.errors import DataError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
@@ -64,7 +65,7 @@ class Inspection:
     model: Path
     bank: PromptBank
     min_score: float
-    limit: int = 300
+    limit: int = KEPT_PAIRS
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.data.coco import Annotations, InstanceRecord
 from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.defect_free import defect_free_images
@@ -92,7 +93,7 @@ class ClassDraw:
 class OneClassDetector:
     """UniSpector as the benchmark calls a detector, one picture at a time."""
 
-    def __init__(self, detector: UniSpector, roi: Roi, limit: int = 300) -> None:
+    def __init__(self, detector: UniSpector, roi: Roi, limit: int = KEPT_PAIRS) -> None:
         """Wrap a loaded model.
 
         Args:

@@ -6,11 +6,14 @@ from pydantic import AfterValidator, Field
 
 from unispector.config.section import Section
 
+KEPT_PAIRS = 300
+"""(query, class) pairs that the detector keeps per image by default, as in the paper's protocol."""
+
 
 class EvaluateConfig(Section):
     """Evaluation."""
 
-    detections: int = Field(default=300, ge=1, description="(query, class) pairs kept per image")
+    detections: int = Field(default=KEPT_PAIRS, ge=1, description="(query, class) pairs kept per image")
     batch_size: int = Field(default=8, ge=1, description="images per forward pass")
     include_prompts: bool = Field(
         default=False, description="prompt images are targets too (not in the paper's protocol)"

@@ -188,11 +188,6 @@ class ModelConfig(Section):
             given == other.backbones
         )
 
-    @property
-    def padded_size(self) -> int:
-        """Side P of the frame the network works in: `image_size` padded to a multiple of 32."""
-        return -(-self.image_size // 32) * 32
-
     @model_validator(mode="after")
     def _check_width(self) -> "ModelConfig":
         if self.width % self.heads or self.width % 32:

@@ -8,22 +8,12 @@ import torch
 from torch import Tensor
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
-from unispector.data.transforms import (
-    Augmentation,
-    ImageArray,
-    ResizedImage,
-    pad_masks,
-    resize_box,
-    resize_image,
-    resize_mask,
-)
+from unispector.data.samples import Frame, build_sample
+from unispector.data.transforms import Augmentation, ImageArray, ResizedImage, resize_mask
 from unispector.errors import DataError
-from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.ops.files import read_image
-from unispector.ops.masks import boxes_to_masks
 from unispector.ops.rle import BoolArray, segmentation_to_mask
-from unispector.ops.spectrum import EmptyBins, crop_spectra
-from unispector.structures import Sample, Targets
+from unispector.structures import Sample
 
 LOOSE = 0.5  # share of the box prompts of a training that are larger than the defect
 
@@ -36,10 +26,7 @@ class InstanceDataset:
     Args:
         annotations: what to read.
         root: folder that `file_name` is relative to.
-        image_size: side S of the network input in pixels.
-        bins: radial bins J of a spectrum.
-        spectrum_empty: what a bin without coefficients holds, `interp` or `zero`.
-        spectrum_min_side: least side of a spectrum's crop in pixels.
+        frame: of the network that reads the samples.
         augment: random changes; None for evaluation.
         box_share: chance that an instance's prompt region is its filled box, not its mask.
         box_slack: largest share of its width and of its height by which such a box grows; half of them
@@ -53,10 +40,7 @@ class InstanceDataset:
         annotations: Annotations,
         root: Path,
         *,
-        image_size: int,
-        bins: int,
-        spectrum_empty: EmptyBins,
-        spectrum_min_side: int,
+        frame: Frame,
         augment: Augmentation | None,
         box_share: float,
         box_slack: float = 0.0,
@@ -71,11 +55,7 @@ class InstanceDataset:
         ]
         self._class_index = annotations.class_index
         self._root = root
-        self._size = image_size
-        self._padded_size = -(-image_size // 32) * 32
-        self._bins = bins
-        self._spectrum_empty: EmptyBins = spectrum_empty
-        self._spectrum_min_side = spectrum_min_side
+        self._frame = frame
         self._augment = augment
         self._box_share = box_share
         self._box_slack = box_slack
@@ -106,29 +86,15 @@ class InstanceDataset:
         scene = self._read(record, instances)
         if self._augment is not None:
             scene = self._augment(scene, rng)
-        image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
-        boxes_px = torch.from_numpy(np.ascontiguousarray(scene.boxes_xyxy))
-        filled = boxes_to_masks(boxes_px, self._size)
-        masks = torch.from_numpy(np.ascontiguousarray(scene.masks))
-        vanished = ~masks.flatten(1).any(1)
-        masks[vanished] = filled[vanished]
-        as_box = torch.from_numpy(rng.random(len(masks)) < self._box_share)
-        marked_px = torch.where(as_box[:, None], self._loosened(boxes_px, rng), boxes_px)
-        roi_masks = torch.where(as_box[:, None, None], boxes_to_masks(marked_px, self._size), masks)
-        labels = [self._class_index[instances[i].category_id] for i in scene.kept]
-        targets = Targets(
-            labels=torch.tensor(labels, dtype=torch.int64),
-            boxes=xyxy_to_cxcywh(boxes_px / self._padded_size),
-            masks=pad_masks(masks, self._padded_size),
-        )
-        spectra = crop_spectra(image, marked_px, self._bins, self._spectrum_empty, self._spectrum_min_side)
-        return Sample(
-            image=image,
-            targets=targets,
-            roi_masks=pad_masks(roi_masks, self._padded_size),
-            spectra=spectra,
-            image_id=record.id,
+        boxes = torch.from_numpy(np.ascontiguousarray(scene.boxes_xyxy))
+        as_box = torch.from_numpy(rng.random(len(boxes)) < self._box_share)
+        return build_sample(
+            scene,
+            [self._class_index[instances[i].category_id] for i in scene.kept],
+            self._frame,
             original_hw=(record.height, record.width),
+            image_id=record.id,
+            box_prompts=(as_box, self._loosened(boxes, rng)),
         )
 
     def _loosened(self, boxes_px: Tensor, rng: np.random.Generator) -> Tensor:
@@ -138,7 +104,7 @@ class InstanceDataset:
         grown = torch.from_numpy(rng.random((len(boxes_px), 2))).to(sides) * self._box_slack * sides * loose
         before = torch.from_numpy(rng.random((len(boxes_px), 2))).to(sides) * grown
         corners = torch.cat((boxes_px[:, :2] - before, boxes_px[:, 2:] + grown - before), dim=1)
-        return corners.clamp(0, self._size)
+        return corners.clamp(0, self._frame.image_size)
 
     def _read(self, record: ImageRecord, instances: tuple[InstanceRecord, ...]) -> ResizedImage:
         path = self._root / record.file_name
@@ -151,19 +117,13 @@ class InstanceDataset:
             )
         if self._change is not None:
             image = self._change(image)
-        size, image_hw = self._size, (record.height, record.width)
         masks = [self._mask(path, record, instance) for instance in instances]
-        boxes = [resize_box(instance.bbox, image_hw, size) for instance in instances]
-        return ResizedImage(
-            image=resize_image(image, size),
-            masks=np.stack(masks) if masks else np.zeros((0, size, size), dtype=np.bool_),
-            boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-            kept=np.arange(len(instances)),
-        )
+        boxes = [instance.bbox for instance in instances]
+        return ResizedImage.of(image, boxes, masks, self._frame.image_size)
 
     def _mask(self, path: Path, record: ImageRecord, instance: InstanceRecord) -> BoolArray:
         """Mask in the resized picture; empty where it vanishes or where the file has a box only."""
-        size, segmentation = self._size, instance.segmentation
+        size, segmentation = self._frame.image_size, instance.segmentation
         try:
             if not segmentation:
                 return np.zeros((size, size), dtype=np.bool_)

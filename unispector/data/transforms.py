@@ -37,6 +37,23 @@ class ResizedImage:
     boxes_xyxy: npt.NDArray[np.float32]
     kept: npt.NDArray[np.intp]
 
+    @classmethod
+    def of(
+        cls,
+        image: ImageArray,
+        boxes_xywh: Sequence[Sequence[float]],
+        masks: Sequence[BoolArray],
+        size: int,
+    ) -> "ResizedImage":
+        """Resize an image [h, w, 3] and its K boxes in pixels; the masks [S, S] are of the new size."""
+        boxes = [resize_box(box, image.shape[:2], size) for box in boxes_xywh]
+        return cls(
+            image=resize_image(image, size),
+            masks=np.stack(masks) if masks else np.zeros((0, size, size), dtype=np.bool_),
+            boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            kept=np.arange(len(boxes)),
+        )
+
 
 def resize_image(image: ImageArray, size: int) -> ImageArray:
     """Resize to a square, aspect not kept: bilinear, averaging when it shrinks.

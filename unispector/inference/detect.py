@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 
 from unispector.inference.detector import Prompt, UniSpector
@@ -64,8 +65,10 @@ def detect(
     bank = PromptBank.load(prompts) if isinstance(prompts, Path) else detector.encode(prompts, batch_size)
     found: list[Detections] = []
     names = _picture_names(files)
-    for file, name, detections in zip(files, names, detector.stream(files, bank, batch_size), strict=True):
-        write_picture(output / name, draw_detections(read_image(file), detections.above(min_score)))
+    images, shown = tee(map(read_image, files))  # an image is read once and kept until it is drawn
+    stream = detector.stream(images, bank, batch_size)
+    for name, image, detections in zip(names, shown, stream, strict=True):
+        write_picture(output / name, draw_detections(image, detections.above(min_score)))
         found.append(detections.above(min(RECORDED_SCORE, min_score)))
     record = _as_coco(files, names, found, bank)
     atomic_write_text(output / "detections.json", json.dumps(record, indent=1) + "\n")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import collate
@@ -155,10 +156,7 @@ class UniSpector:
             return InstanceDataset(
                 annotations,
                 Path(root),
-                image_size=geometry.image_size,
-                bins=geometry.bins,
-                spectrum_empty=geometry.spectrum_empty,
-                spectrum_min_side=geometry.spectrum_min_side,
+                frame=geometry,
                 augment=None,
                 box_share=1.0 if roi == "box" else 0.0,
                 seed=0,
@@ -216,7 +214,7 @@ class UniSpector:
         return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
 
     def detect(
-        self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
+        self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> list[Detections]:
         """Find every class of the bank on every picture, in one pass per picture.
 
@@ -236,7 +234,7 @@ class UniSpector:
         return list(self.stream(images, bank, batch_size, limit))
 
     def stream(
-        self, images: Iterable[Picture], bank: PromptBank, batch_size: int = 8, limit: int = 300
+        self, images: Iterable[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more pictures than one wants to wait for.
 
@@ -247,7 +245,11 @@ class UniSpector:
         return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
 
     def stream_banks(
-        self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int = 8, limit: int = 300
+        self,
+        images: Iterable[Picture],
+        banks: Sequence[PromptBank],
+        batch_size: int = 8,
+        limit: int = KEPT_PAIRS,
     ) -> Iterator[tuple[Detections, ...]]:
         """Detections of many banks on every picture, which is encoded only once for all of them.
 
@@ -278,7 +280,7 @@ class UniSpector:
         self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
         threads = torch.get_num_threads()
-        find = partial(self._find, self._looks(banks, -(-batch_size // threads)), banks, limit)
+        find = partial(self._find, self._passes(banks, -(-batch_size // threads)), banks, limit)
         # Shares of a batch side by side, a thread each, take less than one batch with all threads.
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for chunk in _chunks(images, batch_size):
@@ -287,34 +289,34 @@ class UniSpector:
                     yield from found
 
     def _find(
-        self, looks: Sequence["_Look"], banks: Sequence[PromptBank], limit: int, images: Sequence[Picture]
+        self, passes: Sequence["_Pass"], banks: Sequence[PromptBank], limit: int, images: Sequence[Picture]
     ) -> list[tuple[Detections, ...]]:
         """Of each image, the detections of each bank."""
         pictures = [read_picture(image) for image in images]
         found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
-        for size, same in groupby(looks, key=lambda look: look.size):
+        for size, same in groupby(passes, key=lambda step: step.size):
             features = self._encode_pictures(pictures, size)
-            for look in same:
-                of_look = self._look(features, pictures, limit, look)
-                for row, of_picture in zip(found, of_look, strict=True):
-                    for number, detections in zip(look.banks, of_picture, strict=True):
+            for step in same:
+                of_pass = self._detect_pass(features, pictures, limit, step)
+                for row, of_picture in zip(found, of_pass, strict=True):
+                    for number, detections in zip(step.banks, of_picture, strict=True):
                         row[number].append(detections)
         return [tuple(_best(parts, banks[0].class_names, limit) for parts in row) for row in found]
 
     @torch.inference_mode()
-    def _looks(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Look"]:
+    def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Pass"]:
         """All banks, by the size of the input; as many together as memory allows."""
         groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         for number, bank in enumerate(banks):
             for size in set(bank.image_sizes):
                 own = zip(bank.class_names, bank.image_sizes, strict=True)
                 groups.setdefault((size, tuple(name for name, of in own if of == size)), []).append(number)
-        looks = []
+        passes = []
         for (size, names), numbers in sorted(groups.items()):
             for some in _chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
                 prompts = ClassPrompts.joined([self._prompts_of(banks[n].select(names)) for n in some])
-                looks.append(_Look(size, names, tuple(some), prompts))
-        return looks
+                passes.append(_Pass(size, names, tuple(some), prompts))
+        return passes
 
     def _banks_at_once(self, size: int, images: int, classes: int) -> int:
         """How many banks are decoded together, so that their maps stay within memory."""
@@ -338,17 +340,16 @@ class UniSpector:
         return self._model.encode_images(images)
 
     @torch.inference_mode()
-    def _look(
-        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, look: "_Look"
+    def _detect_pass(
+        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: "_Pass"
     ) -> list[list[Detections]]:
         """Of each picture, the detections with each of K sets of prompts."""
-        count, frame = len(look.banks), self._geometry.sized(look.size)
+        count = len(step.banks)
         detections = postprocess(
-            self._model.detect(features, look.prompts),
+            self._model.detect(features, step.prompts),
             [(picture.shape[0], picture.shape[1]) for picture in pictures for _ in range(count)],
-            class_names=look.class_names,
-            image_size=frame.image_size,
-            padded_size=frame.padded_size,
+            class_names=step.class_names,
+            image_size=step.size,
             rules=self._rules,
             limit=limit,
         )
@@ -356,7 +357,7 @@ class UniSpector:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Pass:
     """Alternative prompts of some classes, all looked at with one size of the input.
 
     Attributes:
@@ -373,7 +374,7 @@ class _Look:
 
 
 def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
-    """The detections of all of a bank's classes, found in one or more looks at a picture."""
+    """The detections of all of a bank's classes, found in one or more passes over an image."""
     if len(parts) == 1:
         return parts[0]
     scores = torch.cat([part.scores for part in parts])

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from unispector.config.model import ModelConfig
 from unispector.data.coco import Annotations
+from unispector.data.samples import Frame
 from unispector.errors import PromptBankError
-from unispector.ops.spectrum import EmptyBins
 from unispector.structures import Targets
 
 CLOSER = ((16.0, 2.0), (56.0, 1.5))
@@ -20,23 +20,13 @@ Chosen on training classes (reports/training_log.md)."""
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """The frames of an image.
+class Geometry(Frame):
+    """A model's frame, and how far it grows.
 
     Attributes:
-        image_size: side S of the square network input.
-        padded_size: side P of the padded frame.
-        bins: radial bins J of a spectrum.
-        spectrum_empty: treatment of empty bins, `interp` or `zero`.
-        spectrum_min_side: a smaller crop is grown to this many pixels.
         magnify: most that the input grows for small marks; 1 = never.
     """
 
-    image_size: int
-    padded_size: int
-    bins: int
-    spectrum_empty: EmptyBins
-    spectrum_min_side: int
     magnify: float = 1.0
 
     @classmethod
@@ -44,7 +34,6 @@ class Geometry:
         """The geometry of a configured model."""
         return cls(
             image_size=model.image_size,
-            padded_size=model.padded_size,
             bins=model.spectral.bins,
             spectrum_empty=model.spectral.empty,
             spectrum_min_side=model.spectral.min_side,
@@ -53,7 +42,7 @@ class Geometry:
 
     def sized(self, image_size: int) -> Self:
         """The same with another input."""
-        return replace(self, image_size=image_size, padded_size=-(-image_size // 32) * 32)
+        return replace(self, image_size=image_size)
 
     def check(self, image_sizes: Sequence[int]) -> None:
         """Refuse sizes of the input that `input_sizes` never gives.

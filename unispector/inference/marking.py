@@ -1,21 +1,19 @@
 """Marks a user draws on a picture of a defect, turned into what the prompt encoder reads."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from unispector.data.transforms import pad_masks, resize_box, resize_image, resize_mask
+from unispector.data.samples import build_sample
+from unispector.data.transforms import ResizedImage, resize_mask
 from unispector.errors import DataError
 from unispector.inference.geometry import Geometry
-from unispector.ops.boxes import xyxy_to_cxcywh
 from unispector.ops.files import read_image
-from unispector.ops.masks import boxes_to_masks
-from unispector.ops.spectrum import crop_spectra
-from unispector.structures import Sample, Targets
+from unispector.ops.rle import BoolArray
+from unispector.structures import Sample
 
 LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on another image or scale
 
@@ -64,35 +62,8 @@ def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
         DataError: the picture is unreadable; no name; no mark; boxes and masks at once; a box of no size or
             mostly outside the picture; an empty mask or one of another size. The message names the picture.
     """
-    pixels = read_picture(prompt.image)
-    name = "the prompt image" if isinstance(prompt.image, np.ndarray) else str(prompt.image)
-    height, width = pixels.shape[:2]
-    if not prompt.label.strip():
-        raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
-    if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):
-        raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
-    size, masks = geometry.image_size, None if prompt.masks is None else _stack(prompt.masks)
-    if masks is None:
-        boxes = [_checked_box(box, name, (height, width)) for box in prompt.boxes_xywh]
-    else:
-        boxes = [_box_of(mask, name, (height, width)) for mask in masks]
-    resized = [resize_box(box, (height, width), size) for box in boxes]
-    boxes_px = torch.tensor(resized, dtype=torch.float32)
-    regions = boxes_to_masks(boxes_px, size)
-    if masks is not None:
-        small = torch.from_numpy(np.stack([resize_mask(mask, size) for mask in masks]))
-        regions = torch.where(small.flatten(1).any(1)[:, None, None], small, regions)
-    regions = pad_masks(regions, geometry.padded_size)
-    image = torch.from_numpy(np.ascontiguousarray(resize_image(pixels, size).transpose(2, 0, 1)))
-    targets = Targets(
-        labels=torch.full((len(boxes),), label, dtype=torch.int64),
-        boxes=xyxy_to_cxcywh(boxes_px / geometry.padded_size),
-        masks=regions,
-    )
-    spectra = crop_spectra(
-        image, boxes_px, geometry.bins, geometry.spectrum_empty, geometry.spectrum_min_side
-    )
-    return Sample(image, targets, regions, spectra, image_id=0, original_hw=(height, width))
+    (sample,) = mark_together([prompt], [label], geometry)
+    return sample
 
 
 def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Geometry) -> Iterator[Sample]:
@@ -113,18 +84,29 @@ def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Ge
         key = id(prompt.image) if isinstance(prompt.image, np.ndarray) else str(prompt.image)
         groups.setdefault(key, []).append((prompt, label))
     for group in groups.values():
-        samples = [mark(prompt, label, geometry) for prompt, label in group]
-        marks = [sample.targets for sample in samples]
-        yield replace(
-            samples[0],
-            targets=Targets(
-                labels=torch.cat([own.labels for own in marks]),
-                boxes=torch.cat([own.boxes for own in marks]),
-                masks=torch.cat([own.masks for own in marks]),
-            ),
-            roi_masks=torch.cat([sample.roi_masks for sample in samples]),
-            spectra=torch.cat([sample.spectra for sample in samples]),
-        )
+        pixels = read_picture(group[0][0].image)
+        boxes, masks, classes = list[Sequence[float]](), list[BoolArray](), list[int]()
+        for prompt, label in group:
+            own_boxes, own_masks = _marks(prompt, pixels.shape[:2], geometry.image_size)
+            boxes += own_boxes
+            masks += own_masks
+            classes += [label] * len(own_boxes)
+        resized = ResizedImage.of(pixels, boxes, masks, geometry.image_size)
+        yield build_sample(resized, classes, geometry, original_hw=pixels.shape[:2])
+
+
+def _marks(prompt: Prompt, hw: tuple[int, int], size: int) -> tuple[list[tuple[float, ...]], list[BoolArray]]:
+    """A prompt's checked boxes XYWH, and its masks resized to [size, size]; a box's mask is empty."""
+    name = "the prompt image" if isinstance(prompt.image, np.ndarray) else str(prompt.image)
+    if not prompt.label.strip():
+        raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
+    if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):
+        raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
+    if prompt.masks is None:
+        boxes = [_checked_box(box, name, hw) for box in prompt.boxes_xywh]
+        return boxes, [np.zeros((size, size), dtype=np.bool_)] * len(boxes)
+    masks = _stack(prompt.masks)
+    return [_box_of(mask, name, hw) for mask in masks], [resize_mask(mask, size) for mask in masks]
 
 
 def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.modeling.unispector import UniSpectorModel
+from unispector.structures import padded_side
 
 _VITS = "timm.models.vision_transformer"
 """timm's module whose networks are all plain vision transformers."""
@@ -39,7 +40,7 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
             4, 8, 16, 32, or is one and lacks a wanted block.
         CheckpointError: the backbone's weights are absent or do not fit.
     """
-    backbone = build_backbones(config.backbones, config.padded_size, load_weights=load_weights)
+    backbone = build_backbones(config.backbones, padded_side(config.image_size), load_weights=load_weights)
     width, heads, points = config.width, config.heads, config.points
     selection = config.query_selection
     return UniSpectorModel(
@@ -75,7 +76,6 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
         ),
         PredictionHeads(width, class_bias=config.class_bias),
         _similarity(config, backbone),
-        image_size=config.image_size,
         prompt_visible=config.prompt_visible,
         denoising=config.denoising.queries,
         box_noise=config.denoising.box_noise,

@@ -14,7 +14,7 @@ from unispector.ops.detection_kernels import batched_nms
 from unispector.ops.mask_runs import OUTSIDE, FloatArray, IntArray, masks_from_logits
 from unispector.ops.windows import GRID, windows
 from unispector.prior_structures import JudgedCandidates
-from unispector.structures import Detections, LayerPrediction, ModelOutput
+from unispector.structures import Detections, LayerPrediction, ModelOutput, padded_side
 
 GROWTH = 1.2  # of a box that confines its mask
 
@@ -41,9 +41,8 @@ def postprocess(
     *,
     class_names: tuple[str, ...],
     image_size: int,
-    padded_size: int,
     rules: Rules,
-    limit: int = 300,
+    limit: int,
 ) -> list[Detections]:
     """Turn the model's output into detections.
 
@@ -57,14 +56,13 @@ def postprocess(
         original_hw: (height, width) of the B images in pixels.
         class_names: names of the C prompted classes.
         image_size: side S of the network input.
-        padded_size: side P of the padded frame.
         rules: what makes a detection of a prediction.
         limit: detections kept per image.
 
     Returns:
         B detections, best first; a detection whose mask is empty is dropped.
     """
-    frame = (image_size, padded_size)
+    frame = (image_size, padded_side(image_size))
     if output.candidates is not None:
         return [
             _of_candidates(output.candidates, row, hw, class_names, frame, rules, limit)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unispector.modeling.backbones.backbone import STRIDES, Backbone
+from unispector.modeling.backbones.backbone import Backbone
 from unispector.modeling.denoising import DenoisingQueries, attention_mask, denoising_queries
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import PixelDecoder
@@ -26,6 +26,7 @@ from unispector.structures import (
     ModelOutput,
     Targets,
     VisualPrompts,
+    padded_side,
 )
 
 WHOLE_FRAME = (0.5, 0.5, 1.0, 1.0)  # cxcywh a prompt token starts from in the decoder
@@ -59,7 +60,6 @@ class UniSpectorModel(nn.Module):
         heads: PredictionHeads,
         similarity: Similarity | None,
         *,
-        image_size: int,
         prompt_visible: bool,
         denoising: int,
         box_noise: float,
@@ -69,7 +69,6 @@ class UniSpectorModel(nn.Module):
         Args:
             backbone, pixel_decoder, prompt_encoder, query_selection, decoder, heads: the parts.
             similarity: the similarity prior and what goes with it, or None to do without (the paper).
-            image_size: side S of the input images in pixels.
             prompt_visible: object queries attend to prompts in the decoder.
             denoising: denoising queries an image at most; 0 = none.
             box_noise: how far denoising boxes are jittered.
@@ -85,8 +84,6 @@ class UniSpectorModel(nn.Module):
         self.width = decoder.width
         # Rows: content of denoising queries, what marks a token as a prompt.
         self.token_types = nn.Parameter(torch.randn(2, self.width))
-        self.image_size = image_size
-        self.padded_size = -(-image_size // 32) * 32
         self.prompt_visible = prompt_visible
         self.denoising, self.box_noise = denoising, box_noise
 
@@ -109,7 +106,7 @@ class UniSpectorModel(nn.Module):
         if maps is None:
             maps = self.backbone(images)
         pyramid = self.backbone.pyramid(maps)
-        valid = images.shape[-1] / (STRIDES[0] * pyramid[0].shape[-1])
+        valid = images.shape[-1] / padded_side(images.shape[-1])
         features: ImageFeatures = replace(self.pixel_decoder(pyramid), valid=valid)
         if self.similarity is None:
             return features

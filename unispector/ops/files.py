@@ -147,12 +147,16 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the file is absent, unreadable, truncated, or no 8- or 16-bit image.
     """
-    image = _open_upright(path)
+    return rgb_of(_open_upright(path), path)
+
+
+def rgb_of(image: Image.Image, name: str | Path) -> npt.NDArray[np.uint8]:
+    """The pixels of a loaded image as `read_image` gives them; `name` is what a DataError calls it."""
     if image.mode.startswith("I;16") or image.mode == "I":
         grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise DataError(f"{path}: floating-point pixels; convert the image to 8 bits")
+        raise DataError(f"{name}: floating-point pixels; convert the image to 8 bits")
     return np.array(image.convert("RGB"))
 
 
@@ -169,7 +173,7 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the file is absent, unreadable or truncated.
     """
-    return _brightness(_open_upright(path))
+    return brightness(_open_upright(path))
 
 
 def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
@@ -184,7 +188,7 @@ def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     """
     with _broken_image_named(name), Image.open(io.BytesIO(data)) as image:
         image.load()
-        return _brightness(image)
+        return brightness(image)
 
 
 def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -200,7 +204,7 @@ def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:
         DataError: the file is absent, unreadable or truncated.
     """
     image = _open_upright(path)
-    return np.array(image, dtype=np.uint8) if image.mode in ("P", "1") else _brightness(image)
+    return np.array(image, dtype=np.uint8) if image.mode in ("P", "1") else brightness(image)
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -217,7 +221,8 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _is_turned(image, stream) else (width, height)
 
 
-def _brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
+def brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The pixels of a loaded mask as `read_mask` gives them."""
     if image.mode == "L":
         return np.array(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -239,9 +244,14 @@ def _is_turned(image: Image.Image, stream: IO[bytes]) -> bool:
 
 def _open_upright(path: str | Path) -> Image.Image:
     with _broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return image
+        return load_upright(image)
+
+
+def load_upright(image: Image.Image) -> Image.Image:
+    """Decode an opened image and turn it as its EXIF orientation says; the same object."""
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 @contextmanager

@@ -74,9 +74,7 @@ class StoredPrompt:
         from unispector.inference.marking import Prompt, mark
 
         # No model's: any size shows whether a mark can be read.
-        any_size = Geometry(
-            image_size=64, padded_size=64, bins=8, spectrum_empty="interp", spectrum_min_side=8
-        )
+        any_size = Geometry(image_size=64, bins=8, spectrum_empty="interp", spectrum_min_side=8)
         suffix = _suffix(picture)
         with _as_file(picture, suffix) as file:
             try:

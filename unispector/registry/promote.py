@@ -22,8 +22,8 @@ from unispector.registry.comparison import compare_models
 from unispector.registry.decisions import finish_begun, promote_version, refuse
 from unispector.registry.register import read_lineage
 from unispector.registry.rules import (
+    Criteria,
     Decision,
-    Limits,
     RuleOutcome,
     compared_rules,
     data_rule,
@@ -180,7 +180,7 @@ def _decision(
             other = registry.model_directory(before)
             trained = {name for each in (directory, other) for name in read_lineage(each).trained_classes}
             comparison = compare_models(directory, other, evaluations, trained, config)
-        rules += compared_rules(comparison, _limits(config))
+        rules += compared_rules(comparison, _criteria(config))
     return Decision(
         challenger=challenger.number,
         champion=before,
@@ -268,9 +268,9 @@ def _problem(directory: Path) -> str:
     return f"{directory}: {broken[0]} is not all numbers; train again" if broken else ""
 
 
-def _limits(config: Config) -> Limits:
+def _criteria(config: Config) -> Criteria:
     rules = config.promote
-    return Limits(
+    return Criteria(
         level=rules.level,
         mask_drop=rules.mask_drop,
         set_drop=rules.set_drop,

@@ -28,6 +28,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from pydantic import TypeAdapter, ValidationError
 
 from unispector.config import ModelConfig
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.errors import DataError, PromptBankError, RegistryError, UniSpectorError
 from unispector.inference.detector import UniSpector
 from unispector.inference.marking import Prompt
@@ -76,7 +77,7 @@ SIGNATURE = ModelSignature(
             ParamSpec("prompts", DataType.string, ""),
             ParamSpec("bank", DataType.string, ""),
             ParamSpec("min_score", DataType.double, 0.05),
-            ParamSpec("limit", DataType.long, 300),
+            ParamSpec("limit", DataType.long, KEPT_PAIRS),
         ]
     ),
 )
@@ -146,7 +147,7 @@ class RegisteredModel(PythonModel):
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
     def _found(self, images: list[str], params: Mapping[str, Any]) -> pd.DataFrame:
-        min_score, limit = params.get("min_score", 0.05), params.get("limit", 300)
+        min_score, limit = params.get("min_score", 0.05), params.get("limit", KEPT_PAIRS)
         if not 0 <= min_score <= 1 or limit < 1:
             raise DataError(f"min_score {min_score}, limit {limit}; they must be 0 to 1, and 1 or more")
         bank = _bank(self._detector, params.get("prompts", ""), params.get("bank", ""))

@@ -80,7 +80,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Criteria:
     """What is asked of a challenger, and how it was measured.
 
     Attributes:
@@ -234,59 +234,59 @@ def working_rule(problem: str) -> RuleOutcome:
     return RuleOutcome("working model", not problem, problem or "it does", limit)
 
 
-def compared_rules(comparison: Comparison | None, limits: Limits) -> tuple[RuleOutcome, ...]:
+def compared_rules(comparison: Comparison | None, criteria: Criteria) -> tuple[RuleOutcome, ...]:
     """The rules that compare challenger and champion.
 
     Args:
         comparison: the figures; None where they were not taken. Without a set in it no rule holds.
-        limits: what is asked for.
+        criteria: what is asked for.
     """
     missing = "not measured"
     if comparison is not None:
         missing = "" if comparison.sets else "no set has a class that neither model was trained on"
     outcomes = []
-    for name, limit, judge in _rules(limits):
+    for name, limit, judge in _rules(criteria):
         passed, figure = (False, missing) if missing or comparison is None else judge(comparison)
         outcomes.append(RuleOutcome(name, passed, figure, limit))
     return tuple(outcomes)
 
 
-def _rules(limits: Limits) -> tuple[tuple[str, str, Judge], ...]:
+def _rules(criteria: Criteria) -> tuple[tuple[str, str, Judge], ...]:
     """Name, limit in words, and test of each rule that compares."""
-    falls = f"falls by at most {limits.robustness_drop:g} points"
-    blurred = f"with prompts blurred by {limits.blur:g} pixels"
-    shifted = f"with prompt boxes of IoU {limits.box_iou:g}"
-    alarms = f"detections of at least {limits.alarm_score:g} per defect-free image"
+    falls = f"falls by at most {criteria.robustness_drop:g} points"
+    blurred = f"with prompts blurred by {criteria.blur:g} pixels"
+    shifted = f"with prompt boxes of IoU {criteria.box_iou:g}"
+    alarms = f"detections of at least {criteria.alarm_score:g} per defect-free image"
     return (
         (
             "gain",
-            f"the {100 * limits.level:g} % interval of the change of mean AP50 of boxes lies above 0",
+            f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes lies above 0",
             _gain,
         ),
         (
             "masks",
-            f"mean AP50 of masks falls by at most {limits.mask_drop:g} points",
-            lambda comparison: _mean_holds(comparison, lambda s: s.masks, limits.mask_drop),
+            f"mean AP50 of masks falls by at most {criteria.mask_drop:g} points",
+            lambda comparison: _mean_holds(comparison, lambda s: s.masks, criteria.mask_drop),
         ),
         (
             "every set",
-            f"AP50 of boxes and of masks falls by at most {limits.set_drop:g} points on each set",
-            lambda comparison: _every_set_holds(comparison, limits.set_drop),
+            f"AP50 of boxes and of masks falls by at most {criteria.set_drop:g} points on each set",
+            lambda comparison: _every_set_holds(comparison, criteria.set_drop),
         ),
         (
             "blurred prompts",
             f"mean AP50 of boxes {blurred} {falls}",
-            lambda comparison: _mean_holds(comparison, lambda s: s.blurred, limits.robustness_drop),
+            lambda comparison: _mean_holds(comparison, lambda s: s.blurred, criteria.robustness_drop),
         ),
         (
             "inexact boxes",
             f"mean AP50 of boxes {shifted} {falls}",
-            lambda comparison: _mean_holds(comparison, lambda s: s.shifted, limits.robustness_drop),
+            lambda comparison: _mean_holds(comparison, lambda s: s.shifted, criteria.robustness_drop),
         ),
         (
             "false alarms",
-            f"{alarms} rise by at most {limits.alarm_rise:g}",
-            lambda comparison: _alarms_hold(comparison, limits.alarm_rise),
+            f"{alarms} rise by at most {criteria.alarm_rise:g}",
+            lambda comparison: _alarms_hold(comparison, criteria.alarm_rise),
         ),
     )
 

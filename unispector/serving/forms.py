@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from unispector.config.evaluation import KEPT_PAIRS
 from unispector.errors import DataError
 from unispector.prompts.marks import checked_label
 from unispector.serving.limits import Limits
@@ -21,8 +22,6 @@ from unispector.serving.refusal import RefusedError, shown
 
 FIELD_BYTES = 2**16
 """Most bytes of a part that is no file."""
-KEPT_PAIRS = 300
-"""(query, class) pairs kept per picture, as in the library, if a request does not say."""
 
 _REPEATED = ("images", "classes")
 _NUMBERS = ("min_score", "limit")

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
+from unispector.ops.files import brightness, load_upright, rgb_of
 from unispector.ops.rle import BoolArray
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -48,14 +49,7 @@ def decode_picture(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.ui
         TooLargeError: more than `max_pixels`.
     """
     with _opened(data, name, max_pixels) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16") or image.mode == "I":
-            grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        if image.mode == "F":
-            raise DataError(f"{name}: floating-point pixels; convert the image to 8 bits")
-        return np.array(image.convert("RGB"))
+        return rgb_of(load_upright(image), name)
 
 
 def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
@@ -74,11 +68,9 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
         TooLargeError: more than `max_pixels`.
     """
     with _opened(data, name, max_pixels) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I") or image.mode == "F":
-            return np.asarray(np.asarray(image) > 0)
-        return np.asarray(np.asarray(image.convert("RGB")).max(axis=2) > 0)
+        pixels = load_upright(image)
+        # A floating-point value between 0 and 1 counts as marked.
+        return np.asarray((np.asarray(pixels) if pixels.mode == "F" else brightness(pixels)) > 0)
 
 
 def _tile_pixels(image: Image.Image) -> int:

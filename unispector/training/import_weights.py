@@ -21,6 +21,7 @@ from unispector.modeling.pixel_decoder import LEVELS
 from unispector.modeling.query_selection import LearnedQueries
 from unispector.modeling.starting_weights import WeightReport, match_weights, modules
 from unispector.ops.files import atomic_path
+from unispector.structures import padded_side
 
 _HEADS = 8  # no tensor tells it; the published detectors of this family all have these
 _SWIN_SIZES = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "large"}
@@ -92,7 +93,7 @@ def _own_tensors(weights: OfficialWeights, model: dict[str, Any]) -> Mapping[str
     settings = {**model, "backbone": {**model["backbone"], "weights": "none"}}
     config = ModelConfig.model_validate(settings)
     if weights.layout == "mobile_sam":
-        backbone = build_backbones(config.backbones, config.padded_size, load_weights=False)
+        backbone = build_backbones(config.backbones, padded_side(config.image_size), load_weights=False)
         return {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     learned = LearnedQueries(config.width, queries=config.queries).state_dict()
     return {

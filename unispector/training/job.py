@@ -23,6 +23,7 @@ from unispector.data.loading import training_batches
 from unispector.data.map_cache import MapCache
 from unispector.data.transforms import Augmentation
 from unispector.errors import CheckpointError, TrainingError
+from unispector.inference.geometry import Geometry
 from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.backbones.backbone import Backbone
 from unispector.modeling.build import build_model
@@ -54,7 +55,13 @@ CACHED = "speed/views_cached"
 """Figure: share of all views of all training images whose maps are kept."""
 
 # What decides the maps of an augmented image beside parameters, data and weights.
-_MAPS_CODE = ("data/dataset.py", "data/transforms.py", "ops/files.py", "modeling/backbones/*.py")
+_MAPS_CODE = (
+    "data/dataset.py",
+    "data/samples.py",
+    "data/transforms.py",
+    "ops/files.py",
+    "modeling/backbones/*.py",
+)
 
 
 @dataclass(frozen=True)
@@ -215,10 +222,7 @@ def _dataset(job: TrainingJob, annotations: Annotations) -> InstanceDataset:
     return InstanceDataset(
         annotations,
         job.image_root,
-        image_size=config.model.image_size,
-        bins=config.model.spectral.bins,
-        spectrum_empty=config.model.spectral.empty,
-        spectrum_min_side=config.model.spectral.min_side,
+        frame=Geometry.of(config.model),
         augment=Augmentation(**dict(config.augment)),
         box_share=config.prompt.box_share,
         box_slack=config.prompt.box_slack,

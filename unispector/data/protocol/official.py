@@ -24,7 +24,7 @@ from unispector.data.protocol.split_tree import (
     TestPair,
     write_pair,
 )
-from unispector.data.protocol.splits import Draw, merge_training
+from unispector.data.protocol.splits import PromptTargetSplit, merge_training
 from unispector.errors import DataError
 from unispector.ops.files import replaced_folder
 
@@ -191,7 +191,7 @@ class _Reader:
                 target = prompt
             self._remember(name, prompt)
             self._remember(name, target)
-            draws.append(write_pair(Draw(prompt, target), written))
+            draws.append(write_pair(PromptTargetSplit(prompt, target), written))
             classes.update(prompt.class_names)
         return _Tests(name, tuple(draws), tuple(sorted(classes)), tuple(sorted(listed - classes)))
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.protocol.splits import (
-    Draw,
     Lost,
+    PromptTargetSplit,
     SplitRules,
     TrainingRule,
     draw_prompts,
@@ -277,7 +277,7 @@ def _nothing_to_test(where: str, untested: dict[str, str], remedy: str) -> DataE
     return DataError(f"{where} leaves no unseen class that can be tested ({reasons}); {remedy}")
 
 
-def write_pair(draw: Draw, pair: TestPair) -> DrawReport:
+def write_pair(draw: PromptTargetSplit, pair: TestPair) -> DrawReport:
     """Write a draw's two files and count what is in them."""
     draw.prompt.write(pair.prompt)
     draw.target.write(pair.target)

@@ -91,7 +91,7 @@ class SetSplit:
 
 
 @dataclass(frozen=True)
-class Draw:
+class PromptTargetSplit:
     """Prompt images and target images of one draw; no image is in both."""
 
     prompt: Annotations
@@ -247,7 +247,7 @@ def untestable(annotations: Annotations, classes: Sequence[str]) -> dict[str, st
 
 def draw_prompts(
     name: str, annotations: Annotations, classes: Sequence[str], rules: SplitRules, seed: int
-) -> Draw:
+) -> PromptTargetSplit:
     """Draw prompt images for some classes; what else shows them is a target (paper appendix 1.2).
 
     A class gets `prompts_per_class` images, or one where it has at most `tail_images`. They show no other
@@ -281,7 +281,7 @@ def draw_prompts(
         if image.id not in chosen and annotations.labels_of(image.id) & prompted
     ]
     shown = annotations.keep_categories(prompted)
-    return Draw(prompt=shown.keep_images(chosen), target=shown.keep_images(targets))
+    return PromptTargetSplit(prompt=shown.keep_images(chosen), target=shown.keep_images(targets))
 
 
 def merge_training(sets: Mapping[str, tuple[str, Annotations]]) -> Annotations:
