@@ -30,7 +30,7 @@ from unispector.project.paths import TRACKING
 from unispector.project.retrain import (
     CHECKS,
     DataRefusedError,
-    Journal,
+    LastRetraining,
     RetrainingNeed,
     look,
     reproduce,
@@ -123,7 +123,7 @@ def retrain_flow(params: Path = Path("params.yaml")) -> str:
     except TrainingError as busy:
         return _page("another retraining runs", str(busy))
     close_dead_runs()
-    before = Journal.read(Path())
+    before = LastRetraining.read(Path())
     try:
         verdict, text = _retrain(params, before)
     except Exception as error:
@@ -131,13 +131,13 @@ def retrain_flow(params: Path = Path("params.yaml")) -> str:
         reason = " ".join(str(error).split())
         if (before.outcome, before.reason) != (outcome, reason):
             alert(f"retraining: {outcome}: {reason}")
-        Journal("", outcome, reason).write(Path())
+        LastRetraining("", outcome, reason).write(Path())
         _page(outcome, reason)
         raise
     return _page(verdict, text)
 
 
-def _retrain(params: Path, before: Journal) -> tuple[str, str]:
+def _retrain(params: Path, before: LastRetraining) -> tuple[str, str]:
     """How it ended, in one line and as a page."""
     retries = load_config(params).retrain.retries
     steps = (each.with_options(retries=retries) for each in (find_work, run_pipeline, register, decide))
@@ -147,7 +147,7 @@ def _retrain(params: Path, before: Journal) -> tuple[str, str]:
         return found.reason, "\n\n".join(found.notes)
     if before.outcome == "going on":
         alert("retraining: the last one was cut off; going on with it")
-    Journal(found.key, "going on", found.reason).write(Path())
+    LastRetraining(found.key, "going on", found.reason).write(Path())
     # The checks first, by themselves: a bad batch is told from a training that failed.
     pipeline.with_options(name="convert and check data")(CHECKS)
     pipeline.with_options(name="train and evaluate")(())
@@ -155,7 +155,7 @@ def _retrain(params: Path, before: Journal) -> tuple[str, str]:
     summary, page = judge(params, number)
     # Told before it is remembered: twice is better than never.
     alert(f"retraining: {summary}")
-    Journal(found.key, "decided", summary, number).write(Path())
+    LastRetraining(found.key, "decided", summary, number).write(Path())
     return summary, "\n\n".join((page, f"Looked at: {found.reason}.", *found.notes))
 
 

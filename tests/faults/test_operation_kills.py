@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from unispector.project.paths import OPERATION, RETRAINING, TRACKING
-from unispector.project.retrain import Journal
+from unispector.project.retrain import LastRetraining
 from unispector.tracking.registry import CHAMPION, ModelRegistry
 from unispector.tracking.run import TrackingStore
 
@@ -80,8 +80,8 @@ class Operation:
                 return process
         return None
 
-    def journal(self) -> Journal:
-        return Journal.read(self.project)
+    def last(self) -> LastRetraining:
+        return LastRetraining.read(self.project)
 
     def answers(self, url: str) -> bool:
         try:
@@ -112,7 +112,7 @@ def operation(factory: Path) -> Iterator[Operation]:
 def decided(operation: Operation, versions: int) -> bool:
     """Whether the newest retraining has ended with this many versions in all."""
     registry = ModelRegistry(TrackingStore(operation.project / TRACKING))
-    return operation.journal().outcome == "decided" and len(registry.versions()) == versions
+    return operation.last().outcome == "decided" and len(registry.versions()) == versions
 
 
 def wait_for(what: str, condition: Callable[[], object], seconds: float) -> None:
@@ -130,9 +130,9 @@ def test_twenty_kills(operation, new_batch):
     while len(killed) < KILLS:
         rounds += 1
         new_batch(operation.project / f"data/raw/line/batch{rounds}", rounds)
-        former = operation.journal().time
+        former = operation.last().time
         # Kill from the moment on at which the run has begun, until this folder has had its share.
-        wait_for("a run begins", lambda former=former: operation.journal().time != former, DECIDED_WITHIN)
+        wait_for("a run begins", lambda former=former: operation.last().time != former, DECIDED_WITHIN)
         share = lot.sample(VICTIMS, A_ROUND)
         while share and not decided(operation, rounds):
             time.sleep(lot.uniform(2, 20))

@@ -44,7 +44,7 @@ class Factory:
     def told(self) -> list[str]:
         return self.alerts.read_text().splitlines() if self.alerts.exists() else []
 
-    def journal(self) -> dict[str, object]:
+    def last(self) -> dict[str, object]:
         return json.loads((self.project / RETRAINING).read_text())
 
     @property
@@ -60,7 +60,7 @@ def test_from_raw_pictures_to_a_decision(factory, new_batch):
     assert first.returncode == 0, first.stdout + first.stderr
     assert [each.number for each in line.registry.versions()] == [1]
     assert line.registry.version(CHAMPION).number == 1
-    assert line.journal()["outcome"] == "decided"
+    assert line.last()["outcome"] == "decided"
 
     began = time.monotonic()
     again = line.retrain()
@@ -86,8 +86,8 @@ def test_from_raw_pictures_to_a_decision(factory, new_batch):
     picture.write_bytes(picture.read_bytes()[:-40])
     refused = line.retrain()
     assert refused.returncode != 0
-    assert line.journal()["outcome"] == "data refused"
-    assert "third/1.png" in str(line.journal()["reason"])
+    assert line.last()["outcome"] == "data refused"
+    assert "third/1.png" in str(line.last()["reason"])
     assert line.registry.version(CHAMPION).number == champion
     assert [each.number for each in line.registry.versions()] == [2, 1]
     assert line.told()[-1].startswith("retraining: data refused: validate: line: ")

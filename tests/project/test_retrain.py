@@ -14,7 +14,7 @@ import yaml
 from unispector.config import load_config
 from unispector.errors import RetrainingError
 from unispector.project.paths import RETRAINING, TRAINING_SUMMARY
-from unispector.project.retrain import CHECKS, DataRefusedError, Journal, look, reproduce, version_key
+from unispector.project.retrain import CHECKS, DataRefusedError, LastRetraining, look, reproduce, version_key
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ def seen(project):
 
 
 def decided(project):
-    Journal(seen(project).key, "decided", "version 1 was promoted", 1).write(project)
+    LastRetraining(seen(project).key, "decided", "version 1 was promoted", 1).write(project)
 
 
 def test_a_state_never_retrained_on_is_work(project):
@@ -130,7 +130,7 @@ def test_a_set_that_dvc_does_not_watch_is_named(project):
     assert note.startswith("line is not in DVC's care")
 
 
-def test_a_damaged_journal_counts_as_none(project):
+def test_a_damaged_record_counts_as_none(project):
     decided(project)
     (project / RETRAINING).write_text('{"key": ')
     assert seen(project).work

@@ -4,6 +4,7 @@ import json
 import socket
 import sqlite3
 import time
+from dataclasses import asdict, replace
 
 import pytest
 from mlflow import MlflowClient
@@ -52,13 +53,13 @@ def expected(*steps):
 def test_a_run_with_its_store_at_hand(store, client, tmp_path):
     file = tmp_path / "work" / "run.json"
     (tmp_path / "a.txt").write_text("a")
-    recorder = Recorder(store, RECORD, file)
+    recorder = Recorder(store, replace(RECORD, model=str(tmp_path / "model")), file)
     recorder.update()
     assert client.get_run(recorder.run_id).info.status == "RUNNING"
     assert json.loads(file.read_text())["status"] == "RUNNING"
     recorder.update([point(1)], [(str(tmp_path / "a.txt"), "files")])
     recorder.update([point(2)], [(str(tmp_path / "a.txt"), "files"), (str(tmp_path / "absent"), "")])
-    assert recorder.end("FINISHED", at=1_700_000_100.5, model=str(tmp_path / "model"))
+    assert recorder.end("FINISHED", at=1_700_000_100.5)
     saved = client.get_run(recorder.run_id)
     assert (saved.info.status, saved.info.end_time) == ("FINISHED", 1_700_000_100_500)
     assert saved.data.params == {"steps": "10"}
@@ -145,3 +146,14 @@ def test_a_damaged_record_is_refused(content, tmp_path):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(DataError, match=r"run\.json: not the record of a run; delete it$"):
         RunRecord.read(tmp_path / "run.json")
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    old = {
+        **asdict(RECORD),
+        "artifacts": [["pictures/step-1.png", "pictures"]],
+        "status": "KILLED",
+        "ended": 5.0,
+    }
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    assert RunRecord.read(tmp_path / "run.json") == replace(RECORD, status="KILLED", ended=5.0)

@@ -134,12 +134,17 @@ def test_files_that_are_gone_are_told_of(registry, package):
         registry.model_directory(1)
 
 
+def record(registry, event, files=()) -> None:
+    registry.begin(event, files)
+    registry.finish(event)
+
+
 def test_the_history_is_newest_first_and_has_an_event_once(registry, tmp_path):
     (tmp_path / "decision.md").write_text("passed")
     first = Event("promoted", 1, None, "rules", "the first\nmodel: 'quoted'", now())
     second = Event("refused", 2, 1, "ann", "worse", now())
     for event in (second, first, first):
-        registry.record(event, [tmp_path / "decision.md"] if event is first else [])
+        record(registry, event, [tmp_path / "decision.md"] if event is first else [])
     newest, oldest = registry.history()
     assert (newest.action, newest.version, newest.before, newest.by) == ("refused", 2, 1, "ann")
     assert (oldest.reason, oldest.before, oldest.time) == (first.reason, None, first.time)
@@ -152,7 +157,7 @@ def test_many_versions_and_events_are_all_told(registry, package, monkeypatch):
     monkeypatch.setattr("unispector.tracking.registry._PAGE", 2)
     for number in range(5):
         registry.register(package, "", {"key": "same"})
-        registry.record(Event("refused", number, None, "ann", "x", now()))
+        record(registry, Event("refused", number, None, "ann", "x", now()))
     assert [version.number for version in registry.versions()] == [5, 4, 3, 2, 1]
     assert [event.version for event in registry.history()] == [4, 3, 2, 1, 0]
 
@@ -225,7 +230,7 @@ def test_a_registry_on_a_server(server, package, tmp_path, monkeypatch):
     assert all(store.root in directory.parents for directory in directories)
     decision = tmp_path / "decision.md"
     decision.write_text("passed")
-    registry.record(Event("promoted", 1, None, "rules", "passed", now()), [decision])
+    record(registry, Event("promoted", 1, None, "rules", "passed", now()), [decision])
     (event,) = registry.history()
     assert [file.read_text() for file in registry.event_files(event)] == ["passed"]
     with pytest.raises(RegistryError, match=re.escape(f"no version 3 in {server}; it has 2, 1")):
@@ -238,8 +243,8 @@ def test_a_registry_on_a_server(server, package, tmp_path, monkeypatch):
 def test_a_reason_in_any_script_comes_back_whole_and_one_too_long_is_refused(registry, package):
     registry.register(package, "", {"key": "a"})
     for reason in ("ж" * 1900, "質" * 2000, '"' * 2000):
-        registry.record(Event("refused", 1, None, "ann", reason, now()))
+        record(registry, Event("refused", 1, None, "ann", reason, now()))
         assert registry.history()[0].reason == reason
     with pytest.raises(RegistryError, match="shorter"):
-        registry.record(Event("refused", 1, None, "ann", "\x01" * 2000, now()))
+        record(registry, Event("refused", 1, None, "ann", "\x01" * 2000, now()))
     assert len(registry.history()) == 3

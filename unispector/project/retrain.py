@@ -63,15 +63,15 @@ class RetrainingNeed:
 
 
 @dataclass(frozen=True)
-class Journal:
-    """How the latest retraining ended.
+class LastRetraining:
+    """How the latest retraining ended; one record, which the next retraining replaces.
 
     Attributes:
         key: state it was about, see `RetrainingNeed`.
         outcome: `going on`, `data refused`, `failed` or `decided`.
         reason: in one line.
         version: of the registered model; None before there is one.
-        time: of this entry, ISO 8601 in UTC.
+        time: of this record, ISO 8601 in UTC.
     """
 
     key: str
@@ -81,15 +81,15 @@ class Journal:
     time: str = ""
 
     @classmethod
-    def read(cls, root: Path) -> "Journal":
-        """The entry, an empty one where there is none; a damaged file counts as none, since all is redone."""
+    def read(cls, root: Path) -> "LastRetraining":
+        """The record, an empty one where there is none; a damaged file counts as none: all is redone."""
         try:
             return cls(**json.loads((root / RETRAINING).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return cls("", "", "")
 
     def write(self, root: Path) -> None:
-        """Take the place of the former entry, atomically, with the time of now."""
+        """Replace the former record atomically, with the time of now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         atomic_write_json(root / RETRAINING, {**asdict(self), "time": now})
 
@@ -119,7 +119,7 @@ def look(config: Config, root: Path = Path()) -> RetrainingNeed:
         # DVC takes the files as they are now; the stages that read them then count as out of date.
         _dvc(root, ["add", "--quiet", *(str(path.with_suffix("").relative_to(root)) for path in changed)])
     key = _state(root, tracked)
-    last = Journal.read(root)
+    last = LastRetraining.read(root)
     if (last.key, last.outcome) == (key, "decided"):
         return RetrainingNeed(key, False, f"nothing new since {last.time}", names, notes)
     reason = f"changed: {', '.join(names)}" if names else "data, parameters or code not retrained on yet"

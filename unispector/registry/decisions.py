@@ -67,7 +67,7 @@ def promote_version(
         RegistryError: no such version, no reason, or the model does not load and predict.
     """
     _check_reason(reason)
-    _finish_begun(registry, action, number, files)
+    finish_begun(registry, lambda event: files if (event.action, event.version) == (action, number) else ())
     champion = registry.find(CHAMPION)
     if champion is not None and champion.number == number:
         made = [event for event in registry.history() if event.version == number and event.action != REFUSED]
@@ -97,7 +97,9 @@ def refuse(
     """
     _check_reason(reason)
     number = registry.version(version).number
-    _finish_begun(registry, "refused", number, files)
+    finish_begun(
+        registry, lambda event: files if (event.action, event.version) == ("refused", number) else ()
+    )
     wanted = registry.version(number)
     if CHAMPION in wanted.aliases:
         raise RegistryError(f"{registry.name} {number} is champion; roll back, or approve another version")
@@ -127,9 +129,9 @@ def rollback(registry: ModelRegistry, by: str, reason: str, to: str | int | None
     """
     _check_reason(reason)
     target = None if to is None else registry.version(to).number
-    finished = _finish_begun(registry, "rolled back", target)
-    if finished is not None:
-        return finished
+    for event in reversed(finish_begun(registry)):
+        if event.action == "rolled back" and target in (None, event.version):
+            return event
     champion = registry.version(CHAMPION).number
     if target is None:
         target = _champion_before(registry, champion)
@@ -180,27 +182,16 @@ def _until(line: list[int], number: int) -> list[int]:
     return line[: len(line) - 1 - line[::-1].index(number)] if number in line else line
 
 
-def finish_begun(registry: ModelRegistry, files_of: Callable[[Event], Sequence[Path]]) -> None:
-    """Carry out decisions that were cut off.
+def finish_begun(
+    registry: ModelRegistry, files_of: Callable[[Event], Sequence[Path]] = lambda _: ()
+) -> list[Event]:
+    """Carry out decisions that were cut off, and return them, oldest first.
 
     Args:
         registry: that has them.
         files_of: what is to be kept with a decision.
     """
-    for event in registry.begun():
-        _carry_out(registry, event, files_of(event))
-
-
-def _finish_begun(
-    registry: ModelRegistry, action: Action, number: int | None, files: Sequence[Path] = ()
-) -> Event | None:
-    """Like `finish_begun`; returns the event that is the same decision as this one, if any was."""
-    same = None
-    for event in registry.begun():
-        is_same = event.action == action and number in (None, event.version)
-        _carry_out(registry, event, files if is_same else ())
-        same = event if is_same else same
-    return same
+    return [_carry_out(registry, event, files_of(event)) for event in registry.begun()]
 
 
 def _carry_out(registry: ModelRegistry, event: Event, files: Sequence[Path] = ()) -> Event:

@@ -27,15 +27,14 @@ _SECONDS_BETWEEN_TRIES = 30.0
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run is to hold in the end, its figures apart.
+    """What a run is to hold in the end, its figures and pictures apart.
 
     Attributes:
         experiment: its experiment.
         name: shown in MLflow's pages.
         tags: the hash of everything that determines the work under `job`.
         params: flat parameters.
-        model: directory of the model it made; empty without one.
-        artifacts: files to copy.
+        model: directory of the model it makes, recorded once it is `FINISHED`; empty without one.
         status: `RUNNING`, then `FINISHED`, `FAILED` or `KILLED`.
         ended: when, in seconds since 1970; None while it runs.
     """
@@ -45,7 +44,6 @@ class RunRecord:
     tags: dict[str, str]
     params: dict[str, str]
     model: str = ""
-    artifacts: tuple[Artifact, ...] = ()
     status: str = "RUNNING"
     ended: float | None = None
 
@@ -57,9 +55,10 @@ class RunRecord:
             DataError: the file is absent or damaged.
         """
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            return cls(**{**content, "artifacts": tuple((path, to) for path, to in content["artifacts"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = {**json.loads(file.read_text(encoding="utf-8"))}
+            content.pop("artifacts", None)  # kept by earlier versions of this code
+            return cls(**content)
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{file}: not the record of a run; delete it") from error
 
 
@@ -88,49 +87,40 @@ class Recorder:
 
         Args:
             points: figures.
-            artifacts: files, those recorded before or not; see `RunRecord`.
+            artifacts: all files so far, those recorded before too.
         """
-        self._add(points, artifacts)
+        self._unsent += points
         if time.monotonic() >= self._next_try:
-            self._complete()
+            self._complete(artifacts)
 
     def end(
         self,
         status: str,
-        *,
-        at: float | None = None,
-        model: str = "",
         points: Sequence[Point] = (),
         artifacts: Sequence[Artifact] = (),
+        at: float | None = None,
     ) -> bool:
         """Record how the run ended, and all that is still missing.
 
         Args:
             status: `FINISHED`, `FAILED` or `KILLED`.
-            at: when, in seconds since 1970; None = now.
-            model: directory of the model it made; empty without one.
             points, artifacts: see `update`.
+            at: when, in seconds since 1970; None = now.
 
         Returns:
             Whether the store has all of it; otherwise the file stays.
         """
-        self._add(points, artifacts)
-        ended = time.time() if at is None else at
-        self._record = replace(self._record, status=status, ended=ended, model=model)
-        self._keep()
-        if not self._complete():
-            return False
-        self._file.unlink(missing_ok=True)
-        return True
-
-    def _add(self, points: Sequence[Point], artifacts: Sequence[Artifact]) -> None:
         self._unsent += points
-        known = dict.fromkeys((*self._record.artifacts, *artifacts))
-        self._record = replace(self._record, artifacts=tuple(known))
+        self._record = replace(self._record, status=status, ended=time.time() if at is None else at)
+        self._keep()
+        complete = self._complete(artifacts)
+        if complete:
+            self._file.unlink(missing_ok=True)
+        return complete
 
-    def _complete(self) -> bool:
+    def _complete(self, artifacts: Sequence[Artifact]) -> bool:
         try:
-            self._send()
+            self._send(artifacts)
         except store_trouble() as error:
             # What of it arrived is unknown: the run is asked when it is opened again.
             self._run = None
@@ -146,7 +136,7 @@ class Recorder:
             return False
         return True
 
-    def _send(self) -> None:
+    def _send(self, artifacts: Sequence[Artifact]) -> None:
         record = self._record
         if self._run is None:
             self._run = self._store.open(record.experiment, record.name, record.tags)
@@ -154,12 +144,13 @@ class Recorder:
             self._run.params(record.params)
         self._run.points(self._unsent)
         self._unsent.clear()
-        for path, folder in record.artifacts:
+        if record.model and record.status == "FINISHED":
+            self._run.model_directory(Path(record.model))
+            artifacts = [*artifacts, (f"{record.model}/config.json", "")]
+        for path, folder in artifacts:
             if (path, folder) not in self._copied and Path(path).exists():
                 self._run.artifact(Path(path), folder or None)
                 self._copied.add((path, folder))
-        if record.model:
-            self._run.model_directory(Path(record.model))
         if record.ended is not None:
             self._run.end(record.status, record.ended)
 

@@ -222,19 +222,14 @@ class ModelRegistry:
         """
         return self.mlflow_directory(number) / "artifacts" / PACKAGE
 
-    def record(self, event: Event, files: Sequence[Path] = ()) -> None:
-        """Add an event to the history; the same event is never there twice.
-
-        Args:
-            event: what was decided.
-            files: kept with it, such as the decision's figures.
-        """
-        self.begin(event, files)
-        self.finish(event)
-
     @_told
     def begin(self, event: Event, files: Sequence[Path] = ()) -> None:
-        """Write down an event that is about to be carried out; `history` has it once it is finished."""
+        """Write down an event that is about to be carried out; the same event is never there twice.
+
+        Args:
+            event: what was decided; `history` has it once it is finished.
+            files: kept with it, such as the decision's figures.
+        """
         run = self._open(event)
         for file in files:
             run.artifact(file)

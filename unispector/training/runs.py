@@ -42,17 +42,17 @@ def recorded(job: TrainingJob, root: Path) -> Iterator["Follower"]:
     """
     tags = {JOB_TAG: job.key, "variant": job.variant, "split_seed": str(job.seed), **job.provenance}
     params = {name: str(value) for name, value in flat(job.config.model_dump(mode="json")).items()}
-    record = RunRecord(EXPERIMENT, job.name, tags, params)
+    record = RunRecord(EXPERIMENT, job.name, tags, params, str(job.model_directory))
     recorder = Recorder(TrackingStore(root / TRACKING), record, job.work_directory / RUN_FILE)
     recorder.update()
     follower = Follower(job, recorder)
     try:
         yield follower
     except BaseException as error:
-        recorder.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        recorder.end(status, artifacts=_pictures(job.work_directory))
         raise
-    files = [*_pictures(job.work_directory), (str(job.model_directory / "config.json"), "")]
-    if not recorder.end("FINISHED", model=str(job.model_directory), artifacts=files):
+    if not recorder.end("FINISHED", artifacts=_pictures(job.work_directory)):
         logger.warning("%s: MLflow lacks some of it; `unispector stage send-runs` sends it", job.name)
 
 
@@ -75,11 +75,10 @@ def send_left(root: Path = Path(), going_on: Collection[Path] | None = None) -> 
         record, folder = RunRecord.read(file), file.parent
         if folder in (going_on or ()) or (going_on is None and record.ended is None):
             continue
-        recorder, reports = Recorder(store, record, file), past_reports(folder)
-        last = reports[-1].time if reports else file.stat().st_mtime
+        points = [Point(each.step, each.time, each.metrics) for each in past_reports(folder)]
+        last = points[-1].time if points else file.stat().st_mtime
         status, at = ("KILLED", last) if record.ended is None else (record.status, record.ended)
-        points = [Point(each.step, each.time, each.metrics) for each in reports]
-        if not recorder.end(status, at=at, model=record.model, points=points, artifacts=_pictures(folder)):
+        if not Recorder(store, record, file).end(status, points, _pictures(folder), at):
             missing += 1
         elif not (folder / CHECKPOINT).exists():
             shutil.rmtree(folder)
