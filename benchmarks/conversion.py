@@ -3,7 +3,7 @@
     uv run --with scikit-image python benchmarks/conversion.py --images 600 --side 1024
     python benchmarks/conversion.py --memory
 
-The release is made here, in Magnetic Tile's layout: colour pictures with one to five spots, their masks
+The release is made here, in Magnetic Tile's layout: colour images with one to five spots, their masks
 as PNG. Every round runs all forms in turn; printed are medians, the ratios' medians and their
 range over the rounds. `--memory` instead prints the peak memory for 1,000 and for 20,000 images.
 """
@@ -28,11 +28,11 @@ from unispector.data.sources import SOURCES
 from unispector.ops.files import read_image, read_image_size, read_mask
 from unispector.ops.parallel import map_in_order
 
-DISTINCT = 40  # pictures that are really drawn; the others are links to them
+DISTINCT = 40  # images that are really drawn; the others are links to them
 
 
 def make_release(root: Path, images: int, side: int) -> list[str]:
-    """Picture and mask pairs `<number>.jpg`, `<number>.png`; returns the pictures' names."""
+    """Image and mask pairs `<number>.jpg`, `<number>.png`; returns the images' names."""
     rng = np.random.default_rng(7)
     folder = root / "MT_Crack" / "Imgs"
     folder.mkdir(parents=True)
@@ -53,13 +53,13 @@ def make_release(root: Path, images: int, side: int) -> list[str]:
 
 
 def decode_all(name: str, root: Path) -> None:
-    """Picture and mask, decoded and thrown away."""
+    """Image and mask, decoded and thrown away."""
     read_image(root / name)
     read_mask((root / name).with_suffix(".png"))
 
 
 def decode_needed(name: str, root: Path) -> None:
-    """What a conversion needs: the picture's size and its mask."""
+    """What a conversion needs: the image's size and its mask."""
     read_image_size(root / name)
     read_mask((root / name).with_suffix(".png"))
 
@@ -99,7 +99,7 @@ def speed(root: Path, images: int, side: int, workers: int, rounds: int) -> None
 
     forms: dict[str, Callable[[], object]] = {
         "conversion": convert,
-        "decoding picture and mask": lambda: drained(decode_all),
+        "decoding image and mask": lambda: drained(decode_all),
         "decoding the mask only": lambda: drained(decode_needed),
         "scikit-image, one process": lambda: plain(names, root / "release"),
     }
@@ -150,7 +150,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--side", type=int, default=1024, help="of a picture in pixels")
+    parser.add_argument("--side", type=int, default=1024, help="of an image in pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="peak memory instead of speed")

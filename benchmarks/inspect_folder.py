@@ -2,8 +2,8 @@
 
     python benchmarks/inspect_folder.py --pictures 300 --side 512
 
-The pictures are drawn here; model and code are the package's. Each way runs in a process of its own, in turn.
-Printed are pictures a second once rows come, the time until the first ones do (Python's own start, Ray's and
+The images are drawn here; model and code are the package's. Each way runs in a process of its own, in turn.
+Printed are images a second once rows come, the time until the first ones do (Python's own start, Ray's and
 the workers'), the CPU time of all processes together, which a busy machine changes less, and the peak of
 their memory (PSS: what they share counts once).
 """
@@ -66,7 +66,7 @@ def inspect_once(folder: Path, workers: int) -> None:
 
 
 def measured(command: list[str]) -> tuple[list[tuple[float, int]], float, float, int]:
-    """Lines of a command as (time, pictures), its start, CPU seconds and peak memory in bytes."""
+    """Lines of a command as (time, images), its start, CPU seconds and peak memory in bytes."""
     began = time.time()
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
     peak = 0
@@ -113,7 +113,7 @@ def main() -> None:
             print(
                 f"{name:14}  {rate:5.2f} pictures/s  first rows after {lines[0][0] - began:5.1f} s  "
                 f"in all {lines[-1][0] - began:6.1f} s  "
-                f"CPU {busy:6.1f} s  {peak / 2**30:4.2f} GiB  ({done} pictures)",
+                f"CPU {busy:6.1f} s  {peak / 2**30:4.2f} GiB  ({done} images)",
                 flush=True,
             )
 

@@ -3,10 +3,10 @@
     python benchmarks/serve_load.py --seconds 120 --out reports/serve_load.md
 
 Starts `unispector serve` on loopback with the model of the package (or `--model`) and a bank of two classes,
-and sends it drawn pictures of 640 x 480 pixels, one a request, from 1, 4 and 16 clients at a time, each of
+and sends it drawn images of 640 x 480 pixels, one a request, from 1, 4 and 16 clients at a time, each of
 which asks again as soon as it is answered. Every answer is compared with what `UniSpector.detect` finds on
-the same picture in this process: all scores, boxes and masks must be equal to the last bit. Memory is the
-service's resident set, after every picture was asked for once, and at the end. Clients and service share the
+the same image in this process: all scores, boxes and masks must be equal to the last bit. Memory is the
+service's resident set, after every image was asked for once, and at the end. Clients and service share the
 machine.
 """
 
@@ -189,7 +189,7 @@ def table(start: float, found: Sequence[Load]) -> str:
     rows = "\n".join(load.row() for load in found)
     end = found[-1].rss_mib
     return (
-        f"{head}\n{rows}\n\nOne picture of {WIDTH} x {HEIGHT} pixels a request, each number of clients for "
+        f"{head}\n{rows}\n\nOne image of {WIDTH} x {HEIGHT} pixels a request, each number of clients for "
         f"{found[0].seconds:.0f} s; alone a request takes {wait * 1000:.0f} ms. `equal`: answers that "
         "equal the library's to the last bit. Memory of the service: "
         f"{start:.0f} MiB at the start, {end:.0f} MiB at the end ({end - start:+.0f}).\n"

@@ -4,7 +4,7 @@
     python benchmarks/train_step.py --peer FOLDER --rounds 3
 
 `transformers` is no dependency of this project and is not installed with it; FOLDER is looked at after
-everything that is installed. Both train from random weights on the same picture of 720 x 720 pixels with
+everything that is installed. Both train from random weights on the same image of 720 x 720 pixels with
 the same four instances, with 300 queries and masks judged at 12,544 points. Ours is the preset `paper`:
 it has a fourth level of tokens, a feed-forward twice as wide in its encoder, 100 denoising queries and
 prompts on top.

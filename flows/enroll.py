@@ -1,4 +1,4 @@
-"""The enrolment flow: a folder of marked pictures becomes a class in production, if it passes checks."""
+"""The enrolment flow: a folder of marked images becomes a class in production, if it passes checks."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ from unispector.prompts.report import EnrollReport
 from unispector.prompts.versions import user_name
 
 
-# No cache: whether a folder is enrolled already is for the store to say, which looks at the pictures.
+# No cache: whether a folder is enrolled already is for the store to say, which looks at the images.
 @task(name="enroll", cache_policy=NO_CACHE)
 def check_and_add(
     params: Path, folder: Path, source: str, label: str, model: str, store: Path, by: str
@@ -37,11 +37,11 @@ def enroll_flow(
     by: str | None = None,
     params: Path = Path("params.yaml"),
 ) -> EnrollReport:
-    """Check the marked pictures of a folder and add them to the prompts in production.
+    """Check the marked images of a folder and add them to the prompts in production.
 
     Args:
         source: layout of the folder, such as `coco` or `masks`.
-        folder: marked pictures.
+        folder: marked images.
         label: name of the class.
         model: that checks.
         store: the prompts in production.
@@ -49,7 +49,7 @@ def enroll_flow(
         params: the parameters' file.
 
     Raises:
-        UniSpectorError: the folder, the model or the store is at fault. That the checks refuse the pictures
+        UniSpectorError: the folder, the model or the store is at fault. That the checks refuse the images
             is no error: the run's page says why.
     """
     report = check_and_add(Path(params), Path(folder), source, label, model, Path(store), by or user_name())

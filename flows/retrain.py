@@ -60,7 +60,7 @@ def hold_lock() -> None:
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failed step is tried again: not when a person must mend something first."""
+    """Return whether a failed step is tried again: not when a person must mend something first."""
     return not isinstance(state.result(raise_on_failure=False), DataRefusedError)
 
 
@@ -138,7 +138,7 @@ def retrain_flow(params: Path = Path("params.yaml")) -> str:
 
 
 def _retrain(params: Path, before: LastRetraining) -> tuple[str, str]:
-    """How it ended, in one line and as a page."""
+    """Retrain, and return the result in one line and as a page."""
     retries = load_config(params).retrain.retries
     steps = (each.with_options(retries=retries) for each in (find_work, run_pipeline, register, decide))
     find, pipeline, enter, judge = steps
@@ -148,7 +148,7 @@ def _retrain(params: Path, before: LastRetraining) -> tuple[str, str]:
     if before.outcome == "going on":
         alert("retraining: the last one was cut off; going on with it")
     LastRetraining(found.key, "going on", found.reason).write(Path())
-    # The checks first, by themselves: a bad batch is told from a training that failed.
+    # The checks first, by themselves: so that a bad batch differs from a training that failed.
     pipeline.with_options(name="convert and check data")(CHECKS)
     pipeline.with_options(name="train and evaluate")(())
     number = enter(params)
@@ -177,7 +177,7 @@ def close_dead_runs() -> None:
 
 
 def _page(verdict: str, text: str) -> str:
-    """What Prefect's page of the run shows; the verdict also goes to the log."""
+    """Write Prefect's page of the run; the verdict also goes to the log."""
     create_markdown_artifact(f"# {verdict}\n\n{text}\n", key="retraining")
     logger.info("retraining: %s", verdict)
     return verdict

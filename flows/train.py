@@ -30,7 +30,7 @@ logger = logging.getLogger("unispector.flows")
 
 
 def worth_a_retry(_task: Any, run: Any, state: Any) -> bool:
-    """Whether a failed job is tried again: not when the user must mend something first."""
+    """Return whether a failed job is tried again: not when the user must mend something first."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, UniSpectorError) and not isinstance(error, WorkerLostError):
         return False
@@ -80,7 +80,7 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
 
 
 def page(jobs: Sequence[TrainingJob], outcomes: Sequence[TrainingReport | Exception]) -> str:
-    """What Prefect's page of the run shows: a line for each model, and why one failed.
+    """Write Prefect's page of the run: a line for each model, and why one failed.
 
     Args:
         jobs: that were run.

@@ -61,7 +61,7 @@ def main() -> None:
     wait_for_server(os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api"))
     deploy()
     if HOOK not in os.environ:
-        logger.info("%s is not set: nobody is told of refused data and decisions", HOOK)
+        logger.info("%s is not set: refused data and decisions are not announced", HOOK)
     logger.info("deployed prefect.yaml; waiting for what is due")
     # One at a time: runs missed in a downtime all come at once; all but the first find nothing new.
     work = ("worker", "start", "--pool", POOL, "--type", "process", "--limit", "1", "--name", "unispector")

@@ -196,11 +196,11 @@ def marked_batch(folder: Path, seed: int, count: int = 9) -> None:
         )
     names = [{"id": i, "name": name} for i, name in enumerate(("dark", "bright", "striped"), start=1)]
     content = {"images": images, "annotations": marks, "categories": names}
-    # As a person copies a folder: the list of its pictures last.
+    # As a person copies a folder: the list of its images last.
     (folder / "marks.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
 def new_batch() -> Callable[[Path, int], None]:
-    """`new_batch(folder, seed)`: pictures and marks as they come from the line."""
+    """`new_batch(folder, seed)`: images and marks as they come from the line."""
     return marked_batch

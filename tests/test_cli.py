@@ -31,7 +31,7 @@ HEAVY = (
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of three pictures, one not an image but a note."""
+    """A folder of three images, one not an image but a note."""
     folder = tmp_path / "photos"
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_detect_draws_every_picture_and_writes_coco(
     arguments += ["--prompt", photos / "a.png", "--box", "5,5,20,10", "--label", "crack"]
     arguments += ["--prompt", photos / "b.jpg", "--box", "10,10,30,30", "--label", "hole"]
     assert main([str(argument) for argument in arguments]) == 0
-    assert capsys.readouterr().out.startswith("4 pictures, ")
+    assert capsys.readouterr().out.startswith("4 images, ")
     record = json.loads((out / "detections.json").read_text())
     assert [image["picture"] for image in record["images"]] == [
         "pictures/a.png",

@@ -37,7 +37,7 @@ def last(name):
 
 
 def sent(path):
-    """Whether `.dockerignore` lets a path of the project into the build; its last rule that fits decides."""
+    """Return whether `.dockerignore` lets a path into the build; its last rule that fits decides."""
     verdict = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):

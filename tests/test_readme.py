@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, with the model the package ships, on two pictures."""
+"""The README's examples run as they stand, with the model the package ships, on two images."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the pictures that the README names."""
+    """A folder with the images that the README names."""
     generator = np.random.default_rng(0)
     for name in ("bad_part.png", "next_part.png"):
         pixels = generator.integers(0, 256, (160, 240, 3), dtype=np.uint8)

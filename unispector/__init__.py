@@ -1,4 +1,4 @@
-"""Open-set visual inspection: show one marked picture of a defect, find it on every other picture.
+"""Open-set visual inspection: show one marked image of a defect, find it on every other image.
 
 The public names load on first use, so that `import unispector` costs nothing.
 """

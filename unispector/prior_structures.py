@@ -16,7 +16,7 @@ from unispector.movable import Movable, changed
 
 @dataclass(frozen=True)
 class PriorFeatures(Movable):
-    """What the similarity prior knows of B images; independent of prompts.
+    """Features that the similarity prior compares, of B images; independent of prompts.
 
     Attributes:
         levels: unit vectors that are compared, the finest first: [B, D_l, h_l, w_l].
@@ -159,7 +159,7 @@ class PriorPrompts(Movable):
 
 @dataclass(frozen=True)
 class PriorMaps(Movable):
-    """What the similarity prior sees of C classes in R images.
+    """Maps of the similarity prior of C classes in R images.
 
     Attributes:
         logits: [R, C, P/2, P/2] that a pixel shows the class.

@@ -112,7 +112,7 @@ class Batch(Movable):
 
 @dataclass(frozen=True)
 class ImageFeatures(Movable):
-    """What the image encoder knows of B images; independent of prompts, so it can be reused.
+    """Encoder output of B images; independent of prompts, so it can be reused.
 
     Attributes:
         memory: [B, T, D] tokens, levels concatenated coarse to fine (strides 64, 32, 16, 8).

@@ -43,7 +43,7 @@ def bank(tmp_path, tiny_model):
 
 
 def test_a_folder_becomes_a_table(pictures, bank, tiny_model, tmp_path):
-    (pictures / "broken.png").write_bytes(b"no picture")
+    (pictures / "broken.png").write_bytes(b"no image")
     out = tmp_path / "new/results.parquet"
     report = inspect(str(pictures), out, tiny_model, bank, min_score=0.0)
     assert (report.summary.pictures, report.summary.failed, report.looked) == (7, 1, 7)
@@ -56,11 +56,11 @@ def test_a_folder_becomes_a_table(pictures, bank, tiny_model, tmp_path):
 
 
 def test_the_command_says_what_it_did(pictures, bank, tiny_model, tmp_path, capsys):
-    (pictures / "broken.png").write_bytes(b"no picture")
+    (pictures / "broken.png").write_bytes(b"no image")
     out = tmp_path / "results.parquet"
     command(str(pictures), out, str(tiny_model), bank, 1.0, 1)
     assert capsys.readouterr().out == (
-        f"7 pictures (7 looked at now), 0 detections on 0, 1 could not be read: {out}\n"
+        f"7 images (7 looked at now), 0 detections on 0, 1 could not be read: {out}\n"
     )
 
 
@@ -80,8 +80,8 @@ def test_mistakes_are_told_before_any_picture_is_looked_at(
     out = tmp_path / "results.parquet"
     (tmp_path / "empty").mkdir()
     for place, model, prompts, kind, reason in (
-        (tmp_path / "absent", tiny_model, bank, DataError, "no such folder of pictures"),
-        (tmp_path / "empty", tiny_model, bank, DataError, "no picture in it"),
+        (tmp_path / "absent", tiny_model, bank, DataError, "no such folder of images"),
+        (tmp_path / "empty", tiny_model, bank, DataError, "no image in it"),
         (pictures, other_tiny_model, bank, PromptBankError, "was made by model"),
         (pictures, tiny_model, tmp_path / "absent", PromptBankError, "no such prompt bank"),
         (pictures, tiny_model, tmp_path / "empty", PromptBankError, "no class in this prompt store"),

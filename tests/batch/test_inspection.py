@@ -52,7 +52,7 @@ def bank(detector):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of several kinds and depths, and what no listing should show."""
+    """Images of several kinds and depths, and what no listing should show."""
     folder = tmp_path / "pictures"
     for name in ("b.png", "deep/er/a.png", "deep/c d.PNG", "é/x.png", ".hidden/x.png", ".x.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -146,12 +146,12 @@ def test_a_listing_follows_links_but_not_in_circles(folder, tmp_path):
 
 
 def test_sources_that_cannot_be_used(folder, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="no such folder of pictures"):
+    with pytest.raises(DataError, match="no such folder of images"):
         PictureSource.at(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="holds a key") as told:
         PictureSource.at("s3://me:secret@bucket/x")
     assert "secret" not in str(told.value)
-    with pytest.raises(DataError, match=r"no picture in it \(.jpg"):
+    with pytest.raises(DataError, match=r"no image in it \(.jpg"):
         PictureSource.at(str(folder / "deep/er")).pictures({".jpg"})
     with pytest.raises(DataError, match=r"foo://x/y: cannot be listed"):
         PictureSource.at("foo://x/y/").pictures(SUFFIXES)
@@ -236,7 +236,7 @@ def bucket(folder, monkeypatch):
 
 
 def test_a_bucket_gives_the_same_rows_as_a_folder(detector, inspection, bucket):
-    (bucket / "broken.png").write_bytes(b"no picture")
+    (bucket / "broken.png").write_bytes(b"no image")
     source = PictureSource.at("s3://cam/line 1/")
     files = source.pictures(SUFFIXES)
     assert [file.path for file in files] == sorted([*LISTED, "broken.png"])
@@ -271,7 +271,7 @@ def test_a_bank_is_told_by_all_that_it_remembers(bank, part):
 
 
 def finished(out, inspection, detector, blocks):
-    """The bytes of the file when pictures were looked at in such blocks."""
+    """The bytes of the file when images were looked at in such blocks."""
     results = InspectionResults(out, inspection)
     with results.held():
         list(results.keep(looked(detector, inspection, block) for block in blocks))
@@ -329,7 +329,7 @@ def test_a_run_goes_on_where_another_was_cut_off(detector, inspection, tmp_path,
 
 
 def test_only_what_changed_or_failed_is_looked_at_again(detector, inspection, tmp_path, folder):
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     out = tmp_path / "a.parquet"
     finished(out, inspection, detector, [inspection.source.pictures(SUFFIXES)])
     os.utime(folder / "b.png", (1, 1))

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     for number in range(40):
         pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -57,7 +57,7 @@ def sent_by_value() -> Iterator[None]:
 
 
 class DeadlyPicture(_Worker):
-    """A worker that one picture kills, as a bug in a decoder would."""
+    """A worker that one image kills, as a bug in a decoder would."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
         if "07.png" in block["path"].to_pylist():

@@ -91,7 +91,7 @@ class Oracle:
             yield tuple(self.found(path, bank.class_names) for bank in banks)
 
     def found(self, path, names):
-        if path.resolve() not in self.truth:  # a defect-free picture
+        if path.resolve() not in self.truth:  # a defect-free image
             return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), (), names, (1, 1))
         annotations, image = self.truth[path.resolve()]
         name_of = {category.id: category.name for category in annotations.categories}

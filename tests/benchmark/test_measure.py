@@ -315,7 +315,7 @@ def test_a_raw_release_is_read_with_its_defect_free_images(tmp_path):
         f"MT_Free/Imgs/{number}.jpg" for number in range(3)
     ]
     (tmp_path / "other").mkdir()
-    Image.new("L", (9, 9)).save(tmp_path / "other" / "a.png")  # no photograph of that name: a picture
+    Image.new("L", (9, 9)).save(tmp_path / "other" / "a.png")  # no photograph of that name: an image
     other = read_raw_set(raw, "magnetic_tile", good=tmp_path / "other")
     assert other.good == (tmp_path / "other" / "a.png",)
     with pytest.raises(DataError, match="nothing: no such source; known are gc10"):
@@ -348,7 +348,7 @@ def test_measure_on_the_command_line(tiles, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("model: AP50 boxes ")
     page = (out / "measure.md").read_text()
     assert "marked by masks; prompt seeds 3." in page
-    assert "capped at 1 a class, by lot: 2 of 2 classes have more" in page
+    assert "capped at 1 a class, at random: 2 of 2 classes have more" in page
     assert "floor" not in page
     content = json.loads((out / "measure.json").read_text())
     assert (content["roi"], content["good_images"]) == ("mask", 1)

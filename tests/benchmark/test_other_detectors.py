@@ -145,7 +145,7 @@ def test_split_seeds_and_prompt_images_as_the_parameters_say(benchmark, project,
 
 
 class Blank:
-    """Finds one box on every picture, of the wrong place; `change` breaks its results."""
+    """Finds one box on every image, of the wrong place; `change` breaks its results."""
 
     def __init__(self, benchmark, root, change=None):
         self.sizes = {

@@ -41,7 +41,7 @@ def picture(path, seed, height, width, patches):
 
 
 def prompt_file(folder, marks, names=NAMES, size=(240, 320)):
-    """Pictures 0.png, 1.png, ... with these patches, and the annotations of their boxes."""
+    """Images 0.png, 1.png, ... with these patches, and the annotations of their boxes."""
     images, instances = [], []
     for number, patches in enumerate(marks):
         picture(folder / f"{number}.png", number, *size, patches)
@@ -67,7 +67,7 @@ def iou(mask, box):
     return (mask & filled).sum() / (mask | filled).sum()
 
 
-@pytest.mark.parametrize("marks", [MARKS, MARKS[1:2]], ids=["several pictures", "one picture"])
+@pytest.mark.parametrize("marks", [MARKS, MARKS[1:2]], ids=["several images", "one image"])
 def test_each_texture_is_found_on_a_picture_of_another_size(detector, tmp_path, marks):
     prompts = detector.encode_prompts(prompt_file(tmp_path, marks), tmp_path)
     patches = {"checks": (60, 30, 120, 110), "stripes": (260, 180, 110, 90)}

@@ -30,7 +30,7 @@ def rle(mask):
 
 @pytest.fixture
 def root(tmp_path):
-    """Three pictures 60 x 90: two discs and a box, nothing, a polygon and a crowd."""
+    """Three images 60 x 90: two discs and a box, nothing, a polygon and a crowd."""
     rng = np.random.default_rng(0)
     first = rng.integers(0, 100, (60, 90, 3)).astype(np.uint8)
     first[disc(60, 90, 20, 30, 9)] = 255
@@ -179,7 +179,7 @@ def test_half_of_the_box_prompts_grow_within_the_slack_and_the_targets_do_not(an
             side = corners[row, 2:] - corners[row, :2]
             # Rounding outwards adds less than a pixel on either side.
             assert (found[2:] - found[:2] < side * 1.5 + 2).all()
-            if row == 0:  # far from the picture's border
+            if row == 0:  # far from the image's border
                 grown.append(not torch.equal(sample.roi_masks[row], tight.roi_masks[row]))
                 sides.append(torch.stack((corners[0, :2] - found[:2], found[2:] - corners[0, 2:])))
     assert 0.35 < sum(grown) / len(grown) < 0.6  # growth of less than a pixel is not seen

@@ -18,7 +18,7 @@ def indices(sampler, step):
 
 @pytest.fixture
 def annotations(tmp_path):
-    """Twelve 40 x 50 pictures of three classes; every fourth has no instance, every sixth two."""
+    """Twelve 40 x 50 images of three classes; every fourth has no instance, every sixth two."""
     images, instances = [], []
     rng = np.random.default_rng(0)
     for i in range(12):

@@ -126,7 +126,7 @@ def test_jpeg_keeps_colours_in_order():
 
 
 def moved_by(kind, severity, h, w):
-    """Where a pixel's centre goes, written out: turn and shrink about the middle of the picture."""
+    """Where a pixel's centre goes, written out: turn and shrink about the middle of the image."""
     level = LEVELS[kind][severity - 1]
     angle, factor = (np.deg2rad(level), 1) if kind == "rotation" else (0, level)
     turn = factor * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

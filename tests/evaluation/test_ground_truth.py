@@ -222,7 +222,7 @@ BOX = ("crack", (1, 1, 5, 5), 0.5, rectangle(1, 1, 5, 5))
     [
         (1, found([BOX]), "image id 1"),
         (7, found([BOX], ("crack", "dent")), "'dent' was prompted"),
-        (7, found([], size=(WIDTH, HEIGHT)), "7.png: the picture has 30x40 pixels, its record says 40x30"),
+        (7, found([], size=(WIDTH, HEIGHT)), "7.png: the image has 30x40 pixels, its record says 40x30"),
         (7, found([(*BOX[:2], math.nan, BOX[3])]), "7.png: .*finite"),
         (7, found([("crack", (1, 1, math.inf, 5), 0.5, BOX[3])]), "7.png: .*finite"),
         (7, found([(*BOX[:3], BOX[3].T)]), "7.png: a detection's mask is not 40x30"),

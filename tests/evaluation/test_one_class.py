@@ -175,7 +175,7 @@ def report(figures=FIGURES, roi="box"):
 
 def test_the_page_says_what_was_measured_and_whether_targets_were_capped():
     page = markdown(one_class_report(report()))
-    assert "capped at 2 a class, by lot: 1 of 2 classes have more" in page
+    assert "capped at 2 a class, at random: 1 of 2 classes have more" in page
     assert "marked by boxes; prompt seeds 1, 2" in page
     assert "| crack | 2 | 30.0 ± 20.0 / 2.0 ± 2.0 | 1.2 / 2.0 ± 2.0 |" in page
     assert "| mean |  | 40.0 ± 20.0 / 3.0 ± 3.0 |" in page

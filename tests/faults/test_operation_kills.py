@@ -110,7 +110,7 @@ def operation(factory: Path) -> Iterator[Operation]:
 
 
 def decided(operation: Operation, versions: int) -> bool:
-    """Whether the newest retraining has ended with this many versions in all."""
+    """Return whether the newest retraining has ended with this many versions in all."""
     registry = ModelRegistry(TrackingStore(operation.project / TRACKING))
     return operation.last().outcome == "decided" and len(registry.versions()) == versions
 

@@ -14,7 +14,7 @@ from unispector.prompts.store import PromptStore
 
 @pytest.fixture
 def project(tmp_path, project_root, monkeypatch):
-    """A working folder with three pictures of a hole, and with three whose marks lie elsewhere."""
+    """A working folder with three images of a hole, and with three whose marks lie elsewhere."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(project_root / "params.yaml", tmp_path)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""A new folder of raw pictures leads to a challenger and a written decision; a bad one to neither.
+"""A new folder of raw images leads to a challenger and a written decision; a bad one to neither.
 
 The whole of it for real on a small project: DVC, Great Expectations, Prefect, Ray, MLflow.
 """

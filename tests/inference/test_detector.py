@@ -304,7 +304,7 @@ def test_a_stream_refuses_another_models_bank_before_the_first_picture(
 
 
 def encoded_images(detector: UniSpector, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the number of pictures whenever the network encodes some."""
+    """Grows by the number of images whenever the network encodes some."""
     counts: list[int] = []
     encode = detector._model.encode_images
     monkeypatch.setattr(
@@ -366,7 +366,7 @@ def test_how_many_banks_are_decoded_at_once_changes_nothing(
         "detect",
         lambda features, prompts: decoded.append(len(prompts.embeddings)) or detect(features, prompts),
     )
-    cells = (detector._row_maps + 2 * detector._prior_maps) * 24 * 24  # maps of a picture under one bank
+    cells = (detector._row_maps + 2 * detector._prior_maps) * 24 * 24  # maps of an image under one bank
     for room, parts in ((5 * cells, [2, 2, 1] * 3), (1, [1] * 15), (100 * cells, [5, 5, 5])):
         monkeypatch.setattr("unispector.inference.detector.LOGITS_AT_ONCE", room)
         decoded.clear()

@@ -1,4 +1,4 @@
-"""Marks on a picture, in the frame of the network."""
+"""Marks on an image, in the frame of the network."""
 
 from pathlib import Path
 

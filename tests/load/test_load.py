@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 GROWTH_MIB = 100
-"""Above the memory after the first pictures: 16 requests at once hold a megabyte of pixels each, and threads
+"""Above the memory after the first images: 16 requests at once hold a megabyte of pixels each, and threads
 keep arenas; what leaked with every request would not stay below it for long."""
 
 

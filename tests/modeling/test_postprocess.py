@@ -71,7 +71,7 @@ def ramp(box: Tensor, padded: int) -> Tensor:
 @settings(max_examples=30)
 @given(
     image_size=st.sampled_from([64, 72, 96, 100, 128]),
-    # At most two of the network's pixels a picture's: the last resize takes neighbours, not averages.
+    # At most two of the network's pixels an image's: the last resize takes neighbours, not averages.
     hw=st.tuples(st.integers(64, 400), st.integers(64, 400)),
     seed=st.integers(0, 10_000),
 )

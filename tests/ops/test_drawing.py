@@ -119,7 +119,7 @@ def test_labels_do_not_cover_each_other():
 def test_any_caption_stays_inside_the_picture():
     regions = [
         Region(
-            (0, 0, 5, 5), None, "a very long class name that is wider than the picture itself " * 3, (9, 9, 9)
+            (0, 0, 5, 5), None, "a very long class name that is wider than the image itself " * 3, (9, 9, 9)
         ),
         Region((500, 500, 512, 512), None, "裂纹 0.50", (200, 9, 9)),
     ]

@@ -31,7 +31,7 @@ IMAGES = 14
 
 
 def write_release(folder: Path) -> None:
-    """Four defects in Magnetic Tile's layout, `IMAGES` pictures each, one or two spots per picture."""
+    """Four defects in Magnetic Tile's layout, `IMAGES` images each, one or two spots per image."""
     rng = np.random.default_rng(3)
     for defect in ("Blowhole", "Break", "Crack", "Fray"):
         images = folder / f"MT_{defect}" / "Imgs"
@@ -258,7 +258,7 @@ def test_a_release_outside_the_pipeline(project: Path, tmp_path: Path) -> None:
 
 def test_every_source_is_listed() -> None:
     text = list_sources()
-    ours, yours = text.split("Your own pictures:")
+    ours, yours = text.split("Your own images:")
     assert ours.count("layout:") == 7
     assert yours.count("layout:") == 5
     assert all(word in yours for word in ("coco:", "voc:", "yolo:", "labelme:", "masks:"))

@@ -18,7 +18,7 @@ from unispector.tracking.run import TrackingStore
 
 @pytest.fixture
 def project(tmp_path):
-    """One evaluation, and a picture of it."""
+    """One evaluation, and an image of it."""
     figures = AveragePrecision(
         20.0, 40.0, 10.0, {"crack": ClassAP(20.0, 40.0, 10.0, 3)}, dict.fromkeys(("small", "medium", "large"))
     )

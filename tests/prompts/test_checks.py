@@ -38,13 +38,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def boxes(number: int) -> list[tuple[float, float, float, float]]:
-    """Marks on a picture: one, of the last picture two."""
+    """Marks on an image: one, of the last image two."""
     return [(5.0 * number, 8.0, 30.0, 25.0), (50.0, 40.0, 20.0, 20.0)][: 1 + number // 4]
 
 
 @pytest.fixture(scope="module")
 def annotations(detector: UniSpector, folder: Path) -> Annotations:
-    """Four pictures; what the model itself finds on each with prompts from the others is marked as well."""
+    """Four images; what the model itself finds on each with prompts from the others is marked as well."""
     images = tuple(ImageRecord(number, f"{number}.png", 90, 70) for number in range(1, 5))
     drawn = [(image.id, box) for image in images for box in boxes(image.id)]
     marks = tuple(

@@ -44,7 +44,7 @@ def part(folder: Path, number: int, moved: tuple[int, int] = (0, 0), defect: str
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of four marked pictures, a store and reports."""
+    """A folder of four marked images, a store and reports."""
 
     root: Path
 
@@ -65,7 +65,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def enrolled(tmp_path_factory) -> tuple[Place, EnrollReport]:
-    """Four pictures of a hole, enrolled; only to be read."""
+    """Four images of a hole, enrolled; only to be read."""
     place = Place(tmp_path_factory.mktemp("enrolled"))
     for number in range(4):
         part(place.root / "holes", number)
@@ -118,7 +118,7 @@ def test_the_report_can_be_read(enrolled):
     assert report.output == folder
     text = (folder / "report.md").read_text()
     share = f"{report.found} of 4 ({report.found / 4:.0%})"
-    assert f"**passed: {share} marks are found by prompts from the other pictures**" in text
+    assert f"**passed: {share} marks are found by prompts from the other images**" in text
     record = json.loads((folder / "report.json").read_text())
     assert (record["outcome"], record["found"], record["replace"]) == (
         "passed",
@@ -137,7 +137,7 @@ def test_the_same_folder_again_changes_nothing(enrolled, place):
     report = place.enroll("holes", "blow/hole")
     assert (report.outcome, report.version, report.checks) == ("unchanged", 1, ())
     assert content(place.root / "prompts") == before
-    assert "all pictures are enrolled already" in report.summary()
+    assert "all images are enrolled already" in report.summary()
 
 
 def test_a_folder_that_grew_adds_its_new_pictures(place):
@@ -158,7 +158,7 @@ def test_marks_where_nothing_is_are_refused(place):
     assert (report.outcome, report.version, report.found) == ("refused", 1, 0)
     assert content(place.root / "prompts") == before
     (reason,) = report.reasons
-    assert reason.startswith("only 0 of 4 (0%) marks are found by prompts from the other pictures, 50%")
+    assert reason.startswith("only 0 of 4 (0%) marks are found by prompts from the other images, 50%")
     assert report.weak.keys() == {f"images/{number}.png" for number in range(4)}
     text = (report.output / "report.md").read_text()
     assert "**refused: only 0 of 4" in text
@@ -201,13 +201,13 @@ def test_of_several_classes_the_one_that_is_named(place):
 def test_what_cannot_be_checked_is_refused_in_a_line(place):
     before = content(place.root / "prompts")
     part(place.root / "few", 20)
-    with pytest.raises(DataError, match=r"few: 1 marked picture\(s\) of 'dent', at least 3 are needed"):
+    with pytest.raises(DataError, match=r"few: 1 marked image\(s\) of 'dent', at least 3 are needed"):
         place.enroll("few", "dent")
     with pytest.raises(DataError, match="not the name of a class"):
         place.enroll("few", "../dent")
     for kind in ("images", "masks"):
         shutil.copy(place.root / f"few/{kind}/20.png", place.root / f"few/{kind}/21.png")
-    with pytest.raises(DataError, match=r"few: images/20\.png and images/21\.png are the same picture"):
+    with pytest.raises(DataError, match=r"few: images/20\.png and images/21\.png are the same image"):
         place.enroll("few", "dent")
     part(place.root / "holes", 2, moved=(5, 5))
     with pytest.raises(DataError, match=r"images/2\.png is enrolled as 'blow/hole' with other marks"):
@@ -216,7 +216,7 @@ def test_what_cannot_be_checked_is_refused_in_a_line(place):
 
 
 def test_the_report_is_written_only_once_the_class_is_enrolled(place, monkeypatch):
-    """Another class comes in while the pictures are checked: they were not checked beside it."""
+    """Another class comes in while the images are checked: they were not checked beside it."""
     shutil.rmtree(place.root / "prompts")
     shutil.rmtree(place.root / "reports")
     data = (place.root / "holes/images/0.png").read_bytes()
@@ -289,7 +289,7 @@ def test_pictures_that_look_alike():
 
 
 def copied(pictures: list[Path], masks: list[Path], folder: Path) -> None:
-    """Pictures with masks of others or their own."""
+    """Images with masks of others or their own."""
     for kind, files in (("images", pictures), ("masks", masks)):
         (folder / kind).mkdir(parents=True)
         for picture, file in zip(pictures, files, strict=True):

@@ -30,7 +30,7 @@ BOX = (10.0, 12.0, 20.0, 16.0)
 
 
 def encoded(seed: int, kind: str = "PNG", size: tuple[int, int] = (60, 80)) -> bytes:
-    """The file of a noisy picture of (height, width)."""
+    """The file of a noisy image of (height, width)."""
     pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
@@ -158,7 +158,7 @@ def test_prompts_are_what_came(prompts, kind):
     assert [own.bbox for own in with_masks] == [(4, 3, 14, 9), (50, 30, 14, 9)]
     assert [(own.bbox, own.segmentation) for own in with_boxes] == [
         (boxes[0], None),
-        ((0, 50, 6.5, 10), None),  # cut at the picture's edge
+        ((0, 50, 6.5, 10), None),  # cut at the image's edge
     ]
     kept = prompts.current().classes
     assert [len(kept[label][0].marks()) for label in ("spot", "dent")] == [2, 2]
@@ -250,15 +250,15 @@ def test_what_no_model_could_read_is_refused_before_anything_is_written(prompts,
 
 def test_a_mark_is_in_a_class_once(filled):
     before = content(filled.folder)
-    with pytest.raises(DataError, match=r"1\.png: the class has this mark on this picture already"):
+    with pytest.raises(DataError, match=r"1\.png: the class has this mark on this image already"):
         filled.add("scratch", [boxed(4), boxed(1)], "ann", "", {})
     with pytest.raises(DataError, match=r"9\.png: the class has this mark"):
         filled.add("new", [boxed(9), boxed(9)], "ann", "", {})
-    with pytest.raises(DataError, match="no picture to add"):
+    with pytest.raises(DataError, match="no image to add"):
         filled.add("new", [], "ann", "", {})
     assert content(filled.folder) == before
     filled.add("other", [boxed(1)], "ann", "the same mark in another class", {})
-    filled.add("scratch", [boxed(1, (50, 30, 8, 8))], "ann", "another mark on the same picture", {})
+    filled.add("scratch", [boxed(1, (50, 30, 8, 8))], "ann", "another mark on the same image", {})
 
 
 def test_the_bank_is_that_of_all_pictures_and_is_made_once(filled, detector):
@@ -270,7 +270,7 @@ def test_the_bank_is_that_of_all_pictures_and_is_made_once(filled, detector):
         )
         for n, box, label in ((1, BOX, "scratch"), (3, BOX, "scratch"), (2, BOX, "dent/deep"))
     ]
-    # Marks on one picture belong together: the surroundings are what none of them covers.
+    # Marks on one image belong together: the surroundings are what none of them covers.
     shown.append(Prompt(shown[0].image, [(40, 20, 9, 9)], label="dent/deep"))
     expected, bank = detector.encode(shown), filled.bank(detector)
     assert bank is not None
@@ -295,7 +295,7 @@ def test_every_version_and_model_has_its_own_bank(filled, detector, other_tiny_m
 
 
 def test_marks_of_all_kinds_give_the_bank_of_their_prompts(prompts, detector):
-    """Boxes over the edge, masks, one that vanishes in the network's frame, and classes on one picture."""
+    """Boxes over the edge, masks, one that vanishes in the network's frame, and classes on one image."""
     size = (700, 900)
     dot = np.zeros(size, dtype=bool)
     dot[333, 444] = True
@@ -448,7 +448,7 @@ def test_a_picture_gone_or_changed_is_named(filled, detector):
     with pytest.raises(PromptBankError, match="cannot be read"):
         filled.annotations()
     assert filled.current().version == 3
-    filled.add("new", [boxed(2, (30, 30, 9, 9))], "ann", "brings the picture again", {})
+    filled.add("new", [boxed(2, (30, 30, 9, 9))], "ann", "brings the image again", {})
     assert len(filled.annotations().instances) == 5
 
 
@@ -494,7 +494,7 @@ def writer(folder: Path, name: str, count: int) -> BaseProcess:
 
 
 def whole(prompts: PromptStore) -> None:
-    """Every version up to the current one can be read, and every picture of the current one."""
+    """Every version up to the current one can be read, and every image of the current one."""
     now = prompts.current()
     assert [prompts.version(number).version for number in range(now.version)] == list(range(now.version))
     marks = sum(len(prompt.marks()) for own in now.classes.values() for prompt in own)
@@ -546,7 +546,7 @@ def add_and_die(folder: Path, replacements: int) -> None:
     PromptStore(folder).add("new", [boxed(7), boxed(8)], "ann", "", {})
 
 
-# Two pictures, the version, the pointer: the version counts once the pointer is there.
+# Two images, the version, the pointer: the version counts once the pointer is there.
 @pytest.mark.parametrize(("replacements", "version"), [(0, 3), (1, 3), (2, 3), (3, 3), (4, 4)])
 def test_killed_before_each_file_in_turn(filled, replacements, version):
     before = filled.current()

@@ -41,8 +41,8 @@ def test_lists(prompts):
     lines = list_classes(prompts).splitlines()
     assert lines[0] == "version 2, 2 classes"
     assert [re.split(r"  +", line.strip()) for line in lines[1:]] == [
-        ["scratch", "2 pictures", "2 boxes, 1 masks"],
-        ["dent", "1 pictures", "1 boxes"],
+        ["scratch", "2 images", "2 boxes, 1 masks"],
+        ["dent", "1 images", "1 boxes"],
     ]
     rows = [re.split(r"  +", line) for line in list_history(prompts).splitlines()]
     assert [(row[0], *row[2:]) for row in rows] == [
@@ -133,6 +133,6 @@ def test_a_refusal_has_exit_code_1(tmp_path, project_root, monkeypatch, capsys):
     assert main(arguments) == 1
     told = capsys.readouterr().out
     assert told.startswith("ghost: refused: only 0 of 3 (0%)")
-    assert told.endswith("picture by picture: reports/enroll/ghost/report.md\n")
+    assert told.endswith("image by image: reports/enroll/ghost/report.md\n")
     assert (tmp_path / "reports/enroll/ghost/report.md").is_file()
     assert PromptStore(tmp_path / "data/prompts").current().version == 0

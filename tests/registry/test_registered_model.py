@@ -63,7 +63,7 @@ def detector(tiny_model) -> UniSpector:
 
 @pytest.fixture
 def files(tmp_path) -> list[Path]:
-    """Three pictures of noise."""
+    """Three images of noise."""
     rng = np.random.default_rng(5)
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for path in paths:
@@ -180,7 +180,7 @@ def test_a_mask_of_another_size_and_another_models_bank_are_one_line(
     foreign.save(tmp_path / "bank.safetensors")
     with pytest.raises(MlflowException, match="the prompt bank was made by model"):
         model.predict(data, params={"bank": str(tmp_path / "bank.safetensors")})
-    with pytest.raises(MlflowException, match=r"^picture 2: nothing is neither a file"):
+    with pytest.raises(MlflowException, match=r"^image 2: nothing is neither a file"):
         model.predict(
             pd.DataFrame({"image": [str(files[1]), "nothing"]}), params={"prompts": prompts_of(files[0])}
         )
@@ -339,7 +339,7 @@ def test_mlflow_serves_it(folder, detector, files, tmp_path, project_away):
             np.testing.assert_allclose([each["score"] for each in row], expected.scores, atol=1e-4)
         status, answer = ask(f"{address}/invocations", ["nothing"], params)
         assert status == 400
-        assert "picture 1: nothing is neither a file on this machine nor base64 of one" in answer["message"]
+        assert "image 1: nothing is neither a file on this machine nor base64 of one" in answer["message"]
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

@@ -246,7 +246,7 @@ def test_false_alarms_on_defect_free_images_are_marked(shown, test_pair, tmp_pat
     bare = Shown(shown.prompts, shown.targets, {}, shown.images)
     (record,) = draw_good_alarms(bare, test_pair, found, SCORE, tmp_path)
     assert (record.kind, record.classes, record.image) == ("false alarm", (NAMES[STAIN],), "good/a.png")
-    assert record.note == "score 0.75 on a defect-free picture"
+    assert record.note == "score 0.75 on a defect-free image"
     prompt, clean, prediction = panels_of(tmp_path / record.file)
     assert np.abs(clean - 100).max() < 8
     check_marked(prediction, RIGHT)

@@ -80,7 +80,7 @@ def test_markdown_names_its_source_only_where_something_is_published() -> None:
 
 
 def shares_of(png: bytes) -> tuple[tuple[int, int], float, float]:
-    """Size of a picture, and how many of its pixels are orange and blue."""
+    """Size of an image, and how many of its pixels are orange and blue."""
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     colours = [[int(code[n : n + 2], 16) for n in (1, 3, 5)] for code in (FIXED_COLOUR, ADAPTIVE_COLOUR)]
     orange, blue = (int((np.abs(image - colour).max(axis=2) < 8).sum()) for colour in colours)

@@ -88,14 +88,14 @@ def serving(
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    """The bytes of a picture file."""
+    """The bytes of an image file."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
     return stream.getvalue()
 
 
 def assert_equal(message: dict[str, Any], found: Detections) -> None:
-    """A picture's answer says exactly what the library found."""
+    """An image's answer says exactly what the library found."""
     assert (message["height"], message["width"]) == found.image_hw
     assert [each["score"] for each in message["detections"]] == found.scores.tolist()
     assert [each["label"] for each in message["detections"]] == [

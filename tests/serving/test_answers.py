@@ -83,7 +83,7 @@ def test_a_broken_picture_fails_only_its_own_request(fixed, files):
         )
 
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(asked, [files[1], files[1][:60], files[2], b"no picture", files[3], b""]))
+        answers = list(pool.map(asked, [files[1], files[1][:60], files[2], b"no image", files[3], b""]))
     assert [answer.status_code for answer in answers] == [200, 400, 200, 400, 200, 400]
     for answer in answers[1::2]:
         assert answer.json()["error"].startswith("p.png: not a readable")

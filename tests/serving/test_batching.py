@@ -1,4 +1,4 @@
-"""Pictures that share a turn do not share their fate."""
+"""Images that share a turn do not share their fate."""
 
 import asyncio
 from pathlib import Path
@@ -39,7 +39,7 @@ def equal(one: Detections, other: Detections) -> bool:
 
 
 def answered(requests, limits: Limits) -> tuple[list, Metrics]:
-    """What each (pictures, query) gets when all come before the first turn."""
+    """What each (images, query) gets when all come before the first turn."""
     metrics = Metrics()
 
     async def run():
@@ -56,7 +56,7 @@ def answered(requests, limits: Limits) -> tuple[list, Metrics]:
 
 
 def turns(metrics: Metrics) -> list[float]:
-    """Number of turns and of their pictures."""
+    """Number of turns and of their images."""
     lines = metrics.text().decode().splitlines()
     return [
         next(

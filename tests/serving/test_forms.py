@@ -180,7 +180,7 @@ def test_parts_missing_unknown_or_too_many(detected):
 
 
 def test_more_pictures_than_allowed(client):
-    with pytest.raises(RefusedError, match="4 pictures; send at most 3") as refused:
+    with pytest.raises(RefusedError, match="4 images; send at most 3") as refused:
         told(sent(client, "/detect", body(*[IMAGE] * 4)))
     assert refused.value.status == 413
 
@@ -309,7 +309,7 @@ def test_names_of_files_are_only_shown():
     assert shown_name("../../etc/passwd", 1) == "passwd"
     assert shown_name("C:\\a\\b.png", 1) == "b.png"
     assert shown_name('<script>"\n', 1) == "_script___"
-    assert shown_name("", 4) == shown_name(None, 4) == "picture 4"
+    assert shown_name("", 4) == shown_name(None, 4) == "image 4"
     assert len(shown_name("a" * 500, 1)) == 100
 
 

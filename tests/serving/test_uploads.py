@@ -1,4 +1,4 @@
-"""Sent pictures are read as files are, and refused before they cost anything."""
+"""Sent images are read as files are, and refused before they cost anything."""
 
 import io
 import struct
@@ -125,7 +125,7 @@ def test_as_many_pixels_as_allowed_are_taken():
 def test_other_formats_are_refused():
     gif = stored(Image.fromarray(RGB[:, :, 0]), "GIF")
     for data in (b"", b"%PDF-1.4", b"<svg/>", gif, stored(Image.fromarray(RGB), "PPM")):
-        with pytest.raises(DataError, match=r"^a: not a readable PNG, JPEG, BMP, TIFF or WebP picture$"):
+        with pytest.raises(DataError, match=r"^a: not a readable PNG, JPEG, BMP, TIFF or WebP image$"):
             decode_picture(data, "a", PIXELS)
 
 

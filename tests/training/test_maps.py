@@ -35,7 +35,7 @@ def cache(model: UniSpectorModel, tmp_path: Path) -> MapCache:
 
 @pytest.fixture
 def batches(draw_batch: DrawBatch) -> list[Batch]:
-    """One picture per key: those of the same key are equal."""
+    """One image per key: those of the same key are equal."""
     scenes = {(0, 0): 1, (1, 0): 2, (2, 1): 3, (3, 0): 4}
     made = []
     for keys in KEYS:
@@ -84,7 +84,7 @@ def test_from_the_disk_it_is_the_same_to_the_bit(
 
 
 def broken(model: UniSpectorModel, times: int) -> None:
-    """The backbone's answer for the bright picture is no number, `times` times."""
+    """The backbone's answer for the bright image is no number, `times` times."""
     left = iter(range(times))
 
     def spoil(module: torch.nn.Module, inputs: tuple[Tensor], maps: Sequence[Tensor]) -> tuple[Tensor, ...]:

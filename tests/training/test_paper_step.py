@@ -41,7 +41,7 @@ BRANCH = {"norm1": "attention", "attn": "attention", "norm2": "mlp", "mlp": "mlp
 
 @pytest.fixture
 def job(tmp_path: Path) -> stage.TrainingJob:
-    """A training on two pictures of insa-mini by the paper's preset, but for the hardware it asks for."""
+    """A training on two images of insa-mini by the paper's preset, but for the hardware it asks for."""
     raw = tmp_path / "data/raw"
     generate_mini(MiniConfig(images_per_class=1, defect_free_images=1), raw, workers=1)
     config = small_in_number(load_config(ROOT / "params.yaml", "paper"), raw / MVTEC_AD.insa_name)

@@ -1,4 +1,4 @@
-"""Pictures of a training: the examples, what is drawn, that it disturbs nothing, and MLflow's copy."""
+"""Images of a training: the examples, what is drawn, that it disturbs nothing, and MLflow's copy."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`unispector inspect`: thousands of pictures in, one Parquet table out, on one machine or many."""
+"""`unispector inspect`: thousands of images in, one Parquet table out, on one machine or many."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FEW = 128
-"""So many pictures are looked at sooner than Ray starts."""
+"""So many images are looked at sooner than Ray starts."""
 
 
 @dataclass(frozen=True)
 class InspectionReport:
-    """What a run of `inspect` did.
+    """The result of a run of `inspect`.
 
     Attributes:
         summary: what the file holds.
-        looked: pictures looked at by this run; the rest an earlier one had seen.
+        looked: images looked at by this run; the rest an earlier one had seen.
         output: the file.
     """
 
@@ -48,22 +48,22 @@ def inspect(
     min_score: float = RECORDED_SCORE,
     workers: int = 0,
 ) -> InspectionReport:
-    """Look for the prompted classes on every picture of a folder or bucket.
+    """Look for the prompted classes on every image of a folder or bucket.
 
-    A killed run goes on where it was, and a later one looks only at pictures that are new or changed, or
+    A killed run goes on where it was, and a later one looks only at images that are new or changed, or
     that failed. What the table holds does not depend on the number of workers.
 
     Args:
-        place: a folder, or `s3://bucket/prefix`; all pictures at any depth are taken.
+        place: a folder, or `s3://bucket/prefix`; all images at any depth are taken.
         output: Parquet file to write; `inspection.SCHEMA` has its columns.
         model_directory: a saved model.
         prompts: the file of a prompt bank, or the folder of a prompt store.
         min_score: lowest score of a detection that is kept.
         workers: processes, 0 = one for each CPU, or for each GPU where there is one; of one, or for few
-            pictures, Ray is not started.
+            images, Ray is not started.
 
     Raises:
-        DataError: no pictures, or the file is in use or no inspection's.
+        DataError: no images, or the file is in use or no inspection's.
         CheckpointError: the model cannot be loaded.
         PromptBankError: the bank is unreadable, of another model, or there is no class in the store.
         ServiceError: no worker can start.
@@ -100,7 +100,7 @@ def _bank(prompts: Path, detector: UniSpector) -> PromptBank:
 def _looks(
     detector: UniSpector, inspection: Inspection, files: Sequence[PictureFile], workers: int
 ) -> "Iterator[pa.Table]":
-    """All rows of some pictures at a time."""
+    """All rows of some images at a time."""
     alone = workers == 1 and not os.environ.get("RAY_ADDRESS")
     if alone or len(files) <= FEW:
         with one_thread():

@@ -1,7 +1,7 @@
-"""Pictures looked at by the thousand: what is asked of each of them, and the rows that come of it.
+"""Images looked at by the thousand: what is asked of each of them, and the rows that come of it.
 
-Pictures go through the network one at a time and in one thread. Sums of floats depend on how many are
-added together, so this is what makes a row depend on nothing but its picture, the model and the prompts.
+Images go through the network one at a time and in one thread. Sums of floats depend on how many are
+added together, so this is what makes a row depend on nothing but its image, the model and the prompts.
 """
 
 import hashlib
@@ -46,19 +46,19 @@ SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-"""A row a detection, best first; a picture without any, and one that cannot be read, has a row with nulls."""
+"""A row a detection, best first; an image without any, and one that cannot be read, has a row with nulls."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is looked for, where and with what.
+    """The settings of an inspection: classes, images, model.
 
     Attributes:
-        source: of the pictures.
+        source: of the images.
         model: absolute folder of a saved model.
         bank: prompts, encoded by that model.
         min_score: lowest score of a detection that is kept.
-        limit: (query, class) pairs that are considered per picture.
+        limit: (query, class) pairs that are considered per image.
     """
 
     source: PictureSource
@@ -69,7 +69,7 @@ class Inspection:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a row depends on besides its picture: equal where rows may stand in one table."""
+        """Return everything a row depends on besides its image: equal where rows may stand in one table."""
         return {
             "unispector.format": FORMAT,
             "unispector.version": version("unispector"),
@@ -108,15 +108,15 @@ def one_thread() -> Iterator[None]:
 
 
 def look(detector: UniSpector, inspection: Inspection, files: Sequence[PictureFile]) -> pa.Table:
-    """Look at some pictures; call it in `one_thread`.
+    """Look at some images; call it in `one_thread`.
 
     Args:
         detector: the model.
         inspection: what to look for.
-        files: pictures of its source.
+        files: images of its source.
 
     Returns:
-        Rows of `SCHEMA` in the order of `files`; of a picture that cannot be read, one with its `error`.
+        Rows of `SCHEMA` in the order of `files`; of an image that cannot be read, one with its `error`.
 
     Raises:
         PromptBankError: the bank was made by another model.
@@ -135,7 +135,7 @@ def look(detector: UniSpector, inspection: Inspection, files: Sequence[PictureFi
             yield pixels
 
     reading: list[str] = []
-    # One result comes for each picture before the next is read, so a large one is never held twice.
+    # One result comes for each image before the next is read, so a large one is never held twice.
     for detections in detector.stream(readable(), inspection.bank, 1, inspection.limit):
         found[reading[-1]] = detections.above(inspection.min_score)
     rows = [
@@ -156,7 +156,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def failed_row(file: PictureFile, error: str) -> dict[str, Any]:
-    """The row of a picture that could not be looked at."""
+    """The row of an image that could not be looked at."""
     return {**_identity(file), "error": error}
 
 
@@ -165,7 +165,7 @@ def _pixels(source: PictureSource, path: str) -> npt.NDArray[np.uint8]:
         try:
             return read_image(file)
         except DataError as error:
-            # The row's path names the picture, and a copy's own name would differ from run to run.
+            # The row's path names the image, and a copy's own name would differ from run to run.
             raise DataError(str(error).removeprefix(f"{file}: ").replace(str(file), path)) from error
 
 

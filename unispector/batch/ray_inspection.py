@@ -1,8 +1,8 @@
-"""Ray Data as an adapter: pictures are looked at by a pool of worker processes, here or on a cluster.
+"""Ray Data as an adapter: images are looked at by a pool of worker processes, here or on a cluster.
 
 Each worker loads the model and holds the prompts once. Rows come back as they are ready, in no order. A
-worker that dies is replaced; pictures that were with it are tried once more, each by itself, so that one
-that kills its worker is told from its neighbours.
+worker that dies is replaced; images that were with it are tried once more, each by itself, so that one
+that kills its worker is kept apart from its neighbours.
 """
 
 import logging
@@ -33,16 +33,16 @@ def prepare_ray() -> None:
 def look_on_ray(
     inspection: Inspection, files: Sequence[PictureFile], workers: int, *, gpu: bool
 ) -> Iterator[pa.Table]:
-    """Look at pictures on the running Ray cluster.
+    """Look at images on the running Ray cluster.
 
     Args:
-        inspection: what to look for; model and pictures lie where every machine sees them.
-        files: pictures of its source.
+        inspection: what to look for; model and images lie where every machine sees them.
+        files: images of its source.
         workers: processes, a CPU each.
         gpu: each of them takes a GPU as well.
 
     Yields:
-        All rows of some pictures, as `look` gives them; tables come in no fixed order.
+        All rows of some images, as `look` gives them; tables come in no fixed order.
 
     Raises:
         ServiceError: no worker can start, or the cluster is lost.
@@ -57,12 +57,12 @@ def look_on_ray(
         if not lost:
             return
         if size > 1:
-            logger.warning("%d pictures were with a worker that died; each is tried again", len(lost))
+            logger.warning("%d images were with a worker that died; each is tried again", len(lost))
     yield as_table([failed_row(file, _LOST) for file in lost.values()])
 
 
 class _Worker:
-    """What a worker process holds while it lives."""
+    """The state of a worker process."""
 
     def __init__(self, inspection: Inspection) -> None:
         import torch

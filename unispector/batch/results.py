@@ -2,7 +2,7 @@
 
 Beside `results.parquet` lies, while a run works on it, the folder `.results.parquet.parts`, with a folder
 for each model, bank, source and options. The next run takes from there, and from the finished file, the
-rows of all pictures that have not changed.
+rows of all images that have not changed.
 """
 
 import fcntl
@@ -33,13 +33,13 @@ _GROUPS_HELD = 64
 
 @dataclass(frozen=True)
 class InspectionSummary:
-    """What a finished file holds.
+    """The content of a finished file.
 
     Attributes:
-        pictures: all of them.
+        images: all of them.
         with_detections: those with at least one.
-        detections: of all pictures.
-        failed: pictures that could not be looked at.
+        detections: of all images.
+        failed: images that could not be looked at.
     """
 
     pictures: int = 0
@@ -50,7 +50,7 @@ class InspectionSummary:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where a picture's rows are: rows `start` to `stop` of a row group of a file."""
+    """The rows of an image: rows `start` to `stop` of a row group of a file."""
 
     file: Path
     group: int
@@ -93,18 +93,18 @@ class InspectionResults:
             yield
 
     def missing(self, pictures: Sequence[PictureFile]) -> list[PictureFile]:
-        """The pictures that no earlier run has looked at as they are now."""
+        """The images that no earlier run has looked at as they are now."""
         known = self._known(pictures)
         return [picture for picture in pictures if picture.path not in known]
 
     def keep(self, tables: Iterable[pa.Table]) -> Iterator[int]:
-        """Write rows away as they come; a part holds the pictures of a few seconds.
+        """Write rows away as they come; a part holds the images of a few seconds.
 
         Args:
-            tables: all rows of some pictures each.
+            tables: all rows of some images each.
 
         Yields:
-            Of each table, its number of pictures.
+            Of each table, its number of images.
         """
         waiting: list[pa.Table] = []
         count, since = 0, time.monotonic()
@@ -124,10 +124,10 @@ class InspectionResults:
     def finish(self, pictures: Sequence[PictureFile]) -> InspectionSummary:
         """Write the file, sorted by path, and remove all parts.
 
-        The file depends on the pictures, the model and the options alone: not on who looked at what, or when.
+        The file depends on the images, the model and the options alone: not on who looked at what, or when.
 
         Args:
-            pictures: all of them, sorted by path, each kept by this run or an earlier one.
+            images: all of them, sorted by path, each kept by this run or an earlier one.
         """
         known = self._known(pictures, failed_too=True)
         read = lru_cache(maxsize=_GROUPS_HELD)(_read_group)
@@ -165,7 +165,7 @@ class InspectionResults:
             pq.write_table(table, temporary, row_group_size=len(table))
 
     def _known(self, pictures: Sequence[PictureFile], *, failed_too: bool = False) -> dict[str, _Rows]:
-        """Where the rows of unchanged pictures are, the latest ones."""
+        """Return the latest rows of unchanged images."""
         current = {picture.path: picture for picture in pictures}
         known: dict[str, _Rows] = {}
         for file in self._files():
@@ -193,7 +193,7 @@ def _read_group(file: Path, group: int) -> pa.Table:
 
 
 def _pictures_in(file: Path) -> Iterator[tuple[PictureFile, bool, _Rows]]:
-    """The pictures of a file, whether they failed, and where their rows are."""
+    """The images of a file, whether they failed, and where their rows are."""
     columns = ["path", "size", "modified", "error"]
     with pq.ParquetFile(file) as parquet:
         for group in range(parquet.num_row_groups):

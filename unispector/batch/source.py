@@ -1,4 +1,4 @@
-"""Where many pictures lie: a folder, or a bucket of an object store."""
+"""Sources of many images: a folder, or a bucket of an object store."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from unispector.errors import DataError
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture as the listing of its source shows it.
+    """An image as the listing of its source shows it.
 
     Attributes:
         path: relative to the source, with slashes.
@@ -56,19 +56,19 @@ class PictureSource:
                 )
             return cls(place.rstrip("/"))
         if not Path(place).is_dir():
-            raise DataError(f"{place}: no such folder of pictures; give a folder or s3://bucket/prefix")
+            raise DataError(f"{place}: no such folder of images; give a folder or s3://bucket/prefix")
         return cls(str(Path(place).resolve()))
 
     def pictures(self, suffixes: Collection[str]) -> list[PictureFile]:
-        """All pictures at any depth, sorted by path.
+        """All images at any depth, sorted by path.
 
         Hidden files and folders (`.name`) are passed over; links are followed, but not in circles.
 
         Args:
-            suffixes: of picture files, in lower case.
+            suffixes: of image files, in lower case.
 
         Raises:
-            DataError: the source cannot be listed, a name is not UTF-8, or there is no picture.
+            DataError: the source cannot be listed, a name is not UTF-8, or there is no image.
         """
 
         def wanted(path: str) -> bool:
@@ -78,12 +78,12 @@ class PictureSource:
         listed = _listed_bucket(self.place, wanted) if self._is_bucket else _listed_folder(self.place, wanted)
         found = sorted(listed, key=lambda file: file.path)
         if not found:
-            raise DataError(f"{self.place}: no picture in it ({', '.join(sorted(suffixes))})")
+            raise DataError(f"{self.place}: no image in it ({', '.join(sorted(suffixes))})")
         return found
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        """One of the pictures as a file of this machine, for as long as the block runs.
+        """One of the images as a file of this machine, for as long as the block runs.
 
         Raises:
             OSError: it cannot be fetched from the bucket.
@@ -117,7 +117,7 @@ def _listed_folder(top: str, wanted: Callable[[str], bool]) -> Iterator[PictureF
 
 
 def _leads_back(here: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in."""
+    """Return whether a folder is a link to one that it lies in."""
     folder = Path(here, name)
     return folder.is_symlink() and Path(here).resolve().is_relative_to(folder.resolve())
 
@@ -126,7 +126,7 @@ def _described(file: Path, path: str) -> PictureFile:
     try:
         path.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{path!a}: a name that is not UTF-8; rename the picture") from error
+        raise DataError(f"{path!a}: a name that is not UTF-8; rename the image") from error
     try:
         state = file.stat()
     except OSError:  # a link to nowhere; who reads it says so

@@ -21,7 +21,7 @@ CLEAN = ("prompt_kind", 0.0)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a condition belongs: level and trial of a sweep, see `SweepRow`."""
+    """The level and trial of a sweep that a condition belongs to, see `SweepRow`."""
 
     sweep: str
     level: float
@@ -49,7 +49,7 @@ def changed_prompts(
         images: folder the file names are relative to.
         seed: of the perturbations.
         config: the levels.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
 
     Raises:
         DataError: an image is unusable, or a box cannot be perturbed.
@@ -95,7 +95,7 @@ def counted_prompts(
         images: folder the file names are relative to.
         seed: of the choice and of the orders.
         config: the numbers. One that no class can reach is left out.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
 
     Returns:
         The conditions, and the files of the targets that became prompts.
@@ -119,7 +119,7 @@ def counted_prompts(
 
 
 def _first(pool: PromptPool, count: int, seed: tuple[int, int]) -> Iterator[int]:
-    """Instance ids of each class on the first `count` of its images, in an order drawn by lot."""
+    """Instance ids of each class on the first `count` of its images, in an order drawn at random."""
     annotations = pool.annotations
     names = annotations.class_names
     for position, (name, order) in enumerate(pool.order.items()):

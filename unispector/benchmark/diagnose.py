@@ -23,7 +23,7 @@ from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_report
 from unispector.reporting.render import markdown
 
-EVERY_CANDIDATE = 100_000  # more than any detector hands out for a picture
+EVERY_CANDIDATE = 100_000  # more than any detector hands out for an image
 
 
 def diagnose(detector: UniSpector, marked: MarkedSet, settings: OneClassSettings) -> DiagnosisReport:

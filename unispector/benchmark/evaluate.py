@@ -30,7 +30,7 @@ from unispector.reporting.prompt_space import PromptSpaceRecord
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one draw of prompts found on one set, and what pictures of it are drawn of."""
+    """The detections of one draw of prompts on one set, and the data that its images are drawn from."""
 
     row: EvaluationRow
     gallery: Gallery
@@ -76,7 +76,7 @@ def evaluate_files(
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What judging models on the benchmark gives.
+    """The result of evaluating models on the benchmark.
 
     Attributes:
         report: all figures and what was drawn.
@@ -124,7 +124,7 @@ def evaluate_models(todo: Sequence[Evaluation], config: Config, reports: Path) -
 
 
 def _samples(todo: Sequence[Evaluation], pictures: int) -> dict[Evaluation, int]:
-    """Pictures by lot of each evaluation that gets any: a set's are shared among its subsets."""
+    """Random images of each evaluation that gets any: a set's are shared among its subsets."""
     shares = {}
     for evaluation in (mains := main_evaluations(todo)):
         of_set = [other for other in mains if other.set_name == evaluation.set_name]

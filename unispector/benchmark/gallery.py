@@ -1,4 +1,4 @@
-"""Which pictures of an evaluation are drawn, and the detections they need."""
+"""The choice of an evaluation's images to draw, and the detections they need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from unispector.structures import Detections
 
 @dataclass(frozen=True)
 class Gallery:
-    """What pictures can be drawn of.
+    """The data that images are drawn from.
 
     Attributes:
         detector: the model.
@@ -59,13 +59,13 @@ class Gallery:
 def draw_gallery(
     gallery: Gallery, samples: int, failures: int, config: EvaluateConfig, out: Path
 ) -> list[PictureRecord]:
-    """Draw samples by lot, the worst false alarms and misses, and the worst defect-free images.
+    """Draw random samples, the worst false alarms and misses, and the worst defect-free images.
 
     Detections were not kept while judging; the few images that are drawn are looked at once more.
 
     Args:
         gallery: what to draw of.
-        samples: pictures by lot, at most.
+        samples: random images, at most.
         failures: false alarms, misses and defect-free images, at most as many of each.
         config: the lowest score that is drawn.
         out: folder of the reports; the files are written to `pictures/` in it.

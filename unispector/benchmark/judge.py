@@ -47,7 +47,7 @@ def judge(
     Args:
         detector: the model.
         trials: a target that several of the same classes have is read and encoded once.
-        picture: the picture of a target, by its file name.
+        image: the image of a target, by its file name.
         config: batch size and number of detections.
         advance: gets shares of the work that add up to 1.
 
@@ -55,7 +55,7 @@ def judge(
         Of each trial, what is kept of the detections, by image id.
 
     Raises:
-        DataError: a picture is unusable.
+        DataError: an image is unusable.
         PromptBankError: a bank is another model's.
     """
     kept: list[dict[int, Overlaps]] = [{} for _ in trials]
@@ -78,10 +78,10 @@ def judge(
 def scores_on(
     detector: UniSpector, banks: Sequence[PromptBank], files: Sequence[Path], config: EvaluateConfig
 ) -> list[tuple[npt.NDArray[np.float32], ...]]:
-    """Of each bank, the scores of all its detections on each picture.
+    """Of each bank, the scores of all its detections on each image.
 
     Raises:
-        DataError: a picture is unusable.
+        DataError: an image is unusable.
         PromptBankError: a bank is another model's.
     """
     scores: list[tuple[npt.NDArray[np.float32], ...]] = [() for _ in banks]
@@ -118,11 +118,11 @@ def read_pair(prompt: Path, target: Path) -> tuple[Annotations, Annotations]:
 
 
 def warn_of_shared(prompts: Annotations, targets: Annotations) -> None:
-    """Say so where pictures are prompts and targets: what is found on them flatters the model."""
+    """Say so where images are prompts and targets: what is found on them flatters the model."""
     names = {image.file_name for image in prompts.images}
     if shared := sum(image.file_name in names for image in targets.images):
         logger.warning(
-            "%d of %d targets are prompts too: the figures are higher than on other pictures",
+            "%d of %d targets are prompts too: the figures are higher than on other images",
             shared,
             len(targets.images),
         )

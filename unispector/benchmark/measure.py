@@ -78,7 +78,7 @@ def measure(
         settings: what is drawn and marked.
         floor: judge nearest-prototype matching without training too, with the same prompts and targets.
         name: how the report calls the model.
-        out: folder to write pictures of a false alarm and a miss of each class to, in `pictures/`; None =
+        out: folder to write images of a false alarm and a miss of each class to, in `pictures/`; None =
             none are drawn.
 
     Returns:
@@ -102,7 +102,7 @@ def measure_detectors(
     """Judge any detectors one class at a time, with the same prompts, targets and defect-free images.
 
     Args:
-        detectors: by the name the report calls them; pictures are drawn of the first.
+        detectors: by the name the report calls them; images are drawn of the first.
         marked: the set.
         settings: what is drawn and marked; the detectors must take prompts of this kind.
         out: as for `measure`.

@@ -52,13 +52,13 @@ class MarkedSet:
 
     @cached_property
     def has_masks(self) -> bool:
-        """Whether any instance has an outline of its own; a polygon that is the box is none."""
+        """Return whether any instance has an outline of its own; a polygon that is the box is none."""
         return not all(map(_is_box, self.annotations.instances))
 
 
 @dataclass(frozen=True)
 class OneClassSettings:
-    """What is drawn and marked.
+    """The draws of prompts and targets, and the kind of marks.
 
     Attributes:
         prompt_seeds: a draw of prompts and targets each.
@@ -91,7 +91,7 @@ class ClassDraw:
 
 
 class OneClassDetector:
-    """UniSpector as the benchmark calls a detector, one picture at a time."""
+    """UniSpector as the benchmark calls a detector, one image at a time."""
 
     def __init__(self, detector: UniSpector, roi: Roi, limit: int = KEPT_PAIRS) -> None:
         """Wrap a loaded model.
@@ -99,7 +99,7 @@ class OneClassDetector:
         Args:
             detector: the model.
             roi: what of an instance is the prompt.
-            limit: detections kept of a picture.
+            limit: detections kept of an image.
         """
         self.fingerprint = detector.fingerprint
         self._detector, self._roi, self._limit = detector, roi, limit
@@ -109,20 +109,20 @@ class OneClassDetector:
         return self._detector.encode_annotations(prompts, images, self._roi)
 
     def detect(self, images: Sequence[Path], prompts: PromptBank) -> Iterator[Detections]:
-        """Results in the order of the pictures, each with the time of one picture alone."""
+        """Results in the order of the images, each with the time of one image alone."""
         return self._detector.stream(images, prompts, batch_size=1, limit=self._limit)
 
 
 def read_coco_set(annotations: Path, images: Path, good: Path | None = None) -> MarkedSet:
-    """A COCO file and its pictures.
+    """A COCO file and its images.
 
     Args:
         annotations: COCO file.
         images: folder its file names are relative to.
-        good: folder of defect-free pictures.
+        good: folder of defect-free images.
 
     Raises:
-        DataError: the file is malformed, or a folder is absent or has no picture.
+        DataError: the file is malformed, or a folder is absent or has no image.
     """
     if not images.is_dir():
         raise DataError(f"{images}: no such folder; give the one the annotations' file names are relative to")
@@ -135,7 +135,7 @@ def read_raw_set(raw: Path, source: str, good: Path | None = None) -> MarkedSet:
     Args:
         raw: folder of the release.
         source: a key of `SOURCES`.
-        good: folder of defect-free pictures; None = those of the release itself.
+        good: folder of defect-free images; None = those of the release itself.
 
     Raises:
         DataError: there is no such source, or the release is not in its layout.
@@ -176,7 +176,7 @@ def draw_classes(
 
 
 def draw_good(marked: MarkedSet, count: int) -> tuple[Path, ...]:
-    """At most `count` of the defect-free images, by a fixed lot, the same for all classes."""
+    """At most `count` of the defect-free images, in a fixed random order, the same for all classes."""
     order = np.random.default_rng(0).permutation(len(marked.good))[:count]
     return tuple(marked.good[i] for i in sorted(order.tolist()))
 
@@ -216,7 +216,7 @@ def _draw(name: str, own: Annotations, seed: int, count: int) -> ClassDraw:
 
 
 def _good_in(folder: Path | None) -> tuple[Path, ...]:
-    """Pictures of a folder; a .png beside a .jpg of the same stem is its mask."""
+    """Images of a folder; a .png beside a .jpg of the same stem is its mask."""
     if folder is None:
         return ()
     files = list_images([folder])
@@ -225,7 +225,7 @@ def _good_in(folder: Path | None) -> tuple[Path, ...]:
 
 
 def _is_box(instance: InstanceRecord) -> bool:
-    """Whether an instance has no outline but its box."""
+    """Return whether an instance has no outline but its box."""
     code = instance.segmentation
     if code is None:
         return True

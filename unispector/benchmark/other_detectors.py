@@ -28,7 +28,7 @@ BUILT_IN = {"prototype": "unispector.benchmark.prototype:PrototypeDetector"}
 
 @runtime_checkable
 class BenchmarkDetector(Protocol):
-    """What the benchmark asks of a detector."""
+    """The interface the benchmark needs of a detector."""
 
     def encode_prompts(self, prompts: Annotations, images: Path) -> Any:
         """Learn what to look for; called once per draw of prompts.
@@ -42,15 +42,15 @@ class BenchmarkDetector(Protocol):
         """
 
     def detect(self, images: Sequence[Path], prompts: Any) -> Iterator[Detections]:
-        """Look for all prompted classes on every picture.
+        """Look for all prompted classes on every image.
 
         Args:
-            images: picture files.
+            images: image files.
             prompts: what `encode_prompts` returned.
 
         Returns:
-            One `Detections` per picture, in order; `class_names` are names of the prompts' categories,
-            scores lie in [0, 1], masks are COCO run-length codes of the picture's size.
+            One `Detections` per image, in order; `class_names` are names of the prompts' categories,
+            scores lie in [0, 1], masks are COCO run-length codes of the image's size.
         """
 
 
@@ -170,7 +170,7 @@ def _row(
 
 
 def _one_each(results: Iterator[Detections], paths: Sequence[Path]) -> Iterator[tuple[Path, Detections]]:
-    """Pictures with what was found on them."""
+    """Images with what was found on them."""
     found = iter(results)
     for path in paths:
         try:
@@ -180,7 +180,7 @@ def _one_each(results: Iterator[Detections], paths: Sequence[Path]) -> Iterator[
         yield path, result
     if next(found, None) is not None:
         raise DataError(
-            f"{paths[-1]}: the detector returned more after this last picture; return one result each"
+            f"{paths[-1]}: the detector returned more after this last image; return one result each"
         )
 
 
@@ -209,8 +209,8 @@ def _of_size(path: Path, found: Detections, image: ImageRecord) -> Detections:
     height, width = image.height, image.width
     if tuple(found.image_hw) != (height, width):
         raise DataError(
-            f"{path}: the detector's image_hw is {tuple(found.image_hw)}, the picture's {(height, width)}; "
-            "return boxes and masks in the picture's own pixels"
+            f"{path}: the detector's image_hw is {tuple(found.image_hw)}, the image's {(height, width)}; "
+            "return boxes and masks in the image's own pixels"
         )
     try:
         masks = tuple(segmentation_to_rle(code, height, width) for code in found.masks_rle)

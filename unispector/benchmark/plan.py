@@ -1,4 +1,4 @@
-"""Which evaluations the protocol asks for: models, sets, and draws of prompts that are judged together."""
+"""The evaluations of the protocol: models, sets, and draws of prompts that are evaluated together."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def evaluations_of(
 
 
 def main_evaluations(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
-    """The main variant's first evaluation of each set and subset: those that pictures are drawn of."""
+    """The main variant's first evaluation of each set and subset: those that images are drawn of."""
     firsts: dict[tuple[str, Subset], Evaluation] = {}
     for evaluation in evaluations:
         if evaluation.variant == MAIN_VARIANT:

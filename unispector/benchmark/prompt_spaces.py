@@ -1,4 +1,4 @@
-"""Where a model puts the prompts of unseen classes: the space in which it compares."""
+"""The embeddings of unseen classes' prompts, as the model compares them."""
 
 from collections.abc import Sequence
 

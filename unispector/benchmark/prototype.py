@@ -1,6 +1,6 @@
 """Nearest-prototype matching on frozen ImageNet features: the floor that every detector must beat.
 
-Nothing is trained. A cell of a picture's feature map shows a class as far as it is more alike to some
+Nothing is trained. A cell of an image's feature map shows a class as far as it is more alike to some
 cell inside the class's prompt boxes than to every cell outside of all boxes.
 """
 
@@ -29,15 +29,15 @@ Roi = Literal["box", "mask"]
 
 STRIDE = 8
 PROTOTYPES = 1024  # at most, of a class and as many of its background
-LEAST_AREA = 0.0001  # share of the picture below which a component is noise
-MOST = 100  # detections of one class in one picture
+LEAST_AREA = 0.0001  # share of the image below which a component is noise
+MOST = 100  # detections of one class in one image
 STEEPNESS = 10.0  # of the score's sigmoid
 THRESHOLDS = 128  # tried between the lowest and the highest similarity
 
 
 @dataclass(frozen=True)
 class ClassPrototypes:
-    """What one class is recognised by.
+    """The prototypes of one class.
 
     Attributes:
         foreground: [f, D] unit vectors of cells inside its prompts.
@@ -68,7 +68,7 @@ class PrototypeDetector:
         self._backbone = build_backbone(BackboneConfig(), side).eval().to(self._device)
 
     def encode_prompts(self, prompts: Annotations, images: Path) -> dict[str, ClassPrototypes]:
-        """Prototypes and a threshold per class, from the pictures that show it.
+        """Prototypes and a threshold per class, from the images that show it.
 
         Args:
             prompts: every instance is a prompt of its category.
@@ -78,7 +78,7 @@ class PrototypeDetector:
             Class name -> prototypes, in the order of `prompts.class_names`.
 
         Raises:
-            DataError: a class has no prompt, or a picture is unreadable.
+            DataError: a class has no prompt, or an image is unreadable.
         """
         grid = self._side // STRIDE
         cells = torch.stack([self._cells(read_image(images / image.file_name)) for image in prompts.images])
@@ -94,7 +94,7 @@ class PrototypeDetector:
         return known
 
     def detect(self, images: Sequence[Path], prompts: dict[str, ClassPrototypes]) -> Iterator[Detections]:
-        """Components of each class's similarity above its threshold, picture by picture."""
+        """Components of each class's similarity above its threshold, image by image."""
         for path in images:
             pixels = read_image(path)
             cells, found = self._cells(pixels), []
@@ -105,7 +105,7 @@ class PrototypeDetector:
 
     @torch.inference_mode()
     def _cells(self, pixels: np.ndarray) -> Tensor:
-        """[C, D] unit vectors of a picture's cells, row by row: strides 8 and 16 on the finer grid."""
+        """[C, D] unit vectors of an image's cells, row by row: strides 8 and 16 on the finer grid."""
         square = torch.from_numpy(resize_image(pixels, self._side)).permute(2, 0, 1)[None]
         _, fine, coarse, _ = self._backbone(square.to(self._device))
         coarse = functional.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
@@ -146,9 +146,9 @@ def _cells_of_mask(instance: InstanceRecord, image: ImageRecord, grid: int) -> B
 
 
 def _class_prototypes(cells: Tensor, inside: Tensor, free: Tensor) -> ClassPrototypes:
-    """Prototypes of P pictures [P, C, D], and the threshold that fits them best.
+    """Prototypes of P images [P, C, D], and the threshold that fits them best.
 
-    Each picture's map is made without its own cells, a single picture's two halves without each other.
+    Each image's map is made without its own cells, a single image's two halves without each other.
     """
     single = len(cells) == 1
     lot = torch.Generator().manual_seed(0)
@@ -163,7 +163,7 @@ def _class_prototypes(cells: Tensor, inside: Tensor, free: Tensor) -> ClassProto
 
 
 def _drawn(cells: Tensor) -> Tensor:
-    """At most `PROTOTYPES` of the cells [n, D], by lot."""
+    """At most `PROTOTYPES` of the cells [n, D], at random."""
     lot = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
     return cells[lot[:PROTOTYPES].to(cells.device)]
 
@@ -178,7 +178,7 @@ def _similarity(cells: Tensor, foreground: Tensor, background: Tensor) -> Tensor
 
 
 def _best_threshold(maps: Tensor, inside: Tensor) -> float:
-    """Where P maps [P, C], cut, have the best mean IoU with the boxes."""
+    """Return the threshold at which P maps [P, C] have the best mean IoU with the boxes."""
     low, high = float(maps.min()), float(maps.max())
     candidates = torch.linspace(low, high, THRESHOLDS, device=maps.device)
     above = maps >= candidates[:, None, None]

@@ -25,7 +25,7 @@ SETS = {"magnetic_tile": "magnetic_tile", "neu_det": "voc"}
 
 @dataclass(frozen=True)
 class RealReport:
-    """What was written: the page, and the measurements on it."""
+    """The written page and its measurements."""
 
     page: Path
     reports: tuple[OneClassReport, ...]

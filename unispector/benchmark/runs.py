@@ -196,7 +196,7 @@ def _is_of(row: EvaluationRow | SweepRow, model: ModelRecord) -> bool:
 
 
 def _set_part(data_set: str) -> str:
-    """The set's part of a metric's name; a set that is called `mean` is told from the mean."""
+    """The set's part of a metric's name; a set that is called `mean` is kept apart from the mean."""
     part = metric_part(data_set)
     return f":{part}" if part == _MEAN else part
 

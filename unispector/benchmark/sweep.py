@@ -80,7 +80,7 @@ class Identity:
 
 
 def passes(config: SweepConfig) -> int:
-    """How many times a sweep goes through the targets: twice for all prompts, once per changed target."""
+    """Return the passes of a sweep over the targets: two for all prompts, one per changed target."""
     return 2 + len(LEVELS) * len(config.severities)
 
 
@@ -209,7 +209,7 @@ def _sweep(
 
 
 def sweep_row(measured: SweepPoint, identity: Identity) -> SweepRow:
-    """What was measured as a row of the report; all sweeps are of unseen classes."""
+    """Make a row of the report from measurements; all sweeps are of unseen classes."""
     return SweepRow(
         sweep=measured.sweep,
         level=measured.level,

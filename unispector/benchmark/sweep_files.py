@@ -1,4 +1,4 @@
-"""The robustness sweeps on annotated pictures of one's own."""
+"""The robustness sweeps on annotated images of one's own."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`unispector convert` and `unispector data`: pictures of other tools and raw releases come in."""
+"""`unispector convert` and `unispector data`: images of other tools and raw releases come in."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from unispector.errors import DataError
 if TYPE_CHECKING:
     from unispector.data.convert import ConversionReport
 
-CONVERT_HELP = """Turn a folder of annotated pictures into one checked COCO file.
+CONVERT_HELP = """Turn a folder of annotated images into one checked COCO file.
 
 \b
   unispector convert --list
@@ -20,7 +20,7 @@ CONVERT_HELP = """Turn a folder of annotated pictures into one checked COCO file
 
 Reads InsA's seven raw releases as they are distributed, and sets of your own: coco, voc, yolo, labelme,
 masks. Beside OUT.json it writes what was read, kept and dropped, by reason (OUT.report.json), every
-dropped file (OUT.dropped.csv), a table of the pictures (OUT.survey.parquet) and the checks
+dropped file (OUT.dropped.csv), a table of the images (OUT.survey.parquet) and the checks
 (OUT.checks.json). `unispector data add` brings a set into the pipeline instead."""
 
 _ADD_HELP = """Add a raw release to the pipeline: under data/raw, in DVC's care and in params.yaml.
@@ -42,7 +42,7 @@ _DRAW_HELP = """Draw a set of defects to train on: many classes, few images each
   unispector data add coco drawn-on-ours --name drawn-on-ours
 
 Scratches, stains, dents, cracks and thirty other families, on drawn parts or on cut-outs of your own good
-pictures, which are dealt out to as many parts as asked for. The defects of a class resemble one another. A
+images, which are dealt out to as many parts as asked for. The defects of a class resemble one another. A
 detector learns to find unseen classes by seeing many; what it is worth: reports/training_log.md. The
 generator is part of the checkout only."""
 
@@ -62,11 +62,11 @@ def convert(
     ] = False,
     min_side: Annotated[
         float,
-        typer.Option(min=0, max=0.5, help="Smaller share of the picture's sides drops a component."),
+        typer.Option(min=0, max=0.5, help="Smaller share of the image's sides drops a component."),
     ] = 0.01,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
 ) -> None:
-    """Turn a folder of annotated pictures into one checked COCO file."""
+    """Turn a folder of annotated images into one checked COCO file."""
     from unispector.data.convert_release import convert_release, list_sources
 
     if list_:
@@ -80,7 +80,7 @@ def convert(
 
 
 def told(report: "ConversionReport") -> str:
-    """What was kept, and a line per reason why something was not."""
+    """Return a line on what was kept, and a line per reason why something was not."""
     kept, read = sum(report.instances_kept.values()), sum(report.instances_read.values())
     lines = [
         f"{report.name}: {report.images_kept} of {report.images_read} images, {kept} of {read} instances"
@@ -114,7 +114,7 @@ def data_add(
 def data_draw(
     out: Annotated[Path, typer.Argument(help="Folder to make; an older one is replaced.", metavar="OUT")],
     surfaces: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of pictures of good parts.")
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of images of good parts.")
     ] = None,
     parts: Annotated[int, typer.Option(min=1, help="Kinds of parts.")] = 2,
     classes: Annotated[int, typer.Option(min=1, help="Classes of each part.")] = 8,

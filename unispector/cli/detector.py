@@ -12,10 +12,10 @@ from unispector.errors import DataError
 if TYPE_CHECKING:
     from unispector.inference.detector import Prompt
 
-DETECT_HELP = """Find the prompted defects on pictures.
+DETECT_HELP = """Find the prompted defects on images.
 
 \b
-One marked picture:
+One marked image:
   unispector detect photos/ --prompt bad.png --box 120,80,40,24 --out found
 Two defects, one of them marked twice:
   unispector detect photos/ --out found \\
@@ -23,19 +23,19 @@ Two defects, one of them marked twice:
     --prompt a.png --box 300,12,25,60 --label crack \\
     --prompt b.png --box 64,64,20,20  --label hole
 
-Writes one drawn picture per target to OUT/pictures, and OUT/detections.json: a COCO file whose
+Writes one drawn image per target to OUT/pictures, and OUT/detections.json: a COCO file whose
 annotations carry boxes, masks and scores (those of at least 0.05)."""
 
-EVALUATE_HELP = """Measure AP of boxes and masks on annotated pictures of your own.
+EVALUATE_HELP = """Measure AP of boxes and masks on annotated images of your own.
 
 \b
   unispector evaluate --prompts prompts.json --targets targets.json --images photos \\
     --model MODEL --out metrics.json
 
-Both files are COCO and name the same categories; no picture should be in both. AP is in percent, by
+Both files are COCO and name the same categories; no image should be in both. AP is in percent, by
 class and in all. `unispector report --show` prints the figures of `make repro`."""
 
-SWEEP_HELP = """Measure how robust a model is on annotated pictures of your own.
+SWEEP_HELP = """Measure how robust a model is on annotated images of your own.
 
 \b
   unispector sweep --prompts prompts.json --targets targets.json --images photos \\
@@ -47,7 +47,7 @@ OUT/sweep.json. It takes about as long as fifty evaluations."""
 
 
 class Roi(StrEnum):
-    """What of an annotated instance is the prompt."""
+    """The part of an annotated instance that is the prompt."""
 
     BOX = "box"
     MASK = "mask"
@@ -65,15 +65,13 @@ RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the 
 
 
 def detect(
-    targets: Annotated[
-        list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="TARGET")
-    ],
+    targets: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="TARGET")],
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder to write detections.json and pictures/ to.")
     ],
     model: Model = "fast",
     prompt: Annotated[
-        list[Path] | None, typer.Option(help="Picture that shows the defect; repeat for more.")
+        list[Path] | None, typer.Option(help="Image that shows the defect; repeat for more.")
     ] = None,
     box: Annotated[
         list[str] | None,
@@ -90,7 +88,7 @@ def detect(
     ] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
 ) -> None:
-    """Find the prompted defects on pictures."""
+    """Find the prompted defects on images."""
     from unispector.tracking.model_reference import find_model
 
     directory = find_model(model)
@@ -100,7 +98,7 @@ def detect(
 
     report = run(directory, targets, marked, out, min_score=min_score)
     typer.echo(
-        f"{report.images} pictures, {report.detections} detections, "
+        f"{report.images} images, {report.detections} detections, "
         f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"
     )
 
@@ -118,7 +116,7 @@ def _prompts(
     if len(boxes) != len(images):
         raise DataError(
             f"{len(images)} --prompt but {len(boxes)} --box; give each --prompt one --box "
-            "(repeat both to mark a picture twice)"
+            "(repeat both to mark an image twice)"
         )
     if len(labels) not in (0, 1, len(images)):
         raise DataError(f"{len(images)} --prompt but {len(labels)} --label; give one for all, or one each")
@@ -148,7 +146,7 @@ def evaluate(
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
 ) -> None:
-    """Measure AP of boxes and masks on annotated pictures."""
+    """Measure AP of boxes and masks on annotated images."""
     import json
 
     from unispector.benchmark.evaluate import evaluate_files

@@ -1,4 +1,4 @@
-"""What all parts of the command line share."""
+"""Helpers shared by all command groups."""
 
 from typing import TYPE_CHECKING
 

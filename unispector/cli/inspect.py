@@ -8,14 +8,14 @@ import typer
 from unispector.cli.detector import Model
 from unispector.project.paths import PROMPT_STORE
 
-INSPECT_HELP = """Find the prompted defects on all pictures of a folder or a bucket.
+INSPECT_HELP = """Find the prompted defects on all images of a folder or a bucket.
 
 \b
   unispector inspect line3/ --bank bank.safetensors --out results.parquet
   unispector inspect s3://camera/line3 --bank data/prompts --out results.parquet --workers 8
 
 Writes a Parquet table with a row a detection (docs/inspect.md has its columns). A killed run goes on where
-it was; a later one looks only at pictures that are new or changed. With RAY_ADDRESS in the environment the
+it was; a later one looks only at images that are new or changed. With RAY_ADDRESS in the environment the
 work is done on that Ray cluster."""
 
 
@@ -33,13 +33,13 @@ def inspect(
         int, typer.Option(min=0, help="Processes; 0 = one for each CPU, or for each GPU where there is one.")
     ] = 0,
 ) -> None:
-    """Find the prompted defects on all pictures of a folder or a bucket."""
+    """Find the prompted defects on all images of a folder or a bucket."""
     from unispector.batch.inspect import inspect as run
     from unispector.tracking.model_reference import find_model
 
     report = run(place, out, find_model(model), bank, min_score=min_score, workers=workers)
     found = report.summary
     typer.echo(
-        f"{found.pictures} pictures ({report.looked} looked at now), {found.detections} detections on "
+        f"{found.pictures} images ({report.looked} looked at now), {found.detections} detections on "
         f"{found.with_detections}, {found.failed} could not be read: {report.output}"
     )

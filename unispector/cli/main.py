@@ -37,7 +37,7 @@ _GENERATOR = {"unispector.data.mini", "unispector.data.drawn_set"}
 _NO_GENERATOR = "the generator of drawn data is part of the checkout only; run this in a clone of the project"
 
 # "\b" keeps the lines of a paragraph of help as they are.
-_HELP = """Show one marked picture of a defect; find that defect on every other picture.
+_HELP = """Show one marked image of a defect; find that defect on every other image.
 
 \b
   unispector detect photos/ --prompt bad.png --box 120,80,40,24 --out found

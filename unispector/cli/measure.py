@@ -17,11 +17,11 @@ MEASURE_HELP = """Measure a model one class at a time, beside the floor without 
   unispector measure set.json --images photos --good clean_photos --out measured
   unispector measure /data/Magnetic-Tile --source magnetic_tile --roi mask --out measured
 
-Of each class five pictures are marked, all its instances on them; other pictures that show it are targets,
+Of each class five images are marked, all its instances on them; other images that show it are targets,
 and so again with every prompt seed. Writes OUT/measure.md (AP50 of boxes and masks, false alarms at the score
 that finds half of the defects, how well the marked boxes are given back, how far a score can be trusted,
 processor time), OUT/measure.json and OUT/pictures with failures. A raw release brings its own defect-free
-pictures."""
+images."""
 
 DIAGNOSE_HELP = """Say where a model loses its points, one class at a time.
 
@@ -39,9 +39,9 @@ SetImages = Annotated[Path | None, typer.Option(help="Folder that the COCO file'
 SourceOption = Annotated[
     str | None, typer.Option(help="Kind of release that SET is; `unispector convert --list` names them.")
 ]
-Good = Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")]
+Good = Annotated[Path | None, typer.Option(help="Folder of defect-free images.")]
 Seeds = Annotated[str, typer.Option(help="A draw of prompts and targets each.", metavar="A,B,...")]
-Targets = Annotated[int, typer.Option(min=1, help="Targets a class, at most, and defect-free pictures.")]
+Targets = Annotated[int, typer.Option(min=1, help="Targets a class, at most, and defect-free images.")]
 
 
 def measure(

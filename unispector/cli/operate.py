@@ -18,7 +18,7 @@ UNISPECTOR_PREFECT_PORT (4200), UNISPECTOR_SERVICE_PORT (8000). All of it listen
 
 
 class ProgramName(StrEnum):
-    """What can be started."""
+    """A program that can be started."""
 
     MLFLOW = "mlflow"
     PREFECT = "prefect"

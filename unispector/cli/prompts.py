@@ -12,7 +12,7 @@ from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 if TYPE_CHECKING:
     from unispector.prompts.store import PromptSet, PromptStore
 
-_BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed any more.
+_BUILD_HELP = """Encode prompts once and keep them; the images are not needed any more.
 
 \b
   unispector prompts build --annotations prompts.json --images photos --out bank.safetensors
@@ -20,14 +20,14 @@ _BUILD_HELP = """Encode prompts once and keep them; the pictures are not needed 
 
 A bank works only with the model that made it."""
 
-_ENROLL_HELP = """Teach a new defect from a folder of marked pictures, without training, if it passes checks.
+_ENROLL_HELP = """Teach a new defect from a folder of marked images, without training, if it passes checks.
 
 \b
   unispector prompts enroll masks new-defect/ --label "deep scratch"
 
-Each picture is looked at with prompts from the others. If enough marks are found, and not mistaken for a
-class that is enrolled already, the pictures become a new version of the prompts in production; otherwise
-nothing changes. Either way reports/enroll/LABEL/report.md says what was found on which picture. The limits
+Each image is looked at with prompts from the others. If enough marks are found, and not mistaken for a
+class that is enrolled already, the images become a new version of the prompts in production; otherwise
+nothing changes. Either way reports/enroll/LABEL/report.md says what was found on which image. The limits
 are under `enroll` in params.yaml. Exit code 1: refused."""
 
 prompts_app = group("Make prompt banks; enrol new defects; go back.")
@@ -58,7 +58,7 @@ def prompts_build(
 @prompts_app.command("enroll", help=_ENROLL_HELP)
 def prompts_enroll(
     source: Annotated[str, typer.Argument(help="Layout: coco, voc, yolo, labelme, masks.")],
-    folder: Annotated[Path, typer.Argument(help="Folder of marked pictures; it is only read.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of marked images; it is only read.")],
     label: Annotated[str, typer.Option(help="Name of the defect; of several in FOLDER, the one meant.")],
     store: Store = PROMPT_STORE,
     model: Model = CHAMPION_MODEL,
@@ -71,7 +71,7 @@ def prompts_enroll(
     report = enroll(params(), folder, source, label, model, store, by or user_name())
     typer.echo(report.summary())
     if report.checks:
-        typer.echo(f"picture by picture: {report.output / 'report.md'}")
+        typer.echo(f"image by image: {report.output / 'report.md'}")
     if report.outcome == "refused":
         raise typer.Exit(1)
 
@@ -97,7 +97,7 @@ def prompts_show(
     version: Annotated[int, typer.Argument(min=0, help="Its number; see `history`.")],
     store: Store = PROMPT_STORE,
 ) -> None:
-    """One version: its classes and pictures, where it came from, what its checks said."""
+    """One version: its classes and images, where it came from, what its checks said."""
     from unispector.prompts.versions import show_version
 
     typer.echo(show_version(_opened(store), version))

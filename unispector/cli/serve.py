@@ -7,8 +7,8 @@ import typer
 
 from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
-MOST_MEGAPIXELS = 178  # Pillow opens no larger pictures
-SERVE_HELP = """Answer requests over HTTP: pictures in, detections out; marked pictures add prompts.
+MOST_MEGAPIXELS = 178  # Pillow opens no larger images
+SERVE_HELP = """Answer requests over HTTP: images in, detections out; marked images add prompts.
 
 \b
   unispector serve                                          the registry's champion, prompts in data/prompts
@@ -35,15 +35,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one, which is printed.")] = 8000,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures looked at in one turn.")] = 8,
-    queue: Annotated[int, typer.Option(min=1, help="Pictures waiting, of all requests; more: 503.")] = 64,
-    pictures: Annotated[int, typer.Option(min=1, help="Pictures of a request; more: 413.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Images looked at in one turn.")] = 8,
+    queue: Annotated[int, typer.Option(min=1, help="Images waiting, of all requests; more: 503.")] = 64,
+    pictures: Annotated[int, typer.Option(min=1, help="Images of a request; more: 413.")] = 16,
     megapixels: Annotated[
-        int, typer.Option(min=1, max=MOST_MEGAPIXELS, help="Million pixels of a picture; more: 413.")
+        int, typer.Option(min=1, max=MOST_MEGAPIXELS, help="Million pixels of an image; more: 413.")
     ] = 50,
     body_mib: Annotated[int, typer.Option(min=1, help="MiB of a request; more: 413.")] = 64,
     memory_mib: Annotated[
-        int, typer.Option(min=1, help="MiB of bodies and pictures of all requests; more: 503.")
+        int, typer.Option(min=1, help="MiB of bodies and images of all requests; more: 503.")
     ] = 1024,
     body_seconds: Annotated[float, typer.Option(min=0.1, help="Time to send a body; more: 408.")] = 30,
 ) -> None:

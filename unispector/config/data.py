@@ -71,7 +71,7 @@ _MINI_SETS = {
 
 
 class DataConfig(Section):
-    """Where raw data lie and which sets make the benchmark."""
+    """The folder of raw data and the sets of the benchmark."""
 
     root: Path = Field(default=Path("data/raw"), description="folder of all raw sets")
     sets: dict[str, SetConfig] = Field(

@@ -182,7 +182,7 @@ class ModelConfig(Section):
         return (self.backbone,) if isinstance(self.backbone, BackboneConfig) else self.backbone
 
     def extends(self, other: "ModelConfig") -> bool:
-        """Whether it is the other model, with more backbones after those that it has, or none."""
+        """Return whether it is the other model, with more backbones after those that it has, or none."""
         given = self.backbones[: len(other.backbones)]
         return self.model_copy(update={"backbone": None}) == other.model_copy(update={"backbone": None}) and (
             given == other.backbones

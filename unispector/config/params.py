@@ -109,7 +109,7 @@ def load_config(path: Path = Path("params.yaml"), preset: str | None = None) -> 
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """What a file of parameters says, by section and field, not validated.
+    """Read the values of a file of parameters, by section and field, not validated.
 
     Raises:
         ConfigError: the file is absent or no YAML.

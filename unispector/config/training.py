@@ -70,7 +70,7 @@ class AugmentConfig(Section):
 
 
 class PromptConfig(Section):
-    """How prompts are drawn from the training batch and read at test time."""
+    """Sampling of prompts in training, and their form at test time."""
 
     max_classes: int | None = Field(
         default=2,

@@ -22,7 +22,7 @@ from unispector.project.progress import progress_bar
 
 @dataclass(frozen=True)
 class AddReport:
-    """What was added.
+    """The result of adding a release.
 
     Attributes:
         set_name: name of the set in `params.yaml`.
@@ -97,7 +97,7 @@ def _checked_name(name: str, source_name: str) -> str:
 
 
 def _is_yaml_text(name: str) -> bool:
-    """Whether YAML takes the name for text, as version 1.2 (DVC) and as version 1.1 (PyYAML)."""
+    """Return whether YAML takes the name for text, as version 1.2 (DVC) and as version 1.1 (PyYAML)."""
     for version in ((1, 2), (1, 1)):
         reader = YAML(typ="safe", pure=True)
         reader.version = version

@@ -163,7 +163,7 @@ class Annotations:
         return {image_id: tuple(instances) for image_id, instances in grouped.items()}
 
     def _problem(self) -> str | None:
-        """What is wrong between the records, or None."""
+        """Describe a contradiction between the records, or return None."""
         for key, records in (
             ("images", self.images),
             ("annotations", self.instances),

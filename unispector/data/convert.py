@@ -29,7 +29,7 @@ NOT_OF_THE_LAYOUT = "file outside the layout"
 
 @dataclass(frozen=True)
 class DropCount:
-    """What was dropped for one reason: files, instances on them, and the first few files."""
+    """Files dropped for one reason: their number, the instances on them, and the first few names."""
 
     reason: str
     files: int
@@ -39,7 +39,7 @@ class DropCount:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a raw set gave.
+    """The result of converting a raw set.
 
     Attributes:
         name: name of the set.
@@ -67,7 +67,7 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class ConversionFiles:
-    """Where a conversion writes.
+    """The files of a conversion.
 
     Attributes:
         annotations: the COCO file.

@@ -14,7 +14,7 @@ from unispector.project.progress import progress_bar
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was read, kept and dropped, and the checks, which all passed."""
+    """The counts of images and instances read, kept and dropped, and the checks, which all passed."""
 
     conversion: ConversionReport
     checks: CheckReport
@@ -64,7 +64,7 @@ def convert_release(
 def list_sources() -> str:
     """The sources as text: name, what it reads, the layout it expects, where it is published."""
     blocks = []
-    for group, own in (("InsA's seven releases", False), ("Your own pictures", True)):
+    for group, own in (("InsA's seven releases", False), ("Your own images", True)):
         blocks.append(f"{group}:")
         for name, source in SOURCES.items():
             if own != bool(source.insa_name):

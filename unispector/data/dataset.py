@@ -32,7 +32,7 @@ class InstanceDataset:
         box_slack: largest share of its width and of its height by which such a box grows; half of them
             do, as nobody draws boxes to the pixel.
         seed: of all chance.
-        change: what to do to every picture as it is read, its size kept; None = nothing.
+        change: what to do to every image as it is read, its size kept; None = nothing.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class InstanceDataset:
         )
 
     def _loosened(self, boxes_px: Tensor, rng: np.random.Generator) -> Tensor:
-        """Half of the boxes [K, 4] xyxy grown to either side of each axis, none out of the picture."""
+        """Half of the boxes [K, 4] xyxy grown to either side of each axis, none out of the image."""
         sides = boxes_px[:, 2:] - boxes_px[:, :2]
         loose = torch.from_numpy(rng.random((len(boxes_px), 1)) < LOOSE)
         grown = torch.from_numpy(rng.random((len(boxes_px), 2))).to(sides) * self._box_slack * sides * loose
@@ -122,7 +122,7 @@ class InstanceDataset:
         return ResizedImage.of(image, boxes, masks, self._frame.image_size)
 
     def _mask(self, path: Path, record: ImageRecord, instance: InstanceRecord) -> BoolArray:
-        """Mask in the resized picture; empty where it vanishes or where the file has a box only."""
+        """Mask in the resized image; empty where it vanishes or where the file has a box only."""
         size, segmentation = self._frame.image_size, instance.segmentation
         try:
             if not segmentation:

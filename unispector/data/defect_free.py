@@ -1,6 +1,6 @@
 """The defect-free images of a set: no instance to find, so every detection on them is a false alarm.
 
-About half of them may train, by lot once and for all; false alarms are counted on the others.
+About half of them may train, at random once and for all; false alarms are counted on the others.
 """
 
 import csv

@@ -40,7 +40,7 @@ LEAST_CUT = 0.55  # share of a photograph's sides that an image shows at least
 
 @dataclass(frozen=True)
 class DrawnSet:
-    """What to draw."""
+    """The settings of a drawn set."""
 
     seed: int
     parts: int  # kinds of parts, at least 1
@@ -73,7 +73,7 @@ class _Shot:
 
 @dataclass(frozen=True)
 class _Record:
-    """What was written: size in pixels, and the defects."""
+    """A written image: size in pixels, and the defects."""
 
     width: int
     height: int

@@ -1,4 +1,4 @@
-"""Which images a training step sees: a few classes with several images each, and images without a defect."""
+"""Sampling of a training step: a few classes with several images each, and images without a defect."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SAME_SET = 0.6  # chance that a further class comes from the first one's set: th
 
 @dataclass(frozen=True)
 class EpisodeImage:
-    """What the draw of a step needs to know of a training image.
+    """The facts about a training image that sampling a step needs.
 
     Attributes:
         labels: class indices that it shows, ascending, each once; crowds do not count.

@@ -76,7 +76,7 @@ class ImageInstances:
 
 @dataclass
 class _Sheet:
-    """What has been collected of one image so far."""
+    """The data collected of one image so far."""
 
     entry: Entry
     root: Path

@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of the augmented views of images, on disk, so that it is computed once.
+"""Cache on disk of a frozen backbone's maps of augmented images, so that each is computed once.
 
 Files `view<v>.maps`, one per view: a checksum per image, 0 = not there yet, then the records, all of one
 size. A record is written before its checksum, and one that does not match it counts as not there: so a

@@ -1,4 +1,4 @@
-"""What a raw release marks on one image, worked out anew to check the instances of an annotation file.
+"""The marks of a raw release on one image, computed anew to check the instances of an annotation file.
 
 Nothing of the conversion (`unispector.data.instances`) is used: masks are labelled as images, not by runs.
 Polygons are filled by the same rasteriser as there, for no two agree on a polygon's edge.

@@ -28,7 +28,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold; real dates would 
 
 
 def plan_archives(files: Sequence[str]) -> dict[str, list[str]]:
-    """Which folders of a release become archives.
+    """Choose the folders of a release that become archives.
 
     A folder does that has at most `ARCHIVE_FILES` files below it, or all of them directly in it; a larger
     one is left to its folders. A folder that holds zip archives is never packed itself.
@@ -57,7 +57,7 @@ def plan_archives(files: Sequence[str]) -> dict[str, list[str]]:
 
 
 def has_tars(release: Path) -> bool:
-    """Whether a release has tar archives, which must be unpacked before it can be read."""
+    """Return whether a release has tar archives, which must be unpacked before it can be read."""
     return any(name.lower().endswith(TAR_SUFFIXES) for name in _visible_files(release))
 
 
@@ -87,7 +87,7 @@ def bring_in(release: Path, folder: Path, progress: Callable[[int, int], None] |
 
 
 def holds_release(folder: Path, release: Path) -> bool:
-    """Whether `folder` is what `bring_in` makes of a release: the same names and bytes.
+    """Return whether `folder` is what `bring_in` makes of a release: the same names and bytes.
 
     Raises:
         DataError: an archive of either cannot be read.

@@ -1,4 +1,4 @@
-"""What the robustness sweeps do to prompts: blurred pictures, inexact boxes, more images.
+"""Changes of prompts in the robustness sweeps: blurred images, inexact boxes, more images.
 
 Source: paper section 4.1.
 """
@@ -22,11 +22,11 @@ CANDIDATES, ROUNDS = 1024, 64  # half a percent of the candidates fit in the wor
 
 
 def blurred(image: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
-    """Gaussian blur; OpenCV derives the kernel's size from `sigma`, the picture is mirrored at its border.
+    """Gaussian blur; OpenCV derives the kernel's size from `sigma`, the image is mirrored at its border.
 
     Args:
-        image: [h, w, 3] uint8, the picture as it was taken.
-        sigma: standard deviation in pixels of `image`, not negative; 0 leaves the picture as it is.
+        image: [h, w, 3] uint8, the image as it was taken.
+        sigma: standard deviation in pixels of `image`, not negative; 0 leaves the image as it is.
 
     Returns:
         uint8 [h, w, 3].
@@ -68,7 +68,7 @@ def shifted_box(box_xywh: Box, iou: float, image_hw: tuple[int, int], rng: np.ra
             return left, top, right - left, bottom - top
     raise DataError(
         f"box {[round(value, 2) for value in box_xywh]} of a {image_hw[1]}x{image_hw[0]} image cannot be "
-        f"shifted to IoU {iou:g}; use a larger picture or another IoU"
+        f"shifted to IoU {iou:g}; use a larger image or another IoU"
     )
 
 
@@ -137,7 +137,7 @@ class PromptPool:
 def prompt_pool(prompts: Annotations, targets: Annotations, images_per_class: int, seed: int) -> PromptPool:
     """Up to `images_per_class` prompt images per class, for the sweep over their number.
 
-    A class's images of the prompt file come first, in an order drawn by lot; then follow images drawn from
+    A class's images of the prompt file come first, in an order drawn at random; then follow images drawn from
     the targets that show this class and, as far as the target file tells, no other (paper appendix 1.2).
     At most half of the target images that show a class are taken. The files are joined by file name and
     class name, as either may number images and classes its own way; the pool's image and instance ids are

@@ -51,7 +51,7 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class PromptRules:
-    """How many prompt images a class gets (paper appendix 1.2).
+    """The number of prompt images of a class (paper appendix 1.2).
 
     Attributes:
         prompts_per_class: always, under the fixed rule.

@@ -178,7 +178,7 @@ def _segmentation(record: InstanceRecord) -> Segmentation:
 
 
 def _examine(case: _Case, root: Path, min_side: float) -> SurveyRow:
-    """Open an image and its masks; what cannot be opened is told in the row."""
+    """Open an image and its masks; the row records what cannot be opened."""
     try:
         image = read_image(root / case.file_name)
         height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""What the robustness sweeps do to target pictures, in five severities, and to their ground truth."""
+"""Changes of target images in the robustness sweeps, in five severities, and of their ground truth."""
 
 import io
 from dataclasses import replace
@@ -27,7 +27,7 @@ LEVELS: dict[TargetChange, tuple[float, ...]] = {
     "rotation": (2, 4, 6, 8, 10),
     "scale": (0.9, 0.8, 0.7, 0.6, 0.5),
 }
-"""The values of severities 1 to 5, in `UNITS`; severity 0 is the picture as it is."""
+"""The values of severities 1 to 5, in `UNITS`; severity 0 is the image as it is."""
 
 UNITS: dict[TargetChange, str] = {
     "blur": "sigma in % of the shorter side",
@@ -42,25 +42,25 @@ UNITS: dict[TargetChange, str] = {
 GEOMETRIC: frozenset[TargetChange] = frozenset({"rotation", "scale"})
 """The changes that move the ground truth."""
 
-FILL_CELLS = 4  # cells a side whose mean colours fill what a moved picture leaves open
+FILL_CELLS = 4  # cells a side whose mean colours fill what a moved image leaves open
 
 
 def change_image(
     image: ImageArray, kind: TargetChange, severity: int, rng: np.random.Generator
 ) -> ImageArray:
-    """A target picture as a worse camera or another pose would show it.
+    """A target image as a worse camera or another pose would show it.
 
-    Blur goes with the picture's size, because the network sees every picture at the same size; of a picture
+    Blur goes with the image's size, because the network sees every image at the same size; of an image
     under 200 pixels the mildest blur may leave every grey level as it is. Noise is
-    one value per pixel on all three channels, so that grey pictures stay grey. Rotation and scale are
-    about the centre. What they leave open takes the colours along the picture's edge, averaged over
-    large cells: black corners would pass for defects, a mirrored picture would show defects that the
+    one value per pixel on all three channels, so that grey images stay grey. Rotation and scale are
+    about the centre. What they leave open takes the colours along the image's edge, averaged over
+    large cells: black corners would pass for defects, a mirrored image would show defects that the
     ground truth lacks, and repeated edge pixels would draw stripes.
 
     Args:
         image: [h, w, 3] uint8 RGB.
         kind: what is changed.
-        severity: 0 (the picture as it is) to 5, see `LEVELS`.
+        severity: 0 (the image as it is) to 5, see `LEVELS`.
         rng: source of the noise.
 
     Returns:
@@ -110,11 +110,11 @@ def _moved(image: ImageArray, matrix: FloatArray) -> ImageArray:
 
 
 def change_annotations(annotations: Annotations, kind: TargetChange, severity: int) -> Annotations:
-    """The ground truth of pictures that `change_image` changed.
+    """The ground truth of images that `change_image` changed.
 
     Only rotation and scale move it. A mask moves by the nearest pixel, its box is tight around it. An
     instance that has only a box gets the tight box of the moved one. What comes to lie wholly outside the
-    picture is left out; its image stays.
+    image is left out; its image stays.
 
     Args:
         annotations: targets, in pixels of the files.
@@ -145,7 +145,7 @@ def change_annotations(annotations: Annotations, kind: TargetChange, severity: i
 def _moved_instance(
     instance: InstanceRecord, image: ImageRecord, matrix: FloatArray
 ) -> InstanceRecord | None:
-    """None where nothing of it is left in the picture."""
+    """None where nothing of it is left in the image."""
     if instance.segmentation:
         mask = segmentation_to_mask(instance.segmentation, image.height, image.width)
         if mask.any():  # a polygon thinner than a pixel marks none
@@ -168,7 +168,7 @@ def _with_mask(instance: InstanceRecord, mask: BoolArray) -> InstanceRecord | No
 
 
 def _moved_mask(mask: BoolArray, matrix: FloatArray) -> BoolArray:
-    """The mask moved by the nearest pixel; empty only where all of its pixels left the picture."""
+    """The mask moved by the nearest pixel; empty only where all of its pixels left the image."""
     height, width = mask.shape
     warped = cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST)
     moved = np.asarray(warped, dtype=np.bool_)

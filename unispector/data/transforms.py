@@ -1,6 +1,6 @@
-"""From a picture and its annotations to the square frame of the network, and its random changes.
+"""From an image and its annotations to the square frame of the network, and its random changes.
 
-Two frames: the picture resized to S x S pixels, and the same padded right and below to P x P.
+Two frames: the image resized to S x S pixels, and the same padded right and below to P x P.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from unispector.ops.rle import BoolArray
 
 ImageArray = npt.NDArray[np.uint8]
 
-VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the picture
+VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the image
 
 
 @dataclass(frozen=True)
 class ResizedImage:
-    """A picture resized to the network's S x S pixels, with its K instances.
+    """An image resized to the network's S x S pixels, with its K instances.
 
     Attributes:
         image: [S, S, 3] uint8 RGB.
         masks: [K, S, S] bool; may be empty where a thin instance fell between the pixels.
         boxes_xyxy: [K, 4] float32 pixels in [0, S].
-        kept: [K] which of the picture's annotated instances these are; a zoom may lose some.
+        kept: [K] which of the image's annotated instances these are; a zoom may lose some.
     """
 
     image: ImageArray
@@ -85,12 +85,12 @@ def resize_mask(mask: BoolArray, size: int) -> BoolArray:
 
 
 def resize_box(bbox_xywh: Sequence[float], image_hw: tuple[int, int], size: int) -> tuple[float, ...]:
-    """Corners of a box in the resized picture.
+    """Corners of a box in the resized image.
 
     Args:
         bbox_xywh: left, top, width and height in pixels of the file.
         image_hw: height and width of the file.
-        size: side S of the resized picture.
+        size: side S of the resized image.
 
     Returns:
         x0, y0, x1, y1 in pixels, clipped to [0, S].
@@ -108,14 +108,14 @@ def pad_masks(masks: Tensor, padded_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training picture (paper appendix 3.4); the turned square stays a square.
+    """Random changes of a training image (paper appendix 3.4); the turned square stays a square.
 
     Attributes:
         horizontal_flip: chance of a left-right flip.
         vertical_flip: chance of a top-bottom flip.
         quarter_turns: turn by 0, 90, 180 or 270 degrees, equally likely.
         brightness: range of the factor on all values.
-        contrast: range of the factor on the distance to the mean value of the picture.
+        contrast: range of the factor on the distance to the mean value of the image.
         zoom: largest factor, per axis, of a random zoom onto an instance; 1 = none (as in the paper).
     """
 
@@ -182,13 +182,13 @@ def random_window(scene: ResizedImage, zoom: float, rng: np.random.Generator) ->
 
 
 def zoom_in(scene: ResizedImage, window: tuple[int, int, int, int]) -> ResizedImage:
-    """Enlarge a window to the whole picture.
+    """Enlarge a window to the whole image.
 
     Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is
     tight around what is left of its mask.
 
     Args:
-        scene: the picture.
+        scene: the image.
         window: x0, y0, x1, y1 in whole pixels.
     """
     size, (x0, y0, x1, y1) = len(scene.image), window

@@ -1,1 +1,1 @@
-"""Average precision, pictures and the report."""
+"""Average precision, images and the report."""

@@ -1,4 +1,4 @@
-"""Where a detector's points are lost on one class: what oracles would make of the same candidates.
+"""The causes of a detector's losses on one class, by oracles on the same candidates.
 
 An oracle knows the ground truth and changes one thing: the order of the candidates, or which of them belong
 together. What it gains is what that one thing costs. Figures of boxes and of masks are in percent of AP50.
@@ -82,7 +82,7 @@ class DiagnosisRow:
 
 @dataclass(frozen=True)
 class Loss:
-    """What one cause costs: AP50 in percent that removing it alone would add, mean of the classes."""
+    """The cost of one cause: AP50 in percent that removing it alone would add, mean of the classes."""
 
     cause: str
     boxes: float

@@ -1,6 +1,6 @@
 """The worst failures of an evaluation: sure detections of nothing, and instances that stay unfound.
 
-All failures are told at one lowest score, the one from which detections are drawn, so that a picture
+All failures are reported at one lowest score, the one from which detections are drawn, so that an image
 shows what is said of it.
 """
 
@@ -87,7 +87,7 @@ def worst_false_alarms(matches: Matches, count: int, score: float) -> tuple[Fals
 
 
 def worst_misses(matches: Matches, count: int, score: float) -> tuple[Miss, ...]:
-    """Instances that no detection found, then those found with the lowest scores, ties by a fixed lot.
+    """Instances that no detection found, then those found with the lowest scores; ties in random order.
 
     One per image, classes in turn. An instance found with at least `score` is no miss.
 
@@ -133,7 +133,7 @@ def _reaches(scores: npt.NDArray[np.floating], score: float) -> npt.NDArray[np.b
 def _spread(
     classes: npt.NDArray[np.int64], images: npt.NDArray[np.int64], count: int
 ) -> npt.NDArray[np.int64]:
-    """Which of the failures, given worst first, to take: classes in turn, one per image."""
+    """Choose failures, given worst first: classes in turn, one per image."""
     rows_of: dict[int, dict[int, int]] = {}
     for label in dict.fromkeys(classes.tolist()):
         rows = np.flatnonzero(classes == label)

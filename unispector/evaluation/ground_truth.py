@@ -153,7 +153,7 @@ class GroundTruth:
         if tuple(found.image_hw) != (image.height, image.width):
             height, width = found.image_hw
             raise DataError(
-                f"{image.file_name}: the picture has {width}x{height} pixels, its record says {image.width}x"
+                f"{image.file_name}: the image has {width}x{height} pixels, its record says {image.width}x"
                 f"{image.height}; mend width and height in the annotation file"
             )
         unknown = sorted(set(found.class_names) - self._positions.keys())

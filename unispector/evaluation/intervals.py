@@ -1,4 +1,4 @@
-"""How far a figure would move with other test images: percentile bootstrap over images."""
+"""Confidence intervals of a figure: percentile bootstrap over images."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which detection found which instance at IoU 0.5, and AP50 of a test with its images weighted.
+"""Matching of detections and instances at IoU 0.5, and AP50 of a test with weighted images.
 
 COCO's greedy rule as pycocotools applies it, so that weights of one give its AP50. The matching of an image
 does not depend on the other images: it is done once, and every resample of the images only weighs it anew.

@@ -141,7 +141,7 @@ class SkippedClass:
 
 @dataclass(frozen=True)
 class FailurePicture:
-    """A picture of a false alarm or a miss.
+    """An image of a false alarm or a miss.
 
     Attributes:
         file: relative to the report's folder.
@@ -168,7 +168,7 @@ class OneClassReport:
         good_images: defect-free images looked at for each row.
         detectors: the model first, then what it is compared with; all had the same prompts and targets.
         skipped: classes that cannot be measured.
-        pictures: failures of the model.
+        images: failures of the model.
     """
 
     data_set: str

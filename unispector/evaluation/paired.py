@@ -19,7 +19,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class JudgedDraw:
-    """What a model found on a set with one draw of prompts.
+    """A model's detections on a set with one draw of prompts.
 
     Attributes:
         files: file name of each image of `matches.images`; draws share those that are targets of both.
@@ -86,6 +86,6 @@ def paired_interval(challenger: Sequence[Floats], champion: Sequence[Floats], le
 
 
 def _weights(images: int, resamples: int, seed: int) -> Integers:
-    """How often each image was drawn, [R, I]."""
+    """Count how often each image was drawn, [R, I]."""
     shares = np.full(images, 1 / images)
     return np.random.default_rng(seed).multinomial(images, shares, size=resamples)

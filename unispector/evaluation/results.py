@@ -62,11 +62,11 @@ PictureKind = Literal["sample", "false alarm", "miss"]
 
 @dataclass(frozen=True)
 class PictureRecord:
-    """One picture of the report.
+    """One image of the report.
 
     Attributes:
         file: relative to the report's folder.
-        kind: a `sample` drawn by lot, or one of the worst failures.
+        kind: a `sample` drawn at random, or one of the worst failures.
         data_set, subset: of the evaluation it is from.
         classes: what the target shows, or the class that failed.
         image: file of the target.
@@ -132,7 +132,7 @@ class EvaluationReport:
 
     Attributes:
         rows: one per model, set, subset and prompt seed.
-        pictures: those drawn, of the main variant.
+        images: those drawn, of the main variant.
         models: those judged.
         prompts_judged: prompt images were targets too, which the protocol does not allow.
     """
@@ -164,7 +164,7 @@ class EvaluationReport:
         return cls(rows, pictures, models, prompts_judged)
 
     def evaluation_json(self) -> str:
-        """Every row, picture and model, as JSON text."""
+        """Every row, image and model, as JSON text."""
         content = {
             "rows": [_row_as_dict(row) for row in self.rows],
             "pictures": [vars(picture) for picture in self.pictures],

@@ -1,4 +1,4 @@
-"""`unispector detect`: pictures in, drawn pictures and one `detections.json` out."""
+"""`unispector detect`: images in, drawn images and one `detections.json` out."""
 
 import json
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ RECORDED_SCORE = 0.05
 
 @dataclass(frozen=True)
 class DetectionReport:
-    """What a run of `detect` found.
+    """The result of a run of `detect`.
 
     Attributes:
-        images: pictures looked at.
+        images: images looked at.
         detections: detections recorded in `detections.json`.
-        drawn: those with at least the score asked for, which the pictures show.
+        drawn: those with at least the score asked for, which the images show.
         output: the folder written to.
     """
 
@@ -50,10 +50,10 @@ def detect(
     Args:
         model_directory: a saved model.
         targets: image files, and folders whose images (not those of subfolders) are taken.
-        prompts: marked pictures, or the file of a prompt bank.
+        prompts: marked images, or the file of a prompt bank.
         output: folder to write to; made when absent.
         min_score: lowest score that is drawn.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
 
     Raises:
         DataError: a target or prompt is absent, unreadable or badly marked.

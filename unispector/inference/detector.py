@@ -1,4 +1,4 @@
-"""`UniSpector`: load a model once, encode prompts once, detect on any number of pictures."""
+"""`UniSpector`: load a model once, encode prompts once, detect on any number of images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ LOGITS_AT_ONCE = 2**24
 class UniSpector:
     """A trained detector.
 
-    Prompts and targets are separate calls: a prompt picture is encoded once, and no target's result
+    Prompts and targets are separate calls: a prompt image is encoded once, and no target's result
     depends on the other targets of its batch.
     """
 
@@ -78,21 +78,21 @@ class UniSpector:
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs."""
+        """The device of the network."""
         return next(self._model.parameters()).device
 
     def encode(self, prompts: Sequence[Prompt], batch_size: int = 8) -> PromptBank:
-        """Encode marked pictures into one embedding per class.
+        """Encode marked images into one embedding per class.
 
-        A class's embedding is the mean over all its marks on all its pictures, instance-weighted
+        A class's embedding is the mean over all its marks on all its images, instance-weighted
         (paper section 3.3).
 
         Args:
             prompts: at least one; classes are numbered in order of first appearance.
-            batch_size: pictures per forward pass.
+            batch_size: images per forward pass.
 
         Raises:
-            DataError: a picture or a mark cannot be used; the message names it.
+            DataError: an image or a mark cannot be used; the message names it.
             PromptBankError: no prompts at all.
         """
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
@@ -123,7 +123,7 @@ class UniSpector:
             annotations: prompt images; each category needs an instance.
             root: folder the file names are relative to.
             roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
-            batch_size: pictures per forward pass.
+            batch_size: images per forward pass.
 
         Raises:
             DataError: an image cannot be used.
@@ -145,8 +145,8 @@ class UniSpector:
             annotations: prompt images.
             root: folder the file names are relative to.
             roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
-            batch_size: pictures per forward pass.
-            change: what to do to every picture before it is looked at, its size kept; None = nothing.
+            batch_size: images per forward pass.
+            change: what to do to every image before it is looked at, its size kept; None = nothing.
 
         Raises:
             DataError: an image cannot be used.
@@ -216,19 +216,19 @@ class UniSpector:
     def detect(
         self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> list[Detections]:
-        """Find every class of the bank on every picture, in one pass per picture.
+        """Find every class of the bank on every image, in one pass per image.
 
         Args:
             images: files, or uint8 RGB arrays [h, w, 3], of any size.
             bank: made by this model.
-            batch_size: pictures per forward pass; changes speed, not results.
-            limit: (query, class) pairs kept per picture.
+            batch_size: images per forward pass; changes speed, not results.
+            limit: (query, class) pairs kept per image.
 
         Returns:
-            Detections per picture, in the order of `images`; boxes in the picture's own pixels.
+            Detections per image, in the order of `images`; boxes in the image's own pixels.
 
         Raises:
-            DataError: a picture is unreadable.
+            DataError: an image is unreadable.
             PromptBankError: the bank was made by another model.
         """
         return list(self.stream(images, bank, batch_size, limit))
@@ -236,10 +236,10 @@ class UniSpector:
     def stream(
         self, images: Iterable[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Iterator[Detections]:
-        """`detect`, one result at a time, for more pictures than one wants to wait for.
+        """`detect`, one result at a time, for more images than one wants to wait for.
 
         Raises:
-            DataError: while iterating, a picture is unreadable.
+            DataError: while iterating, an image is unreadable.
             PromptBankError: at once, the bank was made by another model.
         """
         return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
@@ -251,19 +251,19 @@ class UniSpector:
         batch_size: int = 8,
         limit: int = KEPT_PAIRS,
     ) -> Iterator[tuple[Detections, ...]]:
-        """Detections of many banks on every picture, which is encoded only once for all of them.
+        """Detections of many banks on every image, which is encoded only once for all of them.
 
         Args:
             images: as for `detect`.
             banks: alternative prompts of the same classes, in the same order; at least one.
-            batch_size: pictures that are encoded together; changes speed, not results.
-            limit: (query, class) pairs kept per picture and bank.
+            batch_size: images that are encoded together; changes speed, not results.
+            limit: (query, class) pairs kept per image and bank.
 
         Yields:
-            Per picture, the detections of each bank.
+            Per image, the detections of each bank.
 
         Raises:
-            DataError: while iterating, a picture is unreadable.
+            DataError: while iterating, an image is unreadable.
             PromptBankError: at once, a bank was made by another model or has other classes.
         """
         for bank in banks:
@@ -319,7 +319,7 @@ class UniSpector:
         return passes
 
     def _banks_at_once(self, size: int, images: int, classes: int) -> int:
-        """How many banks are decoded together, so that their maps stay within memory."""
+        """Return the number of banks decoded together, so that their maps stay within memory."""
         cells = (self._geometry.sized(size).padded_size // 4) ** 2
         maps = self._row_maps + classes * self._prior_maps
         return max(LOGITS_AT_ONCE // (images * maps * cells), 1)
@@ -343,7 +343,7 @@ class UniSpector:
     def _detect_pass(
         self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: "_Pass"
     ) -> list[list[Detections]]:
-        """Of each picture, the detections with each of K sets of prompts."""
+        """Of each image, the detections with each of K sets of prompts."""
         count = len(step.banks)
         detections = postprocess(
             self._model.detect(features, step.prompts),

@@ -1,4 +1,4 @@
-"""How a model sees an image, and how closely: the size of the input follows the marks."""
+"""The geometry of the network's input, whose size follows the marks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Marks a user draws on a picture of a defect, turned into what the prompt encoder reads."""
+"""Marks a user draws on an image of a defect, turned into what the prompt encoder reads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ Picture = str | Path | npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture with at least one marked instance of one class; give boxes or masks, not both.
+    """One image with at least one marked instance of one class; give boxes or masks, not both.
 
     Attributes:
         image: file, or uint8 RGB array [h, w, 3].
-        boxes_xywh: K boxes (left, top, width, height) in pixels of the picture.
-        masks: bool or uint8 (not 0 = marked) [K, h, w] of the picture's size, or [h, w] for one.
+        boxes_xywh: K boxes (left, top, width, height) in pixels of the image.
+        masks: bool or uint8 (not 0 = marked) [K, h, w] of the image's size, or [h, w] for one.
         label: name of the class.
     """
 
@@ -38,7 +38,7 @@ class Prompt:
 
 
 def read_picture(picture: Picture) -> npt.NDArray[np.uint8]:
-    """The picture as uint8 RGB [h, w, 3].
+    """The image as uint8 RGB [h, w, 3].
 
     Raises:
         DataError: the file is unreadable, or the array is not uint8 [h, w, 3].
@@ -54,25 +54,25 @@ def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
     """Read a prompt into the network's frame, as the data set does for an annotated image.
 
     Args:
-        prompt: picture and marks.
+        prompt: image and marks.
         label: class index given to every mark.
         geometry: of the model that will read it.
 
     Raises:
-        DataError: the picture is unreadable; no name; no mark; boxes and masks at once; a box of no size or
-            mostly outside the picture; an empty mask or one of another size. The message names the picture.
+        DataError: the image is unreadable; no name; no mark; boxes and masks at once; a box of no size or
+            mostly outside the image; an empty mask or one of another size. The message names the image.
     """
     (sample,) = mark_together([prompt], [label], geometry)
     return sample
 
 
 def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Geometry) -> Iterator[Sample]:
-    """Read prompts into the network's frame, those of the same picture as one sample.
+    """Read prompts into the network's frame, those of the same image as one sample.
 
-    A picture's surroundings are what none of its marks covers, so all of them must be known at once.
+    An image's surroundings are what none of its marks covers, so all of them must be known at once.
 
     Args:
-        prompts: pictures and marks.
+        prompts: images and marks.
         labels: class index of each prompt.
         geometry: of the model that will read them.
 
@@ -110,7 +110,7 @@ def _marks(prompt: Prompt, hw: tuple[int, int], size: int) -> tuple[list[tuple[f
 
 
 def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[float, ...]:
-    """A box XYWH, cut at the picture's edge."""
+    """A box XYWH, cut at the image's edge."""
     shown = ",".join(f"{value:g}" for value in np.atleast_1d(box))
     if np.shape(box) != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
         raise DataError(f"{name}: box {shown} must be left,top,width,height in pixels with a size above 0")

@@ -238,7 +238,7 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
 
 
 def _fits_together(memory: PromptMemory) -> bool:
-    """Whether the tensors of a memory have the shapes that `PromptMemory` states."""
+    """Return whether the tensors of a memory have the shapes that `PromptMemory` states."""
     images = len(memory.image) if memory.image.ndim == 1 else -1
     levels = zip(memory.inside, memory.outside, memory.plainness, strict=True)
     return memory.sizes.shape == (images, 2) and all(
@@ -257,7 +257,7 @@ def _features(memory: PromptMemory) -> tuple[Tensor, ...]:
 
 
 def _finite(*tensors: Tensor) -> bool:
-    """Whether tensors hold finite numbers with fractions."""
+    """Return whether tensors hold finite numbers with fractions."""
     return all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in tensors)
 
 

@@ -1,4 +1,4 @@
-"""Which query answers for which instance: cost terms, then the Hungarian assignment."""
+"""Matching of queries and instances: cost terms, then the Hungarian assignment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

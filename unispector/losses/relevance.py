@@ -1,4 +1,4 @@
-"""Which vision tokens show which class: dense targets for the scores that PQS selects by."""
+"""Targets for the token scores that PQS selects by: the classes that each vision token shows."""
 
 from collections.abc import Sequence
 

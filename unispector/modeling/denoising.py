@@ -67,7 +67,7 @@ def attention_mask(
     batch: int,
     device: torch.device,
 ) -> Tensor:
-    """Who may not attend to whom in `[denoising | object queries | prompts]`.
+    """Return the attention mask of `[denoising | object queries | prompts]`: True where attention is blocked.
 
     A denoising group sees itself and the object queries, never another group; object queries see
     each other; a prompt sees only itself, so that classes do not change one another. With

@@ -21,7 +21,7 @@ GROWTH = 1.2  # of a box that confines its mask
 
 @dataclass(frozen=True)
 class Rules:
-    """How a prediction becomes a detection; the paper's are (False, False, 1).
+    """The rules that turn a prediction into a detection; the paper's are (False, False, 1).
 
     Attributes:
         tight_boxes: a box is tight around its mask, not the box head's.

@@ -1,4 +1,4 @@
-"""Where object queries come from: Prompt-guided Query Selection (PQS), or learned ones (DINOv)."""
+"""The sources of object queries: Prompt-guided Query Selection (PQS), or learned ones (DINOv)."""
 
 import math
 

@@ -160,7 +160,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
 
 
 def _networks(config: Config) -> dict[str, BackboneConfig]:
-    """What the names of each network's tensors begin with, and its configuration."""
+    """Return the prefix of each network's tensor names, and its configuration."""
     networks = config.model.backbones
     if len(networks) == 1:
         return {"backbone.network.": networks[0]}
@@ -168,7 +168,7 @@ def _networks(config: Config) -> dict[str, BackboneConfig]:
 
 
 def _packaged(network: BackboneConfig) -> bool:
-    """Whether a network is just what an installed package holds."""
+    """Return whether a network is just what an installed package holds."""
     return network.frozen and network.weights == "packaged"
 
 
@@ -180,7 +180,7 @@ def _network_hash(state: Mapping[str, Tensor], prefix: str) -> str:
 
 
 def _metadata(weights: bytes) -> dict[str, str]:
-    """What `save` was given beside the tensors: JSON, after eight bytes that say how long it is."""
+    """Read the metadata beside the tensors: JSON, after eight bytes that hold its length."""
     length = int.from_bytes(weights[:8], "little")
     found: dict[str, str] = json.loads(weights[8 : 8 + length]).get("__metadata__", {})
     return found

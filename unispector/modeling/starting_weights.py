@@ -18,7 +18,7 @@ FILES = (".safetensors", *PUBLISHED)
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What a file has for a network.
+    """The tensors a file has for a network.
 
     Attributes:
         loaded: tensors of the network that take the file's values.

@@ -227,7 +227,7 @@ class UniSpectorModel(nn.Module):
 
 
 def group_members(members: Tensor, owner: Tensor, groups: int) -> Tensor:
-    """Which groups [R, C, M] have a member: `members` [R, C, N] bool, `owner` [N] the group of each."""
+    """Find the groups [R, C, M] with a member: `members` [R, C, N] bool, `owner` [N] the group of each."""
     counts = members.new_zeros(*members.shape[:2], groups, dtype=torch.int64)
     return counts.index_add(2, owner, members.long()) > 0
 

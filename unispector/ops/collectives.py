@@ -1,4 +1,4 @@
-"""What the processes that train one model tell one another; alone, each function is a no-op.
+"""Communication between the processes that train one model; with one process, each function is a no-op.
 
 Every rank calls them in the same order, also one that has nothing to say: a call left out hangs the others.
 """

@@ -1,4 +1,4 @@
-"""Pictures of what was prompted, what is there and what was found, legible at any image size."""
+"""Images of what was prompted, what is there and what was found, legible at any image size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,7 +158,7 @@ def _tint(canvas: Image, mask: npt.NDArray[np.bool_], colour: Colour) -> None:
 
 
 def _frame(canvas: Image, region: Region, scale: float) -> tuple[int, int, int, int]:
-    """Where the box's line runs: around the region, so that it hides nothing thin, and in the picture."""
+    """Return the rectangle of a box's line: around the region, which it does not hide, and in the image."""
     height, width = canvas.shape[:2]
     air, edge = region.line // 2 + 1, region.line // 2
     x0, y0, x1, y1 = (round(value * scale) for value in region.box_xyxy)
@@ -250,7 +250,7 @@ def write_picture(path: Path, image: Image) -> None:
     """
     suffix = path.suffix.lower()
     if suffix not in {".png", ".jpg", ".jpeg"}:
-        raise DataError(f"{path}: pictures are written as .png or .jpg; rename the output")
+        raise DataError(f"{path}: images are written as .png or .jpg; rename the output")
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if suffix != ".png" else [cv2.IMWRITE_PNG_COMPRESSION, 6]
     _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     atomic_write_bytes(path, data.tobytes())

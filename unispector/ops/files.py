@@ -232,7 +232,7 @@ def brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _is_turned(image: Image.Image, stream: IO[bytes]) -> bool:
-    """Whether the upright image has the sides of an opened one swapped."""
+    """Return whether the upright image has the sides of an opened one swapped."""
     if image.format == "TIFF":  # Pillow has swapped them already
         return False
     if image.format == "PNG":  # Pillow would decode all of it to look for an orientation

@@ -202,7 +202,7 @@ def _extended(runs, count, gap, length):  # type: ignore[no-untyped-def]  # noqa
 
 @_compiled
 def _positive(cells):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Which columns hold a positive logit, and the first and last row from which pixels can be positive."""
+    """Find columns with a positive logit, and the first and last row from which pixels can be positive."""
     wanted = np.zeros(cells.shape[1], np.bool_)
     top, bottom = cells.shape[0], -1
     for j in range(cells.shape[0]):

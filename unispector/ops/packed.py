@@ -61,7 +61,7 @@ def open_file(path: str | Path) -> IO[bytes]:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether the file is on disk or in an archive."""
+    """Return whether the file is on disk or in an archive."""
     path = Path(path)
     if path.is_file():
         return True

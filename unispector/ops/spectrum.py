@@ -33,7 +33,7 @@ def _rings(h: int, w: int, bins: int) -> _Rings:
 
 
 def _multiplicity(h: int, w: int) -> npt.NDArray[np.float32]:
-    """How often a real FFT's coefficient occurs in the full one: columns 0 and w/2 once, others twice."""
+    """Count a real FFT's coefficients in the full one: columns 0 and w/2 once, others twice."""
     columns = np.full(w // 2 + 1, 2, dtype=np.float32)
     columns[0] = 1
     if w % 2 == 0:

@@ -12,7 +12,7 @@ LEAST_WINDOW = 0.5  # sides at least, relative to the window at which a cell of 
 
 
 def windows(boxes: Tensor, side: int) -> Tensor:
-    """Where candidates are looked at: their boxes with some of what is around.
+    """Return the windows of candidates: their boxes with some of the surroundings.
 
     Args:
         boxes: [n, 4] cxcywh in [0, 1].

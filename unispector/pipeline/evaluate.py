@@ -15,7 +15,7 @@ from unispector.tracking.run import TrackingStore
 
 
 def evaluate(config: Config, root: Path, tracking: TrackingStore | None) -> EvaluationReport:
-    """Judge every model of the benchmark; write all rows, prompt spaces, pictures and, last, the metrics.
+    """Judge every model of the benchmark; write all rows, prompt spaces, images and, last, the metrics.
 
     Models are `<variant>/seed<S>`: `unispector` for all split seeds, `base` for the ablation's seeds,
     `untrained` where it exists.

@@ -38,7 +38,7 @@ def fingerprint(config: Config, root: Path = Path()) -> dict[int, str]:
 
 
 def read_fingerprints(root: Path = Path()) -> dict[int, str]:
-    """What `fingerprint` wrote.
+    """Read the output of `fingerprint`.
 
     Raises:
         DataError: it has not run yet.

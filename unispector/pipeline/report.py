@@ -68,7 +68,7 @@ _PICTURE_QUALITY = 78  # WebP; the drawn lines stay crisp at a quarter of the JP
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What the stage wrote: the HTML page, the same as Markdown, and its numbers as JSON."""
+    """The files of the stage: the HTML page, the same as Markdown, and its numbers as JSON."""
 
     page: Path
     markdown: Path
@@ -87,7 +87,7 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
         tracking: the experiment store the pages point to, with the runs of the evaluation.
 
     Raises:
-        DataError: `evaluation.json`, a picture it names or a file of another stage is absent or damaged.
+        DataError: `evaluation.json`, an image it names or a file of another stage is absent or damaged.
     """
     evaluation = EvaluationReport.read(reports / "evaluation.json")
     root = reports.parent
@@ -144,7 +144,7 @@ def _uri(content: bytes, form: str) -> str:
 
 
 def _read_data(root: Path) -> DataRecord:
-    """What the stages before told of the data."""
+    """Read the earlier stages' records of the data."""
     statistics = Statistics.read(root / STATISTICS)
     names = [item.name for item in statistics.sets]
     conversions = [ConversionFiles.beside(root / annotation_file(name)).report for name in names]
@@ -174,7 +174,7 @@ def _read(record: type[Record], path: Path) -> Record:
 
 
 def show(reports: Path, tracking: TrackingStore, console: "Console | None" = None) -> None:
-    """Print the results, where the report and its pictures are, and how to look at the runs.
+    """Print the results, where the report and its images are, and how to look at the runs.
 
     Args:
         reports: folder of the reports.

@@ -24,7 +24,7 @@ def survey(config: Config, set_name: str, root: Path = Path()) -> Path:
 
     Raises:
         DataError: no such set, its annotation file or its release cannot be read, or they do not belong
-            together; a damaged image is told in the table instead.
+            together; a damaged image is recorded in the table instead.
     """
     member = set_config(config, set_name)
     out = root / survey_file(set_name)

@@ -38,7 +38,7 @@ def alert(text: str) -> bool:
             command = [*shlex.split(hook), text]
             subprocess.run(command, check=True, timeout=_SECONDS, stdout=subprocess.DEVNULL)  # noqa: S603
     except (OSError, ValueError, subprocess.SubprocessError, http.client.HTTPException) as error:
-        # A webhook's address is its password: only the kind of trouble is told.
+        # A webhook's address is its password: only the kind of trouble is named.
         logger.warning("%s: the alert could not be sent (%s)", HOOK, type(error).__name__)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Which code and which data something was made of."""
+"""Lineage: the code and the data behind a result."""
 
 import hashlib
 import subprocess
@@ -66,7 +66,7 @@ def dvc_hash(root: Path, out: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
-    """What git says; None where it fails or is not installed."""
+    """Return git's output; None where it fails or is not installed."""
     command = ["git", "-C", str(root), *arguments]
     try:
         return subprocess.run(command, capture_output=True, check=True).stdout  # noqa: S603

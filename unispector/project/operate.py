@@ -1,4 +1,4 @@
-"""What runs day and night on one machine, kept alive by supervisord: MLflow, Prefect, the service."""
+"""Continuous operation of MLflow, Prefect and the service on one machine, kept alive by supervisord."""
 
 import os
 import shlex
@@ -85,7 +85,7 @@ def programs() -> tuple[Program, ...]:
 
 
 def _keep(name: str) -> tuple[str, ...]:
-    """What runs a program so that a SIGKILL leaves nothing of it."""
+    """Return the command that runs a program so that a SIGKILL leaves no process behind."""
     return sys.executable, "-m", "flows.keep", name, "--"
 
 

@@ -83,7 +83,7 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
 
 
 def _written(config: Config) -> dict[str, Any]:
-    """What is written of parameters, as JSON has it: all but the classes of a set that nobody named."""
+    """Return the parameters to write, as JSON: all but unset classes of a set."""
     values = config.model_dump(mode="json")
     for name, member in config.data.sets.items():
         values["data"]["sets"][name] = member.model_dump(mode="json", exclude_none=True)

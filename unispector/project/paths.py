@@ -1,4 +1,4 @@
-"""Where the stages leave their files, relative to the project."""
+"""The paths of the stages' files, relative to the project."""
 
 from pathlib import Path
 
@@ -34,12 +34,12 @@ def annotation_file(set_name: str) -> Path:
 
 
 def survey_file(set_name: str) -> Path:
-    """What `survey` found in the files of a set."""
+    """The output of `survey` for a set."""
     return Path("data/insa") / f"{set_name}.survey.parquet"
 
 
 def check_report(set_name: str) -> Path:
-    """What `validate` found."""
+    """The output of `validate` for a set."""
     return Path("reports/validation") / f"{set_name}.json"
 
 

@@ -1,6 +1,6 @@
 """Retraining: is there anything new, run the pipeline on it, and remember how far that got.
 
-Whether work is to be done is told from content, not from time: a hash over the parameters, the pipeline, the
+Content decides whether work is to be done, not time: a hash over the parameters, the pipeline, the
 code and the raw data. A state of these that was retrained on and decided is left alone, however often it is
 asked about.
 """
@@ -45,7 +45,7 @@ class DataRefusedError(RetrainingError):
 
 @dataclass(frozen=True)
 class RetrainingNeed:
-    """What there is to do.
+    """The need for a retraining, and its reasons.
 
     Attributes:
         key: hash of parameters, pipeline, code and raw data.
@@ -95,7 +95,7 @@ class LastRetraining:
 
 
 def look(config: Config, root: Path = Path()) -> RetrainingNeed:
-    """Whether parameters, code or raw data have changed since the last decided retraining.
+    """Return whether parameters, code or raw data have changed since the last decided retraining.
 
     Reads and hashes only what DVC finds changed; of data at rest, file times and sizes.
 
@@ -206,7 +206,7 @@ def _changed(root: Path, tracked: Sequence[Path]) -> list[Path]:
 
 
 def _youngest(folder: Path) -> float:
-    """When anything below was last written or moved: a copy may keep the time of its content."""
+    """Return when anything below was last written or moved: a copy may keep the time of its content."""
     try:
         return max(path.lstat().st_ctime for path in (folder, *folder.rglob("*")))
     except FileNotFoundError:  # a copy renames its files as they are complete
@@ -248,7 +248,7 @@ def _mend_lock(root: Path) -> None:
 
 
 def _dvc(root: Path, arguments: Sequence[str]) -> str:
-    """What DVC answers."""
+    """Return DVC's answer."""
     _mend_lock(root)
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603

@@ -1,4 +1,4 @@
-"""How long the stages of the pipeline took, the last time each of them ran."""
+"""The time each stage of the pipeline took in its last run."""
 
 import json
 import time
@@ -53,7 +53,7 @@ def timed(name: str, root: Path = Path()) -> Iterator[None]:
 
 
 def read_timings(root: Path = Path()) -> tuple[StageTiming, ...]:
-    """What `timed` recorded, in the order of the pipeline; stages it does not know come last.
+    """Read the records of `timed`, in the order of the pipeline; unknown stages come last.
 
     Args:
         root: the project's folder.

@@ -1,4 +1,4 @@
-"""Do the marked pictures of a class find one another: each is looked at with prompts from the others."""
+"""Do the marked images of a class find one another: each is looked at with prompts from the others."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ FOUND_IOU = 0.5
 """A detection finds a mark from this IoU of the boxes on."""
 
 WEIGHED = 16
-"""Of more pictures than this, it is not tried what each is worth: that grows with their square."""
+"""Of more images than this, it is not tried what each is worth: that grows with their square."""
 
 
 @dataclass(frozen=True)
 class MarkCheck:
-    """What was found on one mark.
+    """The check of one mark.
 
     Attributes:
         id: of the annotation.
@@ -41,24 +41,24 @@ class MarkCheck:
 
     @property
     def found(self) -> bool:
-        """Whether prompts from the other pictures find it."""
+        """Return whether prompts from the other images find it."""
         return self.score > 0
 
     @property
     def confused(self) -> bool:
-        """Whether a class already enrolled scores higher."""
+        """Return whether a class already enrolled scores higher."""
         return self.other_score > self.score
 
 
 @dataclass(frozen=True)
 class PictureCheck:
-    """One picture, looked at with prompts from the others.
+    """One image, looked at with prompts from the others.
 
     Attributes:
         file_name: of the annotations.
         marks: at least one.
         detections: of all classes, those whose score counts.
-        found_without: other picture -> marks that are found here when its prompts are left out too.
+        found_without: other image -> marks that are found here when its prompts are left out too.
     """
 
     file_name: str
@@ -68,19 +68,19 @@ class PictureCheck:
 
     @property
     def found(self) -> int:
-        """How many of its marks were found."""
+        """The number of its marks that were found."""
         return sum(mark.found for mark in self.marks)
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What the prompts of one picture are worth to all the others.
+    """The worth of one image's prompts to all other images.
 
     Attributes:
-        file_name: of the picture.
-        found: marks on the other pictures that are found with it among the prompts.
+        file_name: of the image.
+        found: marks on the other images that are found with it among the prompts.
         without: those found without it.
-        marks: on the other pictures.
+        marks: on the other images.
     """
 
     file_name: str
@@ -90,16 +90,16 @@ class Worth:
 
     @property
     def hurts(self) -> bool:
-        """Whether more is found without it."""
+        """Return whether more is found without it."""
         return self.without > self.found
 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What a new class joins.
+    """The prompts already enrolled, which a new class joins.
 
     Attributes:
-        bank: all classes enrolled already; the class itself may be among them, without pictures that are to
+        bank: all classes enrolled already; the class itself may be among them, without images that are to
             be checked. None = no class.
         label: name of the class that is checked.
     """
@@ -122,21 +122,21 @@ def leave_one_out(
     roi: Literal["box", "mask"],
     score: float,
 ) -> Iterator[PictureCheck]:
-    """Look at every picture with prompts from the others, beside the classes already enrolled.
+    """Look at every image with prompts from the others, beside the classes already enrolled.
 
     Args:
-        detector: the model; it encodes every picture once as prompt and once as target.
-        annotations: pictures and marks of one category, named as the class; every picture has a mark.
+        detector: the model; it encodes every image once as prompt and once as target.
+        annotations: images and marks of one category, named as the class; every image has a mark.
         root: folder their file names are relative to.
         enrolled: what the class joins.
         roi: prompt with boxes or with masks.
         score: lowest score of a detection that counts, in [0, 1].
 
     Yields:
-        A check for each picture that has prompts from others, in their order.
+        A check for each image that has prompts from others, in their order.
 
     Raises:
-        DataError: a picture is unusable.
+        DataError: an image is unusable.
         PromptBankError: the enrolled classes were encoded by another model.
     """
     instances = detector.encode_instances(annotations, root, roi)
@@ -155,7 +155,7 @@ def leave_one_out(
 
 
 def worth_of(checks: Collection[PictureCheck]) -> tuple[Worth, ...]:
-    """What each picture is worth, of those it was tried for."""
+    """Return the worth of each image, over the images it was tried on."""
     names = dict.fromkeys(name for check in checks for name in check.found_without)
     worth = []
     for name in sorted(names):
@@ -181,7 +181,7 @@ def _of(
 def _check(
     image: ImageRecord, marks: tuple[InstanceRecord, ...], found: dict[str, Detections], label: str
 ) -> PictureCheck:
-    """`found`: left out picture -> detections; the empty name is that of the check itself."""
+    """`found`: left out image -> detections; the empty name is that of the check itself."""
     detections = found[""]
     without = {
         name: sum(_mark(mark, other, label).found for mark in marks) for name, other in found.items() if name

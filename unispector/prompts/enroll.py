@@ -29,14 +29,14 @@ def enroll(
     by: str,
     reports: Path = REPORTS,
 ) -> EnrollReport:
-    """Check a folder of marked pictures and, where it passes, add them to a class of the store.
+    """Check a folder of marked images and, where it passes, add them to a class of the store.
 
-    Every picture is looked at with prompts from the others and with all classes already enrolled. Pictures
+    Every image is looked at with prompts from the others and with all classes already enrolled. Images
     the class has already are left out; a folder that was enrolled before changes nothing.
 
     Args:
         config: the limits (`enroll`), the kind of prompt and the size rule of masks.
-        folder: marked pictures.
+        folder: marked images.
         source: its layout, a key of `SOURCES` such as `coco`, `voc`, `yolo`, `labelme` or `masks`.
         label: name of the class. It renames the one class of the folder; of several, it says which is meant.
         model: reference of the model that checks.
@@ -49,7 +49,7 @@ def enroll(
         Whether it passed, and why not. Where it is refused, nothing is written to the store.
 
     Raises:
-        DataError: the name, the folder, a picture or a mark cannot be used, there are too few pictures, or
+        DataError: the name, the folder, an image or a mark cannot be used, there are too few images, or
             the report cannot be written.
         CheckpointError: the model cannot be found or loaded.
         PromptBankError: the store is damaged, cannot be written, or was changed during the checks.
@@ -70,7 +70,7 @@ def enroll(
     outcome: Literal["passed", "refused"] = "refused" if refusals(checks, limits) else "passed"
     report = replace(report, outcome=outcome, checks=checks, limits=limits, model=detector.fingerprint)
     if outcome == "passed":
-        note = f"{len(marked.pictures)} pictures, {report.found} of {report.marks} marks found by the others"
+        note = f"{len(marked.pictures)} images, {report.found} of {report.marks} marks found by the others"
         pictures = list(marked.pictures.values())
         new = store.add(label, pictures, by, note, _lineage(report, source), checked=before.version)
         report = replace(report, version=new.version)
@@ -85,7 +85,7 @@ def _checks(
     roi: Literal["box", "mask"],
     score: float,
 ) -> tuple[PictureCheck, ...]:
-    """The checks of all pictures, with a bar."""
+    """The checks of all images, with a bar."""
     checks: list[PictureCheck] = []
     with progress_bar(f"check {enrolled.label}") as progress:
         for check in leave_one_out(detector, marked.annotations, marked.root, enrolled, roi, score):
@@ -108,7 +108,7 @@ def _lineage(report: EnrollReport, source: str) -> dict[str, str]:
 
 
 def _known(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str) -> frozenset[str]:
-    """Pictures of the folder that the class has already, with these marks."""
+    """Images of the folder that the class has already, with these marks."""
     marks: dict[str, set[object]] = {}
     for prompt in own:
         marks.setdefault(prompt.picture, set()).update(prompt.marks())

@@ -1,4 +1,4 @@
-"""A folder of marked pictures, in any layout that is read, as the prompts of one class."""
+"""A folder of marked images, in any layout that is read, as the prompts of one class."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -20,16 +20,16 @@ from unispector.prompts.marks import MarkedPicture, StoredPrompt
 
 @dataclass(frozen=True)
 class MarkedFolder:
-    """The pictures of a folder that show one class.
+    """The images of a folder that show one class.
 
     Attributes:
         root: the folder.
-        annotations: pictures and marks of the class, the only category.
-        pictures: file name -> what is kept of it.
+        annotations: images and marks of the class, the only category.
+        images: file name -> what is kept of it.
         digest: SHA-256 of all files of the folder and their names.
         dropped: what the conversion left out, by reason.
         left: class -> marks of other classes in the folder, which are not enrolled.
-        alike: pairs of pictures that look alike, so that each finds the other.
+        alike: pairs of images that look alike, so that each finds the other.
     """
 
     root: Path
@@ -41,7 +41,7 @@ class MarkedFolder:
     alike: tuple[tuple[str, str], ...]
 
     def without(self, names: frozenset[str]) -> "MarkedFolder":
-        """The folder without some of its pictures."""
+        """The folder without some of its images."""
         ids = [image.id for image in self.annotations.images if image.file_name not in names]
         pictures = {name: picture for name, picture in self.pictures.items() if name not in names}
         alike = tuple(pair for pair in self.alike if not names & set(pair))
@@ -55,16 +55,16 @@ def read_marked(
     """Read a folder by the rules of a conversion, its checks included.
 
     Args:
-        folder: marked pictures.
+        folder: marked images.
         source: its layout, a key of `SOURCES`.
         label: what its one class will be called, or which of its classes is meant.
         roi: keep boxes or masks.
-        min_side: share of the picture's sides under which a component of a mask is dropped.
+        min_side: share of the image's sides under which a component of a mask is dropped.
         out: annotation file to write; beside it come the account of what was dropped and the checks.
 
     Raises:
         DataError: the folder cannot be read or breaks a rule, has several classes of which none is called
-            `label`, or holds a picture twice.
+            `label`, or holds an image twice.
     """
     outcome = convert_release(source, folder, out, min_side=min_side)
     annotations, left = _of_class(Annotations.read(out), folder, label)
@@ -85,7 +85,7 @@ def read_marked(
 
 
 def look_alike(hashes: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of pictures whose difference hashes are close, by the rules of `data.checks.duplicates`.
+    """Pairs of images whose difference hashes are close, by the rules of `data.checks.duplicates`.
 
     Args:
         hashes: file name -> 64 hex digits.
@@ -136,9 +136,9 @@ def _pictures(
 
 
 def _refuse_copies(folder: Path, pictures: dict[str, MarkedPicture]) -> None:
-    """A copy of a picture would find itself."""
+    """A copy of an image would find itself."""
     seen: dict[str, str] = {}
     for name, picture in pictures.items():
         first = seen.setdefault(StoredPrompt.of(picture).picture, name)
         if first != name:
-            raise DataError(f"{folder}: {first} and {name} are the same picture; remove one of them")
+            raise DataError(f"{folder}: {first} and {name} are the same image; remove one of them")

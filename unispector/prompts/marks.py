@@ -1,4 +1,4 @@
-"""Marked pictures as they are kept: the file as it came and its marks in pixels, both checked before."""
+"""Marked images as they are kept: the file as it came and its marks in pixels, both checked before."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from unispector.ops.files import read_image_size
 from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
-"""Formats of pictures that are kept, as Pillow names them, and the suffix of their files."""
+"""Formats of images that are kept, as Pillow names them, and the suffix of their files."""
 
 _LABEL = re.compile(r"[\w ./-]{1,80}")
 _KEPT = re.compile(r"[0-9a-f]{64}\.(?:png|jpg|bmp|tif|webp)")
@@ -30,13 +30,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class MarkedPicture:
-    """A picture file and the marks of one class on it; give boxes or masks, not both.
+    """An image file and the marks of one class on it; give boxes or masks, not both.
 
     Attributes:
         data: content of the file: PNG, JPEG, BMP, TIFF or WebP.
         name: what messages and histories call it.
-        boxes_xywh: boxes (left, top, width, height) in pixels of the upright picture.
-        masks_rle: COCO run-length codes of the picture's size.
+        boxes_xywh: boxes (left, top, width, height) in pixels of the upright image.
+        masks_rle: COCO run-length codes of the image's size.
     """
 
     data: bytes
@@ -47,13 +47,13 @@ class MarkedPicture:
 
 @dataclass(frozen=True)
 class StoredPrompt:
-    """The marks of one class on a picture that is kept; boxes or masks, not both.
+    """The marks of one class on an image that is kept; boxes or masks, not both.
 
     Attributes:
-        picture: name of the kept file: SHA-256 of its content, and a suffix.
-        boxes_xywh: left, top, width, height in pixels of the upright picture.
-        masks_rle: compressed COCO run-length codes of the picture's size.
-        source: what the picture was called when it came.
+        image: name of the kept file: SHA-256 of its content, and a suffix.
+        boxes_xywh: left, top, width, height in pixels of the upright image.
+        masks_rle: compressed COCO run-length codes of the image's size.
+        source: what the image was called when it came.
     """
 
     picture: str
@@ -63,11 +63,11 @@ class StoredPrompt:
 
     @classmethod
     def of(cls, picture: MarkedPicture) -> Self:
-        """A marked picture, its marks checked and in their one form.
+        """A marked image, its marks checked and in their one form.
 
         Raises:
-            DataError: the picture is unreadable or of another format; no mark; boxes and masks at once; a
-                mark that is empty, twice there, outside the picture or of another size.
+            DataError: the image is unreadable or of another format; no mark; boxes and masks at once; a
+                mark that is empty, twice there, outside the image or of another size.
             PromptBankError: the temporary folder cannot be written, such as on a full disk.
         """
         from unispector.inference.geometry import Geometry
@@ -93,7 +93,7 @@ class StoredPrompt:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """What `as_dict` gave.
+        """Read the output of `as_dict`.
 
         Raises:
             ValueError, KeyError, TypeError, DataError: it is no such thing.
@@ -102,7 +102,7 @@ class StoredPrompt:
         boxes = tuple(_box(box) for box in content["boxes_xywh"])
         codes = tuple({"size": list(c["size"]), "counts": str(c["counts"])} for c in content["masks_rle"])
         if not _KEPT.fullmatch(picture) or bool(boxes) == bool(codes):
-            raise ValueError("no kept picture with boxes or masks")
+            raise ValueError("no kept image with boxes or masks")
         return cls(picture, boxes, codes, str(content["source"]))
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,10 +119,10 @@ class StoredPrompt:
         return [*self.boxes_xywh, *(code["counts"] for code in self.masks_rle)]
 
     def instances(self, width: int, height: int) -> Iterator[tuple[Box, Rle | None]]:
-        """The box of each mark, cut at the picture's edge, and its mask, which stays a code.
+        """The box of each mark, cut at the image's edge, and its mask, which stays a code.
 
         Args:
-            width, height: of the picture, in pixels.
+            width, height: of the image, in pixels.
 
         Raises:
             DataError: a mask is of another size.
@@ -136,14 +136,14 @@ class StoredPrompt:
 
 
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
-    """Prompts as a detector reads them: picture by picture, masks decoded only when it is their turn.
+    """Prompts as a detector reads them: image by image, masks decoded only when it is their turn.
 
     Args:
         classes: prompts by name of the class.
-        folder: that keeps the pictures.
+        folder: that keeps the images.
 
     Raises:
-        DataError: a picture is unreadable, or a mask is of another size.
+        DataError: an image is unreadable, or a mask is of another size.
     """
     everything = [(number, own) for number, prompts in enumerate(classes.values(), 1) for own in prompts]
     names = dict.fromkeys(own.picture for _, own in everything)
@@ -192,13 +192,13 @@ def check_new(own: Iterable[StoredPrompt], new: Iterable[StoredPrompt]) -> None:
         new: what is to be added to it.
 
     Raises:
-        DataError: the same mark on the same picture; the message names the picture.
+        DataError: the same mark on the same image; the message names the image.
     """
     known = {(prompt.picture, mark) for prompt in own for mark in prompt.marks()}
     for prompt in new:
         marks = {(prompt.picture, mark) for mark in prompt.marks()}
         if marks & known:
-            raise DataError(f"{prompt.source}: the class has this mark on this picture already; leave it out")
+            raise DataError(f"{prompt.source}: the class has this mark on this image already; leave it out")
         known |= marks
 
 
@@ -208,13 +208,13 @@ def _suffix(picture: MarkedPicture) -> str:
             return SUFFIXES.get(str(image.format), ".jpg")  # MPO: what phones call some of their JPEGs
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{picture.name}: not a readable PNG, JPEG, BMP, TIFF or WebP picture; replace the file"
+            f"{picture.name}: not a readable PNG, JPEG, BMP, TIFF or WebP image; replace the file"
         ) from error
 
 
 @contextmanager
 def _as_file(picture: MarkedPicture, suffix: str) -> Iterator[Path]:
-    """The picture as a file for a while: the one reader of pictures reads files."""
+    """The image as a file for a while: the one reader of images reads files."""
     try:
         with tempfile.NamedTemporaryFile(suffix=suffix) as file:
             file.write(picture.data)

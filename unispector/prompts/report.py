@@ -1,4 +1,4 @@
-"""The report of an enrolment: what was checked, what was found on every picture, what to mend."""
+"""The report of an enrolment: what was checked, what was found on every image, what to mend."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,16 +31,16 @@ PAGE, RECORD, DRAWINGS = "report.md", "report.json", "pictures"
 
 @dataclass(frozen=True)
 class EnrollReport:
-    """What came of an enrolment.
+    """The result of an enrolment.
 
     Attributes:
         label: the class.
         outcome: `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all
-            pictures were enrolled before, so nothing was checked.
+            images were enrolled before, so nothing was checked.
         version: of the prompts in the store after it.
-        marked: the pictures that were checked.
-        known: pictures of the folder that were enrolled before.
-        checks: picture by picture.
+        marked: the images that were checked.
+        known: images of the folder that were enrolled before.
+        checks: image by image.
         limits: what the checks had to pass.
         model: fingerprint of the model that checked.
         output: folder of the report; nothing is written where nothing was checked.
@@ -63,7 +63,7 @@ class EnrollReport:
 
     @property
     def found(self) -> int:
-        """Marks that prompts from the other pictures found."""
+        """Marks that prompts from the other images found."""
         return sum(check.found for check in self.checks)
 
     @property
@@ -73,12 +73,12 @@ class EnrollReport:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it was refused, a line each; none if it was not."""
+        """The reasons of the refusal, a line each; none if it was not refused."""
         return refusals(self.checks, self.limits)
 
     @property
     def weak(self) -> dict[str, str]:
-        """Pictures to replace or to mark better, and why; a class may pass in spite of some."""
+        """Images to replace or to mark better, and why; a class may pass in spite of some."""
         weak: dict[str, list[str]] = {check.file_name: [] for check in self.checks}
         for check in self.checks:
             if not check.found:
@@ -93,12 +93,12 @@ class EnrollReport:
 
     @property
     def verdict(self) -> str:
-        """What the checks say, in a line."""
+        """Return the result of the checks, in a line."""
         if self.outcome == "unchanged":
-            return "all pictures are enrolled already, nothing was checked"
+            return "all images are enrolled already, nothing was checked"
         if self.outcome == "refused":
             return f"refused: {'; '.join(self.reasons)}"
-        return f"passed: {_share(self.found, self.marks)} marks are found by prompts from the other pictures"
+        return f"passed: {_share(self.found, self.marks)} marks are found by prompts from the other images"
 
     def summary(self) -> str:
         """One line for a terminal or a log."""
@@ -138,19 +138,19 @@ class EnrollReport:
         """The report for people.
 
         Args:
-            pictures: the drawings, a file for each check; empty = none are shown.
+            images: the drawings, a file for each check; empty = none are shown.
         """
         sections = [Section("", self._figures())] if self.checks else []
         if self.checks:
             sections.append(Section("Pictures", (_picture_table(self.checks),)))
         if self.weak:
             weak = Bullets(tuple((Span(name, "code"), f": {why}") for name, why in self.weak.items()))
-            sections.append(Section("Pictures to replace or to mark better", (weak,)))
+            sections.append(Section("Images to replace or to mark better", (weak,)))
         if len(self.checks) > WEIGHED:
-            limit = f"What single pictures are worth is tried for at most {WEIGHED} pictures."
+            limit = f"What single images are worth is tried for at most {WEIGHED} images."
             sections.append(Section("", (Text(limit),)))
         if worth := worth_of(self.checks):
-            title = "What the prompts of a picture are worth to the others"
+            title = "What the prompts of an image are worth to the others"
             sections.append(Section(title, (_worth_table(worth),)))
         names = [check.file_name for check in self.checks]
         drawn = (Figure(file, name, "") for name, file in zip(names, pictures, strict=False))
@@ -166,7 +166,7 @@ class EnrollReport:
         limits = self.limits
         rows = [
             (
-                "marks found by the prompts of the other pictures, IoU 0.5 and "
+                "marks found by the prompts of the other images, IoU 0.5 and "
                 f"score {limits.score:g} at least",
                 _share(self.found, self.marks),
                 f"at least {limits.found:.0%}",
@@ -185,7 +185,7 @@ class EnrollReport:
         marked = self.marked
         for one, other in marked.alike:
             pair = (Span(one, "code"), " and ", Span(other, "code"))
-            yield (*pair, " look alike: each finds the other, which says little of other pictures.")
+            yield (*pair, " look alike: each finds the other, which says little of other images.")
         for name in self.known:
             yield (Span(name, "code"), " was enrolled before.")
         for name, count in marked.left.items():
@@ -197,7 +197,7 @@ class EnrollReport:
 
 
 def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, ...]:
-    """Why a class may not join the prompts in production; none if it may.
+    """List the reasons why a class may not join the prompts in production; none if it may.
 
     Args:
         checks: at least one, or none where nothing was checked.
@@ -208,7 +208,7 @@ def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str,
     why = []
     if marks and found / len(marks) < limits.found:
         why.append(
-            f"only {_share(found, len(marks))} marks are found by prompts from the other pictures, "
+            f"only {_share(found, len(marks))} marks are found by prompts from the other images, "
             f"{limits.found:.0%} are needed"
         )
     if marks and confused / len(marks) > limits.confused:
@@ -221,10 +221,10 @@ def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str,
 
 
 def write_report(report: EnrollReport) -> None:
-    """Write `report.md`, `report.json` and a drawing for each picture that was checked, and no other.
+    """Write `report.md`, `report.json` and a drawing for each image that was checked, and no other.
 
     Raises:
-        DataError: the folder cannot be written; the message says whether the pictures were enrolled.
+        DataError: the folder cannot be written; the message says whether the images were enrolled.
     """
     names = [
         f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(check.file_name).stem)}.png"
@@ -263,7 +263,7 @@ def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dt
             f"{len(check.detections)} of score {report.limits.score:g} or more",
         ),
     ]
-    return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other pictures")
+    return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other images")
 
 
 def _picture_table(checks: Iterable[PictureCheck]) -> Table:

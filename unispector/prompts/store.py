@@ -1,6 +1,6 @@
-"""The prompts in production: pictures and marks in versions that are never rewritten.
+"""The prompts in production: images and marks in versions that are never rewritten.
 
-Pictures are kept as they came, so any later model can encode them anew. A folder of the store holds
+Images are kept as they came, so any later model can encode them anew. A folder of the store holds
 
     pictures/<sha256>.<suffix>           as they came
     versions/<number>.json               all classes of a version, and where it came from
@@ -66,7 +66,7 @@ class PromptSet:
 
     @property
     def pictures(self) -> frozenset[str]:
-        """Names of all kept pictures that it needs."""
+        """Names of all kept images that it needs."""
         return frozenset(prompt.picture for prompts in self.classes.values() for prompt in prompts)
 
     @property
@@ -76,7 +76,7 @@ class PromptSet:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave.
+        """Read the output of `as_dict`.
 
         Raises:
             ValueError, KeyError, TypeError, AttributeError, DataError: it is no such thing.
@@ -157,24 +157,24 @@ class PromptStore:
         lineage: Mapping[str, str],
         checked: int | None = None,
     ) -> PromptSet:
-        """Add marked pictures to a class, or make the class.
+        """Add marked images to a class, or make the class.
 
         Args:
             label: name of the class; letters, digits, spaces and `_-./`, at most 80.
-            pictures: at least one.
+            images: at least one.
             by: who adds them.
             note: why.
             lineage: where they come from.
             checked: the version they were checked with; another may not be in use now. None = any may.
 
         Raises:
-            DataError: the name, a picture or a mark cannot be used, or a mark is there already; then nothing
+            DataError: the name, an image or a mark cannot be used, or a mark is there already; then nothing
                 is written.
             PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
         """
         checked_label(label)
         if not pictures:
-            raise DataError(f"{label}: no picture to add; mark at least one")
+            raise DataError(f"{label}: no image to add; mark at least one")
         new = [StoredPrompt.of(picture) for picture in pictures]
         with self._locked() as before:
             if checked not in (None, before.version):
@@ -189,7 +189,7 @@ class PromptStore:
             return self._write(before, {**before.classes, label: (*own, *new)}, by, note, lineage)
 
     def remove(self, label: str, by: str, note: str) -> PromptSet:
-        """Take a class out; its pictures stay, for the versions before.
+        """Take a class out; its images stay, for the versions before.
 
         Raises:
             PromptBankError: there is no such class, or the store is damaged or cannot be written.
@@ -209,7 +209,7 @@ class PromptStore:
             by: who reverts.
 
         Raises:
-            PromptBankError: there is no such version, a picture of it is damaged or gone, or the store
+            PromptBankError: there is no such version, an image of it is damaged or gone, or the store
                 is damaged or cannot be written.
         """
         with self._locked() as before:
@@ -220,10 +220,10 @@ class PromptStore:
             return self._write(before, earlier.classes, by, f"as version {earlier.version}", {})
 
     def annotations(self) -> Annotations:
-        """The marks of the current version on the pictures kept; every picture's hash is checked.
+        """The marks of the current version on the images kept; every image's hash is checked.
 
         Raises:
-            PromptBankError: a picture is gone or was changed, or a file of the store is damaged.
+            PromptBankError: an image is gone or was changed, or a file of the store is damaged.
         """
         return self._annotations(self.current())
 
@@ -234,7 +234,7 @@ class PromptStore:
         who wants one makes it again.
 
         Raises:
-            PromptBankError: a picture is gone or was changed, or a file of the store is damaged.
+            PromptBankError: an image is gone or was changed, or a file of the store is damaged.
         """
         now = self.current()
         if not now.classes:
@@ -243,7 +243,7 @@ class PromptStore:
 
         file = self.folder / "banks" / f"{now.digest[:12]}-{detector.fingerprint[:12]}.safetensors"
         digest = file.with_suffix(".sha256")
-        # A damaged or foreign file says nothing: the pictures are what counts.
+        # A damaged or foreign file says nothing: the images are what counts.
         with suppress(PromptBankError, OSError, UnicodeDecodeError):
             if hashlib.sha256(file.read_bytes()).hexdigest() == digest.read_text(encoding="utf-8"):
                 bank = PromptBank.load(file)

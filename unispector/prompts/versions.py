@@ -7,7 +7,7 @@ from unispector.prompts.store import PromptSet, PromptStore, StoredPrompt
 
 
 def user_name() -> str:
-    """Who runs this process, as the system calls them."""
+    """Return the name of the user who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as in a container
@@ -37,7 +37,7 @@ def list_history(store: PromptStore) -> str:
 
 
 def show_version(store: PromptStore, number: int) -> str:
-    """Everything of one version: who made it, why and from what, its classes, pictures and marks.
+    """Everything of one version: who made it, why and from what, its classes, images and marks.
 
     Raises:
         PromptBankError: there is no such version, or the store is damaged.
@@ -55,7 +55,7 @@ def show_version(store: PromptStore, number: int) -> str:
 
 def _classes(version: PromptSet) -> str:
     rows = [
-        (f"  {label}", f"{len({prompt.picture for prompt in prompts})} pictures", _marks(prompts))
+        (f"  {label}", f"{len({prompt.picture for prompt in prompts})} images", _marks(prompts))
         for label, prompts in version.classes.items()
     ]
     return "\n".join([f"version {version.version}, {len(rows)} classes", _columns(rows)]).rstrip()

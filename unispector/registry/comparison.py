@@ -57,7 +57,7 @@ class ComparisonSet:
         classes: that are prompted and looked for.
         trained: unseen classes of the set that a model was trained on, left out.
         changed: whether prompts are changed here too.
-        good: defect-free pictures.
+        good: defect-free images.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ComparisonSet:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """What a model reaches on a set; the detections themselves are gone.
+    """A model's figures on a set, without its detections.
 
     Attributes:
         boxes, masks: AP50 in percent, the mean over draws.
@@ -134,7 +134,7 @@ def compare_models(
 def fair_set(evaluation: Evaluation, trained: Collection[str], config: Config) -> ComparisonSet | None:
     """A set without the classes that a model was trained on; None where no other class is left.
 
-    A picture that shows no class that is left is no target and no prompt any more.
+    An image that shows no class that is left is no target and no prompt any more.
 
     Raises:
         DataError: a file of the splits is unusable.
@@ -170,7 +170,7 @@ def fair_set(evaluation: Evaluation, trained: Collection[str], config: Config) -
 def measure(
     detector: UniSpector, data_set: ComparisonSet, config: Config, advance: Callable[[float], object]
 ) -> ModelFigures:
-    """What a model reaches on a set; every target is encoded once for all prompts.
+    """Measure a model on a set; every target is encoded once for all prompts.
 
     Args:
         detector: the model.

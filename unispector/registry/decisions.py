@@ -1,4 +1,4 @@
-"""What people and rules decide on registered versions: promote, approve, refuse, roll back.
+"""Decisions of people and rules on registered versions: promote, approve, refuse, roll back.
 
 Every decision is written down before it is carried out and put into the history afterwards. One that was
 cut off in between is carried out by the next decision, whatever that is, and has one entry in the history.
@@ -178,7 +178,7 @@ def _champion_before(registry: ModelRegistry, number: int) -> int:
 
 
 def _until(line: list[int], number: int) -> list[int]:
-    """What comes before the last `number`; all of a line without it."""
+    """Return the text before the last `number`; all of a line without it."""
     return line[: len(line) - 1 - line[::-1].index(number)] if number in line else line
 
 

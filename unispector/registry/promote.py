@@ -76,7 +76,7 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
 
 
 def settled(root: Path, store: TrackingStore, number: int) -> str | None:
-    """What has become of a version on which the rules may not decide any more; None while they may.
+    """Return the state of a version that the rules may not decide on any more; None while they may.
 
     Args:
         root: the project's folder.
@@ -99,7 +99,7 @@ def settled(root: Path, store: TrackingStore, number: int) -> str | None:
 
 
 def decision_files(challenger: int, champion: int | None, root: Path = Path()) -> tuple[Path, Path]:
-    """Where a decision lies: as a page, and as JSON."""
+    """Return the files of a decision: a page and JSON."""
     name = f"{challenger}-vs-{'none' if champion is None else champion}"
     return root / PROMOTIONS / f"{name}.md", root / PROMOTIONS / f"{name}.json"
 
@@ -131,14 +131,14 @@ def _kept(event: Event, root: Path) -> list[Path]:
 
 
 def _still_asked(registry: ModelRegistry, decision: Decision) -> bool:
-    """Whether a decision is still the answer: people may have decided while the models were measured."""
+    """Return whether a decision still holds: people may have decided while the models were measured."""
     champion = registry.find(CHAMPION)
     number = None if champion is None else champion.number
     return number == decision.champion and _is_open(registry, registry.version(decision.challenger))
 
 
 def _is_open(registry: ModelRegistry, version: ModelVersion) -> bool:
-    """Whether rules may decide: on a challenger, and again on what they refused, since they may change."""
+    """Return whether rules may decide: on a challenger, and again on a refused one, since rules change."""
     if {CHALLENGER, CHAMPION} & {*version.aliases}:
         return CHAMPION not in version.aliases
     events = (event for event in registry.history() if event.version == version.number)
@@ -256,7 +256,7 @@ def _data_problems(config: Config, root: Path) -> Iterator[str]:
 
 
 def _problem(directory: Path) -> str:
-    """Why a model does not work, one line; empty where it loads, is all numbers and predicts."""
+    """Return why a model does not work, one line; empty where it loads, is all numbers and predicts."""
     from unispector.registry.registered_model import answer_example
 
     try:

@@ -38,7 +38,7 @@ _AP50 = {"bbox.AP50": "bbox_AP50", "segm.AP50": "segm_AP50"}
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a registered model comes from and what it reached; `lineage.json` beside its weights.
+    """The origin and figures of a registered model; `lineage.json` beside its weights.
 
     Attributes:
         trained_classes: names of the categories of its training file.
@@ -153,7 +153,7 @@ def _register(config: Config, root: Path, registry: ModelRegistry, key: str) -> 
 
 
 def version_tags(lineage: Lineage, fingerprint: str) -> dict[str, str]:
-    """What the registry shows of a new version."""
+    """Return the registry tags of a new version."""
     threshold = lineage.alarm_threshold
     return {
         "state": CHALLENGER,
@@ -170,7 +170,7 @@ def version_tags(lineage: Lineage, fingerprint: str) -> dict[str, str]:
 
 
 def _own_rows(report: EvaluationReport, saved: SavedModel, seed: int, path: Path) -> EvaluationReport:
-    """What the report says of just this model."""
+    """Return the report's rows of this model."""
     judged = [(model.variant, model.split_seed, model.fingerprint) for model in report.models]
     if (MAIN_VARIANT, seed, saved.fingerprint) not in judged:
         raise RegistryError(
@@ -224,7 +224,7 @@ def model_card(saved: SavedModel, lineage: Lineage, summaries: tuple[Summary, ..
     backbones = " + ".join(backbone.name for backbone in model.backbones)
     facts = {
         "network": f"UniSpector at {model.image_size} x {model.image_size}, {backbones}",
-        "prompts": "marked pictures of a defect (boxes or masks), or a prompt bank; no class is built in",
+        "prompts": "marked images of a defect (boxes or masks), or a prompt bank; no class is built in",
         "fingerprint": saved.fingerprint,
         "trained on": (
             f"split {lineage.split_seed}, data {lineage.data}, {len(lineage.trained_classes)} classes"
@@ -242,16 +242,16 @@ def model_card(saved: SavedModel, lineage: Lineage, summaries: tuple[Summary, ..
         rows.append((summary.data_set, SUBSETS[summary.subset], *means, shown))
     reached = (
         "AP50 in percent, mean over the draws of prompts. The threshold is the lowest score with at most "
-        f"{saved.config.evaluate.alarm_rate:g} false alarms per defect-free picture."
+        f"{saved.config.evaluate.alarm_rate:g} false alarms per defect-free image."
     )
     limits = (
-        "Scores rank detections and are no probabilities; they depend on the prompts. Look at pictures of "
+        "Scores rank detections and are no probabilities; they depend on the prompts. Look at images of "
         "your own before you choose a threshold."
     )
     figures = Table.of(("set", "classes"), ("boxes", "masks", Column("threshold", 3)), rows)
     card = Report(
         "UniSpector, a registered model",
-        "Show it marked pictures of a defect; it finds that defect, boxed and masked, on other pictures.",
+        "Show it marked images of a defect; it finds that defect, boxed and masked, on other images.",
         sections=(
             Section("", (Table.of(("", ""), (), facts.items()),)),
             Section("What it reaches", (Text(reached), figures)),

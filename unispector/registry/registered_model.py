@@ -83,12 +83,12 @@ SIGNATURE = ModelSignature(
 )
 
 EXPLAINED = {
-    "image": "a row a picture: base64 of a PNG, JPEG, BMP, TIFF or WebP file, or its path where it runs",
+    "image": "a row an image: base64 of a PNG, JPEG, BMP, TIFF or WebP file, or its path where it runs",
     "prompts": "JSON text: [{image: base64 or path, label, boxes: [[left, top, width, height]] or masks: "
     "[{size: [height, width], counts: COCO RLE}]}], pixels; prompts or bank, not both",
     "bank": "base64 of a prompt bank that this model made, or its path",
-    "min_score": "lowest score that is told, 0 to 1",
-    "limit": "most detections of a picture before min_score",
+    "min_score": "lowest score of a reported detection, 0 to 1",
+    "limit": "most detections of an image before min_score",
     "detections": "JSON text, best first: [{label, score, box: [left, top, width, height], mask: COCO RLE}]",
 }
 """What the signature's columns and parameters mean."""
@@ -128,7 +128,7 @@ class RegisteredModel(PythonModel):
         model_input: pd.DataFrame,
         params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Find the prompted classes on pictures.
+        """Find the prompted classes on images.
 
         Args:
             context: not read.
@@ -136,10 +136,10 @@ class RegisteredModel(PythonModel):
             params: see the signature.
 
         Returns:
-            A row a picture, in the same order: `width`, `height`, and `detections` as JSON text.
+            A row an image, in the same order: `width`, `height`, and `detections` as JSON text.
 
         Raises:
-            MlflowException: in one line, what is wrong with a picture or a parameter.
+            MlflowException: in one line, what is wrong with an image or a parameter.
         """
         try:
             return self._found(list(model_input["image"]), params or {})
@@ -153,7 +153,7 @@ class RegisteredModel(PythonModel):
         bank = _bank(self._detector, params.get("prompts", ""), params.get("bank", ""))
         pictures = [
             decode_picture(_content(image, name), name, MAX_PIXELS)
-            for name, image in ((f"picture {number}", image) for number, image in enumerate(images, 1))
+            for name, image in ((f"image {number}", image) for number, image in enumerate(images, 1))
         ]
         found = self._detector.stream(pictures, bank, limit=int(limit))
         return pd.DataFrame(
@@ -169,7 +169,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
         package: folder named `package` with `model.safetensors`, `config.json` and what else goes along.
         metadata: kept in the model's description.
     """
-    # MLflow would add this project's lock file, and tell of every file it copies.
+    # MLflow would add this project's lock file, and log every file it copies.
     os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("mlflow.pyfunc", "mlflow.utils.environment"):
@@ -195,7 +195,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
 
 
 def requirements(package: Path) -> list[str]:
-    """What a registered model needs, each in just the version that is installed here.
+    """List the packages a registered model needs, each in the version installed here.
 
     Args:
         package: folder of the saved model, which may take weights from packages besides.
@@ -206,7 +206,7 @@ def requirements(package: Path) -> list[str]:
 
 
 def example() -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A drawn picture that is target and prompt: a table with its `image`, and the parameters."""
+    """A drawn image that is target and prompt: a table with its `image`, and the parameters."""
     import cv2
 
     pixels = np.random.default_rng(0).integers(96, 160, (96, 128, 3), dtype=np.uint8)
@@ -285,7 +285,7 @@ def _row(found: Detections) -> dict[str, Any]:
 def _bank(detector: UniSpector, prompts: str, bank: str) -> PromptBank:
     """The classes to look for, of the one parameter of the two that is given."""
     if bool(prompts) == bool(bank):
-        raise DataError("give one of the parameters prompts (marked pictures) and bank (a prompt bank)")
+        raise DataError("give one of the parameters prompts (marked images) and bank (a prompt bank)")
     if prompts:
         return detector.encode(_prompts(prompts))
     if _is_file(bank, "bank"):

@@ -1,4 +1,4 @@
-"""Whether a challenger becomes champion: figures of both models in, a decision with its reasons out."""
+"""The promotion rules: figures of both models in, a decision with its reasons out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ class Pair:
 
     @property
     def change(self) -> float:
-        """What the challenger has more."""
+        """The challenger's gain."""
         return self.challenger - self.champion
 
 
@@ -81,7 +81,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is asked of a challenger, and how it was measured.
+    """The requirements on a challenger, and how it was measured.
 
     Attributes:
         level: of the intervals, between 0 and 1.
@@ -121,7 +121,7 @@ class RuleOutcome:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a challenger, and why.
+    """The decision on a challenger, and its reasons.
 
     Attributes:
         challenger, champion: version numbers; champion None where there was none.
@@ -196,7 +196,7 @@ class Decision:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave.
+        """Read the output of `as_dict`.
 
         Raises:
             KeyError, TypeError: it did not.

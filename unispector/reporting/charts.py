@@ -101,7 +101,7 @@ class ScatterChart:
     reach: float
 
     def draw(self) -> "Figure":
-        """The chart, in the colours of the report's pictures."""
+        """The chart, in the colours of the report's images."""
         from matplotlib.ticker import MaxNLocator
 
         named = len(self.class_names) <= NAMED_CLASSES
@@ -211,7 +211,7 @@ def _saved(chart: Chart, form: Literal["png", "svg"], metadata: dict[str, None])
 
 
 def _inlined(source: str, title: str, prefix: str) -> str:
-    """What matplotlib writes as a file, as a part of a page."""
+    """Turn a file of matplotlib into a part of a page."""
     body = source[source.index("<svg") :]
     view_box = re.search(r'viewBox="([^"]*)"', body)
     root = (

@@ -24,7 +24,7 @@ LOST_NOTES: dict[TrainingRule, str] = {
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What is known of the data.
+    """Facts about the data, from the stages before.
 
     Attributes:
         statistics: all sets in figures.

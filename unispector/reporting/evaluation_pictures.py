@@ -1,6 +1,6 @@
-"""Pictures of an evaluation: prompt, ground truth and prediction side by side.
+"""Images of an evaluation: prompt, ground truth and prediction side by side.
 
-Samples are drawn by lot and blind to the result, so they are fair; failures are the worst there are, each
+Samples are drawn at random and blind to the result, so they are fair; failures are the worst there are, each
 marked and explained. What is to be drawn is chosen first, so that only the detections of those images need
 to be at hand.
 """
@@ -45,7 +45,7 @@ _SAME_SCORE = 0.05  # far more than detecting an image once more changes a score
 
 @dataclass(frozen=True)
 class Shown:
-    """What the pictures are made of.
+    """The inputs of the images.
 
     Attributes:
         prompts: annotations of the prompt images.
@@ -106,7 +106,7 @@ class _Scene:
 
 @dataclass(frozen=True)
 class Strip:
-    """A picture to be written, with what its record says of it."""
+    """An image to be written, with what its record says of it."""
 
     kind: PictureKind
     classes: tuple[str, ...]
@@ -116,7 +116,7 @@ class Strip:
 
 
 def choose_samples(targets: Annotations, seed: int, count: int) -> list[tuple[ImageRecord, str]]:
-    """Distinct images with the class they stand for: classes in turn, images by lot.
+    """Distinct images with the class they stand for: classes in turn, images at random.
 
     Args:
         targets: ground truth.
@@ -187,7 +187,7 @@ def draw_failures(
 
 
 def failure_strips(shown: Shown, failures: Sequence[FalseAlarm | Miss], score: float) -> dict[str, Strip]:
-    """What `draw_failures` draws, by the end of the file's name: false alarms, then misses."""
+    """Draw the images of `draw_failures` by the end of the file's name: false alarms, then misses."""
     scenes = {image.id: _Scene(shown, image, score) for image in shown.targets.images}
     alarms = [failure for failure in failures if isinstance(failure, FalseAlarm)]
     misses = [failure for failure in failures if isinstance(failure, Miss)]
@@ -280,10 +280,10 @@ def _good_alarm(shown: Shown, file: str, found: Detections, number: int, score: 
     pixels = read_image(shown.images / file)
     panels = (
         _prompt_panel(shown, label, found.class_names, number),
-        Panel(draw_regions(pixels, []), "Defect-free picture"),
+        Panel(draw_regions(pixels, []), "Defect-free image"),
         _prediction_panel(pixels, _alarm_regions(found, 0, score), found, score),
     )
-    note = f"score {surest:.2f} on a defect-free picture"
+    note = f"score {surest:.2f} on a defect-free image"
     return Strip("false alarm", (label,), file, note, panels)
 
 
@@ -304,7 +304,7 @@ def _row_of(alarm: FalseAlarm, scene: _Scene, overlaps: Floats) -> int:
 
 
 def _reason(label: str, names: Sequence[str], overlaps: Floats) -> str:
-    """Why a detection of class `label` is false, by its overlap with each instance [g]."""
+    """Return the reason why a detection of class `label` is false, by its overlap with each instance [g]."""
     own = max((iou for iou, name in zip(overlaps, names, strict=True) if name == label), default=0.0)
     others = [(iou, name) for iou, name in zip(overlaps, names, strict=True) if name != label]
     if own >= MATCH_IOU:
@@ -345,7 +345,7 @@ def _alarm_regions(found: Detections, row: int, score: float) -> list[Region]:
 
 
 def _place(region: Region) -> Region:
-    """Where a marked region lies, to be drawn in the other panel."""
+    """Return the place of a marked region, to be drawn in the other panel."""
     return Region(region.box_xyxy, None, "", WARNING_COLOUR)
 
 
@@ -355,7 +355,7 @@ def _classes_in(annotations: Annotations, image: ImageRecord) -> tuple[str, ...]
 
 
 def _prompt_panel(shown: Shown, label: str, names: tuple[str, ...], number: int) -> Panel:
-    """One of the class's prompt images with its boxes; another one in each picture."""
+    """One of the class's prompt images with its boxes; another one in each image."""
     candidates = [image for image in shown.prompts.images if label in _classes_in(shown.prompts, image)]
     image = candidates[(number - 1) % len(candidates)]
     regions = [

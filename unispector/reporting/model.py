@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks: `render` makes HTML, Markdown and plain numbers of it."""
+"""The content of a report, without its layout: `render` makes HTML, Markdown and plain numbers of it."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -211,7 +211,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Fold:
-    """What a page shows only when asked to."""
+    """A section that a page shows only after a click."""
 
     summary: str
     blocks: tuple["Block", ...]

@@ -105,13 +105,13 @@ def _set_section(reports: Sequence[OneClassReport]) -> Section:
 
 
 def _protocol(report: OneClassReport, marks: str) -> tuple[str, ...]:
-    """What was done: prompts, marked by `marks`, targets and whether they were capped, defect-free images."""
+    """Describe the protocol: prompts, marked by `marks`, targets (capped or not), defect-free images."""
     rows = report.detectors[0].rows
     seeds = dict.fromkeys(row.prompt_seed for row in rows)
     more = dict.fromkeys(row.class_name for row in rows if row.possible_targets > row.targets)
     classes = len(report.detectors[0].class_names)
     capped = (
-        f"capped at {report.target_limit} a class, by lot: {len(more)} of {classes} classes have more"
+        f"capped at {report.target_limit} a class, at random: {len(more)} of {classes} classes have more"
         if more
         else f"not capped: no class has more than {report.target_limit}"
     )

@@ -1,4 +1,4 @@
-"""How far apart a model places the prompts of different classes: angles, and a picture in two dimensions."""
+"""The distances between prompts of different classes: angles, and a chart in two dimensions."""
 
 import json
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ class PromptSpace:
 
     @property
     def reach(self) -> float:
-        """How far a chart's axes go to show all points, with some air; 0 if all lie in the middle."""
+        """Return the half length of a chart's axes that shows all points; 0 if all lie in the middle."""
         return 1.08 * max(abs(value) for point in self.points for value in point)
 
 

@@ -11,7 +11,7 @@ COUNT_SOURCE = "UniSpector (arXiv 2604.02905), appendix 1.1"
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """What is published of one set.
+    """The published figures of one set.
 
     Attributes:
         colour: HSV over all pixels (`COLOUR_SOURCE`).

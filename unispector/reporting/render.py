@@ -116,7 +116,7 @@ def _escaped(value: object) -> Markup:
 
 
 def _start(value: object) -> Markup:
-    """As `_escaped`, of what a line begins with, so that it begins nothing else, such as a list."""
+    """Escape the start of a line, so that it begins no other element, such as a list."""
     return Markup(_LEADING.sub(r"\1\\", _escaped(value).strip()))
 
 

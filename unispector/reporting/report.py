@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 LEAD = (
-    "A defect class is shown by a few marked pictures; the model then finds it, boxed and masked, on all "
-    "other pictures. Figures are AP50 in percent."
+    "A defect class is shown by a few marked images; the model then finds it, boxed and masked, on all "
+    "other images. Figures are AP50 in percent."
 )
 
 HOW_MEASURED = (
@@ -68,13 +68,13 @@ HOW_MEASURED = (
     "an image of 640 by 480); detections that match nothing count in the bin of their own size.",
     "Base is the ablation: the same recipe without what UniSpector adds (spectral branch, aligner, CPE, PQS, "
     "prompts that queries see). Untrained is UniSpector before its first step.",
-    "Pictures under Pictures are chosen by lot, those under Failures for being the worst.",
+    "Images under Images are chosen at random, those under Failures for being the worst.",
 )
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a report is made of.
+    """The inputs of a report.
 
     Attributes:
         evaluation: all evaluations.
@@ -168,13 +168,13 @@ def _cards(report: EvaluationReport) -> Iterator[Card]:
 
 
 def _sample_section(pictures: Sequence[PictureRecord]) -> Section | None:
-    """The pictures drawn by lot: the first of each set, and a fold with its others."""
+    """The images drawn at random: the first of each set, and a fold with its others."""
     samples = [picture for picture in pictures if picture.kind == "sample"]
     if not samples:
         return None
     note = (
-        "One of the prompt images, what is there, and what was found. The images are chosen by lot, not by "
-        "result."
+        "One of the prompt images, what is there, and what was found. The images are chosen at random, not "
+        "by result."
     )
     blocks: list[Block] = [Text(note, True)]
     for data_set in dict.fromkeys(picture.data_set for picture in samples):
@@ -277,5 +277,5 @@ def _shortened(digest: str) -> str:
 
 
 def _run_section(ui_command: str) -> Section:
-    text = Text("Parameters, curves, tables and pictures of every model:")
+    text = Text("Parameters, curves, tables and images of every model:")
     return Section("Runs", (text, Command(ui_command)), "runs")

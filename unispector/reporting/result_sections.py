@@ -53,7 +53,7 @@ _KINDS = {"bbox": "boxes", "segm": "masks"}
 
 
 def variant_name(variant: str) -> str:
-    """How the report calls a kind of model."""
+    """Return the report's name of a kind of model."""
     return VARIANTS.get(variant, variant)
 
 
@@ -192,9 +192,9 @@ def _alarm_blocks(report: EvaluationReport) -> Iterator[Block]:
         score = " or ".join(f"{score:g}" for score in sorted({alarms.score for alarms in found}))
         rate = " or ".join(f"{rate:g}" for rate in sorted({alarms.rate for alarms in found}))
         yield Text(
-            "Pictures of good parts, with every class of the set prompted. An alarm is a detection with a "
+            "Images of good parts, with every class of the set prompted. An alarm is a detection with a "
             f"score of at least {score}; then, with the threshold set so that there are at most {rate} "
-            "alarms per good picture, the share of the defects that are still found at IoU 0.5, in percent.",
+            "alarms per good image, the share of the defects that are still found at IoU 0.5, in percent.",
             True,
         )
         alarms = Column(f"alarms per image, score ≥ {score}", 2)

@@ -77,7 +77,7 @@ def statistics_blocks(statistics: Statistics, figure: str) -> tuple[Block, ...]:
 def ratio_figure(statistics: Statistics) -> bytes:
     """The ratio of prompt to target images of every class under both rules, as PNG (appendix, figure 1).
 
-    Up to `NAMED_CLASSES` classes are named, a line each; more are told apart by their number of images.
+    Up to `NAMED_CLASSES` classes are named, a line each; more are kept apart by their number of images.
     """
     from matplotlib.figure import Figure
 

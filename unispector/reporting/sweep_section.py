@@ -86,7 +86,7 @@ def robustness_section(report: SweepReport, folder: str = "") -> Section:
 
 
 def findings(report: SweepReport) -> list[str]:
-    """What the sweeps say of boxes, a sentence each; with several data sets, of their unweighted mean."""
+    """State the sweeps' results on boxes, a sentence each; of several data sets their unweighted mean."""
     sentences = [_prompt_finding(report, sweep) for sweep in _prompt_sweeps(report)]
     return sentences + ([_target_finding(report)] if _target_sets(report) else [])
 

@@ -1,4 +1,4 @@
-"""What the service answers, as JSON."""
+"""The service's answers, as JSON."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from unispector.serving.messages import Message, PictureMessage
 
 
 class ErrorAnswer(Message):
-    """Why a request was not answered as asked.
+    """The error of a request.
 
     Attributes:
         error: one line.
@@ -14,7 +14,7 @@ class ErrorAnswer(Message):
 
     error: str = Field(
         description="What is wrong, in one line.",
-        examples=["part-17.png: not a readable PNG, JPEG, BMP, TIFF or WebP picture"],
+        examples=["part-17.png: not a readable PNG, JPEG, BMP, TIFF or WebP image"],
     )
 
 
@@ -40,12 +40,12 @@ class ModelAnswer(Message):
 
 
 class DetectAnswer(Message):
-    """What was found, and by which model with which prompts.
+    """The detections, with the model and the prompts they come from.
 
     Attributes:
-        model: that answered, for all pictures of the request.
+        model: that answered, for all images of the request.
         bank_version: version of the prompts that were looked for.
-        pictures: in the order sent.
+        images: in the order sent.
     """
 
     model: ModelAnswer
@@ -62,7 +62,7 @@ class ClassAnswer(Message):
     """
 
     label: str = Field(description="Name of the class.", examples=["crack"])
-    marks: int = Field(description="Marked instances, over all its pictures.", examples=[5])
+    marks: int = Field(description="Marked instances, over all its images.", examples=[5])
 
 
 class VersionAnswer(Message):
@@ -106,7 +106,7 @@ class PromptsAnswer(Message):
 
 
 class HealthAnswer(Message):
-    """How the service is.
+    """The health of the service.
 
     Attributes:
         ready: whether it can detect.

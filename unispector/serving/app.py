@@ -17,9 +17,9 @@ from unispector.serving.routes import router
 from unispector.serving.service import Service
 from unispector.serving.uploads import TooLargeError
 
-_ABOUT = """Show it one marked picture of a defect (`POST /prompts`); it finds that defect, boxed and masked,
-on every picture you send (`POST /detect`). Boxes are left, top, width, height in pixels of the upright
-picture; masks are COCO run-length codes. Every error is `{"error": "one line"}`."""
+_ABOUT = """Show it one marked image of a defect (`POST /prompts`); it finds that defect, boxed and masked,
+on every image you send (`POST /detect`). Boxes are left, top, width, height in pixels of the upright
+image; masks are COCO run-length codes. Every error is `{"error": "one line"}`."""
 
 
 def build_app(service: Service) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Pictures of many requests, looked at in turns by one thread."""
+"""Images of many requests, looked at in turns by one thread."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from unispector.structures import Detections
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for on a picture.
+    """The classes to look for on an image.
 
     Attributes:
         engine: that answers.
         bank: the engine's.
         classes: of the bank that are looked for; empty = all.
-        limit: (query, class) pairs kept per picture.
+        limit: (query, class) pairs kept per image.
     """
 
     engine: Engine
@@ -34,7 +34,7 @@ class Query:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Pictures of queries with equal keys share a turn."""
+        """Images of queries with equal keys share a turn."""
         return id(self.engine), self.classes, self.limit
 
 
@@ -49,9 +49,9 @@ _NO_PICTURE = np.empty((0, 0, 3), dtype=np.uint8)
 
 
 class Batcher:
-    """Puts pictures together up to a batch, and has one thread detect on them.
+    """Puts images together up to a batch, and has one thread detect on them.
 
-    A picture's detections do not depend on the others of its batch. One that fails fails alone.
+    An image's detections do not depend on the others of its batch. One that fails fails alone.
     """
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
@@ -61,10 +61,10 @@ class Batcher:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="detector")
 
     async def detect(self, pictures: Sequence[npt.NDArray[np.uint8]], query: Query) -> list[Detections]:
-        """Detections per picture, in their order.
+        """Detections per image, in their order.
 
         Args:
-            pictures: uint8 RGB [h, w, 3].
+            images: uint8 RGB [h, w, 3].
             query: what to look for; its engine has a bank with its classes.
         """
         loop = asyncio.get_running_loop()
@@ -135,14 +135,14 @@ def query_for(engine: Engine | None, trouble: str, classes: tuple[str, ...], lim
 
 
 def _detected(query: Query, pictures: list[npt.NDArray[np.uint8]]) -> list[Detections | Exception]:
-    """Detections per picture, or why there are none."""
+    """Detections per image, or why there are none."""
     engine = query.engine
-    # A pass for each picture is no slower on a CPU, and equal to the last bit whatever shares the turn.
+    # A pass for each image is no slower on a CPU, and equal to the last bit whatever shares the turn.
     at_once = 1 if engine.detector.device.type == "cpu" else len(pictures)
     try:
         bank = query.bank.select(query.classes) if query.classes else query.bank
         return list(engine.detector.detect(pictures, bank, at_once, query.limit))
-    except Exception as error:  # noqa: BLE001 - told to the one request whose picture it is
+    except Exception as error:  # noqa: BLE001 - told to the one request whose image it is
         if len(pictures) == 1:
             return [error]
         return [found for picture in pictures for found in _detected(query, [picture])]

@@ -46,7 +46,7 @@ def check_label(label: str) -> str:
 def shown_name(filename: str | None, number: int) -> str:
     """A client's file name as it is echoed: its last part, odd characters replaced; never opened."""
     last = re.split(r"[/\\]", filename or "")[-1]
-    return shown(last[-100:]).strip() or f"picture {number}"
+    return shown(last[-100:]).strip() or f"image {number}"
 
 
 def _one_line(text: str) -> str:
@@ -63,14 +63,14 @@ class DetectForm(Message):
     """A request to detect.
 
     Attributes:
-        images: picture files.
+        images: image files.
         classes: looked for; empty = all.
         min_score: lowest score that is answered.
-        limit: (query, class) pairs kept per picture.
+        limit: (query, class) pairs kept per image.
     """
 
     images: list[UploadFile] = Field(
-        description="Pictures: PNG, JPEG, BMP, TIFF or WebP. Repeat for more.", min_length=1
+        description="Images: PNG, JPEG, BMP, TIFF or WebP. Repeat for more.", min_length=1
     )
     classes: list[str] = Field(
         [],
@@ -87,7 +87,7 @@ class DetectForm(Message):
         KEPT_PAIRS,
         ge=1,
         le=KEPT_PAIRS,
-        description="Candidates that are kept of a picture before overlapping ones go.",
+        description="Candidates that are kept of an image before overlapping ones go.",
     )
 
 
@@ -95,15 +95,15 @@ class PromptForm(Message):
     """A request to add a prompt; boxes or a mask, not both.
 
     Attributes:
-        image: picture file.
+        image: image file.
         label: class.
         boxes: left, top, width, height in pixels, each.
-        mask: picture file, or None.
+        mask: image file, or None.
         by: who adds it.
         note: why.
     """
 
-    image: UploadFile = Field(description="A picture that shows the defect.")
+    image: UploadFile = Field(description="An image that shows the defect.")
     label: Annotated[str, AfterValidator(check_label)] = Field(
         description="Class to add to, or to make.", examples=["crack"]
     )
@@ -113,7 +113,7 @@ class PromptForm(Message):
         examples=["[[120, 80, 40, 24]]"],
     )
     mask: UploadFile | None = Field(
-        None, description="Instead of boxes: a picture of the same size, not black where one instance is."
+        None, description="Instead of boxes: an image of the same size, not black where one instance is."
     )
     by: _Line = Field("http", max_length=40, description="Who adds it, for the history.")
     note: _Line = Field(
@@ -135,7 +135,7 @@ class FormRoute(APIRoute):
     """A route whose body, where it has one, is a multipart form within the service's limits."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request; its form is parsed here, since FastAPI itself would set no limits."""
+        """Return the handler of a request; it parses the form, since FastAPI itself would set no limits."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle

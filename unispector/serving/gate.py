@@ -1,4 +1,4 @@
-"""What every request passes first: who may ask, how long it may take, and what is told of its end."""
+"""The checks of every request before its route: sender, time limit, and the log of its end."""
 
 import asyncio
 import hmac
@@ -28,7 +28,7 @@ class Gate:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; nothing of an unforeseen error is told but an id that is in the log."""
+        """Answer one request; of an unforeseen error only an id is reported that is in the log."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class Gate:
 
 
 def check_sender(headers: dict[str, str], token: str, path: str) -> None:
-    """Whether a request comes from someone who may ask.
+    """Return whether a request comes from someone who may ask.
 
     Without a token only this machine's programs may: a page in a browser reaches loopback too, under a
     name of its own (`Host`) or from its own origin (`Origin`).
@@ -96,7 +96,7 @@ def check_sender(headers: dict[str, str], token: str, path: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is of the machine itself, and only it reaches it."""
+    """Return whether a name or address is of the machine itself, and only it reaches it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

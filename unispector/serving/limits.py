@@ -1,4 +1,4 @@
-"""How much of everything the service takes."""
+"""The limits of the service."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from unispector.errors import ServiceError
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request, and all of them together, may ask for.
+    """The limits of one request, and of all together.
 
     Attributes:
         body_mib: MiB of a request's body.
-        megapixels: million pixels of a picture.
-        pictures: pictures of a request to detect.
+        megapixels: million pixels of an image.
+        images: images of a request to detect.
         marks: boxes of a request that adds prompts.
-        memory_mib: MiB of bodies and decoded pictures of all requests together.
-        queue: pictures of all requests together that wait or are looked at.
-        batch: pictures that are looked at in one turn.
-        batch_wait: seconds that a turn waits for more pictures after its first.
+        memory_mib: MiB of bodies and decoded images of all requests together.
+        queue: images of all requests together that wait or are looked at.
+        batch: images that are looked at in one turn.
+        batch_wait: seconds that a turn waits for more images after its first.
         body_seconds: for the body of a request.
         request_seconds: for a whole request, its answer received.
         shutdown_seconds: for the requests in flight when the service is told to stop.
@@ -38,11 +38,11 @@ class Limits:
     def __post_init__(self) -> None:
         if self.pictures > self.queue:
             raise ServiceError(
-                f"a queue of {self.queue} pictures never holds a request of {self.pictures}; raise --queue"
+                f"a queue of {self.queue} images never holds a request of {self.pictures}; raise --queue"
             )
         if self.body_mib + self.pixels * 3 / 2**20 > self.memory_mib:
             raise ServiceError(
-                f"{self.memory_mib} MiB do not hold a body of {self.body_mib} MiB and its picture of "
+                f"{self.memory_mib} MiB do not hold a body of {self.body_mib} MiB and its image of "
                 f"{self.megapixels} megapixels; raise --memory-mib"
             )
 
@@ -53,5 +53,5 @@ class Limits:
 
     @property
     def pixels(self) -> int:
-        """Pixels of a picture."""
+        """Pixels of an image."""
         return self.megapixels * 1_000_000

@@ -1,4 +1,4 @@
-"""What the service and the registered model say and understand, as JSON."""
+"""JSON messages of the service and of the registered model."""
 
 from typing import Annotated
 
@@ -40,41 +40,41 @@ class DetectionMessage(Message):
         label: class.
         score: in [0, 1].
         box: left, top, width, height in pixels.
-        mask: of the picture's size.
+        mask: of the image's size.
     """
 
     label: str = Field(description="Class, as its prompts were labelled.", examples=["crack"])
     score: Number = Field(description="Class score times mask quality, 0 to 1.", examples=[0.62])
     box: Box = Field(
-        description="Left, top, width, height in pixels of the picture.", examples=[[120.5, 80.0, 41.2, 23.9]]
+        description="Left, top, width, height in pixels of the image.", examples=[[120.5, 80.0, 41.2, 23.9]]
     )
     mask: RleMessage
 
 
 class PictureMessage(Message):
-    """What was found on one picture, best first.
+    """The detections on one image, best first.
 
     Attributes:
-        name: what the sender calls the picture.
-        width: of the upright picture, in pixels.
-        height: of the upright picture, in pixels.
+        name: what the sender calls the image.
+        width: of the upright image, in pixels.
+        height: of the upright image, in pixels.
         detections: best first.
     """
 
     name: str = Field(description="File name as sent; odd characters are replaced.", examples=["part-17.png"])
-    width: int = Field(description="In pixels, of the upright picture.", examples=[640])
-    height: int = Field(description="In pixels, of the upright picture.", examples=[480])
+    width: int = Field(description="In pixels, of the upright image.", examples=[640])
+    height: int = Field(description="In pixels, of the upright image.", examples=[480])
     detections: list[DetectionMessage] = Field(description="Best first.")
 
 
 class PromptMessage(Message):
-    """A marked picture: boxes or masks of one class, not both.
+    """A marked image: boxes or masks of one class, not both.
 
     Attributes:
-        image: the picture's file, in base64.
+        image: the image's file, in base64.
         label: class.
-        boxes: left, top, width, height in pixels of the picture, each.
-        masks: of the picture's size.
+        boxes: left, top, width, height in pixels of the image, each.
+        masks: of the image's size.
     """
 
     image: str
@@ -84,11 +84,11 @@ class PromptMessage(Message):
 
 
 def picture_message(name: str, detections: Detections) -> PictureMessage:
-    """The detections on one picture as a message.
+    """The detections on one image as a message.
 
     Args:
-        name: what the sender calls the picture.
-        detections: in the picture's own pixels, best first; not changed or rounded.
+        name: what the sender calls the image.
+        detections: in the image's own pixels, best first; not changed or rounded.
     """
     height, width = detections.image_hw
     rows = zip(

@@ -1,4 +1,4 @@
-"""What Prometheus is told about the service."""
+"""The service's metrics for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -12,9 +12,9 @@ class Metrics:
     Attributes:
         requests: answered requests by route, method and status.
         seconds: from a request's headers to the end of its answer, by route.
-        pictures: pictures detected on.
-        batches: pictures of each turn of the detector.
-        queue: pictures that wait or are looked at.
+        images: images detected on.
+        batches: images of each turn of the detector.
+        queue: images that wait or are looked at.
         reloads: attempts to take in another model or other prompts, by outcome.
         trouble: 1 while what should be served cannot be.
         info: what is served.
@@ -29,11 +29,11 @@ class Metrics:
         self.seconds = Histogram(
             "unispector_request_seconds", "Time to answer.", ("route",), registry=own, buckets=_SECONDS
         )
-        self.pictures = Counter("unispector_pictures", "Pictures detected on.", registry=own)
+        self.pictures = Counter("unispector_pictures", "Images detected on.", registry=own)
         self.batches = Histogram(
-            "unispector_batch_pictures", "Pictures of a detector's turn.", registry=own, buckets=_BATCHES
+            "unispector_batch_pictures", "Images of a detector's turn.", registry=own, buckets=_BATCHES
         )
-        self.queue = Gauge("unispector_queue_pictures", "Pictures waiting or looked at.", registry=own)
+        self.queue = Gauge("unispector_queue_pictures", "Images waiting or looked at.", registry=own)
         self.reloads = Counter(
             "unispector_reloads", "Models or prompts taken in, or not.", ("outcome",), registry=own
         )

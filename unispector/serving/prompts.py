@@ -91,10 +91,10 @@ class StoredPrompts:
         )
 
     def add(self, label: str, picture: MarkedPicture, by: str, note: str) -> None:
-        """Make a version with the picture.
+        """Make a version with the image.
 
         Raises:
-            DataError: the label, the picture or a mark cannot be used.
+            DataError: the label, the image or a mark cannot be used.
         """
         self._store.add(label, [picture], by, note, {})
 

@@ -23,7 +23,7 @@ class RefusedError(ServiceError):
 
 
 def without_folders(error: Exception) -> str:
-    """What is wrong in one line that names files without their folders."""
+    """Return a message in one line that names files without their folders."""
     text = " ".join(str(error).split())[:500]
     known = text if isinstance(error, UniSpectorError) else f"{type(error).__name__}: {text}"
     return re.sub(r"(?<![\w:/@])(?:/[^\s/:;,'\"]+)+/(?=[^\s/])", "", known)
@@ -35,7 +35,7 @@ def shown(text: str) -> str:
 
 
 class Share:
-    """What one request holds of a room."""
+    """The part of a room that one request holds."""
 
     def __init__(self, room: "Room") -> None:
         self.amount = 0

@@ -1,4 +1,4 @@
-"""What the service can be asked."""
+"""The routes of the service."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -31,7 +31,7 @@ _SAID = {
     404: "There is no such class.",
     408: "The body came too slowly.",
     409: "The prompts are a bank file, which never changes.",
-    413: "Too many bytes, pixels or pictures.",
+    413: "Too many bytes, pixels or images.",
     415: "No multipart form.",
     500: "Unforeseen; `error` has an id that is in the service's log.",
     503: "No model or no prompts yet, prompts that cannot be read or written, or too busy; try again after "
@@ -57,17 +57,17 @@ _LATER: dict[int | str, dict[str, Any]] = {
     "/detect",
     response_model=DetectAnswer,
     responses=_errors(*_BODY),
-    summary="Find the prompted defects on pictures",
+    summary="Find the prompted defects on images",
 )
 async def detect(request: Request, form: DetectBody) -> Response:
-    """Every picture is looked at for every class, or for those named by `classes`.
+    """Every image is looked at for every class, or for those named by `classes`.
 
-    All pictures of a request are answered by one model with one version of the prompts, which the answer
+    All images of a request are answered by one model with one version of the prompts, which the answer
     names. Scores, boxes and masks are exactly those of `UniSpector.detect` in Python.
     """
     service, count = _service(request), len(form.images)
     if count > service.limits.pictures:
-        raise RefusedError(413, f"{count} pictures; send at most {service.limits.pictures} at a time")
+        raise RefusedError(413, f"{count} images; send at most {service.limits.pictures} at a time")
     reloader = service.reloader
     query = query_for(reloader.engine, reloader.trouble, tuple(form.classes), form.limit)
     with service.queue.share() as queue:
@@ -95,10 +95,10 @@ async def list_prompts(request: Request) -> Response:
     summary="Show the service a defect",
 )
 async def add_prompt(request: Request, form: PromptBody) -> Response:
-    """Adds a marked picture to a class, or makes the class; it is looked for from now on.
+    """Adds a marked image to a class, or makes the class; it is looked for from now on.
 
-    Mark every instance of the defect on the picture: what is not marked counts as its surroundings. Three to
-    five pictures a class are better than one. Nothing is trained. The picture is kept as it came.
+    Mark every instance of the defect on the image: what is not marked counts as its surroundings. Three to
+    five images a class are better than one. Nothing is trained. The image is kept as it came.
     """
     service, memory = _service(request), request.state.memory
     prompts = stored(service.reloader.prompts)
@@ -142,7 +142,7 @@ async def health(request: Request) -> Response:
     "/ready",
     response_model=HealthAnswer,
     responses=_errors(503),
-    summary="200 when pictures can be sent, 503 before",
+    summary="200 when images can be sent, 503 before",
 )
 async def ready(request: Request) -> Response:
     """For load balancers and for scripts that wait."""
@@ -152,7 +152,7 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, responses=_errors(401), summary="Figures for Prometheus")
 async def metrics(request: Request) -> Response:
-    """Requests, times, pictures, batches, queue, reloads and memory, in Prometheus' text format."""
+    """Requests, times, images, batches, queue, reloads and memory, in Prometheus' text format."""
     return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -27,7 +27,7 @@ _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen.
+    """The address to listen on.
 
     Attributes:
         host: name or address of an interface of this machine.

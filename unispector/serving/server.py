@@ -94,7 +94,7 @@ def run_server(service: Service, sock: socket.socket) -> None:
         SystemExit: 0 after SIGTERM.
         KeyboardInterrupt: after SIGINT.
     """
-    warnings.filterwarnings("ignore", module="PIL")  # what it thinks of clients' pictures
+    warnings.filterwarnings("ignore", module="PIL")  # what it thinks of clients' images
     # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     host, port = sock.getsockname()[:2]

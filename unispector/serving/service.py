@@ -27,8 +27,8 @@ class Service:
         metrics: figures for Prometheus.
         token: that requests must carry; empty = none.
         batcher: detects.
-        memory: bytes of bodies and decoded pictures.
-        queue: pictures waiting or looked at.
+        memory: bytes of bodies and decoded images.
+        queue: images waiting or looked at.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Service:
         self.metrics = metrics
         self.token = token
         self.batcher = Batcher(limits, metrics)
-        self.memory = Room(limits.memory_mib * 2**20, "bytes of bodies and pictures")
+        self.memory = Room(limits.memory_mib * 2**20, "bytes of bodies and images")
         self.queue = Room(limits.queue, "pictures")
         metrics.queue.set_function(lambda: self.queue.used)
         self._poll_seconds = poll_seconds

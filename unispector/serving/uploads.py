@@ -1,4 +1,4 @@
-"""Pictures and masks that someone sent: checked by their header before a pixel is decoded."""
+"""Images and masks that someone sent: checked by their header before a pixel is decoded."""
 
 import io
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ SCANS = 100
 
 
 class TooLargeError(DataError):
-    """A picture of more pixels, or a request of more bytes, than are taken."""
+    """An image of more pixels, or a request of more bytes, than are taken."""
 
 
 def picture_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
     """Width and height in pixels as stored, from the header alone.
 
     Raises:
-        DataError: no picture of the known formats.
+        DataError: no image of the known formats.
         TooLargeError: more than `max_pixels`.
     """
     with _opened(data, name, max_pixels) as image:
@@ -34,7 +34,7 @@ def picture_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Decode a picture as `unispector.ops.files.read_image` reads such a file.
+    """Decode an image as `unispector.ops.files.read_image` reads such a file.
 
     Args:
         data: the bytes of a PNG, JPEG, BMP, TIFF or WebP file.
@@ -56,7 +56,7 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
     """Decode a mask as `unispector.ops.files.read_mask` reads such a file: what is not black is marked.
 
     Args:
-        data: the bytes of a file in one of the formats of pictures.
+        data: the bytes of a file in one of the formats of images.
         name: what the messages call it.
         max_pixels: more are refused before anything is decoded.
 
@@ -74,7 +74,7 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
 
 
 def _tile_pixels(image: Image.Image) -> int:
-    """Pixels of a tile of a TIFF, which is decoded whole, however small the picture; 0 of others."""
+    """Pixels of a tile of a TIFF, which is decoded whole, however small the image; 0 of others."""
     if not isinstance(image, TiffImageFile):
         return 0
     width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
@@ -83,8 +83,8 @@ def _tile_pixels(image: Image.Image) -> int:
 
 @contextmanager
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with only its header read; whatever goes wrong inside the block is the picture's fault."""
-    too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller picture"
+    """The image with only its header read; whatever goes wrong inside the block is the image's fault."""
+    too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller image"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if max(image.width * image.height, _tile_pixels(image)) > max_pixels:
@@ -97,7 +97,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise TooLargeError(too_large) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not a readable PNG, JPEG, BMP, TIFF or WebP picture") from error
+        raise DataError(f"{name}: not a readable PNG, JPEG, BMP, TIFF or WebP image") from error
     except Exception as error:  # a hostile file makes Pillow stumble in ways it does not name
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name}: not a readable image ({reason}); replace the file") from error

@@ -1,4 +1,4 @@
-"""What a user calls a model: `fast`, `accurate`, its folder, a registered version, or its training run."""
+"""References to a model: `fast`, `accurate`, its folder, a registered version, or its training run."""
 
 import re
 from pathlib import Path

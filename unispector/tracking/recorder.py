@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_TRIES = 30.0
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run is to hold in the end, its figures and pictures apart.
+    """What a run is to hold in the end, its figures and images apart.
 
     Attributes:
         experiment: its experiment.
@@ -49,7 +49,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, file: Path) -> "RunRecord":
-        """What a `Recorder` left in its file.
+        """Read the file of a `Recorder`.
 
         Raises:
             DataError: the file is absent or damaged.

@@ -114,7 +114,7 @@ class ModelRegistry:
 
     @property
     def place(self) -> str:
-        """Where the registry is, for people."""
+        """The address of the registry, for people."""
         return self._store.place
 
     @_told
@@ -249,7 +249,7 @@ class ModelRegistry:
 
     @_told
     def event_files(self, event: Event) -> tuple[Path, ...]:
-        """What was kept with an event of `history`, as local files, sorted by name."""
+        """Return the files kept with an event of `history`, as local files, sorted by name."""
         client = self._store.client()
         names = sorted(each.path for each in client.list_artifacts(event.run_id) if not each.is_dir)
         return tuple(self._local(client, event.run_id, name) for name in names)

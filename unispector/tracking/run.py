@@ -180,7 +180,7 @@ class TrackingStore:
         """Point at a store; nothing is read or made before it is used.
 
         Args:
-            root: folder of the store, made on first use; of models on a server too the place is told from it.
+            root: folder of the store, made on first use; of models on a server too the place follows from it.
         """
         self.root = root.resolve()
         self._server = os.environ.get("MLFLOW_TRACKING_URI")
@@ -193,7 +193,7 @@ class TrackingStore:
 
     @property
     def place(self) -> str:
-        """Where the runs are, for people: the folder, or the server without a password."""
+        """The address of the runs, for people: the folder, or the server without a password."""
         return re.sub(r"//[^/@]*@", "//", self._server) if self._server else str(self.root)
 
     @contextmanager
@@ -257,7 +257,7 @@ class TrackingStore:
 
     @contextmanager
     def unfailing(self, what: str) -> Iterator[None]:
-        """Where trouble with the store is only warned of: what is recorded there lies on the disk too.
+        """Turn errors of the store into warnings: what is recorded there is on the disk too.
 
         Args:
             what: is recorded in the block, for the warning.
@@ -287,7 +287,7 @@ class TrackingStore:
         return directory
 
     def has_run(self, run_id: str) -> bool:
-        """Whether the store has this run, not deleted; a store that was never used has none."""
+        """Return whether the store has this run, not deleted; a store that was never used has none."""
         from mlflow.exceptions import MlflowException
 
         if not self._exists():
@@ -389,7 +389,7 @@ def _json_value(value: object) -> object:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, in one line of bearable length, passwords in addresses left out."""
+    """Return an exception's message in one line of limited length, without passwords in addresses."""
     return textwrap.shorten(re.sub(r"//[^/@\s]*@", "//", str(error)), 300, placeholder="...")
 
 

@@ -30,7 +30,7 @@ _SWIN_WINDOWS = {169: "patch4_window7_224", 529: "patch4_window12_384"}
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """What became of a published checkpoint.
+    """The result of converting a published checkpoint.
 
     Attributes:
         layout: whose names it had.

@@ -203,7 +203,7 @@ def save_job(job: TrainingJob, model: UniSpectorModel, run_id: str) -> str:
 
 @contextmanager
 def _images_named(annotations: Annotations, checkpointer: Checkpointer) -> Iterator[None]:
-    """Tell of a loss that is not finite by the images' files, and what there is to go on from."""
+    """Name the image files of a loss that is not finite, and the checkpoint to continue from."""
     try:
         yield
     except NonFiniteError as error:
@@ -334,7 +334,7 @@ def _recipe(config: Config, seed: int, device: torch.device) -> Recipe:
 
 
 def _gains_from_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 itself; elsewhere it would only lose accuracy."""
+    """Return whether the device multiplies in bfloat16 itself; elsewhere it would only lose accuracy."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

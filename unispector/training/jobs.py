@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How one training went.
+    """The result of one training.
 
     Attributes:
         variant, seed: of the job.
@@ -68,7 +68,7 @@ def own_cpus(config: Config) -> int:
 
 
 def side_by_side(config: Config, where: tuple[Machine, ...]) -> int:
-    """How many jobs train at a time: as many as there is room for, `train.side_by_side` at most.
+    """Return the number of jobs that train at a time: those there is room for, `train.side_by_side` at most.
 
     Args:
         config: all parameters.

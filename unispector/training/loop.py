@@ -37,7 +37,7 @@ class NonFiniteError(TrainingError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a step does besides the model and the loss.
+    """The settings of a training step besides the model and the loss.
 
     Attributes:
         steps: optimiser steps in all.
@@ -62,7 +62,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Where progress goes.
+    """Callbacks for progress.
 
     Attributes:
         report: called with the steps done and the figures since the last report, by name: docs/mlflow.md.
@@ -134,7 +134,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What of a forward pass is watched.
+    """The monitored values of a forward pass.
 
     Attributes:
         figures: scalars by name.
@@ -170,7 +170,7 @@ def _losses(
 
 
 def _query_figures(result: TrainingOutput, batch: Batch) -> dict[str, Tensor]:
-    """Where the selected queries are; nothing of learned ones."""
+    """Return figures on the places of selected queries; none for learned ones."""
     indices = result.output.selection.indices
     if indices is None:
         return {}

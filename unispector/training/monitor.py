@@ -1,4 +1,4 @@
-"""What an engineer watches while a model trains: figures since the last report, and the latest prompts."""
+"""Monitoring of training: figures since the last report, and the latest prompts."""
 
 import math
 import resource
@@ -48,7 +48,7 @@ class Monitor:
         """Start the clock.
 
         Args:
-            device: where the model trains; its peak memory is told.
+            device: where the model trains; its peak memory is reported.
         """
         self._device = device
         self._recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)

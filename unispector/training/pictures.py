@@ -1,4 +1,4 @@
-"""Pictures of a training as it goes: what the model finds by now, and where it puts the prompts."""
+"""Images of a training as it goes: what the model finds by now, and where it puts the prompts."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from unispector.structures import Detections
 from unispector.training.monitor import SeenPrompts
 
 FOLDER = "pictures"
-"""Of a job's work directory; the pictures are `step-*` in it."""
+"""Of a job's work directory; the images are `step-*` in it."""
 
 _EXAMPLES = 4
 _SCORE = 0.15  # lowest of a detection that is drawn ...
@@ -74,7 +74,7 @@ class TrainingPictures:
         annotations: of the training images.
         images: folder their `file_name`s are relative to.
         config: of the model.
-        folder: where the pictures go.
+        folder: where the images go.
     """
 
     annotations: Annotations
@@ -137,7 +137,7 @@ def _lowest_drawn(found: Detections) -> float:
 
 
 def _below_one_another(strips: list[Image]) -> Image:
-    """One picture of strips of different widths, filled up with the first one's ground."""
+    """One image of strips of different widths, filled up with the first one's ground."""
     width = max(strip.shape[1] for strip in strips)
     sheet: Image = np.empty((sum(strip.shape[0] for strip in strips), width, 3), dtype=np.uint8)
     sheet[:] = strips[0][0, 0]

@@ -35,7 +35,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class InBatchPrompts:
-    """How the images of a batch prompt one another.
+    """The assignment of a batch's images as prompts of one another.
 
     Attributes:
         columns: this rank's targets, and the instances of all ranks, with columns as labels.

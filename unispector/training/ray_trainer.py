@@ -44,7 +44,7 @@ class WorkerLostError(TrainingError):
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine of the cluster has for jobs: CPUs and GPUs."""
+    """The CPUs and GPUs of a machine of the cluster."""
 
     cpus: int
     gpus: int
@@ -150,7 +150,7 @@ def machines() -> tuple[Machine, ...]:
 
 
 def room(where: tuple[Machine, ...], processes: int, threads: int) -> int:
-    """How many jobs can run at a time; where any machine has a GPU, each process takes one.
+    """Return the number of jobs that can run at a time; where any machine has a GPU, each process takes one.
 
     Args:
         where: the machines; a process lies wholly on one of them, a job may lie on several.
@@ -318,7 +318,7 @@ def _reports(progress: Path, running: Future[Any]) -> Iterator[Reported]:
 
 
 def _explained(job: Job, error: Exception) -> TrainingError:
-    """Why a job failed, in one line, and whether that may pass."""
+    """Return the reason why a job failed, in one line, and whether that may pass."""
     if (job.folder / _TIMEOUT_FILE).exists():
         return TrainingError(
             f"{job.name}: stopped after {job.hours:g} hours (train.timeout_hours); a higher limit lets it "
@@ -335,6 +335,6 @@ def _explained(job: Job, error: Exception) -> TrainingError:
 
 
 def _raised(failure: Exception) -> BaseException:
-    """What a worker raised; Ray wraps it together with its traceback."""
+    """Return the exception a worker raised; Ray wraps it together with its traceback."""
     inner = getattr(failure, "_base_exc", failure)
     return inner if isinstance(inner, BaseException) else failure

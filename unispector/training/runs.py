@@ -86,7 +86,7 @@ def send_left(root: Path = Path(), going_on: Collection[Path] | None = None) -> 
 
 
 class Follower:
-    """Turns a job's reports and pictures into MLflow's, and, now and then, into a line for the reader."""
+    """Turns a job's reports and images into MLflow's, and, now and then, into a line for the reader."""
 
     def __init__(self, job: TrainingJob, recorder: Recorder) -> None:
         """Nothing has come yet.
@@ -134,5 +134,5 @@ class Follower:
 
 
 def _pictures(folder: Path) -> list[tuple[str, str]]:
-    """The pictures of the training in this work directory, and where they go."""
+    """The images of the training in this work directory, and where they go."""
     return [(str(path), FOLDER) for path in sorted((folder / FOLDER).glob("step-*"))]

@@ -112,7 +112,7 @@ def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation: Segmentation, to
     table = instance_table(set_of([sound, segmentation, sound, None], 30, 20))
     assert told in table["problem"][1]
     assert table["problem"][[0, 2, 3]].tolist() == ["", "", ""]
-    assert table["mask_area"].tolist() == [20, 7, 20, 7]  # a fault is told once: the rest is the box's
+    assert table["mask_area"].tolist() == [20, 7, 20, 7]  # a fault is reported once: the rest is the box's
 
 
 def test_the_survey_is_joined_by_file_name() -> None:

@@ -73,7 +73,7 @@ UNSEEN = {  # by split seed
 
 
 def listed(shown: list[Picture], classes: set[str], start: int = 1) -> dict[str, Any]:
-    """A COCO file of some pictures and classes; odd instances are polygons, even ones run-length codes."""
+    """A COCO file of some images and classes; odd instances are polygons, even ones run-length codes."""
     ids = {name: number for number, name in enumerate(sorted(classes), start=start)}
     images = [
         {"id": n, "file_name": item.official, "width": SIZE[0], "height": SIZE[1]}

@@ -32,7 +32,7 @@ def painted(
     last: tuple[float, float] = (57, 35),
     **change: object,
 ) -> dict[str, Any]:
-    """A shape of type mask, its picture as LabelMe stores it: a PNG of 0 and 1."""
+    """A shape of type mask, its image as LabelMe stores it: a PNG of 0 and 1."""
     stream = io.BytesIO()
     Image.fromarray(crop).save(stream, "PNG")
     picture = base64.b64encode(stream.getvalue()).decode()
@@ -207,7 +207,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no mask": (change(shape("mask", [[1, 1], [2, 2]])), "shape 1 .*'mask'"),
     "mask of null": (change(painted(mask=None)), r"a\.json: shape 1 "),
     "mask without base64": (change(painted(mask="iVBOR*")), r"a\.json: shape 1 "),
-    "mask without a picture": (change(painted(mask="aaaa")), "shape 1 .*its mask: not a readable image"),
+    "mask without an image": (change(painted(mask="aaaa")), "shape 1 .*its mask: not a readable image"),
     "mask of 3 points": (change(painted(points=[[1, 1], [2, 2], [3, 3]])), r"a\.json: shape 1 "),
     "mask on a broken image": (
         lambda root: (put_json(root / "a.json", painted()), put(root / "a.png", b"x")),

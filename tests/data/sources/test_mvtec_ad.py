@@ -44,7 +44,7 @@ def test_every_folder_is_a_class_and_every_component_an_instance(tmp_path: Path)
     marked(raw, "leather", "glue", "000", (40, 60, 3))
     marked(raw, "cable", "combined", "000", (50, 60, 3))
     marked(raw, "metal_nut", "bent", "000", (40, 60, 3))
-    marked(raw, "grid", "bent", "000")  # a grey picture
+    marked(raw, "grid", "bent", "000")  # a grey image
 
     found = convert("mvtec_ad", raw, tmp_path, min_side=0.09)
 

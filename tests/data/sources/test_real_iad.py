@@ -21,7 +21,7 @@ def spots(seed: int, value: int = 255) -> npt.NDArray[np.uint8]:
 
 
 class Release:
-    """A release in the making: pictures of products, and what their annotation files will say."""
+    """A release in the making: images of products, and what their annotation files will say."""
 
     def __init__(self, root: Path, images: str = "realiad_1024", jsons: str = "realiad_jsons") -> None:
         self.root = root
@@ -35,13 +35,13 @@ class Release:
         return self.content.setdefault(name, empty)
 
     def view(self, product: str, path: str, code: str, part: str = "test") -> Path:
-        """A picture listed as `code`, without a mask."""
+        """An image listed as `code`, without a mask."""
         item = {"category": product, "anomaly_class": code, "image_path": path, "mask_path": None}
         self.product(product)[part].append(item)
         return put_image(self.images / product / path)
 
     def defect(self, product: str, path: str, mask_name: str | None = None) -> Path:
-        """A picture of a defect, its code taken from the path, and its mask; the mask's path.
+        """An image of a defect, its code taken from the path, and its mask; the mask's path.
 
         `expected` gets what scipy finds in the mask.
         """

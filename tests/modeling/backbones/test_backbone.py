@@ -51,7 +51,7 @@ def test_swin():
 
 
 def test_a_swins_norms_are_not_kept_with_its_maps():
-    """They are trained even if the network is frozen, so what is kept of a picture comes before them."""
+    """They are trained even if the network is frozen, so what is kept of an image comes before them."""
     config = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=True)
     module, images = (
         build_backbone(config, 64).eval(),

@@ -59,7 +59,7 @@ def regions(*masks: Tensor, images: list[int]) -> VisualPrompts:
 
 
 def levels_of(patches: Tensor, seed: int = 0, noise: float = 0.05) -> tuple[Tensor, ...]:
-    """Unit vectors of pictures [B, P, P] bool: one vector on a patch, another elsewhere, and noise."""
+    """Unit vectors of images [B, P, P] bool: one vector on a patch, another elsewhere, and noise."""
     generator = torch.Generator().manual_seed(7)
     levels = []
     for level, channels in enumerate(CHANNELS):
@@ -302,7 +302,7 @@ def test_some_of_many_cells_stand_for_all(untrained: SimilarityPrior):
 
 
 def scattered(prior: SimilarityPrior) -> PriorFeatures:
-    """Two pictures in which no two cells are alike."""
+    """Two images in which no two cells are alike."""
     features = described(prior, torch.zeros(2, PADDED, PADDED, dtype=torch.bool))
     sides = [level.shape[-1] for level in features.levels]
     levels = [unit(2, side, side, 8, seed=side).permute(0, 3, 1, 2) for side in sides]
@@ -310,7 +310,7 @@ def scattered(prior: SimilarityPrior) -> PriorFeatures:
 
 
 def places(cells: Tensor, level: Tensor) -> list[tuple[int, int, int]]:
-    """Picture, row and column that each of the cells [m, D] is the feature of."""
+    """Image, row and column that each of the cells [m, D] is the feature of."""
     flat = level.permute(0, 2, 3, 1).reshape(-1, cells.shape[1])
     best = (cells @ flat.T).max(1)
     assert best.values.tolist() == pytest.approx([1] * len(cells), abs=1e-5)
@@ -343,7 +343,7 @@ def test_cells_are_kept_where_they_belong(untrained: SimilarityPrior):
             around = places(outside[number], level)
             free = {cell for cell, share in shares(together[image], side).items() if share == 0}
             assert {(y, x) for _, y, x in around} <= free
-            # Evenly: from one end of the picture to the other, and no cell twice while others are left out.
+            # Evenly: from one end of the image to the other, and no cell twice while others are left out.
             assert len(set(around)) == min(len(around), len(free))
             assert max(y for _, y, _ in around) - min(y for _, y, _ in around) > side / 2
             covered = [cell for cell, share in shares(mask, side).items() if share >= 0.5]

@@ -1,11 +1,11 @@
 """Near-duplicate images on both sides of a split: reported, not refused.
 
 Two images count as near-duplicates where their 256-bit difference hashes differ in at most `THRESHOLD` bits.
-Measured on Magnetic Tile, whose file names number the pictures and which shows a tile under up to six
+Measured on Magnetic Tile, whose file names number the images and which shows a tile under up to six
 exposures: 428 of the 1,742 pairs of a class whose numbers lie within 5,000 are that near, none of the 16,953
 that are further apart, and 5 of the 78,766 pairs of different classes. At 24 bits those are 600, 5 and 50.
 
-A hash with nearly all bits equal says that nothing rises from left to right; such plain pictures, 76 of
+A hash with nearly all bits equal says that nothing rises from left to right; such plain images, 76 of
 NEU-DET's 1,800, are alike without being the same and make up all but one of its 100 pairs. They are not
 compared, but counted.
 """
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 THRESHOLD = 16  # of 256 bits
-PLAIN_BITS = 32  # a hash with fewer bits set, or fewer not set, is a plain picture's
+PLAIN_BITS = 32  # a hash with fewer bits set, or fewer not set, is a plain image's
 BLOCK = 16  # images compared with all others at a time; more take longer, for they outgrow the cache
-LISTED = (
-    50_000  # pairs of a kind and split seed in the table; aligned pictures of one product may all be alike
-)
+LISTED = 50_000  # pairs of a kind and split seed in the table; aligned images of one product may all be alike
 TRAINING_TEST = "training and test"
 PROMPT_TARGET = "prompt and target"
 COUNTS_FILE = "near-duplicates.json"  # in the folder of the split files
@@ -63,7 +61,7 @@ class PairCount:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """What was found.
+    """The pairs of near duplicates.
 
     Attributes:
         threshold: largest number of bits, of 256, in which the hashes of a pair differ.
@@ -190,7 +188,7 @@ class _Images:
         self.plain: Bools = np.minimum(bits, 256 - bits) < PLAIN_BITS
 
     def where(self, files: Iterable[str]) -> Bools:
-        """Which of them are meant; files are relative to the data's root."""
+        """Name the images; files are relative to the data's root."""
         chosen = np.zeros(len(self.names), dtype=np.bool_)
         for file in files:
             if file in self._positions:

@@ -245,7 +245,7 @@ def _check(
 
 
 def _result(rule: Rule, checked: int, outcome: Any) -> CheckResult:
-    """Translate one outcome; broken rows are told with the values that broke the rule."""
+    """Translate one outcome; broken rows are reported with the values that broke the rule."""
     rows = outcome.result.get("unexpected_index_list") or []
     if not rows and not outcome.success:
         return CheckResult(rule.text, checked, max(checked, 1), ("the rule could not be evaluated",))

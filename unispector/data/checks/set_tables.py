@@ -32,7 +32,7 @@ def image_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFra
         Columns `where` and `file` (the file), `id`, `width`, `height`, `surveys` (rows of the survey),
         `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, and
         `instances`. Where there is none, or it could not be decoded, size and hash are made to fit: that
-        fault is told once.
+        fault is reported once.
     """
     import pandas as pd
 

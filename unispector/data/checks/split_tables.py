@@ -132,7 +132,7 @@ class _Pair:
 
 @dataclass(frozen=True)
 class _Declared:
-    """What the split report says of a set's classes: which are unseen, which each part must test."""
+    """A set's classes by the split report: which are unseen, which each part must test."""
 
     unseen: set[str] = field(default_factory=set)
     tested: dict[Part, set[str]] = field(default_factory=dict)

@@ -117,7 +117,7 @@ def _target_role(given: SplitTree, names: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True)
 class _Tests:
-    """What the tests of a set hold: draws, classes with instances, and classes merely listed."""
+    """The contents of a set's tests: draws, classes with instances, and classes merely listed."""
 
     name: str
     draws: tuple[DrawReport, ...]

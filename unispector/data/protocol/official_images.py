@@ -1,4 +1,4 @@
-"""Which files on disk the image names of InsA's official annotation files mean.
+"""Files on disk for the image names of InsA's official annotation files.
 
 Those names lie below one folder of all sets and were written down from another copy of the releases:
 suffixes differ (`.jpg` for what is a PNG), as do upper case and dashes. So only paths without suffix, in

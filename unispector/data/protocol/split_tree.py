@@ -56,7 +56,7 @@ class BenchmarkSet:
 
 @dataclass(frozen=True)
 class TestPair:
-    """Where one draw's prompts and targets lie.
+    """The files of one draw's prompts and targets.
 
     Attributes:
         set_name: the set.

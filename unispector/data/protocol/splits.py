@@ -27,7 +27,7 @@ class SplitRules:
         tail_images: a class with at most so many images gets one prompt image.
         seen_test_fraction: share of each seen class's images kept from training, in [0, 1).
         training_rule: `clean` = an image that shows an unseen class never trains; `naive` = it trains
-            with its seen instances, so that its unseen ones are in the picture without a label.
+            with its seen instances, so that its unseen ones are in the image without a label.
     """
 
     unseen_fraction: float
@@ -39,7 +39,7 @@ class SplitRules:
 
 @dataclass(frozen=True)
 class Lost:
-    """What the clean rule keeps from training: images that show a seen class and an unseen one too.
+    """Images that the clean rule excludes from training: they show a seen class and an unseen one too.
 
     Under the naive rule these are the images that train with unlabelled unseen instances.
 

@@ -27,7 +27,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
 
 
 def _image_folders(folder: str, stem: str) -> tuple[str, ...]:
-    """Where exporters put the images of `<folder>/<stem>.json`, the most likely first."""
+    """List the folders where exporters put the images of `<folder>/<stem>.json`, the most likely first."""
     split = stem.rpartition("_")[2]  # annotations/instances_train.json goes with train/
     bases = (folder, folder.rpartition("/")[0])
     return tuple(f"{base}/{inner}" for base in bases for inner in ("", "images", split, f"images/{split}"))

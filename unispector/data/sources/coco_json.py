@@ -29,13 +29,13 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def is_coco(content: object) -> TypeGuard[dict[str, list[Any]]]:
-    """Whether a JSON file's content has the three lists of a COCO file."""
+    """Return whether a JSON file's content has the three lists of a COCO file."""
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)
 
 
 @dataclass
 class _Image:
-    """What is listed of one image so far."""
+    """The entries of one image so far."""
 
     size: tuple[int, int] | None
     marks: list[Mark] = field(default_factory=list)
@@ -198,7 +198,7 @@ def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
 
 
 def _are_counts(counts: object) -> bool:
-    """Whether it is text or whole numbers; whether they make up a mask is seen where it is decoded."""
+    """Return whether it is text or whole numbers; whether they make up a mask is seen where it is decoded."""
     if isinstance(counts, list):
         return all(isinstance(count, int) for count in counts)
     return isinstance(counts, str) and counts.isascii()

@@ -1,4 +1,4 @@
-"""What several annotation formats write alike: names, numbers, image sizes, suffixes of images."""
+"""Fields common to several annotation formats: names, numbers, image sizes, suffixes of images."""
 
 import math
 import reprlib

@@ -117,7 +117,7 @@ def _mark(shape: dict[str, Any], canvas: tuple[int, int]) -> Region | None:
 
 
 def _painted(picture: str, points: list[tuple[float, float]], canvas: tuple[int, int]) -> Rle:
-    """A mask: a picture in base64, between the first and the last of its pixels in the image."""
+    """A mask: an image in base64, between the first and the last of its pixels in the image."""
     width, height = canvas
     crop = decode_mask(base64.b64decode(picture, validate=True), "its mask")
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)

@@ -88,7 +88,7 @@ class _Meta:
 
 @dataclass(frozen=True)
 class _Annotations:
-    """What is read of one product's annotation file; other keys are passed over."""
+    """The keys read from one product's annotation file; others are ignored."""
 
     meta: _Meta
     train: list[_View]

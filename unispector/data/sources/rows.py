@@ -1,4 +1,4 @@
-"""What every source hands out: one row per image with a defect, none of its files opened yet.
+"""The rows every source yields: one per image with a defect, none of its files opened yet.
 
 Rows travel to worker processes, which open the files (`unispector.data.instances`).
 """

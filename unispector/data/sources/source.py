@@ -1,4 +1,4 @@
-"""What is known of a raw layout."""
+"""The description of a raw layout."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ _NO_TEXT = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be written to a table and a message: one line, no controls, no broken encoding."""
+    """Return whether a name fits a table and a message: one line, no controls, no broken encoding."""
     return not _NO_TEXT.search(name)
 
 

@@ -43,7 +43,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
 
 
 def _label_names(stem: str) -> Iterator[str]:
-    """Where the label of an image may be: the last folder `images` swapped for `labels`, or beside it."""
+    """List an image's possible label files: the last folder `images` swapped for `labels`, or beside it."""
     before, images, after = f"/{stem}".rpartition("/images/")
     if images:
         yield f"{before}/labels/{after}.txt"[1:]

@@ -1,4 +1,4 @@
-"""What the detector reads images with: the interface of every backbone, and one timm network behind it.
+"""The interface of every backbone, and the one around a timm network.
 
 What a frozen network puts out depends on the image alone, so `forward` ends there and can be cached; what
 is trained on top of it lies in `pyramid`.
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
 
     @property
     def detail_channels(self) -> int:
-        """How many of the stride 4's channels, the first ones, the prior draws outlines from."""
+        """The number of channels of stride 4, the first ones, that the prior draws outlines from."""
         return self.channels[0]
 
     @abstractmethod

@@ -133,7 +133,7 @@ def package_of(name: str) -> str:
 
 
 def distributions_of(name: str) -> tuple[str, ...]:
-    """What must be installed for a packaged network's weights, as `pip` calls it."""
+    """Return the packages a packaged network's weights need, by their names in `pip`."""
     if name == packaged_dinov2.NAME:
         return packaged_dinov2.DISTRIBUTIONS
     return (package_of(name).replace("_", "-"),)

@@ -32,7 +32,7 @@ class PadFirstBlock(SwinTransformerBlock):
         return x[:, :height, :width].contiguous()
 
     def _shift_mask(self, x: Tensor) -> Tensor | None:
-        """What keeps the parts of a rolled window apart, [windows, cells, cells] of 0 and -100."""
+        """Return the mask between the parts of a rolled window, [windows, cells, cells] of 0 and -100."""
         size = (*x.shape[1:3], x.dtype, x.device)
         if size != self._mask_of:
             self._mask, self._mask_of = self.get_attn_mask(x), size

@@ -97,7 +97,7 @@ def _standardised(tokens: Tensor) -> Tensor:
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
-    """Whether bf16 products have instructions of their own there; emulated ones are slower than fp32."""
+    """Return whether the device has bf16 instructions; emulated products are slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities()

@@ -124,7 +124,7 @@ class Part:
 
     @property
     def score(self) -> float:
-        """How sure and how well-defined it is; only to choose the `MOST` parts."""
+        """The product of mean probability and stability; only to choose the `MOST` parts."""
         return self.mean * math.sqrt(self.stability + 0.02)
 
 
@@ -184,7 +184,7 @@ class Whole:
 
 
 def facts_of(part: Part, whole: Whole, rank: int, count: int) -> tuple[float, ...]:
-    """What is known of a part before anyone looks at it: `FACTS` numbers, about 0 and of size 1."""
+    """Return facts about a part from the maps alone: `FACTS` numbers, about 0 and of size 1."""
     side = whole.side
     x0, y0, x1, y1 = part.box
     width, height = (x1 - x0) / side, (y1 - y0) / side

@@ -1,4 +1,4 @@
-"""How a level of features is compared with prompts: measures without a weight, and learned attention."""
+"""Comparison of a level of features with prompts: measures without a weight, and learned attention."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How the similarity prior enters the detector: which tokens become queries, what a query is and covers."""
+"""The similarity prior's way into the detector: selection, content and masks of queries."""
 
 from dataclasses import replace
 

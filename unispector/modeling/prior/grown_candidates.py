@@ -87,7 +87,7 @@ def grown_candidates(
 
 
 def _new(parts: Sequence[Part], owner: Tensor, known: Candidates, side: int) -> Tensor:
-    """Which parts are nearly like no candidate of their class mask, nor like an earlier one: [m] int64."""
+    """Find the parts that resemble no candidate of their class mask, nor an earlier part: [m] int64."""
     boxes = torch.tensor([part.box for part in parts], dtype=torch.float32, device=owner.device).view(-1, 4)
     overlap = pairwise_iou(boxes, cxcywh_to_xyxy(known.boxes) * side)
     alike = (overlap >= ALIKE) & (owner[:, None] == known.map)
@@ -106,7 +106,7 @@ def _seeds(candidates: Candidates, scores: Tensor, seeds: int) -> Tensor:
 
 
 def _covered(boxes: Tensor, own: Tensor, side: int) -> Tensor:
-    """What of their windows candidates cover, in cells twice as large as the canvas's: [n, side/2, side/2].
+    """Return the cells that candidates cover, twice as large as the canvas's: [n, side/2, side/2].
 
     Args:
         boxes: [n, 4] that the windows belong to.
@@ -130,7 +130,7 @@ def _core(covered: Tensor) -> Tensor:
 
 
 def _shares(levels: Sequence[Tensor], image: Tensor, covered: Tensor, side: int) -> Tensor:
-    """How much nearer a cell is to a candidate than to the rest, relative to what the candidate reaches.
+    """Return how much nearer a cell is to a candidate than to the rest, relative to the candidate's own.
 
     Args:
         levels: unit vectors [B, D_l, h_l, w_l].

@@ -1,4 +1,4 @@
-"""What stands beside the paper's parts: similarity prior, its way into the decoder, candidate head."""
+"""The parts beside the paper's: similarity prior, its way into the decoder, candidate head."""
 
 from dataclasses import replace
 

@@ -60,7 +60,7 @@ class SimilarityPrior(nn.Module):
 
     @torch.no_grad()
     def describe(self, images: Tensor, levels: tuple[Tensor, ...], finest: Tensor) -> PriorFeatures:
-        """What of a batch of images is compared, and what its outlines are drawn from.
+        """Return the features of a batch of images that are compared, and those its outlines are drawn from.
 
         Args:
             images: [B, 3, S, S] RGB in 0..255.
@@ -116,7 +116,7 @@ class SimilarityPrior(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, memory: PromptMemory, members: Tensor) -> Tensor:
-        """What the difference of similarities is on marked and on other cells, each image left out once.
+        """Measure the difference of similarities on marked and on other cells, each image left out once.
 
         Args:
             memory: of N marked images.
@@ -239,7 +239,7 @@ def _extents(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fills_its_box(masks: Tensor) -> Tensor:
-    """Which of masks [N, P, P] are filled rectangles: [N] bool."""
+    """Find the masks of [N, P, P] that are filled rectangles: [N] bool."""
     high, wide = _extents(masks)
     return masks.sum((1, 2)) == high * wide
 
