@@ -40,14 +40,27 @@ def test_the_python_example_runs(project: Path) -> None:
     assert names["found"].image_hw == (160, 240)  # type: ignore[attr-defined]
 
 
-def test_the_command_line_example_runs(project: Path) -> None:
-    (example,) = blocks("bash")
-    program, *arguments = shlex.split(example.replace("\\\n", " "))
-    assert program == "unispector"
-    assert main(arguments) == 0
+def commands(block: str) -> list[list[str]]:
+    lines = [shlex.split(line) for line in block.splitlines()]
+    assert {program for program, *_ in lines} == {"unispector"}
+    return [arguments for _, *arguments in lines]
+
+
+def test_the_command_line_example_finds_a_defect_on_every_image(project: Path) -> None:
+    for arguments in commands(blocks("bash")[0]):
+        assert main(arguments) == 0
     record = json.loads((project / "found" / "detections.json").read_text())
-    assert record["categories"] == [{"id": 1, "name": "crack"}]
-    assert (project / "found" / record["images"][0]["picture"]).is_file()
+    assert record["categories"] == [{"id": 1, "name": "bubble"}]
+    assert len(record["images"]) == 4
+    assert all((project / "found" / image["picture"]).is_file() for image in record["images"])
+    shown = {found["image_id"] for found in record["annotations"] if found["score"] >= 0.15}
+    assert shown == {image["id"] for image in record["images"]}
+
+
+def test_the_example_of_a_measurement_is_a_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in commands(blocks("bash")[1]):
+        assert main(arguments) == 1
+        assert "my-set" in capsys.readouterr().err
 
 
 def test_what_the_readme_links_and_lists_exists() -> None:

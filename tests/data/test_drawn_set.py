@@ -126,13 +126,13 @@ def test_more_parts_than_photographs_are_refused(tmp_path: Path):
 
 
 def test_a_broken_photograph_is_named_and_the_old_set_stays(tmp_path: Path):
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "old").write_text("old")
+    draw_set(SMALL, tmp_path / "set", workers=1)
+    before = everything(tmp_path / "set")
     surfaces = flat(tmp_path / "photos", [90, 100])
     surfaces[1].write_bytes(surfaces[1].read_bytes()[:60])
     with pytest.raises(DataError, match=r"1\.png"):
         draw_set(replace(SMALL, surfaces=surfaces), tmp_path / "set", workers=1)
-    assert [file.name for file in (tmp_path / "set").iterdir()] == ["old"]
+    assert everything(tmp_path / "set") == before
 
 
 def test_an_image_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -155,3 +155,29 @@ def test_the_file_is_coco(tmp_path: Path):
         assert (columns.min(), rows.min()) == (left, top)
         assert (columns.max() + 1 - left, rows.max() + 1 - top) == (wide, high)
         assert annotation["area"] == pytest.approx(mask.sum(), rel=0.35, abs=4)
+
+
+def test_only_an_older_drawn_set_is_replaced(tmp_path: Path):
+    small = replace(SMALL, parts=1, classes=1, images=1)
+    out, photos = tmp_path / "set", tmp_path / "photos"
+    draw_set(small, out, workers=1)
+    first = everything(out)
+    draw_set(replace(small, seed=6), out, workers=1)
+    assert everything(out) != first
+    surfaces = flat(photos, [90])
+    before = everything(tmp_path)
+    for folder, message in (
+        (photos, "no drawn set"),
+        (tmp_path, "no drawn set"),
+        (surfaces[0], "no drawn set"),
+    ):
+        with pytest.raises(DataError, match=message):
+            draw_set(small, folder, workers=1)
+    for folder in (photos, tmp_path):
+        with pytest.raises(DataError, match="images to draw on are in this folder"):
+            draw_set(replace(small, surfaces=surfaces), folder, workers=1)
+    (out / "annotations.json").unlink()
+    with pytest.raises(DataError, match="no drawn set"):
+        draw_set(small, out, workers=1)
+    del before[str(Path("set") / "annotations.json")]
+    assert everything(tmp_path) == before

@@ -58,11 +58,14 @@ def test_a_mask_that_vanishes_in_resizing_becomes_its_box() -> None:
     assert sample.roi_masks[0].nonzero().tolist() == [[40, 40]]
 
 
-def test_a_box_over_the_edge_is_cut_there() -> None:
-    inside = mark(Prompt(picture(), boxes_xywh=[(120, 30, 40, 10)]), 0, GEOMETRY)
+def test_a_box_over_the_edge_is_cut_there_and_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    inside = mark(Prompt(picture(), boxes_xywh=[(120, 30, 42, 10)]), 0, GEOMETRY)
+    assert not caplog.messages
     over = mark(Prompt(picture(), boxes_xywh=[(120, 30, 60, 13)]), 0, GEOMETRY)
     assert torch.equal(inside.roi_masks, over.roi_masks)
     torch.testing.assert_close(inside.spectra, over.spectra)
+    (message,) = caplog.messages
+    assert "box 120,30,60,13 ends at 180,43, outside the image of 160x40 pixels, and is cut there" in message
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,9 @@ def data_add(
 
 @data_app.command("draw", help=_DRAW_HELP)
 def data_draw(
-    out: Annotated[Path, typer.Argument(help="Folder to make; an older one is replaced.", metavar="OUT")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to make; an older drawn set there is replaced.", metavar="OUT")
+    ],
     surfaces: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of images of good parts.")
     ] = None,
@@ -132,5 +134,6 @@ def data_draw(
     drawn = DrawnSet(seed, parts, classes, images, good, size, tuple(without or ()))
     count = draw(drawn, surfaces, out)
     typer.echo(
-        f"{out}: {count} images, {parts * classes} classes; `unispector data add coco {out}` takes them in"
+        f"{out}: {count} images, {parts * classes} classes; to train on them: "
+        f"unispector data add coco {out} --name {out.resolve().name}"
     )

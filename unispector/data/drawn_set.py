@@ -37,6 +37,8 @@ DARKEST = 0.03  # reflectance of a photograph at least
 LONGEST = 1.6  # sides of an image at most, relative to its nominal height
 LEAST_CUT = 0.55  # share of a photograph's sides that an image shows at least
 
+_INFO = {"description": "drawn by `unispector data draw`"}  # what may be replaced by another drawn set
+
 
 @dataclass(frozen=True)
 class DrawnSet:
@@ -97,13 +99,14 @@ def draw(drawn: DrawnSet, surfaces: Path | None, out: Path) -> int:
 def draw_set(drawn: DrawnSet, out: Path, progress: Progress | None = None, *, workers: int = 0) -> int:
     """Write `images/<part>_<family>/*.jpg`, `good/<part>/*.jpg` and the COCO file `annotations.json`.
 
-    `out` appears complete or not at all; what lay there is replaced. Returns the number of images.
+    `out` appears complete or not at all; it replaces an older drawn set there. Returns the number of images.
     `progress` is called with (images done, images in all) after every image; `workers` processes draw, 0 =
     one per core.
 
     Raises:
         DataError: unknown families, more classes than families or more parts than photographs, a photograph
-            that cannot be read, no room for a defect, or `out` cannot be written.
+            that cannot be read, no room for a defect, or `out` cannot be written, holds the photographs or
+            is a folder of files that no drawn set has.
     """
     if strange := sorted(set(drawn.left_out) - set(FAMILIES)):
         raise DataError(f"no family {strange[0]!r} of defects; known: {', '.join(FAMILIES)}")
@@ -123,14 +126,30 @@ def draw_set(drawn: DrawnSet, out: Path, progress: Progress | None = None, *, wo
         )
         for index in range(count)
     ]
+    _refuse_other_files(out, drawn.surfaces)
     finish = partial(_finish, shots=shots)
     return draw_folder(out, shots, partial(_write, drawn=drawn), finish, progress, workers)
+
+
+def _refuse_other_files(out: Path, surfaces: Sequence[Path]) -> None:
+    """Raise DataError where a new set would replace anything but an older drawn set."""
+    if any(out.resolve() in file.resolve().parents for file in surfaces):
+        raise DataError(f"{out}: the images to draw on are in this folder; choose another to draw to")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        drawn = json.loads((out / "annotations.json").read_bytes())["info"] == _INFO
+    except (OSError, ValueError, LookupError, TypeError):
+        drawn = False
+    if not drawn:
+        raise DataError(f"{out}: has files that are no drawn set; choose another folder, or empty it first")
 
 
 def _finish(root: Path, records: list[_Record], shots: list[_Shot]) -> int:
     """Write the annotations; return the number of images."""
     content = _coco([(s, r) for s, r in zip(shots, records, strict=True) if s.family != DEFECT_FREE])
-    (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    text = json.dumps({"info": _INFO, **content})
+    (root / "annotations.json").write_text(text, encoding="utf-8")
     return len(shots)
 
 

@@ -1,5 +1,6 @@
 """Marks a user draws on an image of a defect, turned into what the prompt encoder reads."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from unispector.ops.rle import BoolArray
 from unispector.structures import Sample
 
 LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on another image or scale
+
+SLACK = 2.0  # pixels that a box may stick out without a word
+
+logger = logging.getLogger(__name__)
 
 Picture = str | Path | npt.NDArray[np.uint8]
 
@@ -115,6 +120,12 @@ def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[
     if np.shape(box) != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
         raise DataError(f"{name}: box {shown} must be left,top,width,height in pixels with a size above 0")
     left, top = max(box[0], 0.0), max(box[1], 0.0)
+    if box[0] + box[2] > hw[1] + SLACK or box[1] + box[3] > hw[0] + SLACK:
+        logger.warning(
+            "%s: box %s ends at %g,%g, outside the image of %dx%d pixels, and is cut there; boxes are "
+            "left,top,width,height, not left,top,right,bottom",
+            *(name, shown, box[0] + box[2], box[1] + box[3], hw[1], hw[0]),
+        )
     right, bottom = min(box[0] + box[2], float(hw[1])), min(box[1] + box[3], float(hw[0]))
     inside = f"inside the image of {hw[1]}x{hw[0]} pixels"
     if right - left < 1 or bottom - top < 1:
