@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,24 @@ def test_a_checkpoint_goes_on_only_when_nothing_that_matters_changed(tiny_projec
     path = tiny_project / "data/training-fingerprints.json"
     path.write_text(json.dumps({"42": "another", "82": "82"}))
     assert plan(config, tiny_project)[0].key != key
+
+
+def test_a_file_of_weights_counts_by_its_content_and_is_found_from_any_folder(tiny_project, config):
+    backbone = config.model.backbone.model_copy(update={"weights": "own/lite.safetensors"})
+    own = changed(config, "model", backbone=backbone)
+    file = tiny_project / "own/lite.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"one")
+    (first, *_), key = plan(own, tiny_project), plan(config, tiny_project)[0].key
+    assert first.config.model.backbone.weights == str(file)
+    assert first.key != key
+    file.write_bytes(b"two")
+    assert plan(own, tiny_project)[0].key != first.key
+
+
+def test_a_start_that_is_not_there_is_named(tiny_project, config):
+    with pytest.raises(ConfigError, match=r"train\.start: .*nowhere: no such file"):
+        plan(changed(config, "train", start=Path("nowhere")), tiny_project)
 
 
 def test_seeds_must_be_there(tiny_project, config):

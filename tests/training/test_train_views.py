@@ -79,6 +79,15 @@ def test_another_training_on_the_same_views_runs_no_backbone(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_maps_of_another_reading_of_the_same_network_are_not_taken(job: TrainingJob, tmp_path: Path) -> None:
+    train(job, "", WorkerGroup(), silent)
+    backbone = job.config.model.backbone.model_copy(update={"blocks": (2, 8)})
+    model = job.config.model.model_copy(update={"backbone": backbone})
+    other = replace(elsewhere(job, tmp_path, "x"), config=job.config.model_copy(update={"model": model}))
+    train(other, "", WorkerGroup(), silent)
+    assert len(folders(job)) == 2
+
+
 class Killed(Exception):
     pass
 

@@ -1,5 +1,6 @@
 """Parameters of the detector."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -33,6 +34,11 @@ class BackboneConfig(Section):
         description="of a vision transformer alone: `bf16` where the processor has it, so that features "
         "differ in the third digit between machines, or `fp32` everywhere",
     )
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of `weights`, if it is one."""
+        return None if self.weights in ("packaged", "hub", "none") else Path(self.weights)
 
     @field_validator("blocks")
     @classmethod
@@ -180,6 +186,17 @@ class ModelConfig(Section):
     def backbones(self) -> tuple[BackboneConfig, ...]:
         """The networks that images are read with, one or several."""
         return (self.backbone,) if isinstance(self.backbone, BackboneConfig) else self.backbone
+
+    def below(self, root: Path) -> "ModelConfig":
+        """The same with files of weights below `root`, where they are relative."""
+        networks = [
+            network.model_copy(update={"weights": str(root / network.weights_file)})
+            if network.weights_file
+            else network
+            for network in self.backbones
+        ]
+        one = isinstance(self.backbone, BackboneConfig)
+        return self.model_copy(update={"backbone": networks[0] if one else tuple(networks)})
 
     def extends(self, other: "ModelConfig") -> bool:
         """Return whether it is the other model, with more backbones after those that it has, or none."""

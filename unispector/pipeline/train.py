@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unispector.config import Config
 from unispector.data.protocol.split_tree import SplitTree
-from unispector.errors import ConfigError
+from unispector.errors import ConfigError, DataError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.pipeline.fingerprint import read_fingerprints
 from unispector.project.lineage import git_state
@@ -87,8 +87,14 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
         exclude={"prompt": {"test_roi"}, "train": _WITHOUT_EFFECT},
     )
     start = root / own.train.start if own.train.start else None
-    start_hash = sha256_of_tree([start]) if start else ""
-    parts = [variant, str(seed), parameters, fingerprint, start_hash, code]
+    try:
+        start_hash = sha256_of_tree([start]) if start else ""
+    except DataError as error:
+        raise ConfigError(f"train.start: {error}") from error
+    # Trainings run elsewhere, so files of weights are named from the root; what they hold decides the model.
+    own = own.model_copy(update={"model": own.model.below(root)})
+    files = [file for network in own.model.backbones if (file := network.weights_file) and file.exists()]
+    parts = [variant, str(seed), parameters, fingerprint, start_hash, *map(_file_hash, files), code]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     train_file = SplitTree(root / SPLITS).training(seed)
     return TrainingJob(
@@ -108,6 +114,10 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
             **{f"git_{key}": value for key, value in git_state(root).items()},
         },
     )
+
+
+def _file_hash(file: Path) -> str:
+    return sha256_of_tree([file])
 
 
 def _code_hash() -> str:

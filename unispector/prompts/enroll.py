@@ -129,6 +129,5 @@ def _check_enough(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: st
     pictures = len(marked.pictures) + len({prompt.picture for prompt in own})
     if pictures < fewest:
         raise DataError(
-            f"{marked.root}: {pictures} marked picture(s) of {label!r}, at least {fewest} are needed; "
-            "mark more"
+            f"{marked.root}: {pictures} marked image(s) of {label!r}, at least {fewest} are needed; mark more"
         )

@@ -270,6 +270,7 @@ def _map_cache(job: TrainingJob, backbone: Backbone, images: int) -> MapCache:
         str(config.model.image_size),
         config.augment.model_dump_json(),
         str(job.seed),
+        *(network.model_dump_json() for network in config.model.backbones),
         _frozen_hash(backbone),
         sha256_of_tree(code),
     ]

