@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -87,6 +88,10 @@ def told_environment(group: WorkerGroup, report) -> str | None:
     return os.environ.get("MALLOC_MMAP_MAX_")
 
 
+def without_room(group, report):
+    raise OSError(errno.ENOSPC, "No space left on device", "work/maps.txt")
+
+
 def always_wrong(state: str, group: WorkerGroup, report) -> None:
     with (Path(state) / "tries").open("a") as tries:
         tries.write("x")
@@ -171,6 +176,14 @@ def test_jobs_side_by_side(tmp_path, ray_cluster, sent_by_value):
     assert run_job(job, lambda reported: again.append(reported.step)) == {"start": 3, "rank": 0, "size": 1}
     assert (killed_steps, again) == ([1, 2, 3], [1, 2, 3, 4, 5])
     assert not list(killed_folder.glob("ray-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_full_disk_is_named_and_not_tried_again(tmp_path, ray_cluster, sent_by_value):
+    with pytest.raises(TrainingError, match=r"^full: .*No space left.*maps\.txt'; make room") as full:
+        run_job(Job("full", without_room, {}, tmp_path), lambda reported: None)
+    assert not isinstance(full.value, WorkerLostError)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Images of a training: the examples, what is drawn, that it disturbs nothing, and MLflow's copy."""
 
+import errno
 import shutil
 from dataclasses import replace
 
@@ -77,6 +78,15 @@ def test_a_training_with_pictures_equals_one_without_to_the_bit(job, tmp_path, m
     assert losses == other_losses
     for name, value in weights.items():
         assert torch.equal(value, others[name]), name
+
+
+def test_a_training_goes_on_where_its_pictures_find_no_room(job, monkeypatch, caplog):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TrainingPictures, "draw", full)
+    assert train(job, "", WorkerGroup(), lambda step, metrics: None)
+    assert "step 1 is not drawn ([Errno 28] No space left on device); training continues" in caplog.text
 
 
 def test_only_the_first_process_draws(job, monkeypatch):

@@ -143,7 +143,10 @@ def train(job: TrainingJob, run_id: str, group: WorkerGroup, report: Report) -> 
 
     def look(step: int, prompts: SeenPrompts) -> None:
         if group.rank == 0:
-            pictures.draw(step, model, prompts)
+            try:
+                pictures.draw(step, model, prompts)
+            except OSError as error:
+                logger.warning("%s: step %d is not drawn (%s); training continues", job.name, step, error)
 
     with _images_named(annotations, checkpointer):
         fit(

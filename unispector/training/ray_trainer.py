@@ -7,6 +7,7 @@ The folder outlives a killed run: checkpoints that `work` keeps there are found 
 machines it lies where all of them, and the driver, see it under the same path.
 """
 
+import errno
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from unispector.errors import TrainingError, UniSpectorError
 
 Report = Callable[[int, dict[str, float]], None]
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what another try cannot mend
 _PROGRESS_FILE = "progress.jsonl"
 _TIMEOUT_FILE = "timeout"
 _STORAGE = "ray-"
@@ -327,6 +329,8 @@ def _explained(job: Job, error: Exception) -> TrainingError:
     failures = [_raised(failure) for _, failure in sorted(getattr(error, "worker_failures", {}).items())]
     if mistake := next((each for each in failures if isinstance(each, UniSpectorError)), None):
         return TrainingError(f"{job.name}: {mistake}")
+    if full := next((each for each in failures if isinstance(each, OSError) and each.errno in _DISK), None):
+        return TrainingError(f"{job.name}: {full}; make room or give access, then start it again: it goes on")
     said = str(next(iter(failures), error)).strip().splitlines() or [type(error).__name__]
     reason = said[-1].partition(". ")[0].removesuffix(".")  # Ray goes on with general advice
     return WorkerLostError(
