@@ -139,15 +139,6 @@ def train(job: TrainingJob, run_id: str, group: WorkerGroup, report: Report) -> 
     batches, keys = _batches(job, annotations, group, start)
     if cache is not None:
         batches = with_maps(batches, keys, cache, model.backbone, start)
-    pictures = TrainingPictures(annotations, job.image_root, config, job.work_directory / FOLDER)
-
-    def look(step: int, prompts: SeenPrompts) -> None:
-        if group.rank == 0:
-            try:
-                pictures.draw(step, model, prompts)
-            except OSError as error:
-                logger.warning("%s: step %d is not drawn (%s); training continues", job.name, step, error)
-
     with _images_named(annotations, checkpointer):
         fit(
             _parallel(model, group),
@@ -156,7 +147,7 @@ def train(job: TrainingJob, run_id: str, group: WorkerGroup, report: Report) -> 
             optimiser,
             schedule,
             _recipe(config, job.seed, device),
-            Callbacks(report=_telling(report, cache), save=save, look=look),
+            Callbacks(_telling(report, cache), save, _drawing(job, annotations, model, group)),
             start=start,
         )
     save(recipe.steps)
@@ -202,6 +193,22 @@ def save_job(job: TrainingJob, model: UniSpectorModel, run_id: str) -> str:
         **job.provenance,
     }
     return save_model(job.model_directory, model, job.config, provenance)
+
+
+def _drawing(
+    job: TrainingJob, annotations: Annotations, model: UniSpectorModel, group: WorkerGroup
+) -> Callable[[int, SeenPrompts], None]:
+    """Return what draws a few images of a step; a training never fails for them."""
+    pictures = TrainingPictures(annotations, job.image_root, job.config, job.work_directory / FOLDER)
+
+    def look(step: int, prompts: SeenPrompts) -> None:
+        if group.rank == 0:
+            try:
+                pictures.draw(step, model, prompts)
+            except OSError as error:
+                logger.warning("%s: step %d is not drawn (%s); training continues", job.name, step, error)
+
+    return look
 
 
 @contextmanager
