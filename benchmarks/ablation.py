@@ -69,6 +69,7 @@ def job_of(config: Config, row: Variant, seed: int, split_seed: int, folder: Pat
         config=config,
         key=hashlib.sha256(f"{config.model_dump_json()}{seed}{data}".encode()).hexdigest(),
         train_file=file,
+        root=Path().resolve(),
         image_root=Path(config.data.root).resolve(),
         start=None,
         model_directory=folder / "model",

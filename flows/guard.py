@@ -138,8 +138,10 @@ def _marked(mark: str) -> set[psutil.Process]:
     """Find the processes that carry a mark, and their descendants, whose environment may be overwritten."""
     everyone = list(psutil.process_iter(["environ", "ppid"]))
     found = {process for process in everyone if (process.info["environ"] or {}).get(MARK) == mark}
-    while more := {each for each in everyone if each.info["ppid"] in {p.pid for p in found}} - found:
+    pids = {process.pid for process in found}
+    while more := {each for each in everyone if each.info["ppid"] in pids and each.pid not in pids}:
         found |= more
+        pids |= {process.pid for process in more}
     return found - {psutil.Process()}
 
 

@@ -148,7 +148,7 @@ def _retrain(params: Path, before: LastRetraining) -> tuple[str, str]:
     if before.outcome == "going on":
         alert("retraining: the last one was cut off; going on with it")
     LastRetraining(found.key, "going on", found.reason).write(Path())
-    # The checks first, by themselves: so that a bad batch differs from a training that failed.
+    # The checks first, by themselves, so that a bad batch differs from a failed training.
     pipeline.with_options(name="convert and check data")(CHECKS)
     pipeline.with_options(name="train and evaluate")(())
     number = enter(params)

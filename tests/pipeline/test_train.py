@@ -64,7 +64,8 @@ def test_a_file_of_weights_counts_by_its_content_and_is_found_from_any_folder(ti
     file.parent.mkdir()
     file.write_bytes(b"one")
     (first, *_), key = plan(own, tiny_project), plan(config, tiny_project)[0].key
-    assert first.config.model.backbone.weights == str(file)
+    assert first.config.model.below(first.root).backbone.weights == str(file)
+    assert first.config.model == own.model
     assert first.key != key
     file.write_bytes(b"two")
     assert plan(own, tiny_project)[0].key != first.key

@@ -91,10 +91,9 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
         start_hash = sha256_of_tree([start]) if start else ""
     except DataError as error:
         raise ConfigError(f"train.start: {error}") from error
-    # Trainings run elsewhere, so files of weights are named from the root; what they hold decides the model.
-    own = own.model_copy(update={"model": own.model.below(root)})
-    files = [file for network in own.model.backbones if (file := network.weights_file) and file.exists()]
-    parts = [variant, str(seed), parameters, fingerprint, start_hash, *map(_file_hash, files), code]
+    named = [root / network.weights_file for network in own.model.backbones if network.weights_file]
+    weights_hash = sha256_of_tree(file for file in named if file.exists())
+    parts = [variant, str(seed), parameters, fingerprint, start_hash, weights_hash, code]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     train_file = SplitTree(root / SPLITS).training(seed)
     return TrainingJob(
@@ -103,6 +102,7 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
         config=own,
         key=key,
         train_file=train_file,
+        root=root,
         image_root=root / config.data.root,
         start=start,
         model_directory=root / MODELS / variant / f"seed{seed}",
@@ -114,10 +114,6 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
             **{f"git_{key}": value for key, value in git_state(root).items()},
         },
     )
-
-
-def _file_hash(file: Path) -> str:
-    return sha256_of_tree([file])
 
 
 def _code_hash() -> str:

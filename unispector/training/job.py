@@ -74,6 +74,7 @@ class TrainingJob:
         config: parameters of this variant.
         key: hash of parameters, data and code; a checkpoint goes on only under its own key.
         train_file: merged COCO annotations.
+        root: folder that files of weights in `config` are relative to.
         image_root: folder their `file_name`s are relative to.
         start: directory of the model whose weights training starts from, or a file of weights, or None.
         model_directory: where the trained model is saved.
@@ -87,6 +88,7 @@ class TrainingJob:
     config: Config
     key: str
     train_file: Path
+    root: Path
     image_root: Path
     start: Path | None
     model_directory: Path
@@ -172,7 +174,7 @@ def initial_model(job: TrainingJob) -> UniSpectorModel:
             return saved.model
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        model = build_model(config.model)
+        model = build_model(config.model.below(job.root))
     if saved is not None:
         widen(model, saved.model)
     elif job.start is not None:
