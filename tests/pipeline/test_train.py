@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from unispector.config import load_config
-from unispector.errors import ConfigError, DataError, TrainingError
+from unispector.errors import CheckpointError, ConfigError, DataError, TrainingError
 from unispector.modeling.saved_model import load_model
 from unispector.pipeline.train import finish, plan
 from unispector.project.paths import CHECKPOINTS, MAPS, TRAINING_SUMMARY
@@ -57,7 +57,9 @@ def test_a_checkpoint_goes_on_only_when_nothing_that_matters_changed(tiny_projec
     assert plan(config, tiny_project)[0].key != key
 
 
-def test_a_file_of_weights_counts_by_its_content_and_is_found_from_any_folder(tiny_project, config):
+def test_a_file_of_weights_counts_by_its_content_and_is_found_from_any_folder(
+    tiny_project, config, tmp_path, monkeypatch
+):
     backbone = config.model.backbone.model_copy(update={"weights": "own/lite.safetensors"})
     own = changed(config, "model", backbone=backbone)
     file = tiny_project / "own/lite.safetensors"
@@ -67,6 +69,9 @@ def test_a_file_of_weights_counts_by_its_content_and_is_found_from_any_folder(ti
     assert first.config.model.below(first.root).backbone.weights == str(file)
     assert first.config.model == own.model
     assert first.key != key
+    monkeypatch.chdir(tmp_path)  # as a worker of Ray
+    with pytest.raises(CheckpointError, match=str(file)):
+        initial_model(first)
     file.write_bytes(b"two")
     assert plan(own, tiny_project)[0].key != first.key
 
