@@ -40,7 +40,7 @@ def inspect_once(folder: Path, workers: int) -> None:
 
     from unispector.batch.inspection import Inspection, look, one_thread
     from unispector.batch.ray_inspection import look_on_ray, prepare_ray
-    from unispector.batch.source import PictureSource
+    from unispector.batch.source import ImageSource
     from unispector.environment import work_offline
     from unispector.inference.detector import Prompt, UniSpector
     from unispector.modeling.saved_model import shipped_model
@@ -48,7 +48,7 @@ def inspect_once(folder: Path, workers: int) -> None:
 
     work_offline(folder)
     prepare_ray()
-    source = PictureSource.at(str(folder))
+    source = ImageSource.at(str(folder))
     files = source.pictures({".jpg"})
     model = shipped_model("fast")
     detector = UniSpector.load(model)

@@ -30,7 +30,7 @@ import psutil
 from PIL import Image
 
 from unispector.inference.detector import Prompt, UniSpector
-from unispector.serving.messages import picture_message
+from unispector.serving.messages import image_message
 from unispector.tracking.model_reference import find_model
 
 CLIENTS = (1, 4, 16)
@@ -166,7 +166,7 @@ def loads(model: str, seconds: float, clients: Sequence[int] = CLIENTS) -> tuple
     ]
     bank = detector.encode(marks)
     right: list[object] = [
-        picture_message("p", detector.detect([each], bank)[0]).model_dump() for each in pixels
+        image_message("p", detector.detect([each], bank)[0]).model_dump() for each in pixels
     ]
     files = [as_png(each) for each in pixels]
     with tempfile.TemporaryDirectory() as scratch:

@@ -63,7 +63,7 @@ def other_model(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("other_model"), seed=1, prior=True)
 
 
-def make_pictures(folder, seed, count):
+def make_images(folder, seed, count):
     """Noise of many sizes with a square in each; where the squares are."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
@@ -129,11 +129,11 @@ def benchmark(sharp_model, tmp_path_factory):
     sets = []
     for seed, (name, domain) in enumerate((("tile", "in"), ("steel", "cross"))):
         folder = root / "data" / "raw" / f"raw-{name}"
-        squares = of_squares(*make_pictures(folder, seed, 24))
+        squares = of_squares(*make_images(folder, seed, 24))
         bank = detector.encode_annotations(squares, folder)
         annotations = as_found(detector, bank, squares, folder)
         sets.append(BenchmarkSet(name, f"raw-{name}", domain, annotations))
-    good, _ = make_pictures(root / "data" / "raw" / "raw-tile" / "good", 9, GOOD)
+    good, _ = make_images(root / "data" / "raw" / "raw-tile" / "good", 9, GOOD)
     write_dropped(root, "tile", [f"good/{image.file_name}" for image in good])
     write_dropped(root, "steel", [])
     rules = SplitRules(unseen_fraction=0.5, prompts_per_class=2, tail_images=3, seen_test_fraction=0.5)

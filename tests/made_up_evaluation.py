@@ -5,7 +5,7 @@ import pytest
 from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
 from unispector.evaluation.intervals import Interval
-from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord, PictureRecord
+from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
 
 HOSTILE = "<b>&\"'|`x"
 
@@ -55,10 +55,10 @@ def evaluation():
         make_row("unispector", HOSTILE, "unseen", (42, 1), 10.0, 3.0),
     )
     pictures = (
-        PictureRecord("pictures/a b-01.jpg", "sample", "tile", "unseen", (HOSTILE, "hole"), "x/1.png", ""),
-        PictureRecord("pictures/a b-02.jpg", "sample", "tile", "seen", ("hole",), "x/2.png", ""),
-        PictureRecord("pictures/f-01.jpg", "false alarm", HOSTILE, "unseen", ("hole",), HOSTILE, "0.9 here"),
-        PictureRecord("pictures/m-01.jpg", "miss", "tile", "unseen", ("hole",), "x/4.png", HOSTILE),
+        DrawnImage("pictures/a b-01.jpg", "sample", "tile", "unseen", (HOSTILE, "hole"), "x/1.png", ""),
+        DrawnImage("pictures/a b-02.jpg", "sample", "tile", "seen", ("hole",), "x/2.png", ""),
+        DrawnImage("pictures/f-01.jpg", "false alarm", HOSTILE, "unseen", ("hole",), HOSTILE, "0.9 here"),
+        DrawnImage("pictures/m-01.jpg", "miss", "tile", "unseen", ("hole",), "x/4.png", HOSTILE),
     )
     origins = {"data_sha256": "d" * 64, "git_commit": "c" * 40 + "-dirty", HOSTILE: HOSTILE}
     models = (

@@ -16,7 +16,7 @@ from unispector.batch.inspect import inspect
 from unispector.cli.inspect import inspect as command
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
-from unispector.prompts.marks import MarkedPicture
+from unispector.prompts.marks import MarkedImage
 from unispector.prompts.store import PromptStore
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_the_command_says_what_it_did(pictures, bank, tiny_model, tmp_path, caps
 def test_prompts_of_a_store(pictures, bank, tiny_model, tmp_path):
     marked = (bank.parent / "marked/000.png").read_bytes()
     store = PromptStore(tmp_path / "store")
-    store.add("defect", [MarkedPicture(marked, "a.png", boxes_xywh=((4.0, 4.0, 30.0, 30.0),))], "me", "", {})
+    store.add("defect", [MarkedImage(marked, "a.png", boxes_xywh=((4.0, 4.0, 30.0, 30.0),))], "me", "", {})
     by_store, by_file = tmp_path / "store.parquet", tmp_path / "file.parquet"
     inspect(str(pictures), by_store, tiny_model, store.folder, min_score=0.0)
     inspect(str(pictures), by_file, tiny_model, bank, min_score=0.0)

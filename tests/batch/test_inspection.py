@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from unispector.batch import results as inspection_results
-from unispector.batch import source as picture_source
+from unispector.batch import source as image_source
 from unispector.batch.inspection import (
     SCHEMA,
     Inspection,
@@ -27,7 +27,7 @@ from unispector.batch.inspection import (
     one_thread,
 )
 from unispector.batch.results import InspectionResults
-from unispector.batch.source import PictureFile, PictureSource
+from unispector.batch.source import ImageFile, ImageSource
 from unispector.errors import DataError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
@@ -69,7 +69,7 @@ LISTED = ["b.png", "deep/c d.PNG", "deep/er/a.png", "turned.jpg", "é/x.png"]
 
 @pytest.fixture
 def inspection(folder, tiny_model, bank):
-    return Inspection(PictureSource.at(str(folder)), tiny_model, bank, min_score=0.0, limit=12)
+    return Inspection(ImageSource.at(str(folder)), tiny_model, bank, min_score=0.0, limit=12)
 
 
 def looked(detector, inspection, files=None):
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(detector, inspection, fold
     (folder / "empty.png").touch()
     (folder / "nowhere.png").symlink_to(folder / "gone.png")
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(folder / "float.tif")
-    files = [*inspection.source.pictures(SUFFIXES), PictureFile("removed.png", 3, 0)]
+    files = [*inspection.source.pictures(SUFFIXES), ImageFile("removed.png", 3, 0)]
     rows = {row["path"]: row for row in looked(detector, inspection, files).to_pylist()}
     for name, reason in (
         ("cut.png", "not a readable image (image file is truncated"),
@@ -141,23 +141,23 @@ def test_a_listing_follows_links_but_not_in_circles(folder, tmp_path):
     (folder / "linked").symlink_to(outside)
     (folder / "deep/loop").symlink_to(folder)
     (outside / "back").symlink_to(outside)
-    found = PictureSource.at(str(folder)).pictures(SUFFIXES)
+    found = ImageSource.at(str(folder)).pictures(SUFFIXES)
     assert [file.path for file in found] == sorted([*LISTED, "linked/z.png"])
 
 
 def test_sources_that_cannot_be_used(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no such folder of images"):
-        PictureSource.at(str(tmp_path / "absent"))
+        ImageSource.at(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="holds a key") as told:
-        PictureSource.at("s3://me:secret@bucket/x")
+        ImageSource.at("s3://me:secret@bucket/x")
     assert "secret" not in str(told.value)
     with pytest.raises(DataError, match=r"no image in it \(.jpg"):
-        PictureSource.at(str(folder / "deep/er")).pictures({".jpg"})
+        ImageSource.at(str(folder / "deep/er")).pictures({".jpg"})
     with pytest.raises(DataError, match=r"foo://x/y: cannot be listed"):
-        PictureSource.at("foo://x/y/").pictures(SUFFIXES)
+        ImageSource.at("foo://x/y/").pictures(SUFFIXES)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).touch()
     with pytest.raises(DataError, match=r"'\\udcff.png': a name that is not UTF-8"):
-        PictureSource.at(str(folder)).pictures(SUFFIXES)
+        ImageSource.at(str(folder)).pictures(SUFFIXES)
 
 
 class Bucket(BaseHTTPRequestHandler):
@@ -228,21 +228,21 @@ def bucket(folder, monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    picture_source._bucket.cache_clear()
+    image_source._bucket.cache_clear()
     yield lines / "line 1"
     server.shutdown()
     server.server_close()
-    picture_source._bucket.cache_clear()
+    image_source._bucket.cache_clear()
 
 
 def test_a_bucket_gives_the_same_rows_as_a_folder(detector, inspection, bucket):
     (bucket / "broken.png").write_bytes(b"no image")
-    source = PictureSource.at("s3://cam/line 1/")
+    source = ImageSource.at("s3://cam/line 1/")
     files = source.pictures(SUFFIXES)
     assert [file.path for file in files] == sorted([*LISTED, "broken.png"])
     assert {file.modified for file in files} == {1767323045 * 1000000}
     own = Inspection(source, inspection.model, inspection.bank, 0.0, 12)
-    in_bucket = looked(detector, own, [*files, PictureFile("gone.png", 1, 1)]).to_pylist()
+    in_bucket = looked(detector, own, [*files, ImageFile("gone.png", 1, 1)]).to_pylist()
     errors = {row["path"]: row["error"] for row in in_bucket if row["error"]}
     assert sorted(errors) == ["broken.png", "gone.png"]
     assert errors["broken.png"].startswith("not a readable image")
@@ -250,7 +250,7 @@ def test_a_bucket_gives_the_same_rows_as_a_folder(detector, inspection, bucket):
     known = [row | {"modified": None} for row in in_bucket if not row["error"]]
     assert known == [row | {"modified": None} for row in looked(detector, inspection).to_pylist()]
     with pytest.raises(DataError, match=r"s3://other/x: cannot be listed \(.*check the address"):
-        PictureSource.at("s3://other/x").pictures(SUFFIXES)
+        ImageSource.at("s3://other/x").pictures(SUFFIXES)
 
 
 def test_a_bank_is_told_by_what_it_holds(bank, tmp_path):
@@ -280,8 +280,8 @@ def finished(out, inspection, detector, blocks):
 
 
 def test_the_file_is_the_same_whoever_looked_and_when(detector, inspection, tmp_path, monkeypatch):
-    monkeypatch.setattr(inspection_results, "_GROUP_PICTURES", 2)
-    monkeypatch.setattr(inspection_results, "_PART_PICTURES", 2)
+    monkeypatch.setattr(inspection_results, "_GROUP_IMAGES", 2)
+    monkeypatch.setattr(inspection_results, "_PART_IMAGES", 2)
     monkeypatch.setattr(inspection_results, "_GROUPS_HELD", 1)
     files = inspection.source.pictures(SUFFIXES)
     expected = finished(tmp_path / "one.parquet", inspection, detector, [files])
@@ -380,7 +380,7 @@ def test_rows_of_another_model_bank_or_option_never_mix(
         Inspection(source, model, bank.select(["a"]), 0.0, 12),
         Inspection(source, model, bank, 0.1, 12),
         Inspection(source, model, bank, 0.0, 13),
-        Inspection(PictureSource.at(str(elsewhere)), model, bank, 0.0, 12),
+        Inspection(ImageSource.at(str(elsewhere)), model, bank, 0.0, 12),
     ):
         assert InspectionResults(out, other).missing(files) == files
     assert InspectionResults(out, inspection).missing(files) == []

@@ -12,7 +12,7 @@ from PIL import Image
 from unispector.batch import ray_inspection
 from unispector.batch.inspection import Inspection, look, one_thread
 from unispector.batch.ray_inspection import _Worker, look_on_ray
-from unispector.batch.source import PictureSource
+from unispector.batch.source import ImageSource
 from unispector.errors import CheckpointError, ServiceError
 from unispector.inference.detector import Prompt, UniSpector
 
@@ -37,7 +37,7 @@ def detector(tiny_model):
 @pytest.fixture
 def inspection(folder, tiny_model, detector):
     bank = detector.encode([Prompt(folder / "00.png", [[5, 5, 30, 30]])])
-    return Inspection(PictureSource.at(str(folder)), tiny_model, bank, min_score=0.0, limit=5)
+    return Inspection(ImageSource.at(str(folder)), tiny_model, bank, min_score=0.0, limit=5)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def sent_by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(module)
 
 
-class DeadlyPicture(_Worker):
+class DeadlyImage(_Worker):
     """A worker that one image kills, as a bug in a decoder would."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -100,7 +100,7 @@ def test_rows_are_those_of_one_process_though_a_worker_is_killed(ray_cluster, de
 def test_a_picture_that_kills_its_worker_is_told_from_its_neighbours(
     ray_cluster, detector, inspection, files, sent_by_value, monkeypatch
 ):
-    monkeypatch.setattr(ray_inspection, "_Worker", DeadlyPicture)
+    monkeypatch.setattr(ray_inspection, "_Worker", DeadlyImage)
     monkeypatch.setattr(ray_inspection, "_BLOCKS_A_WORKER", 2)
     with one_thread():
         expected = look(detector, inspection, files).to_pylist()

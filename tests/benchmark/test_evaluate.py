@@ -28,7 +28,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.pipeline.evaluate import evaluate
 from unispector.pipeline.report import report, show
 from unispector.project.paths import EVALUATION, METRICS, MODELS, PICTURES, PROMPT_SPACE, SPLITS
-from unispector.reporting.evaluation_pictures import choose_samples
+from unispector.reporting.evaluation_images import choose_samples
 from unispector.reporting.prompt_space import read_records
 from unispector.structures import Detections, EncodedPrompts
 from unispector.tracking.run import TrackingStore

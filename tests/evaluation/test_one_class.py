@@ -15,7 +15,7 @@ from unispector.evaluation.matching import Matches, match
 from unispector.evaluation.one_class import (
     ClassRow,
     DetectorFigures,
-    FailurePicture,
+    FailureImage,
     OneClassReport,
     ScoreBin,
     SkippedClass,
@@ -169,7 +169,7 @@ def test_means_are_of_the_classes_first_and_the_spread_is_that_of_the_draws():
 def report(figures=FIGURES, roi="box"):
     floor = DetectorFigures("floor", "", tuple(replace(one, box_ap50=1.25) for one in figures.rows))
     skipped = (SkippedClass("dent", "1 image(s)"),)
-    pictures = (FailurePicture("pictures/a-miss-01.jpg", "hole", "x/1.png", "never found"),)
+    pictures = (FailureImage("pictures/a-miss-01.jpg", "hole", "x/1.png", "never found"),)
     return OneClassReport("tile", roi, 5, 2, 4, (figures, floor), skipped, pictures)
 
 

@@ -12,10 +12,10 @@ from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.results import (
+    DrawnImage,
     EvaluationReport,
     EvaluationRow,
     ModelRecord,
-    PictureRecord,
     class_scores,
     mean_over_sets,
 )
@@ -47,7 +47,7 @@ def report():
         row("unispector", "tile", "seen", 42, 1, 90.0),
         row("unispector", "steel <b>", "unseen", 42, 1, 10.0),
     ]
-    picture = PictureRecord(
+    picture = DrawnImage(
         "pictures/a b-01.jpg", "miss", "tile", "unseen", ("crack", "<hole>"), "x/1.png", "found nowhere"
     )
     model = ModelRecord("unispector", 42, "f" * 64, {"git_commit": "abc"})

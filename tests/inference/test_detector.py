@@ -343,14 +343,14 @@ def test_many_banks_detect_what_each_does_alone_and_pictures_are_encoded_once(
     together = list(detector.stream_banks(iter(pictures), banks, batch_size=2, limit=limit))
     assert counts == ([2, 2, 1] if threads == 1 else [1] * 5)  # a batch is shared among the threads
     assert len(together) == len(pictures)
-    for picture, of_picture in enumerate(together):
-        assert len(of_picture) == len(banks)
-        for bank, found in enumerate(of_picture):
+    for picture, of_image in enumerate(together):
+        assert len(of_image) == len(banks)
+        for bank, found in enumerate(of_image):
             assert_same(found, alone[bank][picture])
             torch.testing.assert_close(found.scores, alone[bank][picture].scores, atol=1e-7, rtol=1e-5)
             assert found.masks_rle == alone[bank][picture].masks_rle
             assert (found.class_names, found.image_hw) == (("crack", "hole"), SIZES[picture])
-    scores = [[found.scores[0].item() for found in of_picture] for of_picture in together]
+    scores = [[found.scores[0].item() for found in of_image] for of_image in together]
     assert min(abs(first - other) for first, *others in scores for other in others) > 1e-5
 
 
@@ -483,8 +483,8 @@ def test_banks_of_different_numbers_of_prompts_are_tried_in_one_pass(
 ) -> None:
     mixed = [banks[0], bank, banks[1].merge(bank), banks[2].merge(banks[3])]
     assert [each.counts for each in mixed] == [(1, 1), (3, 1), (4, 2), (2, 2)]
-    for picture, of_picture in zip(pictures, detector.stream_banks(pictures, mixed, 3), strict=True):
-        for each, found in zip(mixed, of_picture, strict=True):
+    for picture, of_image in zip(pictures, detector.stream_banks(pictures, mixed, 3), strict=True):
+        for each, found in zip(mixed, of_image, strict=True):
             (alone,) = detector.detect([picture], each)
             assert_same(found, alone)
             assert found.masks_rle == alone.masks_rle

@@ -9,7 +9,7 @@ from PIL import Image
 
 from unispector.errors import DataError
 from unispector.inference.geometry import Geometry
-from unispector.inference.marking import Prompt, mark, read_picture
+from unispector.inference.marking import Prompt, as_pixels, mark
 from unispector.ops.spectrum import crop_spectra
 
 GEOMETRY = Geometry(image_size=80, bins=16, spectrum_empty="interp", spectrum_min_side=8)
@@ -108,7 +108,7 @@ def test_a_prompt_needs_exactly_one_kind_of_mark() -> None:
 @pytest.mark.parametrize("array", [np.zeros((4, 5)), np.zeros((4, 5, 3)), np.zeros((4, 5, 4), np.uint8)])
 def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
     with pytest.raises(DataError, match="must be RGB, uint8"):
-        read_picture(array)
+        as_pixels(array)
 
 
 def test_a_box_that_is_not_in_a_list_is_refused() -> None:
@@ -118,6 +118,6 @@ def test_a_box_that_is_not_in_a_list_is_refused() -> None:
 
 def test_grey_files_read_as_three_channels(tmp_path: Path) -> None:
     Image.fromarray(picture()[..., 0]).save(tmp_path / "grey.png")
-    read = read_picture(tmp_path / "grey.png")
+    read = as_pixels(tmp_path / "grey.png")
     assert read.shape == (40, 160, 3)
     assert (read == picture()[..., :1]).all()

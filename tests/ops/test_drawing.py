@@ -15,7 +15,7 @@ from unispector.ops.drawing import (
     draw_detections,
     draw_regions,
     side_by_side,
-    write_picture,
+    write_image,
 )
 from unispector.ops.rle import encode_rle
 from unispector.structures import Detections
@@ -153,9 +153,9 @@ def test_written_pictures_keep_their_colours(tmp_path):
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     image[:, :, 0] = 200
     for name in ("a.png", "b.jpg"):
-        write_picture(tmp_path / "deep" / name, image)
+        write_image(tmp_path / "deep" / name, image)
         back = cv2.imread(str(tmp_path / "deep" / name))[:, :, ::-1]
         assert np.abs(back.astype(int) - image).max() <= 6
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.png", "b.jpg"]
     with pytest.raises(DataError, match="gif"):
-        write_picture(tmp_path / "c.gif", image)
+        write_image(tmp_path / "c.gif", image)

@@ -8,7 +8,7 @@ import pytest
 
 from unispector.errors import DataError
 from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
-from unispector.evaluation.results import FIGURES, EvaluationReport, EvaluationRow, PictureRecord
+from unispector.evaluation.results import FIGURES, DrawnImage, EvaluationReport, EvaluationRow
 from unispector.evaluation.sweeps import SweepReport, SweepRow
 from unispector.pipeline.report import report
 from unispector.project.timings import timed
@@ -24,7 +24,7 @@ def project(tmp_path):
     )
     figures.by_size["large"] = SizeAP(40.0, 3)
     row = EvaluationRow("unispector", "tile", "unseen", 42, 1, SetMetrics(figures, figures, 5, 3), {}, None)
-    picture = PictureRecord("pictures/tile-01.jpg", "sample", "tile", "unseen", ("crack",), "1.png", "")
+    picture = DrawnImage("pictures/tile-01.jpg", "sample", "tile", "unseen", ("crack",), "1.png", "")
     (tmp_path / "reports/pictures").mkdir(parents=True)
     stripes = np.zeros((60, 90, 3), dtype=np.uint8)
     stripes[:, ::30] = (0, 0, 255)

@@ -13,7 +13,7 @@ from unispector.inference.detector import UniSpector
 from unispector.prompts.checks import (
     WEIGHED,
     Enrolled,
-    PictureCheck,
+    ImageCheck,
     _mark,
     leave_one_out,
     worth_of,
@@ -163,9 +163,9 @@ def test_a_picture_hurts_where_more_is_found_without_it():
     there = (10.0, 10.0, 30.0, 30.0)
     hit, miss = (_mark(mark, detections((0.5, name, there)), "hole") for name in ("hole", "dent"))
     checks = [
-        PictureCheck("a", (hit, miss), detections(), {"b": 2, "c": 0}),
-        PictureCheck("b", (miss,), detections(), {"a": 0, "c": 0}),
-        PictureCheck("c", (hit,), detections(), {"a": 1, "b": 1}),
+        ImageCheck("a", (hit, miss), detections(), {"b": 2, "c": 0}),
+        ImageCheck("b", (miss,), detections(), {"a": 0, "c": 0}),
+        ImageCheck("c", (hit,), detections(), {"a": 1, "b": 1}),
     ]
     told = {
         worth.file_name: (worth.found, worth.without, worth.marks, worth.hurts) for worth in worth_of(checks)

@@ -16,11 +16,11 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import decode_rle
-from unispector.prompts.checks import MarkCheck, PictureCheck
+from unispector.prompts.checks import ImageCheck, MarkCheck
 from unispector.prompts.enroll import enroll
 from unispector.prompts.folder import look_alike
 from unispector.prompts.report import EnrollReport, refusals, write_report
-from unispector.prompts.store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.structures import Detections
 from unispector.tracking.model_reference import find_model
 
@@ -222,7 +222,7 @@ def test_the_report_is_written_only_once_the_class_is_enrolled(place, monkeypatc
     data = (place.root / "holes/images/0.png").read_bytes()
 
     def changed(reference):
-        place.store.add("other", [MarkedPicture(data, "0.png", [(1, 1, 20, 20)])], "bob", "", {})
+        place.store.add("other", [MarkedImage(data, "0.png", [(1, 1, 20, 20)])], "bob", "", {})
         return find_model(reference)
 
     monkeypatch.setattr("unispector.prompts.enroll.find_model", changed)
@@ -254,7 +254,7 @@ def test_a_report_that_cannot_be_written_is_one_line_that_says_what_was_done(enr
     assert "\n" not in message
 
 
-def check_of(found: int, confused: int, marks: int) -> PictureCheck:
+def check_of(found: int, confused: int, marks: int) -> ImageCheck:
     """So many marks, the first of them found, the last of them mistaken for another class."""
     rows = tuple(
         MarkCheck(n, (0, 0, 9, 9), 0.2 * (n < found), "dent", 0.3 * (n >= marks - confused))
@@ -263,7 +263,7 @@ def check_of(found: int, confused: int, marks: int) -> PictureCheck:
     nothing = Detections(
         torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), (), ("a",), (9, 9)
     )
-    return PictureCheck("a.png", rows, nothing, {})
+    return ImageCheck("a.png", rows, nothing, {})
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.ops.rle import decode_rle, encode_rle
-from unispector.prompts.store import MarkedPicture, PromptSet, PromptStore
+from unispector.prompts.store import MarkedImage, PromptSet, PromptStore
 
 BOX = (10.0, 12.0, 20.0, 16.0)
 
@@ -37,8 +37,8 @@ def encoded(seed: int, kind: str = "PNG", size: tuple[int, int] = (60, 80)) -> b
     return stream.getvalue()
 
 
-def boxed(seed: int, *boxes: tuple[float, ...]) -> MarkedPicture:
-    return MarkedPicture(encoded(seed), f"{seed}.png", boxes or (BOX,))
+def boxed(seed: int, *boxes: tuple[float, ...]) -> MarkedImage:
+    return MarkedImage(encoded(seed), f"{seed}.png", boxes or (BOX,))
 
 
 def mask(top: int, left: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
@@ -144,9 +144,9 @@ def test_removing(filled):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
 def test_prompts_are_what_came(prompts, kind):
     data, masks = encoded(5, kind), np.stack([mask(3, 4), mask(30, 50)])
-    prompts.add("spot", [MarkedPicture(data, "a", masks_rle=encode_rle(masks))], "ann", "", {})
+    prompts.add("spot", [MarkedImage(data, "a", masks_rle=encode_rle(masks))], "ann", "", {})
     boxes = [(1.5, 2.25, 30, 40.125), (-3.5, 50, 10, 20)]
-    prompts.add("dent", [MarkedPicture(data, "a", boxes)], "ann", "", {})
+    prompts.add("dent", [MarkedImage(data, "a", boxes)], "ann", "", {})
     marks = prompts.annotations()
     assert marks.class_names == ("spot", "dent")
     (image,) = marks.images
@@ -166,7 +166,7 @@ def test_prompts_are_what_came(prompts, kind):
 
 
 def test_text_that_could_hide_something_is_made_plain(prompts):
-    picture = MarkedPicture(encoded(1), "a\x1b[31m\n\udce4.png", [BOX])
+    picture = MarkedImage(encoded(1), "a\x1b[31m\n\udce4.png", [BOX])
     prompts.add("spot", [picture], "a\nb", "c\u202ed\x00", {"k\n": "v\x1b"})
     now = prompts.current()
     assert (now.by, now.note, now.lineage) == ("a b", "c d", {"k": "v"})
@@ -212,13 +212,13 @@ def cut(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (MarkedPicture(b"", "a.png", [BOX]), "a.png: not a readable PNG, JPEG"),
-        (MarkedPicture(b"GIF89a" + bytes(50), "a.gif", [BOX]), "a.gif: not a readable PNG, JPEG"),
-        (MarkedPicture(encoded(1, "GIF"), "a.gif", [BOX]), "a.gif: not a readable PNG, JPEG"),
-        (MarkedPicture(cut(encoded(1)), "a.png", [BOX]), "a.png: not a readable image"),
-        (MarkedPicture(encoded(1), "a.png"), "a.png: mark the defect with boxes or with masks"),
+        (MarkedImage(b"", "a.png", [BOX]), "a.png: not a readable PNG, JPEG"),
+        (MarkedImage(b"GIF89a" + bytes(50), "a.gif", [BOX]), "a.gif: not a readable PNG, JPEG"),
+        (MarkedImage(encoded(1, "GIF"), "a.gif", [BOX]), "a.gif: not a readable PNG, JPEG"),
+        (MarkedImage(cut(encoded(1)), "a.png", [BOX]), "a.png: not a readable image"),
+        (MarkedImage(encoded(1), "a.png"), "a.png: mark the defect with boxes or with masks"),
         (
-            MarkedPicture(encoded(1), "a.png", [BOX], encode_rle(mask(3, 4)[None])),
+            MarkedImage(encoded(1), "a.png", [BOX], encode_rle(mask(3, 4)[None])),
             "a.png: mark the defect with boxes or with masks",
         ),
         (boxed(1, (80, 2, 5, 5)), "1.png: box 80,2,5,5 has less than a pixel inside the image of 80x60"),
@@ -227,15 +227,15 @@ def cut(data: bytes) -> bytes:
         (boxed(1, (1, 2, 3)), "1.png: a box must be four numbers"),
         (boxed(1, BOX, BOX), "1.png: the same mark twice"),
         (
-            MarkedPicture(encoded(1), "a.png", masks_rle=encode_rle(mask(3, 4, (80, 60))[None])),
+            MarkedImage(encoded(1), "a.png", masks_rle=encode_rle(mask(3, 4, (80, 60))[None])),
             "a.png: mask is 60x80 but the image is 80x60",
         ),
         (
-            MarkedPicture(encoded(1), "a.png", masks_rle=[{"size": [10**5, 10**5], "counts": "1"}]),
+            MarkedImage(encoded(1), "a.png", masks_rle=[{"size": [10**5, 10**5], "counts": "1"}]),
             "a.png: mask is 100000x100000 but",
         ),
         (
-            MarkedPicture(encoded(1), "a.png", masks_rle=encode_rle(np.zeros((1, 60, 80), dtype=bool))),
+            MarkedImage(encoded(1), "a.png", masks_rle=encode_rle(np.zeros((1, 60, 80), dtype=bool))),
             "a.png: its mask is all black",
         ),
     ],
@@ -301,8 +301,8 @@ def test_marks_of_all_kinds_give_the_bank_of_their_prompts(prompts, detector):
     dot[333, 444] = True
     masks = np.stack([mask(3, 4, size), mask(691, 880, size), dot])
     boxes, data = [(-5, 300.5, 200, 80), (700, 600, 300, 300)], encoded(4, size=size)
-    prompts.add("a", [MarkedPicture(data, "p", masks_rle=encode_rle(masks)), boxed(1)], "ann", "", {})
-    prompts.add("b", [boxed(2), MarkedPicture(data, "p", boxes)], "ann", "", {})
+    prompts.add("a", [MarkedImage(data, "p", masks_rle=encode_rle(masks)), boxed(1)], "ann", "", {})
+    prompts.add("b", [boxed(2), MarkedImage(data, "p", boxes)], "ann", "", {})
     image = prompts.folder / "pictures" / f"{hashlib.sha256(data).hexdigest()}.png"
     small = [image.with_name(f"{hashlib.sha256(encoded(n)).hexdigest()}.png") for n in (1, 2)]
     expected = detector.encode(
@@ -323,7 +323,7 @@ def test_marks_of_all_kinds_give_the_bank_of_their_prompts(prompts, detector):
 def test_masks_are_pixels_one_at_a_time(prompts, detector):
     size, count = (1000, 1500), 20
     codes = encode_rle(np.stack([mask(40 * number, 60 * number, size) for number in range(count)]))
-    prompts.add("a", [MarkedPicture(encoded(1, "JPEG", size), "p", masks_rle=codes)], "ann", "", {})
+    prompts.add("a", [MarkedImage(encoded(1, "JPEG", size), "p", masks_rle=codes)], "ann", "", {})
     tracemalloc.start()
     prompts.bank(detector)
     _, peak = tracemalloc.get_traced_memory()

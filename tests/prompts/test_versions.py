@@ -13,7 +13,7 @@ from PIL import Image
 
 from unispector.cli.main import main
 from unispector.ops.rle import encode_rle
-from unispector.prompts.store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.prompts.versions import list_classes, list_history, show_version, user_name
 
 
@@ -29,11 +29,11 @@ def prompts(tmp_path: Path) -> PromptStore:
     mask = np.zeros((1, 40, 50), dtype=bool)
     mask[0, 5:9, 5:9] = True
     both = [
-        MarkedPicture(picture(1), "a.png", [(1, 2, 9, 9), (20, 20, 9, 9)]),
-        MarkedPicture(picture(2), "b.png", masks_rle=encode_rle(mask)),
+        MarkedImage(picture(1), "a.png", [(1, 2, 9, 9), (20, 20, 9, 9)]),
+        MarkedImage(picture(2), "b.png", masks_rle=encode_rle(mask)),
     ]
     store.add("scratch", both, "ann", "the first", {"found": "3 of 3"})
-    store.add("dent", [MarkedPicture(picture(1), "a.png", [(1, 2, 9, 9)])], "bob", "the second", {})
+    store.add("dent", [MarkedImage(picture(1), "a.png", [(1, 2, 9, 9)])], "bob", "the second", {})
     return store
 
 

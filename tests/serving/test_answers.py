@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unispector.inference.detector import Prompt
-from unispector.prompts.store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving import batching
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
@@ -270,7 +270,7 @@ def test_the_pixels_of_a_mask_take_room_too(serving, follow, tiny_model, tmp_pat
 
 def test_prompts_changed_by_another_process_take_over(growing, files, tmp_path):
     other = PromptStore(tmp_path / "prompts")
-    other.add("spot", [MarkedPicture(files[0], "p.png", BOXES)], "another", "", {})
+    other.add("spot", [MarkedImage(files[0], "p.png", BOXES)], "another", "", {})
     growing.wait_for(lambda state: state["bank_version"] == "1" and state["ready"])
     other.remove("spot", "another", "")
     growing.wait_for(lambda state: state["bank_version"] == "2" and not state["ready"])
@@ -370,4 +370,4 @@ def test_the_description_says_how_to_ask(fixed):
     assert {"400", "401", "408", "413", "415", "503"} <= set(spec["paths"]["/detect"]["post"]["responses"])
     for path, method in (("/prompts", "post"), ("/prompts/{label}", "delete")):
         assert {"202", "400", "401", "409", "503"} <= set(spec["paths"][path][method]["responses"])
-    assert {"DetectAnswer", "PictureMessage", "DetectionMessage", "ErrorAnswer"} <= set(shapes)
+    assert {"DetectAnswer", "ImageMessage", "DetectionMessage", "ErrorAnswer"} <= set(shapes)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unispector.prompts.store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import StoredPrompts
 
@@ -364,7 +364,7 @@ def versions(store: PromptStore) -> list[str]:
 def test_hostile_requests(serving, follow, tiny_model, files, tmp_path, count, caplog):
     assert count % len(KINDS) == 0
     store = PromptStore(tmp_path / "prompts")
-    store.add("spot", [MarkedPicture(files[0], "p.png", [[5, 5, 20, 10]])], "a test", "", {})
+    store.add("spot", [MarkedImage(files[0], "p.png", [[5, 5, 20, 10]])], "a test", "", {})
     rng = np.random.default_rng(count)
     with serving(follow(tiny_model), StoredPrompts(store), LIMITS) as live:
 

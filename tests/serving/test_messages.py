@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from unispector.ops.rle import encode_rle
-from unispector.serving.messages import PromptMessage, picture_message
+from unispector.serving.messages import PromptMessage, image_message
 from unispector.structures import Detections
 
 
@@ -18,7 +18,7 @@ def test_nothing_is_rounded_or_reordered():
     boxes = torch.tensor([[4.1, 3.0, 20.7, 9.3], [0.0, 10.0, 40.0, 30.0]])
     scores = torch.tensor([0.7312345, 0.1])
     found = Detections(boxes, scores, torch.tensor([1, 0]), codes, ("hole", "crack"), (30, 40))
-    message = picture_message("part.png", found)
+    message = image_message("part.png", found)
     assert (message.name, message.width, message.height) == ("part.png", 40, 30)
     assert [each.label for each in message.detections] == ["crack", "hole"]
     assert [each.score for each in message.detections] == scores.double().tolist()

@@ -8,7 +8,7 @@ import pytest
 
 from unispector.errors import RegistryError
 from unispector.inference.detector import Prompt, UniSpector
-from unispector.prompts.store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.engine import WantedModel
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
 
@@ -31,7 +31,7 @@ class Champion:
 @pytest.fixture
 def filled(tmp_path: Path, files: list[bytes]) -> PromptStore:
     store = PromptStore(tmp_path / "prompts")
-    store.add("spot", [MarkedPicture(files[0], "p.png", BOXES)], "a test", "", {})
+    store.add("spot", [MarkedImage(files[0], "p.png", BOXES)], "a test", "", {})
     return store
 
 
@@ -63,7 +63,7 @@ def test_no_request_is_dropped_while_models_and_prompts_change(
             live.wait_for(lambda state, n=number: state["model"]["version"] == str(n))
             live.wait_for(lambda _, n=number: answered(n, n - 1))
             filled.add(
-                "line", [MarkedPicture(files[number - 2], "p.png", [[9, 9, 20 + number, 9]])], "", "", {}
+                "line", [MarkedImage(files[number - 2], "p.png", [[9, 9, 20 + number, 9]])], "", "", {}
             )
             live.wait_for(lambda state, n=number: state["bank_version"] == str(n))
             live.wait_for(lambda _, n=number: answered(n, n))
@@ -179,7 +179,7 @@ def test_a_bank_file_stays_with_the_model_that_made_it(
 
 def test_damaged_prompts_leave_those_before(serving, tiny_model, filled, files):
     with serving(Champion(tiny_model), StoredPrompts(filled)) as live:
-        filled.add("line", [MarkedPicture(files[1], "p.png", BOXES)], "", "", {})
+        filled.add("line", [MarkedImage(files[1], "p.png", BOXES)], "", "", {})
         live.wait_for(lambda state: state["bank_version"] == "2")
         (filled.folder / "CURRENT").write_text("nonsense")
         state = live.wait_for(lambda state: state["trouble"])

@@ -13,9 +13,9 @@ from unispector.ops.files import read_image, read_mask
 from unispector.serving.uploads import (
     SCANS,
     TooLargeError,
+    decode_image,
     decode_mask,
-    decode_picture,
-    picture_size,
+    upload_size,
 )
 
 PIXELS = 10_000
@@ -57,15 +57,15 @@ KINDS = {
 def test_pictures_and_masks_are_read_as_files_are(kind, tmp_path):
     file = tmp_path / kind
     file.write_bytes(KINDS[kind])
-    assert np.array_equal(decode_picture(KINDS[kind], kind, PIXELS), read_image(file))
+    assert np.array_equal(decode_image(KINDS[kind], kind, PIXELS), read_image(file))
     assert np.array_equal(decode_mask(KINDS[kind], kind, PIXELS), read_mask(file) > 0)
-    assert sorted(picture_size(KINDS[kind], kind, PIXELS)) == [40, 60]
+    assert sorted(upload_size(KINDS[kind], kind, PIXELS)) == [40, 60]
 
 
 def test_floating_point_pixels_are_refused():
     data = stored(Image.fromarray(RNG.random((5, 5), dtype=np.float32)), "TIFF")
     with pytest.raises(DataError, match=r"^a: floating-point pixels"):
-        decode_picture(data, "a", PIXELS)
+        decode_image(data, "a", PIXELS)
 
 
 def test_a_fraction_in_a_floating_point_mask_is_marked():
@@ -83,7 +83,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(101, 100), (2**16, 2**15), (2**30, 2**30)])
 def test_too_many_pixels_are_refused_by_the_header_alone(width, height):
     # Nothing follows the header: whoever decoded would complain of that.
-    for decode in (picture_size, decode_picture, decode_mask):
+    for decode in (upload_size, decode_image, decode_mask):
         with pytest.raises(TooLargeError, match=r"^p\.png: more than 0\.01 million pixels"):
             decode(png_header(width, height), "p.png", PIXELS)
 
@@ -109,24 +109,24 @@ def tiled(side: int, content: bytes) -> bytes:
 
 def test_a_tile_counts_as_it_is_decoded():
     tile = RNG.integers(0, 256, (96, 96), dtype=np.uint8)
-    found = decode_picture(tiled(96, zlib.compress(tile.tobytes())), "a", PIXELS)
+    found = decode_image(tiled(96, zlib.compress(tile.tobytes())), "a", PIXELS)
     assert np.array_equal(found[:, :, 0], tile[:16, :16])
     bomb = tiled(112, zlib.compress(bytes(112 * 112)))
-    for decode in (picture_size, decode_picture, decode_mask):
+    for decode in (upload_size, decode_image, decode_mask):
         with pytest.raises(TooLargeError, match=r"^p\.tif: more than 0\.01 million pixels"):
             decode(bomb, "p.tif", PIXELS)
 
 
 def test_as_many_pixels_as_allowed_are_taken():
     data = stored(Image.new("RGB", (100, 100)), "PNG")
-    assert decode_picture(data, "a", PIXELS).shape == (100, 100, 3)
+    assert decode_image(data, "a", PIXELS).shape == (100, 100, 3)
 
 
 def test_other_formats_are_refused():
     gif = stored(Image.fromarray(RGB[:, :, 0]), "GIF")
     for data in (b"", b"%PDF-1.4", b"<svg/>", gif, stored(Image.fromarray(RGB), "PPM")):
         with pytest.raises(DataError, match=r"^a: not a readable PNG, JPEG, BMP, TIFF or WebP image$"):
-            decode_picture(data, "a", PIXELS)
+            decode_image(data, "a", PIXELS)
 
 
 def test_a_jpeg_of_endless_scans_is_refused():
@@ -134,7 +134,7 @@ def test_a_jpeg_of_endless_scans_is_refused():
     start = data.rindex(b"\xff\xda")
     scan = data[start:-2]
     with pytest.raises(DataError, match="scans"):
-        decode_picture(data[:-2] + scan * SCANS + b"\xff\xd9", "a", PIXELS)
+        decode_image(data[:-2] + scan * SCANS + b"\xff\xd9", "a", PIXELS)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -147,7 +147,7 @@ def test_damage_is_refused_or_read_and_never_anything_else(kind):
         for place in generator.integers(0, min(len(data), 400), 4):
             broken[place] = generator.integers(256)
         broken = broken[: generator.integers(1, len(data) + 1)] if generator.random() < 0.3 else broken
-        for decode in (decode_picture, decode_mask):
+        for decode in (decode_image, decode_mask):
             message = ""
             try:
                 decode(bytes(broken), "a", PIXELS)
@@ -160,4 +160,4 @@ def test_damage_is_refused_or_read_and_never_anything_else(kind):
 def test_a_cut_off_picture_is_refused():
     for kind in ("png", "progressive.jpg", "lzw.tif", "webp", "bmp"):
         with pytest.raises(DataError, match=r"^a: not a readable"):
-            decode_picture(KINDS[kind][: len(KINDS[kind]) // 2], "a", PIXELS)
+            decode_image(KINDS[kind][: len(KINDS[kind]) // 2], "a", PIXELS)

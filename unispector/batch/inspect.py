@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unispector.batch.inspection import Inspection, look, one_thread
 from unispector.batch.results import InspectionResults, InspectionSummary
-from unispector.batch.source import PictureFile, PictureSource
+from unispector.batch.source import ImageFile, ImageSource
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detect import RECORDED_SCORE
 from unispector.inference.detector import UniSpector
@@ -69,7 +69,7 @@ def inspect(
         ServiceError: no worker can start.
         TrainingError: nobody answers at `RAY_ADDRESS`.
     """
-    source = PictureSource.at(place)
+    source = ImageSource.at(place)
     detector = UniSpector.load(model_directory)
     bank = _bank(prompts, detector)
     inspection = Inspection(source, model_directory.resolve(), bank, min_score)
@@ -98,7 +98,7 @@ def _bank(prompts: Path, detector: UniSpector) -> PromptBank:
 
 
 def _looks(
-    detector: UniSpector, inspection: Inspection, files: Sequence[PictureFile], workers: int
+    detector: UniSpector, inspection: Inspection, files: Sequence[ImageFile], workers: int
 ) -> "Iterator[pa.Table]":
     """All rows of some images at a time."""
     alone = workers == 1 and not os.environ.get("RAY_ADDRESS")

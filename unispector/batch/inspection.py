@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from unispector.batch.source import PictureFile, PictureSource
+from unispector.batch.source import ImageFile, ImageSource
 from unispector.config.evaluation import KEPT_PAIRS
 from unispector.errors import DataError
 from unispector.inference.detector import UniSpector
@@ -61,7 +61,7 @@ class Inspection:
         limit: (query, class) pairs that are considered per image.
     """
 
-    source: PictureSource
+    source: ImageSource
     model: Path
     bank: PromptBank
     min_score: float
@@ -107,7 +107,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def look(detector: UniSpector, inspection: Inspection, files: Sequence[PictureFile]) -> pa.Table:
+def look(detector: UniSpector, inspection: Inspection, files: Sequence[ImageFile]) -> pa.Table:
     """Look at some images; call it in `one_thread`.
 
     Args:
@@ -144,7 +144,7 @@ def look(detector: UniSpector, inspection: Inspection, files: Sequence[PictureFi
         for row in (
             [failed_row(file, failed[file.path])]
             if file.path in failed
-            else _picture_rows(file, found[file.path])
+            else _detection_rows(file, found[file.path])
         )
     ]
     return as_table(rows)
@@ -155,12 +155,12 @@ def as_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def failed_row(file: PictureFile, error: str) -> dict[str, Any]:
+def failed_row(file: ImageFile, error: str) -> dict[str, Any]:
     """The row of an image that could not be looked at."""
     return {**_identity(file), "error": error}
 
 
-def _pixels(source: PictureSource, path: str) -> npt.NDArray[np.uint8]:
+def _pixels(source: ImageSource, path: str) -> npt.NDArray[np.uint8]:
     with source.local(path) as file:
         try:
             return read_image(file)
@@ -169,11 +169,11 @@ def _pixels(source: PictureSource, path: str) -> npt.NDArray[np.uint8]:
             raise DataError(str(error).removeprefix(f"{file}: ").replace(str(file), path)) from error
 
 
-def _identity(file: PictureFile) -> dict[str, Any]:
+def _identity(file: ImageFile) -> dict[str, Any]:
     return {"path": file.path, "size": file.size, "modified": file.modified}
 
 
-def _picture_rows(file: PictureFile, detections: Detections) -> list[dict[str, Any]]:
+def _detection_rows(file: ImageFile, detections: Detections) -> list[dict[str, Any]]:
     height, width = detections.image_hw
     picture = {**_identity(file), "width": width, "height": height}
     boxes = detections.boxes_xyxy.cpu()

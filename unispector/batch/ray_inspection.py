@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from unispector.batch.inspection import Inspection, as_table, failed_row, look
-from unispector.batch.source import PictureFile
+from unispector.batch.source import ImageFile
 from unispector.errors import ServiceError
 from unispector.inference.detector import UniSpector
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_PICTURES = 32
+_BLOCK_IMAGES = 32
 _BLOCKS_A_WORKER = 8
 _LOST = "its worker died or failed while looking at it, twice; start again with one worker to see why"
 
@@ -31,7 +31,7 @@ def prepare_ray() -> None:
 
 
 def look_on_ray(
-    inspection: Inspection, files: Sequence[PictureFile], workers: int, *, gpu: bool
+    inspection: Inspection, files: Sequence[ImageFile], workers: int, *, gpu: bool
 ) -> Iterator[pa.Table]:
     """Look at images on the running Ray cluster.
 
@@ -47,7 +47,7 @@ def look_on_ray(
     Raises:
         ServiceError: no worker can start, or the cluster is lost.
     """
-    block = max(1, min(_BLOCK_PICTURES, len(files) // (workers * _BLOCKS_A_WORKER)))
+    block = max(1, min(_BLOCK_IMAGES, len(files) // (workers * _BLOCKS_A_WORKER)))
     lost = {file.path: file for file in files}
     for size in (block, 1):
         for table in _looks(inspection, list(lost.values()), size, workers, gpu):
@@ -73,11 +73,11 @@ class _Worker:
         self._detector = UniSpector.load(inspection.model, "cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return look(self._detector, self._inspection, [PictureFile(**row) for row in block.to_pylist()])
+        return look(self._detector, self._inspection, [ImageFile(**row) for row in block.to_pylist()])
 
 
 def _looks(
-    inspection: Inspection, files: Sequence[PictureFile], size: int, workers: int, gpu: bool
+    inspection: Inspection, files: Sequence[ImageFile], size: int, workers: int, gpu: bool
 ) -> Iterator[pa.Table]:
     import ray.data
     from ray.exceptions import RayError

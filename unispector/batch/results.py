@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unispector.batch.inspection import FORMAT, SCHEMA, Inspection
-from unispector.batch.source import PictureFile
+from unispector.batch.source import ImageFile
 from unispector.errors import DataError
 from unispector.ops.files import atomic_path
 
-_PART_PICTURES, _PART_SECONDS = 256, 5.0
-_GROUP_PICTURES = 2048  # of a row group of the finished file
+_PART_IMAGES, _PART_SECONDS = 256, 5.0
+_GROUP_IMAGES = 2048  # of a row group of the finished file
 _GROUPS_HELD = 64
 
 
@@ -92,7 +92,7 @@ class InspectionResults:
                 ) from error
             yield
 
-    def missing(self, pictures: Sequence[PictureFile]) -> list[PictureFile]:
+    def missing(self, pictures: Sequence[ImageFile]) -> list[ImageFile]:
         """The images that no earlier run has looked at as they are now."""
         known = self._known(pictures)
         return [picture for picture in pictures if picture.path not in known]
@@ -113,7 +113,7 @@ class InspectionResults:
                 pictures = pc.count_distinct(table["path"]).as_py()
                 waiting.append(table)
                 count += pictures
-                if count >= _PART_PICTURES or time.monotonic() - since >= _PART_SECONDS:
+                if count >= _PART_IMAGES or time.monotonic() - since >= _PART_SECONDS:
                     self._write_part(waiting)
                     waiting, count, since = [], 0, time.monotonic()
                 yield pictures
@@ -121,7 +121,7 @@ class InspectionResults:
             if waiting:
                 self._write_part(waiting)
 
-    def finish(self, pictures: Sequence[PictureFile]) -> InspectionSummary:
+    def finish(self, pictures: Sequence[ImageFile]) -> InspectionSummary:
         """Write the file, sorted by path, and remove all parts.
 
         The file depends on the images, the model and the options alone: not on who looked at what, or when.
@@ -135,8 +135,8 @@ class InspectionResults:
         # Among the parts, so that a run killed here leaves nothing beside the output.
         finished = self._all_parts / "finished.parquet"
         with pq.ParquetWriter(finished, self._schema, compression="zstd") as writer:
-            for first in range(0, len(pictures), _GROUP_PICTURES):
-                places = [known[picture.path] for picture in pictures[first : first + _GROUP_PICTURES]]
+            for first in range(0, len(pictures), _GROUP_IMAGES):
+                places = [known[picture.path] for picture in pictures[first : first + _GROUP_IMAGES]]
                 slices = [
                     read(rows.file, rows.group).slice(rows.start, rows.stop - rows.start) for rows in places
                 ]
@@ -164,12 +164,12 @@ class InspectionResults:
         with atomic_path(self._parts / name) as temporary:
             pq.write_table(table, temporary, row_group_size=len(table))
 
-    def _known(self, pictures: Sequence[PictureFile], *, failed_too: bool = False) -> dict[str, _Rows]:
+    def _known(self, pictures: Sequence[ImageFile], *, failed_too: bool = False) -> dict[str, _Rows]:
         """Return the latest rows of unchanged images."""
         current = {picture.path: picture for picture in pictures}
         known: dict[str, _Rows] = {}
         for file in self._files():
-            for picture, failed, rows in _pictures_in(file):
+            for picture, failed, rows in _images_in(file):
                 if current.get(picture.path) == picture and (failed_too or not failed):
                     known[picture.path] = rows
         return known
@@ -192,7 +192,7 @@ def _read_group(file: Path, group: int) -> pa.Table:
         return parquet.read_row_group(group).replace_schema_metadata()
 
 
-def _pictures_in(file: Path) -> Iterator[tuple[PictureFile, bool, _Rows]]:
+def _images_in(file: Path) -> Iterator[tuple[ImageFile, bool, _Rows]]:
     """The images of a file, whether they failed, and where their rows are."""
     columns = ["path", "size", "modified", "error"]
     with pq.ParquetFile(file) as parquet:
@@ -209,7 +209,7 @@ def _pictures_in(file: Path) -> Iterator[tuple[PictureFile, bool, _Rows]]:
                 zip(*cells, strict=True), itemgetter(0, 1, 2, 3)
             ):
                 stop = start + sum(1 for _ in same)
-                yield PictureFile(path, size, modified), failed, _Rows(file, group, start, stop)
+                yield ImageFile(path, size, modified), failed, _Rows(file, group, start, stop)
                 start = stop
 
 

@@ -14,7 +14,7 @@ from unispector.errors import DataError
 
 
 @dataclass(frozen=True)
-class PictureFile:
+class ImageFile:
     """An image as the listing of its source shows it.
 
     Attributes:
@@ -29,7 +29,7 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class PictureSource:
+class ImageSource:
     """A folder or a bucket; it travels to worker processes, the keys of a bucket do not.
 
     Attributes:
@@ -59,7 +59,7 @@ class PictureSource:
             raise DataError(f"{place}: no such folder of images; give a folder or s3://bucket/prefix")
         return cls(str(Path(place).resolve()))
 
-    def pictures(self, suffixes: Collection[str]) -> list[PictureFile]:
+    def pictures(self, suffixes: Collection[str]) -> list[ImageFile]:
         """All images at any depth, sorted by path.
 
         Hidden files and folders (`.name`) are passed over; links are followed, but not in circles.
@@ -103,7 +103,7 @@ class PictureSource:
         return "://" in self.place
 
 
-def _listed_folder(top: str, wanted: Callable[[str], bool]) -> Iterator[PictureFile]:
+def _listed_folder(top: str, wanted: Callable[[str], bool]) -> Iterator[ImageFile]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); check its rights") from error
 
@@ -122,7 +122,7 @@ def _leads_back(here: str, name: str) -> bool:
     return folder.is_symlink() and Path(here).resolve().is_relative_to(folder.resolve())
 
 
-def _described(file: Path, path: str) -> PictureFile:
+def _described(file: Path, path: str) -> ImageFile:
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -131,10 +131,10 @@ def _described(file: Path, path: str) -> PictureFile:
         state = file.stat()
     except OSError:  # a link to nowhere; who reads it says so
         state = file.lstat()
-    return PictureFile(path, state.st_size, state.st_mtime_ns // 1000)
+    return ImageFile(path, state.st_size, state.st_mtime_ns // 1000)
 
 
-def _listed_bucket(place: str, wanted: Callable[[str], bool]) -> list[PictureFile]:
+def _listed_bucket(place: str, wanted: Callable[[str], bool]) -> list[ImageFile]:
     from pyarrow import ArrowException
     from pyarrow.fs import FileSelector, FileType
 
@@ -148,7 +148,7 @@ def _listed_bucket(place: str, wanted: Callable[[str], bool]) -> list[PictureFil
         ) from error
     files = ((entry.path[len(base) + 1 :], entry) for entry in entries if entry.type == FileType.File)
     return [
-        PictureFile(path, entry.size, (entry.mtime_ns or 0) // 1000) for path, entry in files if wanted(path)
+        ImageFile(path, entry.size, (entry.mtime_ns or 0) // 1000) for path, entry in files if wanted(path)
     ]
 
 

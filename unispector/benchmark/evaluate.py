@@ -23,7 +23,7 @@ from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_for_tests
 from unispector.evaluation.coco_metrics import SetMetrics, evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
-from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord, PictureRecord
+from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
 from unispector.inference.detector import UniSpector
 from unispector.reporting.prompt_space import PromptSpaceRecord
 
@@ -100,7 +100,7 @@ def evaluate_models(todo: Sequence[Evaluation], config: Config, reports: Path) -
         DataError: a file of the splits is missing, or a file or an image is unusable.
     """
     rows: list[EvaluationRow] = []
-    pictures: list[PictureRecord] = []
+    pictures: list[DrawnImage] = []
     models: list[ModelRecord] = []
     spaces: list[PromptSpaceRecord] = []
     samples = _samples(todo, config.evaluate.pictures)

@@ -18,10 +18,10 @@ from unispector.evaluation.failures import (
     worst_misses,
 )
 from unispector.evaluation.matching import Matches
-from unispector.evaluation.results import PictureRecord
+from unispector.evaluation.results import DrawnImage
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.reporting.evaluation_pictures import (
+from unispector.reporting.evaluation_images import (
     Shown,
     choose_samples,
     draw_failures,
@@ -58,7 +58,7 @@ class Gallery:
 
 def draw_gallery(
     gallery: Gallery, samples: int, failures: int, config: EvaluateConfig, out: Path
-) -> list[PictureRecord]:
+) -> list[DrawnImage]:
     """Draw random samples, the worst false alarms and misses, and the worst defect-free images.
 
     Detections were not kept while judging; the few images that are drawn are looked at once more.

@@ -15,7 +15,7 @@ from unispector.config import EvaluateConfig
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
-from unispector.inference.detector import Picture, UniSpector
+from unispector.inference.detector import ImageInput, UniSpector
 from unispector.inference.prompt_bank import PromptBank
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Trial:
 def judge(
     detector: UniSpector,
     trials: Sequence[Trial],
-    picture: Callable[[str], Picture],
+    picture: Callable[[str], ImageInput],
     config: EvaluateConfig,
     advance: Callable[[float], object],
 ) -> list[dict[int, Overlaps]]:

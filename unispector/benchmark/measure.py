@@ -31,7 +31,7 @@ from unispector.evaluation.matching import Matches, match
 from unispector.evaluation.one_class import (
     ClassRow,
     DetectorFigures,
-    FailurePicture,
+    FailureImage,
     OneClassReport,
     alarms_from,
     box_fit,
@@ -39,14 +39,14 @@ from unispector.evaluation.one_class import (
     score_bins,
 )
 from unispector.inference.detector import UniSpector
-from unispector.ops.drawing import side_by_side, write_picture
+from unispector.ops.drawing import side_by_side, write_image
 from unispector.ops.files import atomic_write_json, atomic_write_text
-from unispector.reporting.evaluation_pictures import Shown, failure_strips, file_stem
+from unispector.reporting.evaluation_images import Shown, failure_strips, file_stem
 from unispector.reporting.one_class_report import one_class_json, one_class_report
 from unispector.reporting.render import markdown
 
 MODEL, FLOOR = "model", "floor"
-PICTURE_SCORE = 0.15  # lowest that is drawn, as in the benchmark
+DRAWN_SCORE = 0.15  # lowest that is drawn, as in the benchmark
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def measure_detectors(
         DetectorFigures(name, getattr(detector, "fingerprint", ""), tuple(one.row for one in judged[name]))
         for name, detector in detectors.items()
     )
-    pictures: list[FailurePicture] = []
+    pictures: list[FailureImage] = []
     if out is not None:
         name, detector = next(iter(detectors.items()))
         first = [one for one in judged[name] if one.draw.prompt_seed == settings.prompt_seeds[0]]
@@ -188,13 +188,13 @@ def _judge(
 
 def _pictures(
     detector: BenchmarkDetector, marked: MarkedSet, judged: Sequence[_Judged], out: Path
-) -> list[FailurePicture]:
+) -> list[FailureImage]:
     """The surest false alarm and the worst miss of each class; their images are looked at once more."""
     records = []
     for one in judged:
         worst: tuple[FalseAlarm | Miss, ...] = (
-            *worst_false_alarms(one.boxes, 1, PICTURE_SCORE),
-            *worst_misses(one.boxes, 1, PICTURE_SCORE),
+            *worst_false_alarms(one.boxes, 1, DRAWN_SCORE),
+            *worst_misses(one.boxes, 1, DRAWN_SCORE),
         )
         wanted = {failure.image_id for failure in worst}
         images = [image for image in one.draw.targets.images if image.id in wanted]
@@ -202,12 +202,12 @@ def _pictures(
         found = detector.detect([marked.images / image.file_name for image in images], bank)
         detections = dict(zip((image.id for image in images), found, strict=True))
         shown = Shown(one.draw.prompts, one.draw.targets, detections, marked.images)
-        for suffix, strip in failure_strips(shown, worst, PICTURE_SCORE).items():
+        for suffix, strip in failure_strips(shown, worst, DRAWN_SCORE).items():
             file = f"pictures/{file_stem(f'{marked.name}-{one.draw.class_name}-{suffix}')}.jpg"
             title = f"{strip.kind.capitalize()}, {one.draw.class_name}: {strip.note}"
             picture = side_by_side(strip.panels, f"{title} · {marked.name} · {strip.image}")
-            write_picture(out / file, picture)
-            records.append(FailurePicture(file, one.draw.class_name, strip.image, strip.note))
+            write_image(out / file, picture)
+            records.append(FailureImage(file, one.draw.class_name, strip.image, strip.note))
     return records
 
 

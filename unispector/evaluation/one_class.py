@@ -140,7 +140,7 @@ class SkippedClass:
 
 
 @dataclass(frozen=True)
-class FailurePicture:
+class FailureImage:
     """An image of a false alarm or a miss.
 
     Attributes:
@@ -178,7 +178,7 @@ class OneClassReport:
     good_images: int
     detectors: tuple[DetectorFigures, ...]
     skipped: tuple[SkippedClass, ...]
-    pictures: tuple[FailurePicture, ...] = ()
+    pictures: tuple[FailureImage, ...] = ()
 
 
 def box_fit(truth: GroundTruth, overlaps: Mapping[int, Overlaps], iou: float) -> float:

@@ -57,11 +57,11 @@ class EvaluationRow:
     alarms: AlarmFigures | None
 
 
-PictureKind = Literal["sample", "false alarm", "miss"]
+ImageKind = Literal["sample", "false alarm", "miss"]
 
 
 @dataclass(frozen=True)
-class PictureRecord:
+class DrawnImage:
     """One image of the report.
 
     Attributes:
@@ -74,7 +74,7 @@ class PictureRecord:
     """
 
     file: str
-    kind: PictureKind
+    kind: ImageKind
     data_set: str
     subset: Subset
     classes: tuple[str, ...]
@@ -138,7 +138,7 @@ class EvaluationReport:
     """
 
     rows: tuple[EvaluationRow, ...]
-    pictures: tuple[PictureRecord, ...]
+    pictures: tuple[DrawnImage, ...]
     models: tuple[ModelRecord, ...]
     prompts_judged: bool = False
 
@@ -268,8 +268,8 @@ def _row_as_dict(row: EvaluationRow) -> dict[str, Any]:
     return {**vars(row), **parts}
 
 
-def _picture(content: Mapping[str, Any]) -> PictureRecord:
-    return PictureRecord(**{**content, "classes": tuple(content["classes"])})
+def _picture(content: Mapping[str, Any]) -> DrawnImage:
+    return DrawnImage(**{**content, "classes": tuple(content["classes"])})
 
 
 def _summary(rows: Sequence[EvaluationRow]) -> Summary:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.drawing import draw_detections, write_picture
+from unispector.ops.drawing import draw_detections, write_image
 from unispector.ops.files import atomic_write_text, list_images, read_image
 from unispector.structures import Detections
 
@@ -64,11 +64,11 @@ def detect(
     detector = UniSpector.load(model_directory)
     bank = PromptBank.load(prompts) if isinstance(prompts, Path) else detector.encode(prompts, batch_size)
     found: list[Detections] = []
-    names = _picture_names(files)
+    names = _image_names(files)
     images, shown = tee(map(read_image, files))  # an image is read once and kept until it is drawn
     stream = detector.stream(images, bank, batch_size)
     for name, image, detections in zip(names, shown, stream, strict=True):
-        write_picture(output / name, draw_detections(image, detections.above(min_score)))
+        write_image(output / name, draw_detections(image, detections.above(min_score)))
         found.append(detections.above(min(RECORDED_SCORE, min_score)))
     record = _as_coco(files, names, found, bank)
     atomic_write_text(output / "detections.json", json.dumps(record, indent=1) + "\n")
@@ -76,7 +76,7 @@ def detect(
     return DetectionReport(len(files), sum(map(len, found)), drawn, output)
 
 
-def _picture_names(files: Sequence[Path]) -> list[str]:
+def _image_names(files: Sequence[Path]) -> list[str]:
     """`pictures/a.png` for a file `a.jpg`; the second `a` becomes `pictures/a-2.png`."""
     names: dict[str, None] = {}
     for file in files:

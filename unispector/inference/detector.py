@@ -20,14 +20,14 @@ from unispector.data.transforms import ImageArray, resize_image
 from unispector.errors import PromptBankError
 from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import Picture, Prompt, mark_together, read_picture
+from unispector.inference.marking import ImageInput, Prompt, as_pixels, mark_together
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
 from unispector.prior_structures import PromptMemory
 from unispector.structures import ClassPrompts, Detections, EncodedPrompts, ImageFeatures, Sample
 
-__all__ = ["Picture", "Prompt", "UniSpector"]
+__all__ = ["ImageInput", "Prompt", "UniSpector"]
 
 Item = TypeVar("Item")
 
@@ -214,7 +214,7 @@ class UniSpector:
         return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
 
     def detect(
-        self, images: Sequence[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+        self, images: Sequence[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> list[Detections]:
         """Find every class of the bank on every image, in one pass per image.
 
@@ -234,7 +234,7 @@ class UniSpector:
         return list(self.stream(images, bank, batch_size, limit))
 
     def stream(
-        self, images: Iterable[Picture], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+        self, images: Iterable[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more images than one wants to wait for.
 
@@ -246,7 +246,7 @@ class UniSpector:
 
     def stream_banks(
         self,
-        images: Iterable[Picture],
+        images: Iterable[ImageInput],
         banks: Sequence[PromptBank],
         batch_size: int = 8,
         limit: int = KEPT_PAIRS,
@@ -277,7 +277,7 @@ class UniSpector:
         return self._stream(images, banks, batch_size, limit)
 
     def _stream(
-        self, images: Iterable[Picture], banks: Sequence[PromptBank], batch_size: int, limit: int
+        self, images: Iterable[ImageInput], banks: Sequence[PromptBank], batch_size: int, limit: int
     ) -> Iterator[tuple[Detections, ...]]:
         threads = torch.get_num_threads()
         find = partial(self._find, self._passes(banks, -(-batch_size // threads)), banks, limit)
@@ -289,17 +289,17 @@ class UniSpector:
                     yield from found
 
     def _find(
-        self, passes: Sequence["_Pass"], banks: Sequence[PromptBank], limit: int, images: Sequence[Picture]
+        self, passes: Sequence["_Pass"], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
     ) -> list[tuple[Detections, ...]]:
         """Of each image, the detections of each bank."""
-        pictures = [read_picture(image) for image in images]
+        pictures = [as_pixels(image) for image in images]
         found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
         for size, same in groupby(passes, key=lambda step: step.size):
-            features = self._encode_pictures(pictures, size)
+            features = self._encode_images(pictures, size)
             for step in same:
                 of_pass = self._detect_pass(features, pictures, limit, step)
-                for row, of_picture in zip(found, of_pass, strict=True):
-                    for number, detections in zip(step.banks, of_picture, strict=True):
+                for row, of_image in zip(found, of_pass, strict=True):
+                    for number, detections in zip(step.banks, of_image, strict=True):
                         row[number].append(detections)
         return [tuple(_best(parts, banks[0].class_names, limit) for parts in row) for row in found]
 
@@ -334,7 +334,7 @@ class UniSpector:
         return self._model.class_prompts(embeddings, memory, members.to(self.device))
 
     @torch.inference_mode()
-    def _encode_pictures(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
+    def _encode_images(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
         resized = np.stack([resize_image(picture, size) for picture in pictures])
         images = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
         return self._model.encode_images(images)

@@ -22,7 +22,7 @@ SLACK = 2.0  # pixels that a box may stick out without a word
 
 logger = logging.getLogger(__name__)
 
-Picture = str | Path | npt.NDArray[np.uint8]
+ImageInput = str | Path | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Prompt:
         label: name of the class.
     """
 
-    image: Picture
+    image: ImageInput
     boxes_xywh: Sequence[Sequence[float]] = ()
     masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | None = None
     label: str = "defect"
 
 
-def read_picture(picture: Picture) -> npt.NDArray[np.uint8]:
+def as_pixels(picture: ImageInput) -> npt.NDArray[np.uint8]:
     """The image as uint8 RGB [h, w, 3].
 
     Raises:
@@ -89,7 +89,7 @@ def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Ge
         key = id(prompt.image) if isinstance(prompt.image, np.ndarray) else str(prompt.image)
         groups.setdefault(key, []).append((prompt, label))
     for group in groups.values():
-        pixels = read_picture(group[0][0].image)
+        pixels = as_pixels(group[0][0].image)
         boxes, masks, classes = list[Sequence[float]](), list[BoolArray](), list[int]()
         for prompt, label in group:
             own_boxes, own_masks = _marks(prompt, pixels.shape[:2], geometry.image_size)

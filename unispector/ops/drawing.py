@@ -238,7 +238,7 @@ def _fitted(text: str, size: int, weight: int, room: int) -> str:
     return text.rstrip() + "…"
 
 
-def write_picture(path: Path, image: Image) -> None:
+def write_image(path: Path, image: Image) -> None:
     """Write an RGB image, all or nothing; the suffix chooses the format.
 
     Args:

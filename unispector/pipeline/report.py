@@ -63,7 +63,7 @@ PROMPTS_JUDGED = (
     "Prompt images are targets too (evaluate.include_prompts), against the protocol: the figures are higher "
     "than on other images."
 )
-_PICTURE_QUALITY = 78  # WebP; the drawn lines stay crisp at a quarter of the JPEG's size
+_IMAGE_QUALITY = 78  # WebP; the drawn lines stay crisp at a quarter of the JPEG's size
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _robustness(sweeps: SweepReport, reports: Path) -> Section | None:
 
 def _data_uri(path: Path) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(read_image(path)).save(buffer, format="WEBP", quality=_PICTURE_QUALITY)
+    Image.fromarray(read_image(path)).save(buffer, format="WEBP", quality=_IMAGE_QUALITY)
     return _uri(buffer.getvalue(), "webp")
 
 

@@ -51,7 +51,7 @@ class MarkCheck:
 
 
 @dataclass(frozen=True)
-class PictureCheck:
+class ImageCheck:
     """One image, looked at with prompts from the others.
 
     Attributes:
@@ -121,7 +121,7 @@ def leave_one_out(
     enrolled: Enrolled,
     roi: Literal["box", "mask"],
     score: float,
-) -> Iterator[PictureCheck]:
+) -> Iterator[ImageCheck]:
     """Look at every image with prompts from the others, beside the classes already enrolled.
 
     Args:
@@ -154,7 +154,7 @@ def leave_one_out(
             yield _check(image, annotations.instances_of(image.id), by_choice, enrolled.label)
 
 
-def worth_of(checks: Collection[PictureCheck]) -> tuple[Worth, ...]:
+def worth_of(checks: Collection[ImageCheck]) -> tuple[Worth, ...]:
     """Return the worth of each image, over the images it was tried on."""
     names = dict.fromkeys(name for check in checks for name in check.found_without)
     worth = []
@@ -180,14 +180,14 @@ def _of(
 
 def _check(
     image: ImageRecord, marks: tuple[InstanceRecord, ...], found: dict[str, Detections], label: str
-) -> PictureCheck:
+) -> ImageCheck:
     """`found`: left out image -> detections; the empty name is that of the check itself."""
     detections = found[""]
     without = {
         name: sum(_mark(mark, other, label).found for mark in marks) for name, other in found.items() if name
     }
     checked = tuple(_mark(mark, detections, label) for mark in marks)
-    return PictureCheck(image.file_name, checked, detections, without)
+    return ImageCheck(image.file_name, checked, detections, without)
 
 
 def _mark(mark: InstanceRecord, detections: Detections, label: str) -> MarkCheck:

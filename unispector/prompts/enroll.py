@@ -9,7 +9,7 @@ from unispector.errors import DataError
 from unispector.inference.detector import UniSpector
 from unispector.project.lineage import git_state
 from unispector.project.progress import progress_bar
-from unispector.prompts.checks import Enrolled, PictureCheck, leave_one_out
+from unispector.prompts.checks import Enrolled, ImageCheck, leave_one_out
 from unispector.prompts.folder import MarkedFolder, read_marked
 from unispector.prompts.marks import StoredPrompt, checked_label
 from unispector.prompts.report import EnrollReport, refusals, write_report
@@ -84,9 +84,9 @@ def _checks(
     enrolled: Enrolled,
     roi: Literal["box", "mask"],
     score: float,
-) -> tuple[PictureCheck, ...]:
+) -> tuple[ImageCheck, ...]:
     """The checks of all images, with a bar."""
-    checks: list[PictureCheck] = []
+    checks: list[ImageCheck] = []
     with progress_bar(f"check {enrolled.label}") as progress:
         for check in leave_one_out(detector, marked.annotations, marked.root, enrolled, roi, score):
             checks.append(check)

@@ -15,7 +15,7 @@ from unispector.data.survey import read_survey
 from unispector.errors import DataError
 from unispector.ops import packed
 from unispector.ops.files import sha256_of_tree
-from unispector.prompts.marks import MarkedPicture, StoredPrompt
+from unispector.prompts.marks import MarkedImage, StoredPrompt
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MarkedFolder:
 
     root: Path
     annotations: Annotations
-    pictures: dict[str, MarkedPicture]
+    pictures: dict[str, MarkedImage]
     digest: str
     dropped: tuple[DropCount, ...]
     left: dict[str, int]
@@ -118,9 +118,7 @@ def _of_class(everything: Annotations, folder: Path, label: str) -> tuple[Annota
     return kept, {name: count for name, count in counts.items() if name != wanted}
 
 
-def _pictures(
-    annotations: Annotations, folder: Path, roi: Literal["box", "mask"]
-) -> dict[str, MarkedPicture]:
+def _pictures(annotations: Annotations, folder: Path, roi: Literal["box", "mask"]) -> dict[str, MarkedImage]:
     pictures = {}
     for image in annotations.images:
         marks, data = annotations.instances_of(image.id), packed.read_bytes(folder / image.file_name)
@@ -128,14 +126,14 @@ def _pictures(
         codes = [mark.segmentation for mark in marks if isinstance(mark.segmentation, dict)]
         boxes = [mark.bbox for mark in marks]
         pictures[image.file_name] = (
-            MarkedPicture(data, image.file_name, masks_rle=codes)
+            MarkedImage(data, image.file_name, masks_rle=codes)
             if roi == "mask"
-            else MarkedPicture(data, image.file_name, boxes)
+            else MarkedImage(data, image.file_name, boxes)
         )
     return pictures
 
 
-def _refuse_copies(folder: Path, pictures: dict[str, MarkedPicture]) -> None:
+def _refuse_copies(folder: Path, pictures: dict[str, MarkedImage]) -> None:
     """A copy of an image would find itself."""
     seen: dict[str, str] = {}
     for name, picture in pictures.items():

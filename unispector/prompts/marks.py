@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class MarkedPicture:
+class MarkedImage:
     """An image file and the marks of one class on it; give boxes or masks, not both.
 
     Attributes:
@@ -62,7 +62,7 @@ class StoredPrompt:
     source: str
 
     @classmethod
-    def of(cls, picture: MarkedPicture) -> Self:
+    def of(cls, picture: MarkedImage) -> Self:
         """A marked image, its marks checked and in their one form.
 
         Raises:
@@ -202,7 +202,7 @@ def check_new(own: Iterable[StoredPrompt], new: Iterable[StoredPrompt]) -> None:
         known |= marks
 
 
-def _suffix(picture: MarkedPicture) -> str:
+def _suffix(picture: MarkedImage) -> str:
     try:
         with Image.open(io.BytesIO(picture.data), formats=tuple(SUFFIXES)) as image:
             return SUFFIXES.get(str(image.format), ".jpg")  # MPO: what phones call some of their JPEGs
@@ -213,7 +213,7 @@ def _suffix(picture: MarkedPicture) -> str:
 
 
 @contextmanager
-def _as_file(picture: MarkedPicture, suffix: str) -> Iterator[Path]:
+def _as_file(picture: MarkedImage, suffix: str) -> Iterator[Path]:
     """The image as a file for a while: the one reader of images reads files."""
     try:
         with tempfile.NamedTemporaryFile(suffix=suffix) as file:
@@ -227,7 +227,7 @@ def _as_file(picture: MarkedPicture, suffix: str) -> Iterator[Path]:
         ) from error
 
 
-def _masks(picture: MarkedPicture, file: Path) -> BoolArray | None:
+def _masks(picture: MarkedImage, file: Path) -> BoolArray | None:
     if not picture.masks_rle:
         return None
     width, height = read_image_size(file)

@@ -18,10 +18,10 @@ from unispector.ops.drawing import (
     draw_detections,
     draw_regions,
     side_by_side,
-    write_picture,
+    write_image,
 )
 from unispector.ops.files import atomic_write_json, atomic_write_text, read_image, replaced_folder
-from unispector.prompts.checks import WEIGHED, PictureCheck, Worth, worth_of
+from unispector.prompts.checks import WEIGHED, ImageCheck, Worth, worth_of
 from unispector.prompts.folder import MarkedFolder
 from unispector.reporting.model import Block, Bullets, Figure, Report, Section, Span, Table, Text, Words
 from unispector.reporting.render import markdown
@@ -51,7 +51,7 @@ class EnrollReport:
     version: int
     marked: MarkedFolder
     known: tuple[str, ...] = ()
-    checks: tuple[PictureCheck, ...] = ()
+    checks: tuple[ImageCheck, ...] = ()
     limits: EnrollConfig = field(default_factory=EnrollConfig)
     model: str = ""
     output: Path = Path()
@@ -142,7 +142,7 @@ class EnrollReport:
         """
         sections = [Section("", self._figures())] if self.checks else []
         if self.checks:
-            sections.append(Section("Pictures", (_picture_table(self.checks),)))
+            sections.append(Section("Pictures", (_image_table(self.checks),)))
         if self.weak:
             weak = Bullets(tuple((Span(name, "code"), f": {why}") for name, why in self.weak.items()))
             sections.append(Section("Images to replace or to mark better", (weak,)))
@@ -196,7 +196,7 @@ class EnrollReport:
             yield f"Left out, {drop.reason}: {drop.files} files, {drop.instances} marks ({examples})."
 
 
-def refusals(checks: Sequence[PictureCheck], limits: EnrollConfig) -> tuple[str, ...]:
+def refusals(checks: Sequence[ImageCheck], limits: EnrollConfig) -> tuple[str, ...]:
     """List the reasons why a class may not join the prompts in production; none if it may.
 
     Args:
@@ -233,7 +233,7 @@ def write_report(report: EnrollReport) -> None:
     try:
         with replaced_folder(report.output / DRAWINGS) as folder:
             for check, name in zip(report.checks, names, strict=True):
-                write_picture(folder / name, _drawing(check, report))
+                write_image(folder / name, _drawing(check, report))
         atomic_write_json(report.output / RECORD, report.as_dict())
         atomic_write_text(report.output / PAGE, report.markdown([f"{DRAWINGS}/{name}" for name in names]))
     except OSError as error:
@@ -243,7 +243,7 @@ def write_report(report: EnrollReport) -> None:
         ) from error
 
 
-def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _drawing(check: ImageCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:
     image = read_image(report.marked.root / check.file_name)
     own = [
         Region(
@@ -266,7 +266,7 @@ def _drawing(check: PictureCheck, report: EnrollReport) -> np.ndarray[Any, np.dt
     return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other images")
 
 
-def _picture_table(checks: Iterable[PictureCheck]) -> Table:
+def _image_table(checks: Iterable[ImageCheck]) -> Table:
     rows = [
         (
             Span(check.file_name, "code"),

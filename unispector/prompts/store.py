@@ -23,7 +23,7 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 from unispector.prompts.marks import (
-    MarkedPicture,
+    MarkedImage,
     StoredPrompt,
     as_annotations,
     check_new,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # the detector takes seconds to import, and lists of classes 
     from unispector.inference.detector import UniSpector
     from unispector.inference.prompt_bank import PromptBank
 
-__all__ = ["MarkedPicture", "PromptSet", "PromptStore", "StoredPrompt"]
+__all__ = ["MarkedImage", "PromptSet", "PromptStore", "StoredPrompt"]
 
 FORMAT = "unispector prompts 1"
 _NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
@@ -151,7 +151,7 @@ class PromptStore:
     def add(
         self,
         label: str,
-        pictures: Sequence[MarkedPicture],
+        pictures: Sequence[MarkedImage],
         by: str,
         note: str,
         lineage: Mapping[str, str],
@@ -216,7 +216,7 @@ class PromptStore:
             if version is None and before.parent is None:
                 raise PromptBankError(f"{self.folder}: nothing to revert; nothing was enrolled yet")
             earlier = self.version(before.version - 1 if version is None else version)
-            self._check_pictures(earlier)
+            self._check_images(earlier)
             return self._write(before, earlier.classes, by, f"as version {earlier.version}", {})
 
     def annotations(self) -> Annotations:
@@ -338,10 +338,10 @@ class PromptStore:
             atomic_write_bytes(file, data)
 
     def _annotations(self, version: PromptSet) -> Annotations:
-        self._check_pictures(version)
+        self._check_images(version)
         return as_annotations(version.classes, self._pictures)
 
-    def _check_pictures(self, version: PromptSet) -> None:
+    def _check_images(self, version: PromptSet) -> None:
         for name in sorted(version.pictures):
             file = self._pictures / name
             try:

@@ -35,8 +35,8 @@ from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import CONFIG, packages_of
 from unispector.ops.rle import BoolArray, segmentation_to_mask
-from unispector.serving.messages import PromptMessage, picture_message
-from unispector.serving.uploads import decode_picture
+from unispector.serving.messages import PromptMessage, image_message
+from unispector.serving.uploads import decode_image
 from unispector.structures import Detections
 
 MAX_PIXELS = 100_000_000
@@ -152,7 +152,7 @@ class RegisteredModel(PythonModel):
             raise DataError(f"min_score {min_score}, limit {limit}; they must be 0 to 1, and 1 or more")
         bank = _bank(self._detector, params.get("prompts", ""), params.get("bank", ""))
         pictures = [
-            decode_picture(_content(image, name), name, MAX_PIXELS)
+            decode_image(_content(image, name), name, MAX_PIXELS)
             for name, image in ((f"image {number}", image) for number, image in enumerate(images, 1))
         ]
         found = self._detector.stream(pictures, bank, limit=int(limit))
@@ -259,7 +259,7 @@ def answer_example(package: Path) -> None:
     """
     detector = UniSpector.load(package)
     data, params = example()
-    picture = decode_picture(_content(data["image"][0], "the example"), "the example", MAX_PIXELS)
+    picture = decode_image(_content(data["image"][0], "the example"), "the example", MAX_PIXELS)
     (found,) = detector.detect([picture], detector.encode(_prompts(params["prompts"])), limit=params["limit"])
     if not np.isfinite(found.scores.numpy()).all():
         raise DataError(f"{package}: its scores are not all numbers; train again")
@@ -277,7 +277,7 @@ def _copy_of_code(scratch: Path) -> Path:
 
 
 def _row(found: Detections) -> dict[str, Any]:
-    message = picture_message("", found)
+    message = image_message("", found)
     detections = json.dumps([each.model_dump(mode="json") for each in message.detections])
     return {"width": message.width, "height": message.height, "detections": detections}
 
@@ -310,7 +310,7 @@ def _prompts(text: str) -> list[Prompt]:
 
 
 def _prompt(name: str, message: PromptMessage) -> Prompt:
-    pixels = decode_picture(_content(message.image, name), name, MAX_PIXELS)
+    pixels = decode_image(_content(message.image, name), name, MAX_PIXELS)
     try:
         masks = [_mask(mask.model_dump(), pixels.shape) for mask in message.masks]
         return Prompt(pixels, message.boxes, np.stack(masks) if masks else None, message.label)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, EvaluationReport, PictureRecord
+from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, DrawnImage, EvaluationReport
 from unispector.reporting.comparison import comparison_section
 from unispector.reporting.measured import mean_of_report
 from unispector.reporting.model import (
@@ -167,7 +167,7 @@ def _cards(report: EvaluationReport) -> Iterator[Card]:
         yield Card(figure, f"{things}, unseen classes, {where}", values.get(MAIN_VARIANT), bars)
 
 
-def _sample_section(pictures: Sequence[PictureRecord]) -> Section | None:
+def _sample_section(pictures: Sequence[DrawnImage]) -> Section | None:
     """The images drawn at random: the first of each set, and a fold with its others."""
     samples = [picture for picture in pictures if picture.kind == "sample"]
     if not samples:
@@ -189,7 +189,7 @@ _FAILURES = {
 }
 
 
-def _failure_section(pictures: Sequence[PictureRecord]) -> Section | None:
+def _failure_section(pictures: Sequence[DrawnImage]) -> Section | None:
     """The worst failures: the first of each kind, and a fold with the others of each set."""
     blocks: list[Block] = []
     for kind, (title, note) in _FAILURES.items():
@@ -199,13 +199,13 @@ def _failure_section(pictures: Sequence[PictureRecord]) -> Section | None:
     return Section("Failures", tuple(blocks), "failures") if blocks else None
 
 
-def _folds_by_set(pictures: Sequence[PictureRecord]) -> Iterator[Fold]:
+def _folds_by_set(pictures: Sequence[DrawnImage]) -> Iterator[Fold]:
     for data_set in dict.fromkeys(picture.data_set for picture in pictures):
         own = [picture for picture in pictures if picture.data_set == data_set]
         yield Fold(f"{len(own)} more of {data_set}", tuple(map(_figure, own)))
 
 
-def _figure(picture: PictureRecord) -> Figure:
+def _figure(picture: DrawnImage) -> Figure:
     title = f"{picture.data_set}, {SUBSETS[picture.subset]}: {', '.join(picture.classes)}"
     note = (Span(picture.note, "strong"), " ") if picture.note else ()
     return Figure(picture.file, title, (*note, f"{title} · {picture.image}"), vars(picture))

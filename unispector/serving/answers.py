@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from unispector.serving.messages import Message, PictureMessage
+from unispector.serving.messages import ImageMessage, Message
 
 
 class ErrorAnswer(Message):
@@ -50,7 +50,7 @@ class DetectAnswer(Message):
 
     model: ModelAnswer
     bank_version: str = Field(description="Version of the prompts that were looked for.", examples=["12"])
-    pictures: list[PictureMessage] = Field(description="In the order sent.")
+    pictures: list[ImageMessage] = Field(description="In the order sent.")
 
 
 class ClassAnswer(Message):

@@ -45,7 +45,7 @@ class _Job:
     found: asyncio.Future[Detections]
 
 
-_NO_PICTURE = np.empty((0, 0, 3), dtype=np.uint8)
+_NO_IMAGE = np.empty((0, 0, 3), dtype=np.uint8)
 
 
 class Batcher:
@@ -76,7 +76,7 @@ class Batcher:
         finally:
             for job in jobs:  # without an answer to give, the rest need not be looked at, nor kept
                 job.found.cancel()
-                job.picture = _NO_PICTURE
+                job.picture = _NO_IMAGE
 
     async def run(self) -> None:
         """Answer until cancelled."""

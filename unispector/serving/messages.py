@@ -51,7 +51,7 @@ class DetectionMessage(Message):
     mask: RleMessage
 
 
-class PictureMessage(Message):
+class ImageMessage(Message):
     """The detections on one image, best first.
 
     Attributes:
@@ -83,7 +83,7 @@ class PromptMessage(Message):
     masks: list[RleMessage] = []
 
 
-def picture_message(name: str, detections: Detections) -> PictureMessage:
+def image_message(name: str, detections: Detections) -> ImageMessage:
     """The detections on one image as a message.
 
     Args:
@@ -107,4 +107,4 @@ def picture_message(name: str, detections: Detections) -> PictureMessage:
         )
         for label, score, (left, top, right, bottom), rle in rows
     ]
-    return PictureMessage(name=name, width=width, height=height, detections=found)
+    return ImageMessage(name=name, width=width, height=height, detections=found)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.prompts.store import MarkedPicture, PromptStore
+from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.answers import ClassAnswer, PromptsAnswer, VersionAnswer
 from unispector.serving.refusal import RefusedError
 
@@ -90,7 +90,7 @@ class StoredPrompts:
             ],
         )
 
-    def add(self, label: str, picture: MarkedPicture, by: str, note: str) -> None:
+    def add(self, label: str, picture: MarkedImage, by: str, note: str) -> None:
         """Make a version with the image.
 
         Raises:

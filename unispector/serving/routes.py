@@ -10,16 +10,16 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response, UploadFile
 
 from unispector.ops.rle import encode_rle
-from unispector.prompts.store import MarkedPicture
+from unispector.prompts.store import MarkedImage
 from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
 from unispector.serving.batching import Query, query_for
 from unispector.serving.forms import DetectBody, DetectForm, FormRoute, PromptBody, check_label, shown_name
 from unispector.serving.gate import error_response
-from unispector.serving.messages import picture_message
+from unispector.serving.messages import image_message
 from unispector.serving.prompts import stored
 from unispector.serving.refusal import RefusedError, Share
 from unispector.serving.service import Result, Service
-from unispector.serving.uploads import decode_mask, decode_picture, picture_size
+from unispector.serving.uploads import decode_image, decode_mask, upload_size
 from unispector.structures import Detections
 
 router = APIRouter(route_class=FormRoute)
@@ -106,12 +106,12 @@ async def add_prompt(request: Request, form: PromptBody) -> Response:
         raise RefusedError(413, f"{len(form.boxes)} boxes; send at most {service.limits.marks} at a time")
     name, image = shown_name(form.image.filename, 1), await form.image.read()
     await _take_pixels(service, name, image, memory)
-    picture = MarkedPicture(image, name, form.boxes)
+    picture = MarkedImage(image, name, form.boxes)
     if form.mask is not None:
         mask = await form.mask.read()
         await _take_pixels(service, _MASK, mask, memory)
         pixels = await service.decoding(decode_mask, mask, _MASK, service.limits.pixels)
-        picture = MarkedPicture(image, name, masks_rle=await service.decoding(encode_rle, pixels[None]))
+        picture = MarkedImage(image, name, masks_rle=await service.decoding(encode_rle, pixels[None]))
     return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
 
 
@@ -166,14 +166,14 @@ def _json(answer: HealthAnswer | PromptsAnswer, status: int = 200) -> Response:
 
 
 async def _take_pixels(service: Service, name: str, data: bytes, memory: Share) -> None:
-    width, height = await service.decoding(picture_size, data, name, service.limits.pixels)
+    width, height = await service.decoding(upload_size, data, name, service.limits.pixels)
     memory.take(3 * width * height)
 
 
 async def _decoded(service: Service, number: int, file: UploadFile, memory: Share) -> npt.NDArray[np.uint8]:
     name, data = shown_name(file.filename, number), await file.read()
     await _take_pixels(service, name, data, memory)
-    return await service.decoding(decode_picture, data, name, service.limits.pixels)
+    return await service.decoding(decode_image, data, name, service.limits.pixels)
 
 
 async def _found(service: Service, query: Query, form: DetectForm, memory: Share) -> list[Detections]:
@@ -217,7 +217,7 @@ async def _changed(request: Request, change: Callable[[], None]) -> Response:
 
 def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
     pictures = [
-        picture_message(shown_name(file.filename, n), detections.above(form.min_score))
+        image_message(shown_name(file.filename, n), detections.above(form.min_score))
         for n, (file, detections) in enumerate(zip(form.images, found, strict=True), start=1)
     ]
     engine = query.engine

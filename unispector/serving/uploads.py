@@ -22,7 +22,7 @@ class TooLargeError(DataError):
     """An image of more pixels, or a request of more bytes, than are taken."""
 
 
-def picture_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
+def upload_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
     """Width and height in pixels as stored, from the header alone.
 
     Raises:
@@ -33,7 +33,7 @@ def picture_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
         return image.size
 
 
-def decode_picture(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
     """Decode an image as `unispector.ops.files.read_image` reads such a file.
 
     Args:

@@ -33,11 +33,11 @@ from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.structures import Batch
 from unispector.training.checkpoint import Checkpointer
+from unispector.training.images import FOLDER, TrainingImages
 from unispector.training.loop import Callbacks, NonFiniteError, Recipe, fit
 from unispector.training.maps import with_maps
 from unispector.training.monitor import SeenPrompts
 from unispector.training.optim import build_optimiser, linear_schedule
-from unispector.training.pictures import FOLDER, TrainingPictures
 from unispector.training.ray_trainer import WorkerGroup
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _drawing(
     job: TrainingJob, annotations: Annotations, model: UniSpectorModel, group: WorkerGroup
 ) -> Callable[[int, SeenPrompts], None]:
     """Return what draws a few images of a step; a training never fails for them."""
-    pictures = TrainingPictures(annotations, job.image_root, job.config, job.work_directory / FOLDER)
+    pictures = TrainingImages(annotations, job.image_root, job.config, job.work_directory / FOLDER)
 
     def look(step: int, prompts: SeenPrompts) -> None:
         if group.rank == 0:

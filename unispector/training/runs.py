@@ -13,8 +13,8 @@ from unispector.ops.files import atomic_write_text
 from unispector.project.paths import CHECKPOINTS, TRACKING
 from unispector.tracking.recorder import Recorder, RunRecord
 from unispector.tracking.run import JOB_TAG, Point, TrackingStore, flat
+from unispector.training.images import FOLDER
 from unispector.training.job import CACHED, CHECKPOINT, TrainingJob
-from unispector.training.pictures import FOLDER
 from unispector.training.ray_trainer import Reported, past_reports
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from unispector.evaluation.failures import FalseAlarm, Miss, worst_false_alarms,
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.matching import match
 from unispector.ops.rle import encode_rle
-from unispector.reporting.evaluation_pictures import (
+from unispector.reporting.evaluation_images import (
     Shown,
     choose_samples,
     draw_failures,

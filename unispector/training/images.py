@@ -11,10 +11,10 @@ from unispector.data.coco import Annotations, ImageRecord
 from unispector.inference.detector import UniSpector
 from unispector.modeling.saved_model import SavedModel
 from unispector.modeling.unispector import UniSpectorModel
-from unispector.ops.drawing import Image, side_by_side, write_picture
+from unispector.ops.drawing import Image, side_by_side, write_image
 from unispector.ops.files import atomic_write_bytes
 from unispector.reporting.charts import png
-from unispector.reporting.evaluation_pictures import Shown, sample_panels
+from unispector.reporting.evaluation_images import Shown, sample_panels
 from unispector.reporting.prompt_space import PromptSpace, scatter_chart
 from unispector.structures import Detections
 from unispector.training.monitor import SeenPrompts
@@ -67,7 +67,7 @@ def choose_examples(annotations: Annotations, count: int) -> tuple[Example, ...]
 
 
 @dataclass(frozen=True)
-class TrainingPictures:
+class TrainingImages:
     """Draws a model while it is trained.
 
     Attributes:
@@ -120,7 +120,7 @@ class TrainingPictures:
             score = _lowest_drawn(detections[example.target.id])
             panels = sample_panels(shown, example.target, name, 1, score)
             strips.append(side_by_side(panels, f"step {step} · {example.target.file_name}"))
-        write_picture(self.folder / f"step-{step:06d}-predictions.jpg", _below_one_another(strips))
+        write_image(self.folder / f"step-{step:06d}-predictions.jpg", _below_one_another(strips))
 
     def _draw_prompts(self, step: int, prompts: SeenPrompts) -> None:
         if not prompts.angles():

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from unispector.training.images import FOLDER, TrainingImages, _lowest_drawn, choose_examples
 
 from unispector.config import load_config
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
@@ -17,7 +18,6 @@ from unispector.project.paths import TRACKING
 from unispector.structures import Detections
 from unispector.training.job import initial_model, train
 from unispector.training.monitor import SeenPrompts
-from unispector.training.pictures import FOLDER, TrainingPictures, _lowest_drawn, choose_examples
 from unispector.training.ray_trainer import Reported, WorkerGroup
 from unispector.training.runs import recorded
 
@@ -68,7 +68,7 @@ def test_a_training_with_pictures_equals_one_without_to_the_bit(job, tmp_path, m
         return load_model(own.model_directory).model.state_dict(), losses
 
     weights, losses = trained("with")
-    monkeypatch.setattr(TrainingPictures, "draw", lambda *arguments: None)
+    monkeypatch.setattr(TrainingImages, "draw", lambda *arguments: None)
     others, other_losses = trained("without")
     drawn = sorted(path.name for path in (tmp_path / "with-work" / FOLDER).iterdir())
     assert drawn == [
@@ -84,7 +84,7 @@ def test_a_training_goes_on_where_its_pictures_find_no_room(job, monkeypatch, ca
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(TrainingPictures, "draw", full)
+    monkeypatch.setattr(TrainingImages, "draw", full)
     assert train(job, "", WorkerGroup(), lambda step, metrics: None)
     assert "step 1 is not drawn ([Errno 28] No space left on device); training continues" in caplog.text
 
@@ -103,7 +103,7 @@ def test_pictures_show_what_is_there(job):
     annotations = Annotations.read(job.train_file)
     model = initial_model(job).train()
     prompts = SeenPrompts(np.random.default_rng(0).normal(size=(9, 4)), np.arange(9) % 2)
-    TrainingPictures(annotations, job.image_root, job.config, job.work_directory).draw(70, model, prompts)
+    TrainingImages(annotations, job.image_root, job.config, job.work_directory).draw(70, model, prompts)
     assert model.training
     assert model.decoder.training
     sheet = cv2.imread(str(job.work_directory / "step-000070-predictions.jpg"))
@@ -136,7 +136,7 @@ def test_early_on_the_surest_are_drawn_whatever_their_score(scores, lowest):
 def test_without_examples_or_prompts_there_is_no_picture(job):
     annotations = annotated((1,), (2,))
     empty = SeenPrompts(np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
-    TrainingPictures(annotations, job.image_root, job.config, job.work_directory).draw(
+    TrainingImages(annotations, job.image_root, job.config, job.work_directory).draw(
         1, initial_model(job), empty
     )
     assert not job.work_directory.exists()

@@ -21,7 +21,7 @@ from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import DataError
 from unispector.evaluation.failures import FalseAlarm, Miss, in_turn
 from unispector.evaluation.matching import MATCH_IOU
-from unispector.evaluation.results import SUBSETS, PictureKind, PictureRecord, Subset
+from unispector.evaluation.results import SUBSETS, DrawnImage, ImageKind, Subset
 from unispector.ops.drawing import (
     WARNING_COLOUR,
     Image,
@@ -31,7 +31,7 @@ from unispector.ops.drawing import (
     detection_regions,
     draw_regions,
     side_by_side,
-    write_picture,
+    write_image,
 )
 from unispector.ops.files import read_image
 from unispector.ops.rle import segmentation_to_mask
@@ -108,7 +108,7 @@ class _Scene:
 class Strip:
     """An image to be written, with what its record says of it."""
 
-    kind: PictureKind
+    kind: ImageKind
     classes: tuple[str, ...]
     image: str
     note: str
@@ -133,7 +133,7 @@ def choose_samples(targets: Annotations, seed: int, count: int) -> list[tuple[Im
 
 def draw_samples(
     shown: Shown, test: TestPair, chosen: Sequence[tuple[ImageRecord, str]], score: float, out: Path
-) -> list[PictureRecord]:
+) -> list[DrawnImage]:
     """Draw target images, each beside one of its class's prompts.
 
     Args:
@@ -167,7 +167,7 @@ def sample_panels(
 
 def draw_failures(
     shown: Shown, test: TestPair, failures: Sequence[FalseAlarm | Miss], score: float, out: Path
-) -> list[PictureRecord]:
+) -> list[DrawnImage]:
     """Draw false alarms, then missed instances, each marked in red, beside one of its class's prompts.
 
     Args:
@@ -202,7 +202,7 @@ def failure_strips(shown: Shown, failures: Sequence[FalseAlarm | Miss], score: f
 
 def draw_good_alarms(
     shown: Shown, test: TestPair, found: Mapping[str, Detections], score: float, out: Path
-) -> list[PictureRecord]:
+) -> list[DrawnImage]:
     """Draw defect-free images with their surest detection marked in red, beside one of its class's prompts.
 
     Args:
@@ -223,10 +223,10 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^\w.-]", "-", name)
 
 
-def _write(picture: Strip, test: TestPair, suffix: str, out: Path) -> PictureRecord:
+def _write(picture: Strip, test: TestPair, suffix: str, out: Path) -> DrawnImage:
     subset: Subset = "seen" if test.part == "seen" else "unseen"
     name = file_stem(f"{test.set_name}-{subset}-{suffix}")
-    record = PictureRecord(
+    record = DrawnImage(
         file=f"pictures/{name}.jpg",
         kind=picture.kind,
         data_set=test.set_name,
@@ -238,7 +238,7 @@ def _write(picture: Strip, test: TestPair, suffix: str, out: Path) -> PictureRec
     caption = f"{test.set_name} · {SUBSETS[subset]} · {picture.image}"
     if picture.kind != "sample":
         caption = f"{picture.kind.capitalize()}, {picture.classes[0]}: {picture.note} · {caption}"
-    write_picture(out / record.file, side_by_side(picture.panels, caption))
+    write_image(out / record.file, side_by_side(picture.panels, caption))
     return record
 
 
