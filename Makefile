@@ -1,4 +1,4 @@
-# UniSpector needs Python 3.11, git and make; everything else is installed into .venv on first use.
+# UniSpector needs Python 3.11, 3.12 or 3.13, git and make; everything else is installed into .venv on first use.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -62,9 +62,9 @@ clean: ## Remove the environment and caches; data, models and reports stay.
 # The stamp makes this run once, and again when the lock or the project's metadata change.
 $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(VENV)/bin/python || { \
-	  python=$$(command -v python3.11 || command -v python3); \
+	  python=$${PYTHON:-$$(command -v python3.11 || command -v python3)}; \
 	  echo "setup: creating $(VENV) with $$python"; \
-	  "$$python" -c 'import sys; sys.exit("error: Python 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info[:2] != (3, 11) else 0'; \
+	  "$$python" -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make setup PYTHON=python3.13")'; \
 	  "$$python" -m venv $(VENV); }
 	@test -x "$(UV)" || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "setup: installing the locked packages (several GB the first time)"
