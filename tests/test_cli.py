@@ -256,6 +256,8 @@ def test_bad_targets_are_one_line(
     )
     (tmp_path / "empty").mkdir()
     assert "empty: no image in this folder" in failure(capsys, ["detect", tmp_path / "empty", *mark])
+    (tmp_path / "empty" / "below").mkdir()
+    assert "name its subfolders" in failure(capsys, ["detect", tmp_path / "empty", *mark])
     whole = (photos / "b.jpg").read_bytes()
     (photos / "b.jpg").write_bytes(whole[: len(whole) // 2])
     assert "b.jpg: not a readable image" in failure(capsys, ["detect", photos, *mark])

@@ -1,5 +1,6 @@
 """Detection from files to files."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,3 +25,28 @@ def test_a_target_is_decoded_once(tiny_model: Path, tmp_path: Path, monkeypatch:
     report = module.detect(tiny_model, files, prompts, tmp_path / "out", batch_size=2)
     assert report.images == 3
     assert read == files
+
+
+def test_images_of_an_earlier_run_go_and_other_files_stay(tiny_model: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    for name in "ab":
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    out, prompts = tmp_path / "out", [Prompt(pixels, [(5, 5, 20, 10)])]
+    module.detect(tiny_model, [tmp_path / "a.png"], prompts, out)
+    (out / "pictures" / "mine.png").write_bytes(b"mine")
+    report = module.detect(tiny_model, [tmp_path / "b.png"], prompts, out)
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == ["b.png", "mine.png"]
+    record = json.loads((out / "detections.json").read_text())
+    scores = [each["score"] for each in record["annotations"]]
+    assert report.highest == pytest.approx(max(scores), abs=1e-6)
+
+
+@pytest.mark.parametrize("record", ['{"images": [{"picture": "../a.png"}]}', '{"images": 3}', "not JSON"])
+def test_a_foreign_file_of_detections_removes_nothing(tiny_model: Path, tmp_path: Path, record: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "detections.json").write_text(record)
+    module.detect(tiny_model, [tmp_path / "a.png"], [Prompt(pixels, [(5, 5, 20, 10)])], out)
+    assert (tmp_path / "a.png").is_file()

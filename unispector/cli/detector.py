@@ -101,6 +101,8 @@ def detect(
         f"{report.images} images, {report.detections} detections, "
         f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"
     )
+    if not report.drawn and report.highest is not None:
+        typer.echo(f"the highest score is {report.highest:.3f}; --min-score draws from a lower one")
 
 
 def _prompts(

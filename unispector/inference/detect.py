@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import tee
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.drawing import draw_detections, write_image
 from unispector.ops.files import atomic_write_text, list_images, read_image
+from unispector.project.progress import progress_bar
 from unispector.structures import Detections
 
 RECORDED_SCORE = 0.05
@@ -23,12 +24,14 @@ class DetectionReport:
         images: images looked at.
         detections: detections recorded in `detections.json`.
         drawn: those with at least the score asked for, which the images show.
+        highest: the highest score, 0 to 1; None without detections.
         output: the folder written to.
     """
 
     images: int
     detections: int
     drawn: int
+    highest: float | None
     output: Path
 
 
@@ -45,7 +48,7 @@ def detect(
 
     Writes `pictures/<name>.png` per target and, last, `detections.json`: a COCO file of `images` (with
     their `picture`), `categories`, and `annotations` that carry a `score`; detections that score under
-    0.05 and are not drawn are left out.
+    0.05 and are not drawn are left out. Images that an earlier run drew into `output` are removed.
 
     Args:
         model_directory: a saved model.
@@ -67,13 +70,29 @@ def detect(
     names = _image_names(files)
     images, shown = tee(map(read_image, files))  # an image is read once and kept until it is drawn
     stream = detector.stream(images, bank, batch_size)
-    for name, image, detections in zip(names, shown, stream, strict=True):
-        write_image(output / name, draw_detections(image, detections.above(min_score)))
-        found.append(detections.above(min(RECORDED_SCORE, min_score)))
+    with progress_bar("detect") as show:
+        for name, image, detections in zip(names, shown, stream, strict=True):
+            write_image(output / name, draw_detections(image, detections.above(min_score)))
+            found.append(detections.above(min(RECORDED_SCORE, min_score)))
+            show(len(found), len(files))
     record = _as_coco(files, names, found, bank)
+    earlier = _drawn_before(output)
     atomic_write_text(output / "detections.json", json.dumps(record, indent=1) + "\n")
+    for name in earlier - set(names):
+        (output / name).unlink(missing_ok=True)
     drawn = sum(len(detections.above(min_score)) for detections in found)
-    return DetectionReport(len(files), sum(map(len, found)), drawn, output)
+    highest = max((float(detections.scores.max()) for detections in found if len(detections)), default=None)
+    return DetectionReport(len(files), sum(map(len, found)), drawn, highest, output)
+
+
+def _drawn_before(output: Path) -> set[str]:
+    """Names of the images that an earlier run drew into this folder."""
+    try:
+        images = json.loads((output / "detections.json").read_text(encoding="utf-8"))["images"]
+        names = {image["picture"] for image in images}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if PurePath(name).parent == PurePath("pictures")}
 
 
 def _image_names(files: Sequence[Path]) -> list[str]:

@@ -124,7 +124,9 @@ def list_images(targets: Sequence[Path]) -> list[Path]:
         if target.is_dir():
             inside = sorted(path for path in target.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
-                raise DataError(f"{target}: no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                below = "; name its subfolders" if any(path.is_dir() for path in target.iterdir()) else ""
+                kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+                raise DataError(f"{target}: no image in this folder ({kinds}){below}")
             files.extend(inside)
         elif target.is_file():
             files.append(target)
