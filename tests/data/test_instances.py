@@ -56,12 +56,7 @@ def test_a_mask_gives_pixel_exact_instances(tmp_path_factory, pixels):
     for label, instance in enumerate(image.instances, start=1):
         component = labels == label
         rows, columns = np.nonzero(component)
-        assert instance.bbox == (
-            columns.min(),
-            rows.min(),
-            np.ptp(columns) + 1,
-            np.ptp(rows) + 1,
-        )
+        assert instance.bbox == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
         assert instance.area == component.sum()
         assert (coco_mask.decode(instance.segmentation) == component).all()
         assert instance.category == "tile_crack"

@@ -39,11 +39,7 @@ class ResizedImage:
 
     @classmethod
     def of(
-        cls,
-        image: ImageArray,
-        boxes_xywh: Sequence[Sequence[float]],
-        masks: Sequence[BoolArray],
-        size: int,
+        cls, image: ImageArray, boxes_xywh: Sequence[Sequence[float]], masks: Sequence[BoolArray], size: int
     ) -> "ResizedImage":
         """Resize an image [h, w, 3] and its K boxes in pixels; the masks [S, S] are of the new size."""
         boxes = [resize_box(box, image.shape[:2], size) for box in boxes_xywh]

@@ -8,12 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unispector.data.checks.set_tables import (
-    category_table,
-    image_table,
-    instance_table,
-    survey_table,
-)
+from unispector.data.checks.set_tables import category_table, image_table, instance_table, survey_table
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord, Segmentation
 from unispector.ops.rle import encode_rle, segmentation_to_mask
 
@@ -117,8 +112,7 @@ def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation: Segmentation, to
 
 def test_the_survey_is_joined_by_file_name() -> None:
     annotations = replace(
-        set_of([None], 30, 20),
-        images=tuple(ImageRecord(n, f"{n}.png", 30, 20) for n in (1, 2, 3, 4)),
+        set_of([None], 30, 20), images=tuple(ImageRecord(n, f"{n}.png", 30, 20) for n in (1, 2, 3, 4))
     )
     rows = [
         ("3.png", 5, 6, "", 7, "ab" * 32),

@@ -12,15 +12,7 @@ from unispector.ops.parallel import worker_count
 
 SMALL = MiniConfig(seed=11, images_per_class=1, defect_free_images=1, size=64)
 LARGER = SMALL.model_copy(update={"images_per_class": 6, "defect_free_images": 2})
-CLASSES = {
-    "GC10": 10,
-    "MagneticTile": 5,
-    "RealIAD": 6,
-    "MVTec": 6,
-    "3CAD": 4,
-    "VISION": 4,
-    "VisA": 5,
-}
+CLASSES = {"GC10": 10, "MagneticTile": 5, "RealIAD": 6, "MVTec": 6, "3CAD": 4, "VISION": 4, "VisA": 5}
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -255,12 +255,7 @@ def test_the_checks_pass_on_a_sound_release(role: str | None, tmp_path: Path, ra
     write_release(tmp_path / "insa", pictures(), role)
     report, benchmark, tree = written(tmp_path / "insa", raw)
     checks = check_splits(
-        benchmark,
-        tree,
-        SEEDS,
-        PROMPT_SEEDS,
-        official=True,
-        scored_on_prompts=report.scored_on_prompts,
+        benchmark, tree, SEEDS, PROMPT_SEEDS, official=True, scored_on_prompts=report.scored_on_prompts
     )
     assert checks.passed, checks.summary()
 

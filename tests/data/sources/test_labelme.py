@@ -214,10 +214,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         r"raw/a\.png: not a readable image",
     ),
     "mask too large": (change(painted(last=(56, 35))), "shape 1 .*its mask is 8x6, its points say otherwise"),
-    "mask outside": (
-        change(painted(first=(53, 30), last=(60, 35))),
-        "shape 1 .*its mask leaves the image",
-    ),
+    "mask outside": (change(painted(first=(53, 30), last=(60, 35))), "shape 1 .*its mask leaves the image"),
     "mask before": (change(painted(first=(-1, 0), last=(6, 5))), "shape 1 .*its mask leaves the image"),
     "group far away": (
         change(painted(group_id=1), shape(points=[[1, 1], [9e9, 2], [3, 3]], group=1)),

@@ -108,9 +108,7 @@ def test_two_copies_of_a_product_are_refused(tmp_path: Path) -> None:
     for folder in ("raw", "raw/copy"):
         marked(tmp_path / folder, "tile", "oil", "000")
     refused(
-        "mvtec_ad",
-        tmp_path / "raw",
-        "products lie in another folder too; give the folder of one release",
+        "mvtec_ad", tmp_path / "raw", "products lie in another folder too; give the folder of one release"
     )
 
 

@@ -127,11 +127,7 @@ def choose_unseen(names: Collection[str], fraction: float, seed: int) -> tuple[s
 
 
 def split_set(
-    name: str,
-    annotations: Annotations,
-    rules: SplitRules,
-    seed: int,
-    unseen: Collection[str] | None = None,
+    name: str, annotations: Annotations, rules: SplitRules, seed: int, unseen: Collection[str] | None = None
 ) -> SetSplit:
     """Split one in-domain set.
 

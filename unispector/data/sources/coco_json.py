@@ -152,10 +152,7 @@ def _enter(where: str, row: Mapping[str, Any], image: _Image) -> None:
 
 
 def _add_mark(
-    where: str,
-    row: Mapping[str, Any],
-    images: Mapping[Hashable, _Image],
-    categories: Mapping[Hashable, str],
+    where: str, row: Mapping[str, Any], images: Mapping[Hashable, _Image], categories: Mapping[Hashable, str]
 ) -> None:
     image_id, category_id = _reference(where, row, "image_id"), _reference(where, row, "category_id")
     if image_id not in images:

@@ -9,15 +9,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    NO_IMAGE,
-    NO_MASK,
-    ORPHAN,
-    ClassMask,
-    Dropped,
-    Entry,
-)
+from unispector.data.sources.rows import DEFECT_FREE, NO_IMAGE, NO_MASK, ORPHAN, ClassMask, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
