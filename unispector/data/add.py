@@ -22,19 +22,12 @@ from unispector.project.progress import progress_bar
 
 @dataclass(frozen=True)
 class AddReport:
-    """The result of adding a release.
+    """The result of adding a release."""
 
-    Attributes:
-        set_name: name of the set in `params.yaml`.
-        folder: the project's copy of the release.
-        images: images with a marked defect that the source lists.
-        dropped: files it lists as left out.
-    """
-
-    set_name: str
-    folder: Path
-    images: int
-    dropped: int
+    set_name: str  # name of the set in `params.yaml`
+    folder: Path  # the project's copy of the release
+    images: int  # images with a marked defect that the source lists
+    dropped: int  # files it lists as left out
 
 
 def add(source_name: str, release: Path, set_name: str | None = None, root: Path = Path()) -> AddReport:

@@ -37,41 +37,27 @@ EMPTY_REGION = "region without a pixel of its image"
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance as the annotation file holds it.
+    """One instance as the annotation file holds it."""
 
-    Attributes:
-        category: its class's name.
-        bbox: x, y, width, height in pixels.
-        area: pixels of its mask.
-        segmentation: run-length code; of an instance known by its box only, the rectangle as a polygon.
-    """
-
-    category: str
-    bbox: tuple[float, float, float, float]
-    area: float
+    category: str  # its class's name
+    bbox: tuple[float, float, float, float]  # x, y, width, height in pixels
+    area: float  # pixels of its mask
+    # Run-length code; of an instance known by its box only, the rectangle as a polygon.
     segmentation: Segmentation
 
 
 @dataclass(frozen=True)
 class ImageInstances:
-    """One image of a set, read.
+    """One image of a set, read."""
 
-    Attributes:
-        file_name: posix path relative to the set's folder.
-        product: what it shows.
-        width, height: size of the file in pixels.
-        instances: those that were kept.
-        found: instances per category before any was dropped.
-        dropped: what was, by reason.
-    """
-
-    file_name: str
-    product: str
+    file_name: str  # posix path relative to the set's folder
+    product: str  # what it shows
+    # Size of the file in pixels.
     width: int
     height: int
-    instances: tuple[Instance, ...]
-    found: dict[str, int]
-    dropped: tuple[Dropped, ...]
+    instances: tuple[Instance, ...]  # those that were kept
+    found: dict[str, int]  # instances per category before any was dropped
+    dropped: tuple[Dropped, ...]  # what was, by reason
 
 
 @dataclass

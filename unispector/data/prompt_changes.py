@@ -120,18 +120,14 @@ def with_shifted_boxes(annotations: Annotations, iou: float, seed: int, trial: i
 
 @dataclass(frozen=True)
 class PromptPool:
-    """Prompt images to choose the first k of, class by class.
+    """Prompt images to choose the first k of, class by class."""
 
-    Attributes:
-        order: class name -> ids of images in `annotations`, those of the prompt file at the front.
-        annotations: all of these images with all their instances of the prompt file's classes. Where an
-            image is in two classes' orders, it prompts each with the instances of that class.
-        taken: file names of the images that were targets; none may be looked at, whatever k is.
-    """
-
+    # Class name -> ids of images in `annotations`, those of the prompt file at the front.
     order: dict[str, tuple[int, ...]]
+    # All of these images with all their instances of the prompt file's classes. Where an image is in two
+    # classes' orders, it prompts each with the instances of that class.
     annotations: Annotations
-    taken: frozenset[str]
+    taken: frozenset[str]  # file names of the images that were targets; none may be looked at, whatever k is
 
 
 def prompt_pool(prompts: Annotations, targets: Annotations, images_per_class: int, seed: int) -> PromptPool:

@@ -51,59 +51,40 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class PromptRules:
-    """The number of prompt images of a class (paper appendix 1.2).
+    """The number of prompt images of a class (paper appendix 1.2)."""
 
-    Attributes:
-        prompts_per_class: always, under the fixed rule.
-        tail_images: under the adaptive rule a class with at most so many images gets one.
-    """
-
-    prompts_per_class: int
-    tail_images: int
+    prompts_per_class: int  # always, under the fixed rule
+    tail_images: int  # under the adaptive rule a class with at most so many images gets one
 
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """One class.
+    """One class."""
 
-    Attributes:
-        name: the class.
-        images: images that show it.
-        instances: its instances.
-        fixed_ratio, adaptive_ratio: prompt images to target images if each class gets the same number of
-            prompts, and if a class of few images gets one; 0 where the class cannot be prompted.
-    """
-
-    name: str
-    images: int
-    instances: int
+    name: str  # the class
+    images: int  # images that show it
+    instances: int  # its instances
+    # Prompt images to target images if each class gets the same number of prompts, and if a class of few
+    # images gets one; 0 where the class cannot be prompted.
     fixed_ratio: float
     adaptive_ratio: float
 
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """One set.
+    """One set."""
 
-    Attributes:
-        name: the set.
-        images, instances: what its annotation file holds.
-        colour: over all pixels.
-        width, height: of the images, in pixels.
-        instances_per_image: of the kept images.
-        instance_size: area of an instance as a share of its image's, in (0, 1].
-        classes: its classes, by name.
-    """
-
-    name: str
+    name: str  # the set
+    # What its annotation file holds.
     images: int
     instances: int
-    colour: Colour
+    colour: Colour  # over all pixels
+    # Of the images, in pixels.
     width: Quantiles
     height: Quantiles
-    instances_per_image: Quantiles
-    instance_size: Quantiles
-    classes: tuple[ClassStatistics, ...]
+    instances_per_image: Quantiles  # of the kept images
+    instance_size: Quantiles  # area of an instance as a share of its image's, in (0, 1]
+    classes: tuple[ClassStatistics, ...]  # its classes, by name
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,12 @@ VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the image
 
 @dataclass(frozen=True)
 class ResizedImage:
-    """An image resized to the network's S x S pixels, with its K instances.
+    """An image resized to the network's S x S pixels, with its K instances."""
 
-    Attributes:
-        image: [S, S, 3] uint8 RGB.
-        masks: [K, S, S] bool; may be empty where a thin instance fell between the pixels.
-        boxes_xyxy: [K, 4] float32 pixels in [0, S].
-        kept: [K] which of the image's annotated instances these are; a zoom may lose some.
-    """
-
-    image: ImageArray
-    masks: BoolArray
-    boxes_xyxy: npt.NDArray[np.float32]
-    kept: npt.NDArray[np.intp]
+    image: ImageArray  # [S, S, 3] uint8 RGB
+    masks: BoolArray  # [K, S, S] bool; may be empty where a thin instance fell between the pixels
+    boxes_xyxy: npt.NDArray[np.float32]  # [K, 4] float32 pixels in [0, S]
+    kept: npt.NDArray[np.intp]  # [K] which of the image's annotated instances these are; a zoom may lose some
 
     @classmethod
     def of(
@@ -104,22 +97,14 @@ def pad_masks(masks: Tensor, padded_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training image (paper appendix 3.4); the turned square stays a square.
+    """Random changes of a training image (paper appendix 3.4); the turned square stays a square."""
 
-    Attributes:
-        horizontal_flip: chance of a left-right flip.
-        vertical_flip: chance of a top-bottom flip.
-        quarter_turns: turn by 0, 90, 180 or 270 degrees, equally likely.
-        brightness: range of the factor on all values.
-        contrast: range of the factor on the distance to the mean value of the image.
-        zoom: largest factor, per axis, of a random zoom onto an instance; 1 = none (as in the paper).
-    """
-
-    horizontal_flip: float
-    vertical_flip: float
-    quarter_turns: bool
-    brightness: tuple[float, float]
-    contrast: tuple[float, float]
+    horizontal_flip: float  # chance of a left-right flip
+    vertical_flip: float  # chance of a top-bottom flip
+    quarter_turns: bool  # turn by 0, 90, 180 or 270 degrees, equally likely
+    brightness: tuple[float, float]  # range of the factor on all values
+    contrast: tuple[float, float]  # range of the factor on the distance to the mean value of the image
+    # Largest factor, per axis, of a random zoom onto an instance; 1 = none (as in the paper).
     zoom: float = 1.0
 
     def __call__(self, scene: ResizedImage, rng: np.random.Generator) -> ResizedImage:

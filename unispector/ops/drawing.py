@@ -41,21 +41,13 @@ _SHORTEST_SIDE, _LONGEST_SIDE = 512, 1280
 
 @dataclass(frozen=True)
 class Region:
-    """One region to draw.
+    """One region to draw."""
 
-    Attributes:
-        box_xyxy: pixels of the image it lies in.
-        mask: [h, w] bool, or None to draw the box alone.
-        caption: text beside the box; empty for none.
-        colour: RGB, 0 to 255.
-        line: width of the box's line in pixels of the drawing.
-    """
-
-    box_xyxy: tuple[float, float, float, float]
-    mask: npt.NDArray[np.bool_] | None
-    caption: str
-    colour: Colour
-    line: int = 2
+    box_xyxy: tuple[float, float, float, float]  # pixels of the image it lies in
+    mask: npt.NDArray[np.bool_] | None  # [h, w] bool, or None to draw the box alone
+    caption: str  # text beside the box; empty for none
+    colour: Colour  # RGB, 0 to 255
+    line: int = 2  # width of the box's line in pixels of the drawing
 
 
 @dataclass(frozen=True)

@@ -44,38 +44,23 @@ Sides = tuple[Bools, Bools]
 
 @dataclass(frozen=True)
 class PairCount:
-    """Pairs of one kind under one split seed (None: between prompts and targets of cross-domain sets).
+    """Pairs of one kind under one split seed (None: between prompts and targets of cross-domain sets)."""
 
-    Attributes:
-        split_seed: seed of the split.
-        kind: `training and test` or `prompt and target`.
-        pairs: how many there are.
-        listed: how many of them are in the table, `LISTED` at most.
-    """
-
-    split_seed: int | None
-    kind: str
-    pairs: int
-    listed: int
+    split_seed: int | None  # seed of the split
+    kind: str  # `training and test` or `prompt and target`
+    pairs: int  # how many there are
+    listed: int  # how many of them are in the table, `LISTED` at most
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The pairs of near duplicates.
+    """The pairs of near duplicates."""
 
-    Attributes:
-        threshold: largest number of bits, of 256, in which the hashes of a pair differ.
-        compared: images of the split files that were compared.
-        plain: images left out, for they are too plain to tell apart by their hash.
-        unsurveyed: images left out, for the surveys lack them.
-        counts: pairs by split seed and kind.
-    """
-
-    threshold: int
-    compared: int
-    plain: int
-    unsurveyed: int
-    counts: tuple[PairCount, ...]
+    threshold: int  # largest number of bits, of 256, in which the hashes of a pair differ
+    compared: int  # images of the split files that were compared
+    plain: int  # images left out, for they are too plain to tell apart by their hash
+    unsurveyed: int  # images left out, for the surveys lack them
+    counts: tuple[PairCount, ...]  # pairs by split seed and kind
 
     def summary(self) -> str:
         """One line."""

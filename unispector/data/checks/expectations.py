@@ -48,19 +48,12 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All rules of one check.
+    """All rules of one check."""
 
-    Attributes:
-        name: the set, or `splits`.
-        passed: no rule was broken.
-        results: rule by rule.
-        left_out: rules that do not apply, with the reason.
-    """
-
-    name: str
-    passed: bool
-    results: tuple[CheckResult, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    name: str  # the set, or `splits`
+    passed: bool  # no rule was broken
+    results: tuple[CheckResult, ...]  # rule by rule
+    left_out: tuple[LeftOut, ...] = ()  # rules that do not apply, with the reason
 
     @classmethod
     def unreadable(cls, name: str, error: DataError) -> "CheckReport":

@@ -10,21 +10,13 @@ HASH = "^[0-9a-f]{64}$"
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule.
+    """One rule."""
 
-    Attributes:
-        table: the table it is about.
-        text: the rule in words.
-        expectation: its class in Great Expectations.
-        columns: argument of the class -> column of the table.
-        arguments: the other arguments.
-    """
-
-    table: str
-    text: str
-    expectation: str
-    columns: Mapping[str, str]
-    arguments: Mapping[str, Any]
+    table: str  # the table it is about
+    text: str  # the rule in words
+    expectation: str  # its class in Great Expectations
+    columns: Mapping[str, str]  # argument of the class -> column of the table
+    arguments: Mapping[str, Any]  # the other arguments
 
 
 @dataclass(frozen=True)

@@ -127,19 +127,13 @@ class _Tests:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the release's files and keeps in mind what was in them.
+    """Reads the release's files and keeps in mind what was in them."""
 
-    Attributes:
-        images: finds their images.
-        role: folder of the targets; None = the prompts are the targets.
-        parts: set name -> all that was read of it, without the masks, which take most memory.
-        notes: what was left out or is out of the ordinary.
-    """
-
-    images: OfficialImages
-    role: str | None
+    images: OfficialImages  # finds their images
+    role: str | None  # folder of the targets; None = the prompts are the targets
+    # Set name -> all that was read of it, without the masks, which take most memory.
     parts: dict[str, list[Annotations]] = field(default_factory=lambda: defaultdict(list))
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was left out or is out of the ordinary
 
     def __post_init__(self) -> None:
         if self.role is None:

@@ -19,21 +19,14 @@ TrainingRule = Literal["clean", "naive"]
 
 @dataclass(frozen=True)
 class SplitRules:
-    """The numbers of the protocol.
+    """The numbers of the protocol."""
 
-    Attributes:
-        unseen_fraction: share of an in-domain set's classes that are held out, in (0, 1).
-        prompts_per_class: prompt images per class, at least 1.
-        tail_images: a class with at most so many images gets one prompt image.
-        seen_test_fraction: share of each seen class's images kept from training, in [0, 1).
-        training_rule: `clean` = an image that shows an unseen class never trains; `naive` = it trains
-            with its seen instances, so that its unseen ones are in the image without a label.
-    """
-
-    unseen_fraction: float
-    prompts_per_class: int
-    tail_images: int
-    seen_test_fraction: float
+    unseen_fraction: float  # share of an in-domain set's classes that are held out, in (0, 1)
+    prompts_per_class: int  # prompt images per class, at least 1
+    tail_images: int  # a class with at most so many images gets one prompt image
+    seen_test_fraction: float  # share of each seen class's images kept from training, in [0, 1)
+    # `clean` = an image that shows an unseen class never trains; `naive` = it trains with its seen instances,
+    # so that its unseen ones are in the image without a label.
     training_rule: TrainingRule = "clean"
 
 
@@ -42,42 +35,29 @@ class Lost:
     """Images that the clean rule excludes from training: they show a seen class and an unseen one too.
 
     Under the naive rule these are the images that train with unlabelled unseen instances.
-
-    Attributes:
-        images: such images.
-        instances: instances of seen classes on them.
-        images_by_class: unseen class -> those of the images that show it.
-        instances_by_class: unseen class -> instances of seen classes on the images that show it.
     """
 
-    images: int
-    instances: int
-    images_by_class: dict[str, int]
-    instances_by_class: dict[str, int]
+    images: int  # such images
+    instances: int  # instances of seen classes on them
+    images_by_class: dict[str, int]  # unseen class -> those of the images that show it
+    instances_by_class: dict[str, int]  # unseen class -> instances of seen classes on the images that show it
 
 
 @dataclass(frozen=True)
 class SetSplit:
-    """An in-domain set under one split seed; ids are those of the set's own file.
+    """An in-domain set under one split seed; ids are those of the set's own file."""
 
-    Attributes:
-        seen, unseen: class names, sorted; together all classes of the set.
-        training: images that show a seen class, are not kept for the test and, under the clean rule,
-            show no unseen class; only instances of seen classes, and only classes that occur.
-        seen_test: images of seen classes that never train and show no unseen class, with all classes of
-            the set.
-        untested_seen: seen class that cannot be tested on `seen_test` -> why.
-        untested_unseen: unseen class that cannot be tested -> why.
-        lost: what the clean rule costs.
-    """
-
+    # Class names, sorted; together all classes of the set.
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
+    # Images that show a seen class, are not kept for the test and, under the clean rule, show no unseen
+    # class; only instances of seen classes, and only classes that occur.
     training: Annotations
+    # Images of seen classes that never train and show no unseen class, with all classes of the set.
     seen_test: Annotations
-    untested_seen: dict[str, str]
-    untested_unseen: dict[str, str]
-    lost: Lost
+    untested_seen: dict[str, str]  # seen class that cannot be tested on `seen_test` -> why
+    untested_unseen: dict[str, str]  # unseen class that cannot be tested -> why
+    lost: Lost  # what the clean rule costs
 
     @property
     def tested_seen(self) -> tuple[str, ...]:
