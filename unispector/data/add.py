@@ -33,14 +33,10 @@ class AddReport:
 def add(source_name: str, release: Path, set_name: str | None = None, root: Path = Path()) -> AddReport:
     """Copy a raw release into the project, track it with DVC, and name it in `params.yaml`.
 
-    The release itself is only read. What is done already is not done again, so a run that was cut off can
-    be repeated. Releases of many files are kept in archives (`unispector.data.packing`).
-
-    Args:
-        source_name: a key of `SOURCES`, such as `magnetic_tile`.
-        release: the release's folder.
-        set_name: name of the set and of its folder; None = its name in InsA.
-        root: the project's folder.
+    The release itself is only read. What is done already is not done again, so a run that was cut off can be
+    repeated. Releases of many files are kept in archives (`unispector.data.packing`). `source_name` is a key
+    of `SOURCES`, such as `magnetic_tile`; `set_name` also names the set's folder, None = its name in InsA;
+    `root` is the project's folder.
 
     Raises:
         DataError: unknown source, no name, the release is not in the source's layout, another one is in

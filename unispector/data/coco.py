@@ -69,9 +69,6 @@ class Annotations:
         `area` may be missing (the box's is taken), as may `iscrowd` (0), `supercategory` (empty) and
         `segmentation` (the filled box is the mask).
 
-        Args:
-            path: JSON file with `images`, `annotations` and `categories`.
-
         Raises:
             DataError: the file cannot be read, is no JSON, or a record is malformed: a missing or
                 ill-typed key, a duplicate id, file or class name, annotation id 0, an unknown image

@@ -81,13 +81,9 @@ class _Sheet:
 def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
     """Open an image's files and measure its instances (paper appendix 1.1).
 
-    Masks fall into 8-connected components and become run-length codes; box and area are those of the
-    pixels. An instance is dropped when its box's width or height is under `min_side` of the image's.
-
-    Args:
-        entry: the image.
-        root: folder of the set.
-        min_side: share in [0, 1); 0 keeps instances of any size.
+    Masks fall into 8-connected components and become run-length codes; box and area are those of the pixels.
+    An instance is dropped when its box's width or height is under `min_side` of the image's. `root` is the
+    set's folder; `min_side` is in [0, 1), and 0 keeps instances of any size.
 
     Raises:
         DataError: a file is absent or cannot be decoded, sizes disagree, a polygon or code is malformed.

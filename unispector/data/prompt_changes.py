@@ -24,12 +24,8 @@ CANDIDATES, ROUNDS = 1024, 64  # half a percent of the candidates fit in the wor
 def blurred(image: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
     """Gaussian blur; OpenCV derives the kernel's size from `sigma`, the image is mirrored at its border.
 
-    Args:
-        image: [h, w, 3] uint8, the image as it was taken.
-        sigma: standard deviation in pixels of `image`, not negative; 0 leaves the image as it is.
-
-    Returns:
-        uint8 [h, w, 3].
+    The image is [h, w, 3] uint8, as it was taken; `sigma`, not negative, is in its pixels; 0 leaves it as it
+    is. Returns uint8 [h, w, 3].
     """
     if sigma == 0:
         return image

@@ -121,11 +121,7 @@ def set_statistics(
 ) -> SetStatistics:
     """Figures of one set.
 
-    Args:
-        name: the set.
-        annotations: its annotation file.
-        survey: its survey (`unispector.data.survey.read_survey`).
-        rules: how many prompts a class gets.
+    `survey` is that of `unispector.data.survey.read_survey`.
 
     Raises:
         DataError: the survey is not of this file's images, or an image of it could not be used.
@@ -154,13 +150,9 @@ def set_statistics(
 def prompt_ratio(images: int, pure: int, prompts: int) -> float:
     """Prompt images to target images of one class.
 
-    Args:
-        images: images that show the class.
-        pure: those that show no other class; only they can be prompts.
-        prompts: prompt images wanted; the class always leaves itself one target.
-
-    Returns:
-        At least 0; 0 where the class cannot be prompted.
+    Of the `images` that show the class only the `pure` ones, which show no other, can be prompts; `prompts`
+    are wanted, but the class always leaves itself one target. Returns at least 0; 0 where the class cannot be
+    prompted.
     """
     drawn = min(prompts, pure, images - 1)
     return drawn / (images - drawn)

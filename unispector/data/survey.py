@@ -76,17 +76,10 @@ def survey_set(
 ) -> None:
     """Open every image of a converted set and write its table, a `SurveyRow` per image, as Parquet.
 
-    Rows come in the order of the release. An image that is damaged or that the release lacks has its row
-    too; `problem` and `mask_difference` say what is wrong with it.
-
-    Args:
-        annotations: the set's annotation file.
-        source: reader of the release's layout.
-        raw: folder of the release.
-        out: file to write, atomically.
-        min_side: the size rule the set was converted with (see `convert_set`).
-        workers: processes that open images; 0 = one per core.
-        progress: called with (images done, images in all) after every image.
+    Rows come in the order of the release. An image that is damaged or that the release lacks has its row too;
+    `problem` and `mask_difference` say what is wrong with it. `min_side` is the size rule that the set was
+    converted with (see `convert_set`); `workers` processes open images, 0 = one per core; `progress` is
+    called with (images done, images in all) after every image.
 
     Raises:
         DataError: the release cannot be listed, or it marks an image that the annotation file lacks; then
@@ -102,8 +95,7 @@ def survey_set(
 def read_survey(path: str | Path) -> "pd.DataFrame":
     """Read the table of a set.
 
-    Returns:
-        The fields of `SurveyRow` as columns, a row per image.
+    Returns the fields of `SurveyRow` as columns, a row per image.
 
     Raises:
         DataError: the file is absent, cut off, or not a survey.
@@ -127,11 +119,7 @@ def read_survey(path: str | Path) -> "pd.DataFrame":
 def difference_hash(image: npt.NDArray[np.uint8]) -> str:
     """256-bit difference hash: where a grid of 16 x 17 mean grey values rises from left to right, row by row.
 
-    Args:
-        image: uint8 [h, w, 3] RGB.
-
-    Returns:
-        64 hex digits; nearly equal images differ in few bits.
+    The image is uint8 [h, w, 3] RGB. Returns 64 hex digits; nearly equal images differ in few bits.
     """
     import cv2
 

@@ -47,14 +47,8 @@ class ResizedImage:
 def resize_image(image: ImageArray, size: int) -> ImageArray:
     """Resize to a square, aspect not kept: bilinear, averaging when it shrinks.
 
-    Equals Pillow's bilinear filter to one grey level, at a fraction of its time.
-
-    Args:
-        image: [h, w, 3] uint8 RGB.
-        size: side S in pixels.
-
-    Returns:
-        [S, S, 3] uint8.
+    Equals Pillow's bilinear filter to one grey level, at a fraction of its time. The image is [h, w, 3] uint8
+    RGB; `size` is the side S in pixels. Returns [S, S, 3] uint8.
     """
     if image.shape[:2] == (size, size):
         return image.copy()
@@ -76,13 +70,8 @@ def resize_mask(mask: BoolArray, size: int) -> BoolArray:
 def resize_box(bbox_xywh: Sequence[float], image_hw: tuple[int, int], size: int) -> tuple[float, ...]:
     """Corners of a box in the resized image.
 
-    Args:
-        bbox_xywh: left, top, width and height in pixels of the file.
-        image_hw: height and width of the file.
-        size: side S of the resized image.
-
-    Returns:
-        x0, y0, x1, y1 in pixels, clipped to [0, S].
+    The box is left, top, width and height in pixels of the file; `size` is the side S of the resized image.
+    Returns x0, y0, x1, y1 in pixels, clipped to [0, S].
     """
     (x, y, w, h), (height, width) = bbox_xywh, image_hw
     corners = (x * size / width, y * size / height, (x + w) * size / width, (y + h) * size / height)
@@ -165,12 +154,8 @@ def random_window(scene: ResizedImage, zoom: float, rng: np.random.Generator) ->
 def zoom_in(scene: ResizedImage, window: tuple[int, int, int, int]) -> ResizedImage:
     """Enlarge a window to the whole image.
 
-    Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is
-    tight around what is left of its mask.
-
-    Args:
-        scene: the image.
-        window: x0, y0, x1, y1 in whole pixels.
+    Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is tight
+    around what is left of its mask. The window is x0, y0, x1, y1 in whole pixels.
     """
     size, (x0, y0, x1, y1) = len(scene.image), window
     corners, scale = np.array([x0, y0, x0, y0]), np.tile([size / (x1 - x0), size / (y1 - y0)], 2)

@@ -34,8 +34,7 @@ _HIDDEN_FOLDER = re.compile(r"(?:^|/)\.[^/]*/")
 def read_bytes(path: str | Path) -> bytes:
     """Read a file, be it on disk or in the archive that stands for one of its folders.
 
-    Args:
-        path: file path; a file on disk comes before one of the same name in an archive.
+    A file on disk comes before one of the same name in an archive.
 
     Raises:
         FileNotFoundError: it is neither on disk nor in an archive.
@@ -72,11 +71,8 @@ def exists(path: str | Path) -> bool:
 def list_files(root: str | Path) -> Iterator[str]:
     """Names of all files below a folder, those in archives as if they were unpacked.
 
-    Args:
-        root: a folder. Its hidden folders (such as `.git`) are passed over, hidden files are not.
-
-    Yields:
-        Posix paths relative to `root`, folder by folder; an archive itself is not named.
+    Hidden folders of `root` (such as `.git`) are passed over, hidden files are not. Yields posix paths
+    relative to `root`, folder by folder; an archive itself is not named.
 
     Raises:
         DataError: no such folder, a folder cannot be read, an archive is broken, a name in it leaves the

@@ -44,19 +44,12 @@ def _multiplicity(h: int, w: int) -> npt.NDArray[np.float32]:
 def radial_spectrum(grey: Tensor | npt.NDArray[np.float32], bins: int, empty: EmptyBins = "interp") -> Tensor:
     """Mean FFT magnitude in rings of equal width about the zero frequency, L2-normalised.
 
-    Paper appendix 2, Algorithm 1, lines 3 to 9. Ring j of J holds the coefficients whose distance to the
-    zero frequency, as a share of the largest, lies in [j / J, (j + 1) / J), the last ring's edge
-    included. A small crop leaves rings without any coefficient: `zero` keeps them 0 (literal), which
-    tells the crop's size; `interp` fills them linearly from their neighbours, the mean grey (zero
-    frequency) not being one: below the first other filled ring they take that ring's value.
-
-    Args:
-        grey: [h, w] grey values in [0, 1], on the CPU.
-        bins: number of rings J.
-        empty: what a ring without coefficients holds, `interp` or `zero`.
-
-    Returns:
-        [J] float32, not negative, L2 norm 1 (all 0 for an all-black crop).
+    Paper appendix 2, Algorithm 1, lines 3 to 9. Ring j of J holds the coefficients whose distance to the zero
+    frequency, as a share of the largest, lies in [j / J, (j + 1) / J), the last ring's edge included. A small
+    crop leaves rings without any coefficient: `zero` keeps them 0 (literal), which tells the crop's size;
+    `interp` fills them linearly from their neighbours, the mean grey (zero frequency) not being one: below
+    the first other filled ring they take that ring's value. `grey` are [h, w] values in [0, 1], on the CPU.
+    Returns [J] float32, not negative, L2 norm 1 (all 0 for an all-black crop).
     """
     pixels = torch.as_tensor(grey, dtype=torch.float32)
     h, w = pixels.shape

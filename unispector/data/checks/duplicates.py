@@ -81,18 +81,11 @@ def report_near_duplicates(
     """Write `near-duplicates.csv` and `near-duplicates.json` into the folder of the split files.
 
     Looked for are images, within a set and across sets, of which one trains and the other is a prompt or a
-    target of the same split seed or of a cross-domain set, and prompts and targets of the same draw.
-
-    Args:
-        sets: the benchmark.
-        surveys: set name -> its survey (columns `file_name` and `dhash` are read).
-        tree: where the split files lie and the two files go.
-        split_seeds, prompt_seeds: those the split files were written for.
-
-    Returns:
-        What the JSON file holds. The table has a row per pair (see `LISTED`): `split_seed` (empty between
-        prompts and targets of cross-domain sets), `kind`, set and file of the training or prompt image and
-        of the other one, `distance` in bits.
+    target of the same split seed or of a cross-domain set, and prompts and targets of the same draw. Of the
+    `surveys`, by set name, the columns `file_name` and `dhash` are read; the seeds are those the split files
+    were written for. Returns what the JSON file holds. The table has a row per pair (see `LISTED`):
+    `split_seed` (empty between prompts and targets of cross-domain sets), `kind`, set and file of the
+    training or prompt image and of the other one, `distance` in bits.
 
     Raises:
         DataError: a split file is missing or malformed.
@@ -129,13 +122,8 @@ def report_near_duplicates(
 def near_pairs(hashes: Hashes, threshold: int) -> Iterator[tuple[Positions, Positions, Positions]]:
     """All pairs of hashes that differ in few bits, some at a time.
 
-    Args:
-        hashes: uint64 [n, words].
-        threshold: largest number of bits.
-
-    Yields:
-        Positions of the first, of the second (which is larger), and numbers of bits, int64 [pairs] each;
-        at least one pair.
+    `hashes` are uint64 [n, words], `threshold` is the largest number of bits. Yields positions of the first,
+    of the second (which is larger), and numbers of bits, int64 [pairs] each; at least one pair.
     """
     words = np.ascontiguousarray(hashes.T)
     for start in range(0, len(hashes), BLOCK):

@@ -94,13 +94,8 @@ class DataDocs:
     def judge(self, name: str, table: "pd.DataFrame", rules: Sequence[Rule]) -> dict[str, Any]:
         """Try the rules on a table whose columns are named `<table> <column>`.
 
-        Args:
-            name: name of the check, also of its page.
-            table: its column `where` names the rows.
-            rules: what to try; cells without a value are passed over.
-
-        Returns:
-            Rule in words -> Great Expectations' outcome.
+        `name` is also that of the check's page; the table's column `where` names its rows; cells without a
+        value are passed over. Returns Great Expectations' outcome by rule in words.
         """
         expectations = [self._expectation(rule) for rule in rules]
         suite = self._context.suites.add(self._gx.ExpectationSuite(name=name, expectations=expectations))
@@ -125,9 +120,7 @@ class DataDocs:
     def write(self, folder: Path, reports: Sequence[CheckReport]) -> None:
         """Write the site; what lay in `folder` before is replaced as a whole.
 
-        Args:
-            folder: `index.html` and a page per check go there.
-            reports: the checks in the order of the index.
+        `index.html`, the checks in the order given, and a page per check go to `folder`.
         """
         with replaced_folder(folder) as temporary:
             store: Any = {

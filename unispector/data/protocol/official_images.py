@@ -75,12 +75,7 @@ class OfficialImages:
     def by_set(self, path: Path, annotations: Annotations) -> dict[str, Annotations]:
         """An annotation file set by set, with file names relative to the set's raw folder.
 
-        Args:
-            path: the file, for messages.
-            annotations: its content.
-
-        Returns:
-            Sets of which the file has images, with all its categories.
+        Returns sets of which the file has images, with all its categories.
 
         Raises:
             DataError: an image is missing, may be one of several files, is the same as another, or has

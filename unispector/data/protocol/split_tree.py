@@ -151,12 +151,8 @@ def write_splits(
 ) -> SplitReport:
     """Write all split files and the report; what lay below `root` before is replaced as a whole.
 
-    Args:
-        sets: the benchmark, in the order of the training file.
-        rules: the protocol's numbers.
-        split_seeds: one training file each.
-        prompt_seeds: draws of prompts per test.
-        root: folder of the tree.
+    Each split seed gives a training file, each prompt seed a draw of prompts per test; the sets are merged in
+    their order.
 
     Raises:
         DataError: no in-domain set, or a set cannot be split or prompted; then `root` is untouched.

@@ -81,16 +81,8 @@ class PromptTargetSplit:
 def choose_unseen(names: Collection[str], fraction: float, seed: int) -> tuple[str, ...]:
     """Pick the classes to hold out.
 
-    The first `fraction` of a seeded permutation of the sorted names, rounded half up, at least one: 3 of
-    10, 1 of 5, 28 of 111, as in paper appendix 1.
-
-    Args:
-        names: class names of one set.
-        fraction: share in (0, 1).
-        seed: split seed.
-
-    Returns:
-        The held-out names, sorted.
+    The first `fraction` of a seeded permutation of the sorted names, rounded half up, at least one: 3 of 10,
+    1 of 5, 28 of 111, as in paper appendix 1. Returns the held-out names, sorted.
 
     Raises:
         DataError: fewer than two classes, or none would be left to train on.
@@ -113,14 +105,8 @@ def split_set(
 
     Of each seen class `seen_test_fraction` of the images without unseen classes (rounded half up) are kept
     for the test, and at least one for training; a class for which that is fewer than two images keeps none.
-    Both training rules keep the same images.
-
-    Args:
-        name: name of the set, for messages.
-        annotations: all classes and images of the set.
-        rules: the protocol's numbers.
-        seed: split seed.
-        unseen: classes to hold out; empty = all classes train; None = drawn, see `choose_unseen`.
+    Both training rules keep the same images. `name` is for messages; `unseen` are the classes to hold out:
+    empty = all classes train, None = drawn, see `choose_unseen`.
 
     Raises:
         DataError: too few classes, no such class to hold out, or no image is left to train on.
@@ -204,11 +190,7 @@ def untestable(annotations: Annotations, classes: Sequence[str]) -> dict[str, st
     """Classes that cannot be prompted on some images, each with the reason.
 
     A prompt is an image that shows the class and no other (paper appendix 1.2), and there must be a target
-    besides.
-
-    Args:
-        annotations: the images to draw from, with all classes of the set.
-        classes: the classes to prompt.
+    besides. The annotations to draw from have all classes of the set.
     """
     reasons = {}
     showing = _showing(annotations)
@@ -230,14 +212,8 @@ def draw_prompts(
     class of the set, prompted or not; all instances of a prompt image are prompts. A class with too few of
     them gets as many as there are, and always leaves itself a target. Targets are all other images with an
     instance of a prompted class. Both files list the prompted classes only: instances of other classes on
-    target images are left out.
-
-    Args:
-        name: name of the set, for messages.
-        annotations: the images to draw from, with all classes of the set.
-        classes: the classes to prompt, none of them `untestable`.
-        rules: the protocol's numbers.
-        seed: prompt seed.
+    target images are left out. `name` is for messages; the annotations to draw from have all classes of the
+    set, and none of `classes` is `untestable`.
 
     Raises:
         DataError: a class cannot be prompted.

@@ -44,11 +44,7 @@ class _Image:
 
 
 class Listing:
-    """The images of one or several COCO files, each with all that is marked on it.
-
-    Args:
-        tree: the release.
-    """
+    """The images of one or several COCO files, each with all that is marked on it."""
 
     def __init__(self, tree: ReleaseTree) -> None:
         self._tree = tree

@@ -21,8 +21,7 @@ def is_text(name: str) -> bool:
 class ReleaseTree:
     """Names of all files of a release, and a mark on those that have been accounted for.
 
-    Args:
-        root: folder of the release; archives in it count as the folders they stand for.
+    Archives in the release count as the folders they stand for.
 
     Attributes:
         root: that folder.

@@ -27,10 +27,6 @@ def read_voc(tree: ReleaseTree, name: str) -> BoxFile:
     Corners count pixels from 1 and both belong to the box: x = xmin - 1, width = xmax - xmin + 1.
     `filename`, `path`, `difficult` and `truncated` are not looked at.
 
-    Args:
-        tree: the release.
-        name: the file.
-
     Raises:
         DataError: it is absent, damaged, no XML or no VOC annotation, declares entities, or an object
             lacks a name or a finite corner.
