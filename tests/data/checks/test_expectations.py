@@ -72,7 +72,7 @@ def rectangle(x: float, y: float, width: float, height: float) -> list[list[floa
     return [[x, y, x + width, y, x + width, y + height, x, y + height]]
 
 
-def test_a_sound_set_passes(annotations: Annotations, survey: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_sound_set_passes(annotations, survey, tmp_path):
     report = check(annotations, survey)
     assert report.passed, report.summary()
     assert report.summary() == f"Set: all {len(report.results)} checks passed"
@@ -82,9 +82,7 @@ def test_a_sound_set_passes(annotations: Annotations, survey: pd.DataFrame, tmp_
     assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
 
 
-def test_rules_that_do_not_apply_are_named_with_the_reason(
-    annotations: Annotations, survey: pd.DataFrame
-) -> None:
+def test_rules_that_do_not_apply_are_named_with_the_reason(annotations, survey):
     speck = replace(annotations.instances[3], bbox=(10.0, 5.0, 0.4, 0.3), area=0.12, segmentation=None)
     small = replace(annotations, instances=(*annotations.instances[:3], speck))
     assert not check(small, survey).passed
@@ -154,9 +152,7 @@ FAULTS: list[tuple[dict[str, object], tuple[str, ...], str]] = [
 ]
 
 
-def test_every_fault_of_an_instance_is_told_and_no_other(
-    annotations: Annotations, survey: pd.DataFrame
-) -> None:
+def test_every_fault_of_an_instance_is_told_and_no_other(annotations, survey):
     """One image per fault: each rule names the images with its fault, with the value, and no sound one."""
     dent = annotations.instances[0]
     changes = [*SOUND, *(change for change, _, _ in FAULTS)]
@@ -184,7 +180,7 @@ def test_every_fault_of_an_instance_is_told_and_no_other(
         )
 
 
-def test_wrong_annotation_ids_are_told(annotations: Annotations, survey: pd.DataFrame) -> None:
+def test_wrong_annotation_ids_are_told(annotations, survey):
     ids = (0, 2, 2, 5)
     renumbered = tuple(replace(item, id=id_) for item, id_ in zip(annotations.instances, ids, strict=True))
     report = check(replace(annotations, instances=renumbered), survey)
@@ -213,9 +209,7 @@ FINDINGS: list[tuple[dict[str, object], str, str]] = [
 ]
 
 
-def test_every_fault_in_the_survey_is_told_and_no_other(
-    annotations: Annotations, survey: pd.DataFrame
-) -> None:
+def test_every_fault_in_the_survey_is_told_and_no_other(annotations, survey):
     """Image n has the n-th fault; then one is not surveyed, one is twice, one is none of the set."""
     numbers = range(1, len(FINDINGS) + 4)
     planted = Annotations(
@@ -237,12 +231,12 @@ def test_every_fault_in_the_survey_is_told_and_no_other(
     assert not report.passed
 
 
-def test_an_empty_survey_is_told_of_every_image(annotations: Annotations, survey: pd.DataFrame) -> None:
+def test_an_empty_survey_is_told_of_every_image(annotations, survey):
     found = broken(check(annotations, survey.iloc[:0]))
     assert found == {NEVER_SURVEYED: ("a.png: surveys 0", "b.png: surveys 0")}
 
 
-def test_faults_between_images_are_told(annotations: Annotations, survey: pd.DataFrame) -> None:
+def test_faults_between_images_are_told(annotations, survey):
     first, second = annotations.images
     bare = replace(annotations, images=(first, replace(second, id=3)), instances=annotations.instances[:2])
     assert broken(check(bare, survey)) == {
@@ -256,7 +250,7 @@ def test_faults_between_images_are_told(annotations: Annotations, survey: pd.Dat
     }
 
 
-def test_a_category_off_the_list_is_told(annotations: Annotations, survey: pd.DataFrame) -> None:
+def test_a_category_off_the_list_is_told(annotations, survey):
     strange = replace(annotations, categories=(annotations.categories[0], CategoryRecord(2, "tile_x", "")))
     assert broken(check(strange, survey)) == {
         "category is on the release's list": ("category tile_x: listed 0",)
@@ -268,9 +262,7 @@ def text_of(page: Path) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", text).split())
 
 
-def test_data_docs_have_a_page_per_check_and_say_the_rules(
-    annotations: Annotations, survey: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_data_docs_have_a_page_per_check_and_say_the_rules(annotations, survey, tmp_path):
     docs = DataDocs()
     arguments = {"min_side": 0.01, "categories": CATEGORIES, "docs": docs}
     reports = [

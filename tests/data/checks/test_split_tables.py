@@ -40,16 +40,14 @@ def tree(sets: list[BenchmarkSet], tmp_path: Path) -> SplitTree:
     return SplitTree(tmp_path / "splits")
 
 
-def test_sound_splits_pass(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_sound_splits_pass(sets, tree):
     report = check_splits(sets, tree, SEEDS, SEEDS)
     assert report.passed, report.summary()
     assert all(result.checked for result in report.results)
     assert report.left_out == ()
 
 
-def test_images_without_a_defect_may_train_if_they_are_the_set_s(
-    sets: list[BenchmarkSet], tmp_path: Path
-) -> None:
+def test_images_without_a_defect_may_train_if_they_are_the_set_s(sets, tmp_path):
     free = (ImageRecord(0, "good/1.png", 9, 9), ImageRecord(0, "good/2.png", 9, 9))
     write_splits([replace(sets[0], defect_free=free), sets[1]], RULES, SEEDS, SEEDS, tmp_path)
     tree = SplitTree(tmp_path)
@@ -62,7 +60,7 @@ def test_images_without_a_defect_may_train_if_they_are_the_set_s(
     assert "raw/in/good/2.png" in found["training image is an image of its set"][0]
 
 
-def test_a_set_of_which_every_class_trains_passes(sets: list[BenchmarkSet], tmp_path: Path) -> None:
+def test_a_set_of_which_every_class_trains_passes(sets, tmp_path):
     whole = replace(sets[0], name="All", folder="raw/all", unseen=())
     write_splits([*sets, whole], RULES, SEEDS, SEEDS, tmp_path)
     report = check_splits([*sets, whole], SplitTree(tmp_path), SEEDS, SEEDS)
@@ -75,9 +73,7 @@ def test_a_set_of_which_every_class_trains_passes(sets: list[BenchmarkSet], tmp_
     assert [rule.rule for rule in report.left_out] == ["no class is both seen and unseen"]
 
 
-def test_an_image_with_a_defect_that_trains_without_it_is_told(
-    sets: list[BenchmarkSet], tree: SplitTree
-) -> None:
+def test_an_image_with_a_defect_that_trains_without_it_is_told(sets, tree):
     training = Annotations.read(tree.training(42))
     first = training.images[0]
     kept = tuple(item for item in training.instances if item.image_id != first.id)
@@ -87,7 +83,7 @@ def test_an_image_with_a_defect_that_trains_without_it_is_told(
     assert first.file_name in found["training image keeps its instances, class and box"][0]
 
 
-def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_an_unseen_class_in_training_is_told(sets, tree):
     """The image is looked up in its set's file, so leaving out the unseen label does not hide it."""
     training = Annotations.read(tree.training(42))
     unseen = Annotations.read(tree.in_domain("In", "unseen", 42, 42).target)
@@ -107,7 +103,7 @@ def test_an_unseen_class_in_training_is_told(sets: list[BenchmarkSet], tree: Spl
     assert leaked.file_name in found["training image shows no unseen class"][0]
 
 
-def test_a_seen_test_image_in_training_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_a_seen_test_image_in_training_is_told(sets, tree):
     training = Annotations.read(tree.training(42))
     target = Annotations.read(tree.in_domain("In", "seen", 42, 42).target)
     leaked = replace(target.images[0], id=999, file_name=f"raw/in/{target.images[0].file_name}")
@@ -129,7 +125,7 @@ def test_a_seen_test_image_in_training_is_told(sets: list[BenchmarkSet], tree: S
 
 
 @pytest.mark.parametrize("naive", [False, True])
-def test_a_cross_domain_set_that_trains_under_another_name_is_told(tmp_path: Path, naive: bool) -> None:
+def test_a_cross_domain_set_that_trains_under_another_name_is_told(tmp_path, naive):
     inside, outside = two_sets(FOUR_CLASSES)
     sets = [inside, replace(outside, folder=inside.folder)]
     write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
@@ -137,7 +133,7 @@ def test_a_cross_domain_set_that_trains_under_another_name_is_told(tmp_path: Pat
     assert list(found) == ["test image of seen classes or of a cross-domain set does not train"]
 
 
-def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_a_class_both_seen_and_unseen_is_told(sets, tree):
     training = Annotations.read(tree.training(42))
     unseen = Annotations.read(tree.in_domain("In", "unseen", 42, 42).prompt).class_names[0]
     extra = CategoryRecord(99, f"In/{unseen}", "p")
@@ -149,7 +145,7 @@ def test_a_class_both_seen_and_unseen_is_told(sets: list[BenchmarkSet], tree: Sp
         }
 
 
-def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> None:
+def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path):
     """Only the split report tells that it is unseen."""
     sets = two_sets(FOUR_CLASSES)
     write_splits(sets, RULES, SEEDS, SEEDS, tmp_path)
@@ -163,7 +159,7 @@ def test_an_unseen_class_that_cannot_be_tested_may_not_train(tmp_path: Path) -> 
     assert set(found) == {"training image shows no unseen class", "no class is both seen and unseen"}
 
 
-def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
+def test_naive_training_is_checked_by_its_own_rules(tmp_path):
     """Images 49 to 54 show an unseen class besides: they train, and they are tested."""
     trial = write_splits(two_sets(FOUR_CLASSES), RULES, SEEDS, SEEDS, tmp_path / "trial")
     unseen = trial.sets[0].unseen[0]
@@ -200,7 +196,7 @@ def test_naive_training_is_checked_by_its_own_rules(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("domain", ["in", "cross"])
-def test_a_prompt_among_the_targets_is_told(sets: list[BenchmarkSet], tree: SplitTree, domain: str) -> None:
+def test_a_prompt_among_the_targets_is_told(sets, tree, domain):
     pair = tree.in_domain("In", "unseen", 42, 42) if domain == "in" else tree.cross_domain("Out", 42)
     prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
     moved = prompt.images[0]
@@ -213,9 +209,7 @@ def test_a_prompt_among_the_targets_is_told(sets: list[BenchmarkSet], tree: Spli
     assert moved.file_name in found["no image is both prompt and target"][0]
 
 
-def test_targets_that_are_the_prompts_pass_where_that_is_said(
-    sets: list[BenchmarkSet], tree: SplitTree
-) -> None:
+def test_targets_that_are_the_prompts_pass_where_that_is_said(sets, tree):
     pair = tree.cross_domain("Out", 42)
     Annotations.read(pair.prompt).write(pair.target)
     assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == [
@@ -231,7 +225,7 @@ def test_targets_that_are_the_prompts_pass_where_that_is_said(
     assert report.summary().endswith("are prompts or targets; no image is both prompt and target")
 
 
-def test_a_two_label_prompt_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_a_two_label_prompt_is_told(sets, tree):
     pair = tree.cross_domain("Out", 42)
     prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
     moved = next(image for image in target.images if image.file_name == "49.png")
@@ -242,7 +236,7 @@ def test_a_two_label_prompt_is_told(sets: list[BenchmarkSet], tree: SplitTree) -
     assert list(broken(check_splits(sets, tree, SEEDS, SEEDS))) == ["prompt image shows one class only"]
 
 
-def test_lost_instances_and_strange_images_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_lost_instances_and_strange_images_are_told(sets, tree):
     pair = tree.cross_domain("Out", 42)
     target = Annotations.read(pair.target)
     last = next(image for image in target.images if image.file_name == "49.png")
@@ -258,7 +252,7 @@ def test_lost_instances_and_strange_images_are_told(sets: list[BenchmarkSet], tr
     assert "elsewhere.png" in found["test image is an image of its set"][0]
 
 
-def test_faults_of_training_images_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_faults_of_training_images_are_told(sets, tree):
     training = Annotations.read(tree.training(42))
     first, second = training.images[:2]
     strange = replace(first, file_name="raw/in/elsewhere.png")
@@ -279,7 +273,7 @@ def test_faults_of_training_images_are_told(sets: list[BenchmarkSet], tree: Spli
         check_splits(sets, tree, SEEDS, SEEDS)
 
 
-def test_swapped_classes_and_moved_boxes_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_swapped_classes_and_moved_boxes_are_told(sets, tree):
     """As many instances as there should be, but not those."""
     for path in (tree.training(42), tree.cross_domain("Out", 42).target):
         part = Annotations.read(path)
@@ -296,7 +290,7 @@ def test_swapped_classes_and_moved_boxes_are_told(sets: list[BenchmarkSet], tree
         part.write(path)
 
 
-def test_targets_and_classes_that_were_left_out_are_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_targets_and_classes_that_were_left_out_are_told(sets, tree):
     pair = tree.in_domain("In", "unseen", 42, 42)
     target = Annotations.read(pair.target)
     target.keep_images({image.id for image in target.images[1:]}).write(pair.target)
@@ -318,7 +312,7 @@ def test_targets_and_classes_that_were_left_out_are_told(sets: list[BenchmarkSet
             annotations.write(path)
 
 
-def test_a_class_without_prompt_or_target_is_told(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_a_class_without_prompt_or_target_is_told(sets, tree):
     pair = tree.cross_domain("Out", 42)
     prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
     for part, path, role in ((prompt, pair.prompt, "prompt"), (target, pair.target, "target")):
@@ -330,7 +324,7 @@ def test_a_class_without_prompt_or_target_is_told(sets: list[BenchmarkSet], tree
         part.write(path)
 
 
-def test_a_missing_file_is_named(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_a_missing_file_is_named(sets, tree):
     tree.cross_domain("Out", 42).target.unlink()
     with pytest.raises(DataError, match=r"Out_prompt_seed42.json: cannot be read"):
         check_splits(sets, tree, SEEDS, SEEDS)

@@ -212,7 +212,7 @@ def check_tree(tree: SplitTree, *, scored_on_prompts: bool) -> None:
 
 
 @pytest.mark.parametrize("role", ["query", "target", None])
-def test_the_tree_is_what_the_release_says(role: str | None, tmp_path: Path, raw: Path) -> None:
+def test_the_tree_is_what_the_release_says(role, tmp_path, raw):
     write_release(tmp_path / "insa", pictures(), role)
     report, benchmark, tree = written(tmp_path / "insa", raw)
 
@@ -233,7 +233,7 @@ def test_the_tree_is_what_the_release_says(role: str | None, tmp_path: Path, raw
     assert Annotations.read(tree.training(42)).class_names[:2] == ("MVTec/leather_glue", "MVTec/leather_hole")
 
 
-def test_the_report_tells_what_can_be_known(release: Path, raw: Path) -> None:
+def test_the_report_tells_what_can_be_known(release, raw):
     report, _, tree = written(release, raw)
     assert [(item.name, item.split_seed) for item in report.sets] == [
         *((name, seed) for seed in SEEDS for name in SETS if name != "VisA"),
@@ -250,7 +250,7 @@ def test_the_report_tells_what_can_be_known(release: Path, raw: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["query", None])
-def test_the_checks_pass_on_a_sound_release(role: str | None, tmp_path: Path, raw: Path) -> None:
+def test_the_checks_pass_on_a_sound_release(role, tmp_path, raw):
     importlib.import_module("great_expectations")
     write_release(tmp_path / "insa", pictures(), role)
     report, benchmark, tree = written(tmp_path / "insa", raw)
@@ -260,7 +260,7 @@ def test_the_checks_pass_on_a_sound_release(role: str | None, tmp_path: Path, ra
     assert checks.passed, checks.summary()
 
 
-def test_the_checks_find_an_unseen_class_in_training(release: Path, raw: Path) -> None:
+def test_the_checks_find_an_unseen_class_in_training(release, raw):
     path = release / "in-domain/seen/InsA_train_seen_seed42.json"
     trained = [item for item in pictures() if item.set_name != "VisA"]
     classes = {name for item in trained for name in item.shows} - UNSEEN[42]
@@ -272,7 +272,7 @@ def test_the_checks_find_an_unseen_class_in_training(release: Path, raw: Path) -
     assert "no class is both seen and unseen" in broken
 
 
-def test_sets_that_are_not_at_hand_are_left_out_and_counted(release: Path, raw: Path) -> None:
+def test_sets_that_are_not_at_hand_are_left_out_and_counted(release, raw):
     report, _, tree = written(release, raw, MVTec=SETS["MVTec"])
     assert {name.partition("/")[0] for name in Annotations.read(tree.training(42)).class_names} == {"MVTec"}
     assert report.notes[1:] == tuple(
@@ -282,7 +282,7 @@ def test_sets_that_are_not_at_hand_are_left_out_and_counted(release: Path, raw: 
     )
 
 
-def test_images_and_classes_without_instances(release: Path, raw: Path) -> None:
+def test_images_and_classes_without_instances(release, raw):
     for path in [
         *release.glob("in-domain/unseen/MVTec/*/*seed42_*"),
         *release.glob("in-domain/seen/*seed42*"),
@@ -333,9 +333,7 @@ def edit_first_prompt(release: Path, **image: object) -> Path:
         ({"file_name": "MVTec-AD"}, "the first is MVTec-AD;"),
     ],
 )
-def test_an_image_that_does_not_fit_is_named(
-    image: dict[str, object], words: str, release: Path, raw: Path
-) -> None:
+def test_an_image_that_does_not_fit_is_named(image, words, release, raw):
     path = edit_first_prompt(release, **image)
     with pytest.raises(DataError, match=words) as caught:
         written(release, raw)
@@ -343,7 +341,7 @@ def test_an_image_that_does_not_fit_is_named(
     assert not (release.parent / "splits").exists()
 
 
-def test_missing_images_are_counted(release: Path, raw: Path, tmp_path: Path) -> None:
+def test_missing_images_are_counted(release, raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     for name in ("001", "003"):
         (tmp_path / f"raw/mvtec/leather/test/hole/{name}.png").unlink()
@@ -353,7 +351,7 @@ def test_missing_images_are_counted(release: Path, raw: Path, tmp_path: Path) ->
         written(release, tmp_path / "raw")
 
 
-def test_an_image_that_may_be_two_files(release: Path, raw: Path, tmp_path: Path) -> None:
+def test_an_image_that_may_be_two_files(release, raw, tmp_path):
     """Two files of one kind: neither is preferred, unless it has the very name."""
     shutil.copytree(raw, tmp_path / "raw")
     folder = tmp_path / "raw/tile/MT_Crack/Imgs"
@@ -364,7 +362,7 @@ def test_an_image_that_may_be_two_files(release: Path, raw: Path, tmp_path: Path
         written(release, tmp_path / "raw")
 
 
-def test_a_release_may_lie_deeper_and_hold_copies(release: Path, raw: Path, tmp_path: Path) -> None:
+def test_a_release_may_lie_deeper_and_hold_copies(release, raw, tmp_path):
     shutil.copytree(raw / "mvtec", tmp_path / "raw/mvtec/unpacked")
     deeper = SetConfig(source="mvtec_ad", path="mvtec")
     _, _, tree = written(release, tmp_path / "raw", MVTec=deeper)
@@ -378,7 +376,7 @@ def test_a_release_may_lie_deeper_and_hold_copies(release: Path, raw: Path, tmp_
         written(release, tmp_path / "raw", MVTec=deeper)
 
 
-def test_what_one_file_lacks_of_an_image_is_seen(release: Path, raw: Path) -> None:
+def test_what_one_file_lacks_of_an_image_is_seen(release, raw):
     """leather_hole trains under both split seeds; each file lacks another instance, one has one twice."""
     for seed, lacking in ((42, 0), (777, 1)):
         path = release / f"in-domain/seen/InsA_train_seen_seed{seed}.json"
@@ -403,7 +401,7 @@ def test_what_one_file_lacks_of_an_image_is_seen(release: Path, raw: Path) -> No
     assert broken == {"training image keeps its instances, class and box": 3}
 
 
-def test_two_names_of_one_file(release: Path, raw: Path) -> None:
+def test_two_names_of_one_file(release, raw):
     path = release / "in-domain/seen/InsA_train_seen_seed42.json"
     edited = json.loads(path.read_text())
     name = edited["images"][0]["file_name"]
@@ -415,7 +413,7 @@ def test_two_names_of_one_file(release: Path, raw: Path) -> None:
         written(release, raw)
 
 
-def test_annotation_id_0_is_refused(release: Path, raw: Path) -> None:
+def test_annotation_id_0_is_refused(release, raw):
     path = release / "out-domain/VisA/prompt/VisA_prompt_seed1.json"
     edited = json.loads(path.read_text())
     edited["annotations"][0]["id"] = 0
@@ -424,7 +422,7 @@ def test_annotation_id_0_is_refused(release: Path, raw: Path) -> None:
         written(release, raw)
 
 
-def test_a_class_of_one_file_only_is_named(release: Path, raw: Path) -> None:
+def test_a_class_of_one_file_only_is_named(release, raw):
     pair = [release / f"out-domain/VisA/{role}/VisA_{role}_seed1.json" for role in ("prompt", "query")]
     for path, other in (pair, pair[::-1]):
         before = path.read_text()
@@ -440,7 +438,7 @@ def test_a_class_of_one_file_only_is_named(release: Path, raw: Path) -> None:
         path.write_text(before)
 
 
-def test_half_a_release_is_refused(release: Path, raw: Path) -> None:
+def test_half_a_release_is_refused(release, raw):
     missing = release / "out-domain/VisA/query/VisA_query_seed82.json"
     missing.unlink()
     with pytest.raises(DataError, match=r"VisA_query_seed82.json: no such official file"):
@@ -466,14 +464,12 @@ def test_half_a_release_is_refused(release: Path, raw: Path) -> None:
         ({"VisA": SETS["VisA"]}, "no in-domain set of InsA; add one of GC10, MVTec"),
     ],
 )
-def test_sets_must_be_those_of_the_benchmark(
-    sets: dict[str, SetConfig], words: str, release: Path, raw: Path
-) -> None:
+def test_sets_must_be_those_of_the_benchmark(sets, words, release, raw):
     with pytest.raises(DataError, match=words):
         written(release, raw, **sets)
 
 
-def test_a_training_file_of_other_sets_is_refused(release: Path, raw: Path) -> None:
+def test_a_training_file_of_other_sets_is_refused(release, raw):
     path = release / "in-domain/seen/InsA_train_seen_seed42.json"
     tiles = [item for item in pictures() if item.shows == ("crack",)]
     save(path, listed(tiles, {"crack"}))
@@ -484,7 +480,7 @@ def test_a_training_file_of_other_sets_is_refused(release: Path, raw: Path) -> N
         written(release, raw)
 
 
-def test_a_class_of_several_sets_is_one_for_each(release: Path, raw: Path) -> None:
+def test_a_class_of_several_sets_is_one_for_each(release, raw):
     path = release / "in-domain/seen/InsA_train_seen_seed42.json"
     path.write_text(path.read_text().replace('"crack"', '"hole"').replace('"leather_hole"', '"crack"'))
     edited = json.loads(path.read_text())

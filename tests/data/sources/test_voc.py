@@ -19,7 +19,7 @@ def put_xml(path: Path, *items: str, size: str = "<width>60</width><height>40</h
     put(path, f"<annotation><size>{size}</size>{''.join(items)}</annotation>")
 
 
-def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> None:
+def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path):
     root = tmp_path / "raw"
     put_image(root / "a.png")
     put_xml(
@@ -47,7 +47,7 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "size", ["<width>0</width><height>0</height>", "", "<width>60</width>"], ids=["zero", "none", "half"]
 )
-def test_a_size_that_is_not_stated_is_not_checked(tmp_path: Path, size: str) -> None:
+def test_a_size_that_is_not_stated_is_not_checked(tmp_path, size):
     put_image(tmp_path / "raw/a.png")
     put_xml(tmp_path / "raw/a.xml", item("dent", 1, 1, 2, 2), size=size)
     assert convert("voc", tmp_path / "raw", tmp_path).class_boxes == {("a.png", "dent"): [(0, 0, 2, 2)]}
@@ -74,9 +74,7 @@ def test_a_size_that_is_not_stated_is_not_checked(tmp_path: Path, size: str) -> 
     ],
     ids=["beside", "parallel", "VOC2012", "parts", "parts below", "nested"],
 )
-def test_an_annotation_belongs_to_the_nearest_image_of_its_stem(
-    tmp_path: Path, pairs: list[tuple[str, str]], distractors: list[str]
-) -> None:
+def test_an_annotation_belongs_to_the_nearest_image_of_its_stem(tmp_path, pairs, distractors):
     for name in distractors:
         put_image(tmp_path / "raw" / name)
     for image, xml in pairs:
@@ -86,7 +84,7 @@ def test_an_annotation_belongs_to_the_nearest_image_of_its_stem(
     assert set(found.by_class) == {(image, f"of {xml}") for image, xml in pairs}
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
+def test_sets_aside_by_reason(tmp_path):
     root = tmp_path / "raw"
     for name in ("a.png", "bare.png", "clean.png"):
         put_image(root / name)
@@ -117,7 +115,7 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
     ],
     ids=["the second object", "equally near", "two annotations"],
 )
-def test_damage_is_named(tmp_path: Path, file: str, items: list[str], message: str) -> None:
+def test_damage_is_named(tmp_path, file, items, message):
     root = tmp_path / "raw"
     put_image(root / "img/a.png")
     put_xml(root / "ann/a.xml", item("dent", 1, 1, 2, 2))
@@ -128,7 +126,7 @@ def test_damage_is_named(tmp_path: Path, file: str, items: list[str], message: s
     refused("voc", root, message)
 
 
-def test_neu_det_as_text_search_finds_it(shared_data: Path, tmp_path: Path) -> None:
+def test_neu_det_as_text_search_finds_it(shared_data, tmp_path):
     root = shared_data / "neu_det"
     if not root.is_dir():
         pytest.skip("NEU-DET is not at hand")
