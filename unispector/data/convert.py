@@ -91,10 +91,6 @@ def convert_set(
     instance is left out.
 
     Args:
-        name: name of the set, for messages and the report.
-        source: reader of its layout.
-        raw: folder of the release.
-        files: where to write.
         min_side: share in [0, 1); an instance narrower or lower than this is dropped, unless the
             source's instances were drawn by people (`Source.drops_small`).
         workers: processes that read images; 0 = one per core.

@@ -66,24 +66,6 @@ def training_batches(
         yield batch
 
 
-def evaluation_batches(dataset: InstanceDataset, batch_size: int) -> Iterator[Batch]:
-    """All images in order, `batch_size` at a time, the last batch what is left.
-
-    Args:
-        dataset: made without augmentation.
-        batch_size: images per batch.
-
-    Yields:
-        Batches; images without instances are among them.
-
-    Raises:
-        DataError: an image or its annotations cannot be read.
-    """
-    for start in range(0, len(dataset), batch_size):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        yield collate([dataset.sample(index) for index in indices])
-
-
 @dataclass(frozen=True)
 class _KeyedDataset(Dataset[Sample | DataError]):
     """Samples by key for a loader's worker; an error is handed over, a raised one would be rewrapped."""

@@ -40,15 +40,9 @@ def shifted_box(box_xywh: Box, iou: float, image_hw: tuple[int, int], rng: np.ra
     of the boxes as numbers: the network sees whole pixels of its own frame, where a box of few pixels may
     overlap more or less.
 
-    Args:
-        box_xywh: x, y, width, height in pixels; the part inside the image counts.
-        iou: wanted overlap, 0.1 to 0.9.
-        image_hw: height and width of the image in pixels.
-        rng: source of all chance.
-
-    Returns:
-        x, y, width, height in pixels and fractions of them, inside the image; a side is at least one
-        pixel, or as long as the given box's where that is shorter.
+    Boxes are x, y, width, height in pixels; of the given one the part inside the image counts; `iou` is 0.1
+    to 0.9. Returns fractions of pixels, inside the image; a side is at least one pixel, or as long as the
+    given box's where that is shorter.
 
     Raises:
         DataError: there is no such box, for instance in an image of one pixel.
@@ -91,12 +85,8 @@ def _ious(low: FloatArray, high: FloatArray, lows: FloatArray, highs: FloatArray
 def with_shifted_boxes(annotations: Annotations, iou: float, seed: int, trial: int) -> Annotations:
     """Every instance known by a box that overlaps its own by `iou` (paper section 4.1, ten trials each).
 
-    Args:
-        annotations: prompts; masks are dropped, so that the box is the prompt.
-        iou: wanted overlap, 0.1 to 0.9; reached to `IOU_TOLERANCE`.
-        seed: of the prompts, not negative.
-        trial: number of the repetition, not negative. A box depends on `seed`, `trial` and its
-            instance's id only.
+    Masks are dropped, so that the box is the prompt; `iou`, 0.1 to 0.9, is reached to `IOU_TOLERANCE`. A box
+    depends on `seed`, `trial` (not negative) and its instance's id only.
 
     Raises:
         DataError: a box cannot be shifted so; the message names the image and the annotation.
@@ -130,16 +120,10 @@ def prompt_pool(prompts: Annotations, targets: Annotations, images_per_class: in
     """Up to `images_per_class` prompt images per class, for the sweep over their number.
 
     A class's images of the prompt file come first, in an order drawn at random; then follow images drawn from
-    the targets that show this class and, as far as the target file tells, no other (paper appendix 1.2).
-    At most half of the target images that show a class are taken. The files are joined by file name and
-    class name, as either may number images and classes its own way; the pool's image and instance ids are
-    new.
-
-    Args:
-        prompts: the draw's prompt images.
-        targets: the draw's target images, of the same set.
-        images_per_class: most images of a class, at least 1; a class may get fewer.
-        seed: of all draws, not negative. Another class does not change a class's draw.
+    the targets that show this class and, as far as the target file tells, no other (paper appendix 1.2). At
+    most half of the target images that show a class are taken. The files are joined by file name and class
+    name, as either may number images and classes its own way; the pool's image and instance ids are new.
+    A class may get fewer images; another class does not change a class's draw.
     """
     own, others = _files_by_class(prompts), _files_by_class(targets)
     prompt_files = {image.file_name for image in prompts.images}

@@ -68,18 +68,11 @@ def crop_spectra(
 ) -> Tensor:
     """Radial spectrum of the crop at every box (paper appendix 2, Algorithm 1).
 
-    Grey is 0.299 R + 0.587 G + 0.114 B. A crop is the whole pixels its box touches, grown evenly to at
-    least `min_side` and moved into the image where it would leave it.
+    Grey is 0.299 R + 0.587 G + 0.114 B. A crop is the whole pixels its box touches, grown evenly to at least
+    `min_side` (the image's side, where that is smaller) and moved into the image where it would leave it.
 
-    Args:
-        image: [3, S, S] uint8 RGB as the network sees it before normalisation, on the CPU.
-        boxes_xyxy_px: [K, 4] pixels of `image`.
-        bins: number of rings J.
-        empty: see `radial_spectrum`.
-        min_side: least side of a crop in pixels (the image's side, where that is smaller).
-
-    Returns:
-        [K, J] float32.
+    The image is [3, S, S] uint8 RGB as the network sees it before normalisation, on the CPU, boxes are [K, 4]
+    in its pixels; `bins` and `empty` as of `radial_spectrum`. Returns [K, J] float32.
     """
     if len(boxes_xyxy_px) == 0:
         return torch.zeros(0, bins)

@@ -144,18 +144,12 @@ def check_set(
     categories: Collection[str] = (),
     docs: DataDocs | None = None,
 ) -> CheckReport:
-    """Check one InsA file against its survey; no image is opened.
+    """Check one InsA file against its survey (see `unispector.data.survey`); no image is opened.
 
-    Args:
-        name: name of the set, for messages.
-        annotations: the file's content.
-        survey: what `unispector.data.survey` found in its images.
-        min_side: smallest share of the image's sides a box may have; 0 = the size rule is left out.
-        categories: names the release may have, compared without regard to case; empty = no such list.
-        docs: gets a page of this check.
-
-    Returns:
-        Ids, files, sizes, categories, boxes, areas and masks, rule by rule; a broken rule names the image.
+    `min_side` is the smallest share of the image's sides a box may have, 0 = the size rule is left out;
+    `categories` are the names the release may have, compared without regard to case, empty = no such list;
+    `docs` get a page. The report has ids, files, sizes, categories, boxes, areas and masks, rule by rule; a
+    broken rule names the image.
     """
     tables = {
         "image": image_table(annotations, survey),
@@ -182,22 +176,16 @@ def check_splits(
 ) -> CheckReport:
     """Check that no split file leaks: every image is looked up in its set's own file.
 
+    There must be a training file, prompts and targets of every seed. The report names rules left out, with
+    the reason; `docs` get a page of it.
+
     Args:
-        sets: the benchmark.
-        tree: where the split files lie, with the report that says which classes are unseen.
-        split_seeds: for which of them there must be a training file, prompts and targets.
-        prompt_seeds: for which of them there must be prompts and targets.
-        naive: images that show unseen classes may train, without the instances of those. The
-            rules against such training images, and against training on test images of unseen classes, are
-            left out.
+        naive: images that show unseen classes may train, without the instances of those. The rules against
+            such training images, and against training on test images of unseen classes, are left out.
         official: InsA's official files choose the targets. The rule that all images of an unseen class
             are prompts or targets is left out.
-        scored_on_prompts: the target files hold the prompt images. The rule that no image is both is
-            left out.
-        docs: gets a page of this check.
-
-    Returns:
-        Rule by rule; rules left out are in `CheckReport.left_out` with the reason.
+        scored_on_prompts: the target files hold the prompt images. The rule that no image is both is left
+            out.
 
     Raises:
         DataError: a split file is missing or malformed.

@@ -40,11 +40,10 @@ def write_official(
     """Write all split files and the report; what lay below `root` before is replaced as a whole.
 
     Args:
-        release: folder of the release, with `in-domain` and `out-domain`.
+        release: has the folders `in-domain` and `out-domain`.
         data: its sets, named as in InsA; training images of sets that are not among them are left out.
         raw: folder of all raw sets.
         split: its seeds name the files to read, its training rule goes into the report.
-        root: folder of the tree.
 
     Returns:
         The report, and the sets with all images and instances (without masks) that any of the files

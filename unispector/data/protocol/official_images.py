@@ -58,9 +58,8 @@ def set_of(path: Path, image: ImageRecord) -> str:
 class OfficialImages:
     """Finds the images of annotation files; every size is read from disk once.
 
-    Args:
-        folders: set name -> its raw folder; images of other sets are left out.
-        workers: processes that read sizes; 0 = one per core.
+    `folders`: set name -> its raw folder; images of other sets are left out. `workers` processes read sizes,
+    0 = one per core.
 
     Raises:
         DataError: a raw folder is missing or an archive in it is unusable.

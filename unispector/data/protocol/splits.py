@@ -239,12 +239,8 @@ def draw_prompts(
 def merge_training(sets: Mapping[str, tuple[str, Annotations]]) -> Annotations:
     """One training file of several sets, all ids anew from 1.
 
-    Args:
-        sets: set name -> (raw folder relative to the data's root, training annotations).
-
-    Returns:
-        Annotations whose file names are relative to the data's root and whose classes are named
-        `<set>/<class>`.
+    `sets`: set name -> (raw folder relative to the data's root, training annotations). File names become
+    relative to the data's root, classes are named `<set>/<class>`.
 
     Raises:
         DataError: two sets hold the same file.

@@ -54,13 +54,9 @@ class Listing:
         return file_name in self._images
 
     def add(self, file: str, content: object, folders: Sequence[str]) -> None:
-        """Take in one COCO file.
+        """Take in one COCO file, by its name in the release and its JSON.
 
-        Args:
-            file: its name in the release.
-            content: its JSON.
-            folders: where its images may lie; a path is taken relative to the first in which there is
-                such a file.
+        Its images may lie in `folders`; a path is taken relative to the first in which there is such a file.
 
         Raises:
             DataError: it is no COCO file, a record of it is malformed, an id stands for two things, an

@@ -30,18 +30,8 @@ from unispector.data.sources.tree import ReleaseTree
 from unispector.data.sources.voc_xml import BoxFile, read_voc
 
 PRODUCT = "gc10"
-DEFECTS = (
-    "punching_hole",
-    "welding_line",
-    "crescent_gap",
-    "water_spot",
-    "oil_spot",
-    "silk_spot",
-    "inclusion",
-    "rolled_pit",
-    "crease",
-    "waist_folding",
-)
+_NAMES = "punching_hole welding_line crescent_gap water_spot oil_spot silk_spot inclusion rolled_pit crease"
+DEFECTS = (*_NAMES.split(), "waist_folding")
 IMAGE = r"(?:.*/)?(?:10|[1-9]|images/[^/]+|ds0?/img)/([^/]+)\.(?i:jpe?g)"
 VOC_FILE = r"(?:.*/)?(?:lable|label)/([^/]+)\.(?i:xml)"
 SUPERVISELY_FILE = r"(?:.*/)?ds0?/ann/([^/]+)\.(?i:jpe?g)\.json"

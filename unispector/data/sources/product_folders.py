@@ -28,10 +28,9 @@ def product_rows(
 ) -> Iterator[Entry | Dropped]:
     """The rows of such a release; any pixel of a mask that is not black is defect.
 
-    Args:
-        tree: the release. Its products may lie in a folder of their own, all in the same one.
-        mask_ending: what follows an image's stem in the name of its mask.
-        left_out: defects the benchmark does not take, in lower case with `-` for `_`.
+    Its products may lie in a folder of their own, all in the same one. `mask_ending` follows an image's stem
+    in the name of its mask; `left_out` are defects the benchmark does not take, in
+    lower case with `-` for `_`.
 
     Raises:
         DataError: products lie in two folders, or two images have one mask.

@@ -1,9 +1,8 @@
 """The Real-IAD release: `realiad_1024/<product>/NG/<code>/S0001/*.jpg`, labelled by `<product>.json`.
 
-Of each sample five views exist, and a defect is not visible in every one: views the annotation file calls
-OK are left out though they lie below NG (paper appendix 1.1). Defects are named by their code:
-AK pit, BX deformation, CH abrasion, HS scratch, PS damage, QS missing parts, YW foreign object,
-ZW contamination.
+Of each sample five views exist, and a defect is not visible in every one: views the annotation file calls OK
+are left out though they lie below NG (paper appendix 1.1). Defects are named by their code: AK pit, BX
+deformation, CH abrasion, HS scratch, PS damage, QS missing parts, YW foreign object, ZW contamination.
 
 The images may lie in `realiad_1024` or `realiad-1024` or directly in the root; other resolutions and the
 `_sv` and `_fuiad` variants of the annotation files are not used.
@@ -33,39 +32,10 @@ from unispector.data.sources.tree import ReleaseTree
 NOT_VISIBLE = "view that shows no defect"
 THRESHOLD = 127  # masks are 0 and 255; of a grey edge, should there be one, the brighter half counts
 CODES = ("AK", "BX", "CH", "HS", "PS", "QS", "YW", "ZW")
-PRODUCTS = frozenset(
-    {
-        "audiojack",
-        "bottle_cap",
-        "button_battery",
-        "end_cap",
-        "eraser",
-        "fire_hood",
-        "mint",
-        "mounts",
-        "pcb",
-        "phone_battery",
-        "plastic_nut",
-        "plastic_plug",
-        "porcelain_doll",
-        "regulator",
-        "rolled_strip_base",
-        "sim_card_set",
-        "switch",
-        "tape",
-        "terminalblock",
-        "toothbrush",
-        "toy",
-        "toy_brick",
-        "transistor1",
-        "u_block",
-        "usb",
-        "usb_adaptor",
-        "vcpill",
-        "wooden_beads",
-        "woodstick",
-        "zipper",
-    }
+PRODUCTS = (
+    "audiojack bottle_cap button_battery end_cap eraser fire_hood mint mounts pcb phone_battery plastic_nut "
+    "plastic_plug porcelain_doll regulator rolled_strip_base sim_card_set switch tape terminalblock "
+    "toothbrush toy toy_brick transistor1 u_block usb usb_adaptor vcpill wooden_beads woodstick zipper"
 )
 _FOLDER = r"((?:(?:.*/)?realiad[_-]1024/)?)([^/]+)/(?:OK|NG)/.+"
 _ANNOTATIONS = r"(?:.*/)?realiad_jsons/(?!.*_sv\.json|.*_fuiad_[\d.]+\.json)([^/]+)\.json"
@@ -215,5 +185,5 @@ REAL_IAD = Source(
     rows=_rows,
     insa_name="RealIAD",
     domain="in",
-    categories=frozenset(f"{product}_{code}" for product in PRODUCTS for code in CODES),
+    categories=frozenset(f"{product}_{code}" for product in PRODUCTS.split() for code in CODES),
 )
