@@ -245,9 +245,7 @@ def test_a_zoomed_sample_keeps_its_rows_together(annotations, root):
     assert min(counts) >= 1
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [((90, 61), "90x61 but its annotations say 90x60"), ((60, 90), "60x90")]
-)
+@pytest.mark.parametrize(("size", "message"), [((90, 61), "90x61 but .* say 90x60"), ((60, 90), "60x90")])
 def test_image_of_another_size_is_refused(annotations, root, size, message):
     Image.new("RGB", size).save(root / "a.png")
     with pytest.raises(DataError, match=f"a.png: .*{message}"):

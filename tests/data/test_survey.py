@@ -32,11 +32,7 @@ def rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     """Marks of every kind: `a` two mask files, `b` boxes, `c` polygons and a code, `d` a class mask."""
     marks = {
         "a.png": (BinaryMask("a_mask.png", "spot", 127), BinaryMask("a_more.png", "scratch")),
-        "b.png": (
-            Box("dent", (-3.5, 10.2, 20.0, 30.0)),
-            Box("dent", (5, 12, 9, 9)),
-            Box("dent", (1, 1, 0.3, 9)),
-        ),
+        "b.png": (Box("dent", (-3.5, 10.2, 20, 30)), Box("dent", (5, 12, 9, 9)), Box("dent", (1, 1, 0.3, 9))),
         "c.png": (
             Polygon("hole", ((10, 10, 40, 12, 30, 44), (60, 60, 80, 60, 80, 90))),
             Polygon("hole", ((20, 20, 50, 20, 50, 50.5),)),

@@ -19,7 +19,7 @@ from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import difference_hash
 from unispector.ops.files import read_image
 
-SEEDS, DRAWS = (42, 82), (1, 2)
+SEEDS, DRAWS, ROLES = (42, 82), (1, 2), ("prompt", "target")
 RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=2, tail_images=3, seen_test_fraction=0.2)
 
 
@@ -88,9 +88,7 @@ def files_of(path: Path, folder: str) -> set[str]:
     return {folder + image["file_name"] for image in json.loads(path.read_text())["images"]}
 
 
-def expected_rows(
-    tree: SplitTree, near: dict[frozenset[str], int]
-) -> set[tuple[str, str, frozenset[str], int]]:
+def expected_rows(tree: SplitTree, near: dict[frozenset[str], int]):
     """From the files alone, pair by pair."""
     rows = set()
     cross = [tree.root / f"out-domain/Out/{{}}/Out_prompt_seed{draw}.json" for draw in DRAWS]
@@ -103,9 +101,7 @@ def expected_rows(
         ]
         groups = [(pattern, "raw/in/") for pattern in patterns] + [(pattern, "raw/out/") for pattern in cross]
         for pattern, folder in groups:
-            prompts, targets = (
-                files_of(Path(str(pattern).format(role)), folder) for role in ("prompt", "target")
-            )
+            prompts, targets = (files_of(Path(str(pattern).format(role)), folder) for role in ROLES)
             draw_seed = str(seed) if folder == "raw/in/" else ""
             for pair, distance in near.items():
                 if (

@@ -306,9 +306,7 @@ def test_mvtec_modes_tail_and_masks(raw: Path) -> None:
     assert {mode for file, mode in modes.items() if "wood" in file.parts} == {"RGB"}
     assert len(list(root.glob("wood/test/color/*.png"))) == CONFIG.images_per_class // 3
     assert len(list(root.glob("wood/test/combined/*.png"))) == CONFIG.images_per_class
-    values = {
-        value for file in root.glob("*/ground_truth/*/*_mask.png") for value in np.unique(Image.open(file))
-    }
+    values = {value for mask in root.glob("*/ground_truth/*/*.png") for value in np.unique(Image.open(mask))}
     assert values == {0, 255}
 
 
@@ -389,9 +387,7 @@ def test_visa_masks_hold_ids_and_the_table_lists_every_image(raw: Path) -> None:
 def test_coloured_products_differ_and_the_others_are_grey(raw: Path) -> None:
     def hue(folder: str) -> npt.NDArray[np.float64]:
         files = sorted((raw / folder).rglob("0*.[jpJ]*"))
-        colour = np.mean(
-            [read_image(file).mean(axis=(0, 1)) for file in files if "ground" not in str(file)], axis=0
-        )
+        colour = np.mean([read_image(file).mean((0, 1)) for file in files if "ground" not in str(file)], 0)
         return colour / colour.sum()
 
     looks = [

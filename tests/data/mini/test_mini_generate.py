@@ -16,9 +16,7 @@ CLASSES = {"GC10": 10, "MagneticTile": 5, "RealIAD": 6, "MVTec": 6, "3CAD": 4, "
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()
-    }
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -323,10 +323,7 @@ def edit_first_prompt(release: Path, **image: object) -> Path:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (
-            {"file_name": "MVTec-AD/leather/test/cut/777.jpg"},
-            "1 of 1 images are not in .*, the first is MVTec-AD",
-        ),
+        ({"file_name": "MVTec-AD/leather/test/cut/777.jpg"}, "1 of 1 images are not in .*, the first is"),
         ({"width": 25}, r"cut/000.jpg is stated as 25x16, but .*cut/000.png has 24x16"),
         ({"file_name": "Steel/1.jpg"}, "Steel/1.jpg: its first folder is none of GC10, "),
         ({"file_name": "VisA/pcb1/Data/Images/Anomaly/000.jpg"}, "000.jpg is not of the set MVTec"),
@@ -345,9 +342,7 @@ def test_missing_images_are_counted(release, raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     for name in ("001", "003"):
         (tmp_path / f"raw/mvtec/leather/test/hole/{name}.png").unlink()
-    with pytest.raises(
-        DataError, match=r"seed42.json: 2 of 12 images .* first is MVTec-AD/leather/test/hole/001"
-    ):
+    with pytest.raises(DataError, match=r"seed42.json: 2 of 12 images .* first is MVTec-AD/leather/.*/001"):
         written(release, tmp_path / "raw")
 
 
@@ -407,9 +402,7 @@ def test_two_names_of_one_file(release, raw):
     name = edited["images"][0]["file_name"]
     edited["images"][1]["file_name"] = name.replace(".jpg", ".PNG")
     save(path, edited)
-    with pytest.raises(
-        DataError, match=r"seed42.json: images .*\.jpg and .*\.PNG are both leather/test/hole"
-    ):
+    with pytest.raises(DataError, match=r"seed42.json: images .*\.jpg and .*\.PNG are both leather/"):
         written(release, raw)
 
 
@@ -446,19 +439,14 @@ def test_half_a_release_is_refused(release, raw):
     shutil.rmtree(release / "out-domain/VisA/query")
     with pytest.raises(DataError, match=r"VisA_query_seed1.json: no such official file"):
         written(release, raw)
-    with pytest.raises(
-        DataError, match=r"InsA_train_seen_seed42.json: no such .* split.official is the folder"
-    ):
+    with pytest.raises(DataError, match=r"InsA_train_seen_seed42.json: no such .* split.official is"):
         written(release.parent / "elsewhere", raw)
 
 
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
-        (
-            {"Mine": SETS["MVTec"]},
-            r"data.sets.Mine: no set of InsA, .* GC10, MagneticTile, RealIAD, MVTec, 3CAD",
-        ),
+        ({"Mine": SETS["MVTec"]}, r"data.sets.Mine: no set of InsA, .* GC10, MagneticTile, RealIAD"),
         ({"VisA": SETS["MVTec"]}, r"data.sets.VisA: split.official needs it with domain: cross"),
         ({"MVTec": SETS["VisA"]}, r"data.sets.MVTec: split.official needs it with domain: in"),
         ({"VisA": SETS["VisA"]}, "no in-domain set of InsA; add one of GC10, MVTec"),

@@ -322,6 +322,4 @@ def test_a_mask_of_another_product_is_refused(case_of) -> None:
     case = case_of("real_iad")
     file = case.notes(case.image)
     edit(case.raw / file, '"mask_path": "NG/BX', '"mask_path": "../toy_brick/NG/BX')
-    case.refused(
-        rf"{re.escape(file)}: realiad_1024/toy_brick/.*png is outside the folder realiad_1024/audiojack/"
-    )
+    case.refused(rf"{re.escape(file)}: realiad_1024/toy_brick/.* is outside the folder .*/audiojack/")

@@ -179,10 +179,7 @@ DAMAGE: dict[str, tuple[tuple[Callable[[Path], object], ...], str]] = {
     ),
     "no name": ((supervisely(classTitle=None),), r"a\.jpg\.json: object 1: it has no name"),
     "broken name": ((supervisely(classTitle="\ud800"),), r"object 1: '\\ud800' is no name"),
-    "polygon": (
-        (supervisely(geometryType="polygon"),),
-        "object 1: it is a 'polygon', GC10-DET has rectangles",
-    ),
+    "polygon": ((supervisely(geometryType="polygon"),), "object 1: it is a 'polygon'"),
     "no points": ((supervisely(points={}),), "object 1: no 'exterior'"),
     "one corner": ((exterior([1, 1]),), "object 1: a rectangle of 1 corners"),
     "nan": ((exterior([1, math.nan], [3, 3]),), "object 1: nan is no finite number"),

@@ -200,10 +200,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no name": (change(shape(label="")), "shape 1 .*it has no name"),
     "number as name": (change(shape(label=3)), "shape 1 .*3 is no name"),
     "broken name": (change(shape(label="a\ud800")), r"shape 1 .*'a\\ud800' is no name"),
-    "far away": (
-        change(shape(points=[[1, 1], [9e9, 2], [3, 3]])),
-        r"a\.png: dent: polygon leaves its 60x40 image",
-    ),
+    "far away": (change(shape(points=[[1, 1], [9e9, 2], [3, 3]])), r"a\.png: dent: polygon leaves its 60x40"),
     "no mask": (change(shape("mask", [[1, 1], [2, 2]])), "shape 1 .*'mask'"),
     "mask of null": (change(painted(mask=None)), r"a\.json: shape 1 "),
     "mask without base64": (change(painted(mask="iVBOR*")), r"a\.json: shape 1 "),
@@ -220,10 +217,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         change(painted(group_id=1), shape(points=[[1, 1], [9e9, 2], [3, 3]], group=1)),
         r"a\.json: shapes of one group: polygon leaves its 60x40 image",
     ),
-    "two annotations": (
-        lambda root: put_json(root / "b.json", imagePath="a.png"),
-        r"b\.json: annotates a\.png",
-    ),
+    "two annotations": (lambda root: put_json(root / "b.json", imagePath="a.png"), "b.json: annotates a.png"),
     "two images": (two_images, r"a\.json: may belong to a\.jpg or a\.png"),
 }
 

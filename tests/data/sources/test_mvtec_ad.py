@@ -107,9 +107,7 @@ def test_a_folder_around_the_products_and_an_archive_change_no_instance(tmp_path
 def test_two_copies_of_a_product_are_refused(tmp_path: Path) -> None:
     for folder in ("raw", "raw/copy"):
         marked(tmp_path / folder, "tile", "oil", "000")
-    refused(
-        "mvtec_ad", tmp_path / "raw", "products lie in another folder too; give the folder of one release"
-    )
+    refused("mvtec_ad", tmp_path / "raw", "products lie in another folder too; give the folder of one")
 
 
 def test_refuses_an_archive_that_leaves_its_folder(tmp_path: Path) -> None:
