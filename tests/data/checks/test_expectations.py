@@ -95,6 +95,11 @@ def test_rules_that_do_not_apply_are_named_with_the_reason(annotations, survey):
     assert "left out: box is no smaller than" in report.summary()
 
 
+def box(*xywh: float) -> dict[str, object]:
+    """The change to an instance that is known by its box alone."""
+    return {"bbox": xywh, "segmentation": None}
+
+
 BOX = (10.5, 5.25, 20.75, 9.5)
 SOUND: list[dict[str, object]] = [
     {},
@@ -110,42 +115,18 @@ FAULTS: list[tuple[dict[str, object], tuple[str, ...], str]] = [
     ({"bbox": (10.0, 4.0, 20.0, 11.0)}, ("box's top edge is the mask's",), "top 4, mask_top 5"),
     ({"bbox": (10.0, 5.0, 21.0, 10.0)}, ("box's right edge is the mask's",), "right 31, mask_right 30"),
     ({"bbox": (10.0, 5.0, 20.0, 10.5)}, ("box's bottom edge is the mask's",), "bottom 15.5, mask_bottom 15"),
-    (
-        {"bbox": (-1.0, 5.0, 20.0, 10.0), "segmentation": None},
-        ("box starts right of its image's left edge",),
-        "left -1",
-    ),
-    (
-        {"bbox": (10.0, -0.5, 20.0, 10.0), "segmentation": None},
-        ("box starts below its image's top edge",),
-        "top -0.5",
-    ),
-    (
-        {"bbox": (31.0, 5.0, 20.0, 10.0), "segmentation": None},
-        ("box ends left of its image's right edge",),
-        "image_width 50, right 51",
-    ),
-    (
-        {"bbox": (10.0, 31.0, 20.0, 10.0), "segmentation": None},
-        ("box ends above its image's bottom edge",),
-        "image_height 40, bottom 41",
-    ),
-    (
-        {"bbox": (10.0, 5.0, 0.4, 10.0), "segmentation": None},
-        ("box width is at least 0.01 of its image's",),
-        "width_share 0.008",
-    ),
-    (
-        {"bbox": (10.0, 5.0, 20.0, 0.3), "segmentation": None},
-        ("box height is at least 0.01 of its image's",),
-        "height_share 0.0075",
-    ),
+    (box(-1, 5, 20, 10), ("box starts right of its image's left edge",), "left -1"),
+    (box(10, -0.5, 20, 10), ("box starts below its image's top edge",), "top -0.5"),
+    (box(31, 5, 20, 10), ("box ends left of its image's right edge",), "image_width 50, right 51"),
+    (box(10, 31, 20, 10), ("box ends above its image's bottom edge",), "image_height 40, bottom 41"),
+    (box(10, 5, 0.4, 10), ("box width is at least 0.01 of its image's",), "width_share 0.008"),
+    (box(10, 5, 20, 0.3), ("box height is at least 0.01 of its image's",), "height_share 0.0075"),
     ({"segmentation": {"size": [40, 50], "counts": "1"}}, (NO_MASK,), "does not fill its size 50x40"),
     ({"segmentation": encode_rle(np.zeros((1, 40, 50), bool))[0]}, (NO_MASK,), "mask marks no pixel"),
     ({"segmentation": encode_rle(np.ones((1, 50, 40), bool))[0]}, (NO_MASK,), "mask is 40x50 but the image"),
     ({"segmentation": [[1.0, 1.0, 1e9, 1.0, 1.0, 1e9]]}, (NO_MASK,), "polygon leaves its 50x40 image"),
     (
-        {"segmentation": rectangle(8.4, 5.0, 21.6, 10.0)},
+        {"segmentation": rectangle(8.4, 5, 21.6, 10)},
         ("box's left edge is the mask's",),
         "left 10, mask_left 8",
     ),
@@ -197,11 +178,7 @@ def test_wrong_annotation_ids_are_told(annotations, survey):
 NEVER_SURVEYED = "image was surveyed once"
 # What the survey says of an image -> the rule that breaks and what is told.
 FINDINGS: list[tuple[dict[str, object], str, str]] = [
-    (
-        {"problem": "cut off", "width": 0, "height": 0, "dhash": ""},
-        "image and masks decode",
-        "problem cut off",
-    ),
+    ({"problem": "torn", "width": 0, "height": 0, "dhash": ""}, "image and masks decode", "problem torn"),
     ({"width": 49}, "image has its stated width", "width 50, file_width 49"),
     ({"height": 0}, "image has its stated height", "height 40, file_height 0"),
     ({"mask_difference": 3}, "masks equal the release's, pixel by pixel", "mask_difference 3"),

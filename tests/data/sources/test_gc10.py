@@ -111,19 +111,14 @@ def test_supervisely_packing(tmp_path: Path, dataset: str) -> None:
     }
 
 
+ENGLISH = (
+    "chongkong=punching_hole hanfeng=welding_line yueyawan=crescent_gap shuiban=water_spot youban=oil_spot "
+    "siban=silk_spot yiwu=inclusion yahen=rolled_pit zhehen=crease yaozhe=waist_folding"
+)
+
+
 def test_every_class_by_number_and_by_name(tmp_path: Path) -> None:
-    english = {
-        "chongkong": "punching_hole",
-        "hanfeng": "welding_line",
-        "yueyawan": "crescent_gap",
-        "shuiban": "water_spot",
-        "youban": "oil_spot",
-        "siban": "silk_spot",
-        "yiwu": "inclusion",
-        "yahen": "rolled_pit",
-        "zhehen": "crease",
-        "yaozhe": "waist_folding",
-    }
+    english = dict(pair.split("=") for pair in ENGLISH.split())
     for number, (name, title) in enumerate(english.items(), start=1):
         put_image(tmp_path / f"voc/{number}/{title}.jpg", SIZE)
         put_xml(tmp_path / f"voc/lable/{title}.xml", (f"{number}_{name}", 1, 1, 5, 5))
@@ -167,10 +162,7 @@ DAMAGE: dict[str, tuple[tuple[Callable[[Path], object], ...], str]] = {
         (voc_packing, lambda root: put_xml(root / "label/label/a.xml")),
         r"lable/a\.xml: annotates the same image as label/label/a\.xml",
     ),
-    "two packings": (
-        (voc_packing, supervisely()),
-        r"ds/ann/a\.jpg\.json: annotates the same image as lable/a\.xml",
-    ),
+    "two packings": ((voc_packing, supervisely()), "a.jpg.json: annotates the same image as lable/a.xml"),
     "bad json": ((supervisely(), text("{")), r"a\.jpg\.json: not valid JSON"),
     "a list": ((supervisely(), text("[]")), r"a\.jpg\.json: no Supervisely annotation"),
     "other size": (
