@@ -93,10 +93,15 @@ def differences(annotations: Annotations, raw: Path, min_side: float = 0.02) -> 
     return {name: count for name, count in found.items() if count}
 
 
-def with_mask(annotations: Annotations, position: int, mask: np.ndarray) -> Annotations:
+def altered(annotations: Annotations, position: int, **changes: object) -> Annotations:
+    """The file with another record of one instance."""
     instances = list(annotations.instances)
-    instances[position] = replace(instances[position], segmentation=encode_rle(mask[None])[0])
+    instances[position] = replace(instances[position], **changes)
     return replace(annotations, instances=tuple(instances))
+
+
+def with_mask(annotations: Annotations, position: int, mask: np.ndarray) -> Annotations:
+    return altered(annotations, position, segmentation=encode_rle(mask[None])[0])
 
 
 def masks_of(annotations: Annotations, file_name: str) -> list[tuple[int, np.ndarray]]:
@@ -178,20 +183,15 @@ def test_another_class_a_moved_box_and_a_useless_code_are_noticed(raw: Path) -> 
     annotations = converted(raw)
     position, mask = masks_of(annotations, "d.png")[0]
     other = next(item.id for item in annotations.categories if item.name == "part_dent")
-    instances = list(annotations.instances)
-    instances[position] = replace(instances[position], category_id=other)
-    assert differences(replace(annotations, instances=tuple(instances)), raw) == {"d.png": 2 * mask.sum()}
+    assert differences(altered(annotations, position, category_id=other), raw) == {"d.png": 2 * mask.sum()}
 
     box = next(n for n, item in enumerate(annotations.instances) if isinstance(item.segmentation, list))
-    instances = list(annotations.instances)
-    moved = [value + 1 if n % 2 == 0 else value for n, value in enumerate(instances[box].segmentation[0])]
-    instances[box] = replace(instances[box], segmentation=[moved])
-    found = differences(replace(annotations, instances=tuple(instances)), raw)
-    assert found["b.png"] >= 30
+    corners = annotations.instances[box].segmentation[0]
+    moved = [value + 1 if n % 2 == 0 else value for n, value in enumerate(corners)]
+    assert differences(altered(annotations, box, segmentation=[moved]), raw)["b.png"] >= 30
 
-    instances = list(annotations.instances)
-    instances[position] = replace(instances[position], segmentation={"size": [H, W], "counts": [5]})
-    assert differences(replace(annotations, instances=tuple(instances)), raw) == {"d.png": mask.sum()}
+    useless = altered(annotations, position, segmentation={"size": [H, W], "counts": [5]})
+    assert differences(useless, raw) == {"d.png": mask.sum()}
 
 
 def test_what_cannot_be_opened_is_told_in_its_row(raw: Path) -> None:

@@ -19,26 +19,24 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("small") / "raw"
-    generate_mini(SMALL, out)
-    return out
+def made(config: MiniConfig, folder: Path) -> Path:
+    generate_mini(config, folder / "raw", workers=1)
+    return folder / "raw"
 
 
 @pytest.fixture(scope="module")
-def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("larger") / "raw"
-    generate_mini(LARGER, out, workers=1)
-    return out
+def small(tmp_path_factory):
+    return made(SMALL, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    return made(LARGER, tmp_path_factory.mktemp("larger"))
 
 
 def pictures(root: Path) -> dict[str, bytes]:
-    return {
-        name: data
-        for name, data in contents(root).items()
-        if name.endswith((".jpg", ".JPG", ".png")) and "/._" not in name
-    }
+    drawn = {file for ending in ("jpg", "JPG", "png") for file in root.rglob(f"[!.]*.{ending}")}
+    return {str(file.relative_to(root)): file.read_bytes() for file in drawn}
 
 
 def test_report_tells_sets_classes_and_bytes(tmp_path: Path) -> None:

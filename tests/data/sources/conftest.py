@@ -119,6 +119,12 @@ def sound_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[
 
 
 @pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """The folder of a release in the making."""
+    return tmp_path / "raw"
+
+
+@pytest.fixture
 def case_of(sound_releases: dict[str, tuple[Path, Result]], tmp_path: Path) -> Callable[[str], Case]:
     """Copies the sound release of a layout."""
 

@@ -33,11 +33,6 @@ def coco(images: list[Any], annotations: list[Any], categories: list[Any] = CLAS
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return tmp_path / "raw"
-
-
 def convert(raw: Path) -> Converted:
     return convert_release("coco", raw, raw.parent / "out")
 

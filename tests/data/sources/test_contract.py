@@ -24,10 +24,10 @@ from unispector.ops.rle import segmentation_to_mask
 
 @pytest.mark.parametrize("stems", [("a", "b", "c"), ("Kratzer ä 1", "b.c", "mask_2")])
 @pytest.mark.parametrize("source", OWN)
-def test_painted_annotations_come_back(source, stems, tmp_path) -> None:
+def test_painted_annotations_come_back(source, stems, tmp_path, raw):
     painted = {stem: replace(one, stem=stem) for stem, one in zip(stems, PAINTED, strict=True)}
-    LAYOUTS[source].write(tmp_path / "raw", list(painted.values()))
-    found = convert(source, tmp_path / "raw", tmp_path)
+    LAYOUTS[source].write(raw, list(painted.values()))
+    found = convert(source, raw, tmp_path)
     assert found.told == []
     assert {Path(file).stem for file in found.marks} == set(stems)
     for file, marks in found.marks.items():

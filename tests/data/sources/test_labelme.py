@@ -152,10 +152,10 @@ def test_a_mask_keeps_its_pixels(raw: Path, tmp_path: Path) -> None:
         ("x/a.json", None, "x/a.png"),
     ],
 )
-def test_which_image_a_file_belongs_to(tmp_path: Path, file: str, path: str | None, image: str) -> None:
-    put_image(tmp_path / "raw" / image)
-    put_json(tmp_path / "raw" / file, shape(), imagePath=path)
-    assert list(convert("labelme", tmp_path / "raw", tmp_path).marks) == [image]
+def test_which_image_a_file_belongs_to(tmp_path, file, path, image, raw):
+    put_image(raw / image)
+    put_json(raw / file, shape(), imagePath=path)
+    assert list(convert("labelme", raw, tmp_path).marks) == [image]
 
 
 def test_sets_aside_by_reason(raw: Path, tmp_path: Path) -> None:

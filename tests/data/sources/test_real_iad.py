@@ -77,8 +77,8 @@ def small_release(root: Path, **folders: str) -> Release:
 
 @pytest.mark.parametrize("images", ["realiad_1024", "realiad-1024", ".", "Real-IAD/realiad_1024"])
 @pytest.mark.parametrize("jsons", ["realiad_jsons", "realiad_jsons/realiad_jsons", "Real-IAD/realiad_jsons"])
-def test_product_and_code_are_the_class(tmp_path, images, jsons):
-    release = small_release(tmp_path / "raw", images=images, jsons=jsons)
+def test_product_and_code_are_the_class(tmp_path, images, jsons, raw):
+    release = small_release(raw, images=images, jsons=jsons)
 
     found = convert("real_iad", release.write(), tmp_path)
 
