@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unispector.data.sources.rows import DEFECT_FREE
+from unispector.data.sources.reasons import DEFECT_FREE
 from unispector.errors import DataError
 
 

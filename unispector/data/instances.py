@@ -13,17 +13,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Segmentation
-from unispector.data.sources.rows import (
-    LEFT_OUT_CLASS,
-    UNKNOWN_CLASS,
-    BinaryMask,
-    Box,
-    ClassMask,
-    Code,
-    Dropped,
-    Entry,
-    Polygon,
-)
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import BinaryMask, Box, ClassMask, Code, Dropped, Entry, Polygon
 from unispector.errors import DataError
 from unispector.ops.components import components
 from unispector.ops.files import read_class_mask, read_image_size, read_mask
@@ -149,7 +140,7 @@ def _cut_classes(sheet: _Sheet, mark: ClassMask) -> None:
         if value in mark.defects:
             _cut(sheet, values == value, mark.defects[value])
         elif value:
-            reason = LEFT_OUT_CLASS if value in mark.left_out else UNKNOWN_CLASS
+            reason = reasons.LEFT_OUT_CLASS if value in mark.left_out else reasons.UNKNOWN_CLASS
             name = mark.left_out.get(value, f"value {value}")
             sheet.losses[f"{reason}: {name}"] += sum(1 for _ in components(values == value))
 

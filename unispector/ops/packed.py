@@ -19,15 +19,7 @@ from typing import IO
 from unispector.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes; no image comes near, an archive bomb does
-_BROKEN_ARCHIVE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 _HIDDEN_FOLDER = re.compile(r"(?:^|/)\.[^/]*/")
 
 
@@ -147,7 +139,7 @@ class _Archive:
         self._path = path
         try:
             self._file = zipfile.ZipFile(path)
-        except (OSError, *_BROKEN_ARCHIVE) as error:
+        except (OSError, *_BROKEN) as error:
             raise DataError(f"{path}: not a readable zip archive ({error}); fetch it again") from error
         infos = {_checked(info.filename, path): info for info in self._file.infolist() if not info.is_dir()}
         top = f"{path.stem}/"
@@ -168,7 +160,7 @@ class _Archive:
             raise DataError(f"{path}: over 1 GiB when unpacked; take it out of {self._path.name}")
         try:
             return self._file.read(info)
-        except (OSError, *_BROKEN_ARCHIVE) as error:
+        except (OSError, *_BROKEN) as error:
             raise DataError(f"{path}: damaged in {self._path.name} ({error}); fetch it again") from error
 
     def _name(self, path: Path) -> str:

@@ -9,18 +9,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    DUPLICATE,
-    NOT_A_REGION,
-    ORPHAN,
-    Box,
-    Code,
-    Dropped,
-    Entry,
-    Mark,
-    Polygon,
-)
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import Box, Code, Dropped, Entry, Mark, Polygon
 from unispector.data.sources.tree import ReleaseTree, is_text
 
 CROWD = "region of many instances (iscrowd)"
@@ -81,16 +71,16 @@ class Listing:
         """A row per image that can be used, and what is left out of it."""
         for file_name, image in self._images.items():
             if file_name not in self._tree:
-                yield Dropped(ORPHAN, file_name, len(image.marks) + image.losses.total())
+                yield Dropped(reasons.ORPHAN, file_name, len(image.marks) + image.losses.total())
                 continue
             if image.times_listed > 1:
-                yield Dropped(DUPLICATE, file_name)
+                yield Dropped(reasons.DUPLICATE, file_name)
             for reason, count in image.losses.items():
                 yield Dropped(reason, file_name, count)
             if image.marks:
                 yield Entry(file_name, product, tuple(image.marks), image.size)
             elif not image.losses:
-                yield Dropped(DEFECT_FREE, file_name)
+                yield Dropped(reasons.DEFECT_FREE, file_name)
 
     def _listed(self, file: str, path: str, folders: Sequence[str]) -> _Image:
         return self._images.setdefault(self._place(file, path, folders), _Image(size=None))
@@ -158,7 +148,7 @@ def _add_mark(
     if crowd:
         image.losses[CROWD] += 1
     elif mark is None:
-        image.losses[NOT_A_REGION] += 1
+        image.losses[reasons.NOT_A_REGION] += 1
     elif mark in image.marks:
         image.losses[REPEATED] += 1
     else:

@@ -15,17 +15,9 @@ from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
 
+from unispector.data.sources import reasons
 from unispector.data.sources.fields import to_name
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    NO_ANNOTATION,
-    NO_IMAGE,
-    NO_MASK,
-    ORPHAN,
-    BinaryMask,
-    Dropped,
-    Entry,
-)
+from unispector.data.sources.rows import BinaryMask, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
@@ -105,9 +97,9 @@ class _Product:
     def _row(self, view: _View, meta: _Meta) -> Entry | Dropped:
         image = self._locate(meta, view.image_path)
         if image not in self.tree:
-            return Dropped(ORPHAN, image)
+            return Dropped(reasons.ORPHAN, image)
         if view.anomaly_class == meta.normal_class:
-            return Dropped(NOT_VISIBLE if image.startswith(f"{self.home}NG/") else DEFECT_FREE, image)
+            return Dropped(NOT_VISIBLE if image.startswith(f"{self.home}NG/") else reasons.DEFECT_FREE, image)
         stem = image.rpartition(".")[0]
         masks = [f"{stem}.png", f"{stem}_mask.png"]
         if view.mask_path:
@@ -115,7 +107,7 @@ class _Product:
         for mask in masks:
             if mask in self.tree:
                 return Entry(image, self.name, (BinaryMask(mask, self._code(view), THRESHOLD),))
-        return Dropped(NO_MASK, image)
+        return Dropped(reasons.NO_MASK, image)
 
     def _locate(self, meta: _Meta, path: str) -> str:
         file = self.tree.below(self.tree.below(self.place, meta.prefix, self.file), path, self.file)
@@ -137,9 +129,9 @@ class _Product:
         for file in takewhile(lambda name: name.startswith(self.home), files):
             stem, _, ending = file.rpartition(".")
             if ending == "jpg" and file not in listed:
-                yield Dropped(NO_ANNOTATION, file)
+                yield Dropped(reasons.NO_ANNOTATION, file)
             elif ending == "png" and file not in listed and not self._has_image(stem):
-                yield Dropped(NO_IMAGE, file)
+                yield Dropped(reasons.NO_IMAGE, file)
 
     def _has_image(self, stem: str) -> bool:
         return f"{stem}.jpg" in self.tree or f"{stem.removesuffix('_mask')}.jpg" in self.tree

@@ -91,15 +91,3 @@ class Dropped:
     def files(self) -> tuple[str, ...]:
         """The file itself."""
         return (self.file_name,)
-
-
-# Reasons that several sources share.
-DEFECT_FREE = "image without defects"
-NO_MASK = "image without its mask"
-NO_IMAGE = "mask without its image"
-NO_ANNOTATION = "image without its annotation"
-ORPHAN = "annotation without its image"
-DUPLICATE = "image listed twice"
-UNKNOWN_CLASS = "unknown class"
-LEFT_OUT_CLASS = "class the benchmark leaves out"
-NOT_A_REGION = "mark that is no region"

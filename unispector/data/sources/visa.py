@@ -8,7 +8,8 @@ import csv
 import io
 from collections.abc import Iterator
 
-from unispector.data.sources.rows import DEFECT_FREE, NO_IMAGE, NO_MASK, ORPHAN, ClassMask, Dropped, Entry
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import ClassMask, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
@@ -51,7 +52,7 @@ _OBJECT = rf"((?:.*/)?({'|'.join(CLASSES)}))"
 
 def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     for match in tree.matching(rf"{_OBJECT}/Data/Images/Normal/[^/]+\.(?i:jpe?g|png)"):
-        yield Dropped(DEFECT_FREE, match[0])
+        yield Dropped(reasons.DEFECT_FREE, match[0])
     masks = set()
     for match in tree.matching(rf"{_OBJECT}/Data/Images/Anomaly/([^/]+)\.(?i:jpe?g|png)"):
         image, folder, product, stem = match.group(0, 1, 2, 3)
@@ -62,13 +63,13 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         if mask in tree:
             yield Entry(image, product, (ClassMask(mask, DEFECTS[product], LEFT_OUT[product]),))
         else:
-            yield Dropped(NO_MASK, image)
+            yield Dropped(reasons.NO_MASK, image)
     for match in tree.matching(rf"{_OBJECT}/Data/Masks/Anomaly/[^/]+\.png"):
         if match[0] not in masks:
-            yield Dropped(NO_IMAGE, match[0])
+            yield Dropped(reasons.NO_IMAGE, match[0])
     for match in tree.matching(rf"{_OBJECT}/image_anno\.csv"):
         images = _listed_images(tree, match[0], match[1].rpartition("/")[0])
-        yield from (Dropped(ORPHAN, image) for image in images if image not in tree)
+        yield from (Dropped(reasons.ORPHAN, image) for image in images if image not in tree)
 
 
 def _listed_images(tree: ReleaseTree, file: str, folder: str) -> list[str]:
