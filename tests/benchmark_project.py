@@ -22,7 +22,7 @@ from unispector.config import (
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
 from unispector.data.protocol.splits import SplitRules
-from unispector.data.sources.rows import DEFECT_FREE
+from unispector.data.sources.reasons import DEFECT_FREE
 from unispector.inference.detector import UniSpector
 from unispector.project.paths import MODELS, SPLITS, dropped_file
 

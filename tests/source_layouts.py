@@ -95,18 +95,12 @@ def write_masks(root: Path, painted: Sequence[Painted]) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a source's release is laid out.
+    """How a source's release is laid out."""
 
-    Attributes:
-        image: glob of the images; the first one is damaged.
-        mask: the mask of an image; "" = the layout has none.
-        notes: the file that annotates an image; "" = the layout has none.
-        write: writer of a release; None = insa-mini draws it.
-    """
-
-    image: str
-    mask: str = ""
-    notes: str = ""
+    image: str  # glob of the images; the first one is damaged
+    mask: str = ""  # the mask of an image; "" = the layout has none
+    notes: str = ""  # the file that annotates an image; "" = the layout has none
+    # Writer of a release; None = insa-mini draws it.
     write: Callable[[Path, Sequence[Painted]], None] | None = None
 
 

@@ -77,7 +77,7 @@ def project(empty_project: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.integration
-def test_add_copies_tracks_and_names(release: Path, project: Path) -> None:
+def test_add_copies_tracks_and_names(release, project):
     before = content(release)
     report = add("magnetic_tile", release, root=project)
 
@@ -97,7 +97,7 @@ def test_add_copies_tracks_and_names(release: Path, project: Path) -> None:
 
 
 @pytest.mark.integration
-def test_another_release_is_not_overwritten(release: Path, project: Path) -> None:
+def test_another_release_is_not_overwritten(release, project):
     add("magnetic_tile", release, root=project)
     before = content(project / "data")
     name = "README.md"
@@ -115,7 +115,7 @@ def test_another_release_is_not_overwritten(release: Path, project: Path) -> Non
 
 
 @pytest.mark.integration
-def test_a_run_that_was_cut_off_is_finished(release: Path, project: Path) -> None:
+def test_a_run_that_was_cut_off_is_finished(release, project):
     """DVC refuses at first, here because the project is none of its own."""
     (project / ".dvc").rename(project / "gone")
     with pytest.raises(DataError, match=r"MagneticTile: `dvc add` failed \(.*\); mend that") as caught:
@@ -128,7 +128,7 @@ def test_a_run_that_was_cut_off_is_finished(release: Path, project: Path) -> Non
     assert LINE in (project / "params.yaml").read_text()
 
 
-def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_added_changes_nothing(release, tmp_path):
     root = tmp_path / "project"
     root.mkdir()
     with pytest.raises(ConfigError, match=r"params.yaml: cannot be read"):
@@ -178,7 +178,7 @@ def test_what_cannot_be_added_changes_nothing(release: Path, tmp_path: Path) -> 
         ),
     ],
 )
-def test_only_one_line_is_inserted(release: Path, project: Path, sets: str, expected: str) -> None:
+def test_only_one_line_is_inserted(release, project, sets, expected):
     (project / "params.yaml").write_text("data:\n" + sets)
     add("magnetic_tile", release, root=project)
     assert (project / "params.yaml").read_text() == "data:\n" + expected
@@ -188,9 +188,7 @@ def test_only_one_line_is_inserted(release: Path, project: Path, sets: str, expe
 
 
 @pytest.mark.integration
-def test_what_params_became_while_a_release_was_copied_stays(
-    release: Path, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_params_became_while_a_release_was_copied_stays(release, project, monkeypatch):
     """Another `data add`, or an editor, may have saved them meanwhile."""
     params, changed = project / "params.yaml", PARAMS.replace("0.01", "0.02")
 
@@ -210,7 +208,7 @@ def test_what_params_became_while_a_release_was_copied_stays(
         "data:\n  sets: {}\n  sets: {first: {source: magnetic_tile, path: a}}\n",
     ],
 )
-def test_params_that_take_no_line_are_left_alone(release: Path, tmp_path: Path, text: str) -> None:
+def test_params_that_take_no_line_are_left_alone(release, tmp_path, text):
     root = tmp_path / "project"
     root.mkdir()
     (root / "params.yaml").write_text(text)
@@ -221,9 +219,7 @@ def test_params_that_take_no_line_are_left_alone(release: Path, tmp_path: Path, 
 
 
 @pytest.mark.integration
-def test_a_set_of_your_own_takes_a_name_and_may_be_a_tar(
-    release: Path, project: Path, tmp_path: Path
-) -> None:
+def test_a_set_of_your_own_takes_a_name_and_may_be_a_tar(release, project, tmp_path):
     shutil.rmtree(release / ".git")
     folder = tmp_path / "download of a tar"
     folder.mkdir()
@@ -239,9 +235,7 @@ def test_a_set_of_your_own_takes_a_name_and_may_be_a_tar(
 
 
 @pytest.mark.integration
-def test_what_shows_to_be_no_release_only_when_unpacked_is_taken_away_again(
-    project: Path, tmp_path: Path
-) -> None:
+def test_what_shows_to_be_no_release_only_when_unpacked_is_taken_away_again(project, tmp_path):
     (tmp_path / "download").mkdir()
     with tarfile.open(tmp_path / "download" / "x.tar", "w") as tar:
         tar.add(project / "params.yaml", "params.yaml")

@@ -44,7 +44,7 @@ def save(tmp_path: Path, value: object) -> Path:
     return path
 
 
-def test_reads_what_a_user_may_leave_out(tmp_path: Path) -> None:
+def test_reads_what_a_user_may_leave_out(tmp_path):
     annotations = Annotations.read(save(tmp_path, content()))
 
     assert annotations.images[0] == ImageRecord(7, "a/one.jpg", 40, 30)
@@ -55,7 +55,7 @@ def test_reads_what_a_user_may_leave_out(tmp_path: Path) -> None:
     assert annotations.class_index == {2: 0, 5: 1}
 
 
-def test_selections_keep_ids(tmp_path: Path) -> None:
+def test_selections_keep_ids(tmp_path):
     annotations = Annotations.read(save(tmp_path, content()))
 
     assert [item.id for item in annotations.instances_of(7)] == [1, 2]
@@ -109,9 +109,7 @@ def test_selections_keep_ids(tmp_path: Path) -> None:
         (("categories", 0), {"id": 2}, ["id 2 occurs twice"]),
     ],
 )
-def test_refuses_a_bad_record_in_one_line(
-    tmp_path: Path, where: tuple[str, int], change: dict[str, Any], words: list[str]
-) -> None:
+def test_refuses_a_bad_record_in_one_line(tmp_path, where, change, words):
     raw = content()
     raw[where[0]][where[1]] |= change
     path = save(tmp_path, raw)
@@ -137,26 +135,26 @@ def test_refuses_a_bad_record_in_one_line(
         (content() | {"images": [3]}, "images[0] is no object"),
     ],
 )
-def test_refuses_what_is_no_annotation_file(tmp_path: Path, value: object, word: str) -> None:
+def test_refuses_what_is_no_annotation_file(tmp_path, value, word):
     with pytest.raises(DataError, match=r"set\.json") as caught:
         Annotations.read(save(tmp_path, value))
     assert word in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000])
-def test_refuses_what_is_no_json(tmp_path: Path, data: bytes) -> None:
+def test_refuses_what_is_no_json(tmp_path, data):
     path = tmp_path / "set.json"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"set.json: not valid JSON"):
         Annotations.read(path)
 
 
-def test_names_a_missing_file(tmp_path: Path) -> None:
+def test_names_a_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"absent.json: cannot be read \(No such file"):
         Annotations.read(tmp_path / "absent.json")
 
 
-def test_a_rounded_corner_may_stick_out(tmp_path: Path) -> None:
+def test_a_rounded_corner_may_stick_out(tmp_path):
     raw = content()
     raw["annotations"][0]["bbox"] = [-0.4, 2, 41, 28.7]
     assert Annotations.read(save(tmp_path, raw)).instances[0].bbox == (-0.4, 2.0, 41.0, 28.7)
@@ -183,7 +181,7 @@ def tables(draw: st.DrawFn) -> Annotations:
 
 @given(tables())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_round_trip(tmp_path: Path, annotations: Annotations) -> None:
+def test_round_trip(tmp_path, annotations):
     path = tmp_path / "deep" / "set.json"
     annotations.write(path)
     first = path.read_bytes()
@@ -194,7 +192,7 @@ def test_round_trip(tmp_path: Path, annotations: Annotations) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_pycocotools_takes_it(tmp_path: Path) -> None:
+def test_pycocotools_takes_it(tmp_path):
     annotations = Annotations.read(save(tmp_path, content()))
     truth = COCO()
     truth.dataset = annotations.as_coco()

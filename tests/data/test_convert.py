@@ -12,8 +12,8 @@ import pytest
 from releases import Converted, put
 from releases import convert as convert_release
 from unispector.data.convert import ConversionFiles
-from unispector.data.sources import Source
-from unispector.data.sources.rows import NO_MASK, BinaryMask, Box, Dropped, Entry
+from unispector.data.sources import Source, reasons
+from unispector.data.sources.rows import BinaryMask, Box, Dropped, Entry
 from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
 
@@ -27,7 +27,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         elif mask in tree:
             yield Entry(image, match[2], (BinaryMask(mask, match[3]),))
         else:
-            yield Dropped(NO_MASK, image, instances=1)
+            yield Dropped(reasons.NO_MASK, image, instances=1)
 
 
 SOURCE = Source(title="Test", layout="product/defect/name.bmp", published="nowhere", rows=_rows)

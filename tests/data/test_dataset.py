@@ -60,17 +60,8 @@ def make(annotations, root, image_size=48, **changes):
 
 
 def equal(a, b):
-    return all(
-        torch.equal(one, other)
-        for one, other in [
-            (a.image, b.image),
-            (a.targets.labels, b.targets.labels),
-            (a.targets.boxes, b.targets.boxes),
-            (a.targets.masks, b.targets.masks),
-            (a.roi_masks, b.roi_masks),
-            (a.spectra, b.spectra),
-        ]
-    )
+    parts = [(s.image, *vars(s.targets).values(), s.roi_masks, s.spectra) for s in (a, b)]
+    return all(torch.equal(one, other) for one, other in zip(*parts, strict=True))
 
 
 def test_classes_are_contiguous_and_crowds_left_out(annotations, root):
@@ -93,10 +84,8 @@ def test_sample_shapes_types_and_origin(annotations, root):
 
 def test_image_without_instances_has_zero_rows(annotations, root):
     sample = make(annotations, root, augment=AUGMENT).sample(1)
-    assert sample.targets.labels.shape == (0,)
-    assert sample.targets.boxes.shape == (0, 4)
-    assert sample.targets.masks.shape == (0, 64, 64)
-    assert sample.roi_masks.shape == (0, 64, 64)
+    assert (sample.targets.labels.shape, sample.targets.boxes.shape) == ((0,), (0, 4))
+    assert sample.targets.masks.shape == sample.roi_masks.shape == (0, 64, 64)
     assert sample.spectra.shape == (0, 32)
 
 
@@ -245,9 +234,7 @@ def test_a_zoomed_sample_keeps_its_rows_together(annotations, root):
     assert min(counts) >= 1
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [((90, 61), "90x61 but its annotations say 90x60"), ((60, 90), "60x90")]
-)
+@pytest.mark.parametrize(("size", "message"), [((90, 61), "90x61 but .* say 90x60"), ((60, 90), "60x90")])
 def test_image_of_another_size_is_refused(annotations, root, size, message):
     Image.new("RGB", size).save(root / "a.png")
     with pytest.raises(DataError, match=f"a.png: .*{message}"):

@@ -5,13 +5,10 @@ import pytest
 from PIL import Image
 
 from unispector.data.convert import ConversionFiles, convert_set
-from unispector.data.defect_free import (
-    defect_free_for_tests,
-    defect_free_for_training,
-    defect_free_images,
-)
+from unispector.data.defect_free import defect_free_for_tests, defect_free_for_training, defect_free_images
 from unispector.data.sources import Source
-from unispector.data.sources.rows import DEFECT_FREE, Box, Dropped, Entry
+from unispector.data.sources.reasons import DEFECT_FREE
+from unispector.data.sources.rows import Box, Dropped, Entry
 from unispector.errors import DataError
 
 HEADER = "reason,file_name,instances\n"

@@ -32,7 +32,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_set_has_the_parts_classes_and_images_asked_for(tmp_path: Path):
+def test_a_set_has_the_parts_classes_and_images_asked_for(tmp_path):
     told: list[tuple[int, int]] = []
     count = draw_set(SMALL, tmp_path / "set", lambda done, total: told.append((done, total)), workers=1)
     assert count == 2 * (2 * 2 + 1)
@@ -53,7 +53,7 @@ def test_a_set_has_the_parts_classes_and_images_asked_for(tmp_path: Path):
     assert sorted(file.name for file in (tmp_path / "set" / "good").iterdir()) == ["00", "01"]
 
 
-def test_the_same_request_gives_the_same_files_and_another_seed_others(tmp_path: Path):
+def test_the_same_request_gives_the_same_files_and_another_seed_others(tmp_path):
     surfaces = flat(tmp_path / "photos", [90, 130, 170])
     for name, request in (
         ("a", replace(SMALL, surfaces=surfaces)),
@@ -66,14 +66,14 @@ def test_the_same_request_gives_the_same_files_and_another_seed_others(tmp_path:
     assert a.keys() != c.keys() or a != c
 
 
-def test_more_images_leave_those_that_are_there_as_they_are(tmp_path: Path):
+def test_more_images_leave_those_that_are_there_as_they_are(tmp_path):
     draw_set(SMALL, tmp_path / "few", workers=1)
     draw_set(replace(SMALL, images=3, good=2), tmp_path / "more", workers=1)
     few, more = everything(tmp_path / "few"), everything(tmp_path / "more")
     assert all(more[name] == few[name] for name in few if name != "annotations.json")
 
 
-def test_on_a_photograph_the_marks_are_where_it_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_on_a_photograph_the_marks_are_where_it_was_changed(tmp_path, monkeypatch):
     """On a photograph of one colour, every pixel that differs lies in or beside a mark, and marks differ."""
     monkeypatch.setattr(module, "FAMILIES", ("Scratch", "Blowhole", "Stain", "Burn"))
     monkeypatch.setattr(module, "save", _save_png)
@@ -112,20 +112,18 @@ def _save_png(path: Path, image: np.ndarray) -> None:
         ({"classes": 2, "left_out": FAMILIES[1:]}, "2 classes a part, but 1 families"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_before_the_work(
-    tmp_path: Path, change: dict[str, object], message: str
-):
+def test_what_cannot_be_drawn_is_told_before_the_work(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
         draw_set(replace(SMALL, **change), tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 
-def test_more_parts_than_photographs_are_refused(tmp_path: Path):
+def test_more_parts_than_photographs_are_refused(tmp_path):
     with pytest.raises(DataError, match="2 parts, but 1 photographs"):
         draw_set(replace(SMALL, surfaces=flat(tmp_path / "photos", [90])), tmp_path / "set")
 
 
-def test_a_broken_photograph_is_named_and_the_old_set_stays(tmp_path: Path):
+def test_a_broken_photograph_is_named_and_the_old_set_stays(tmp_path):
     draw_set(SMALL, tmp_path / "set", workers=1)
     before = everything(tmp_path / "set")
     surfaces = flat(tmp_path / "photos", [90, 100])
@@ -135,7 +133,7 @@ def test_a_broken_photograph_is_named_and_the_old_set_stays(tmp_path: Path):
     assert everything(tmp_path / "set") == before
 
 
-def test_an_image_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_image_without_room_says_so(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise DataError("full")
 
@@ -144,7 +142,7 @@ def test_an_image_without_room_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         draw_set(replace(SMALL, surfaces=flat(tmp_path / "photos", [90, 91])), tmp_path / "set", workers=1)
 
 
-def test_the_file_is_coco(tmp_path: Path):
+def test_the_file_is_coco(tmp_path):
     draw_set(replace(SMALL, parts=1), tmp_path / "set", workers=1)
     content = json.loads((tmp_path / "set" / "annotations.json").read_text())
     for annotation in content["annotations"]:
@@ -157,7 +155,7 @@ def test_the_file_is_coco(tmp_path: Path):
         assert annotation["area"] == pytest.approx(mask.sum(), rel=0.35, abs=4)
 
 
-def test_only_an_older_drawn_set_is_replaced(tmp_path: Path):
+def test_only_an_older_drawn_set_is_replaced(tmp_path):
     small = replace(SMALL, parts=1, classes=1, images=1)
     out, photos = tmp_path / "set", tmp_path / "photos"
     draw_set(small, out, workers=1)

@@ -56,12 +56,7 @@ def test_a_mask_gives_pixel_exact_instances(tmp_path_factory, pixels):
     for label, instance in enumerate(image.instances, start=1):
         component = labels == label
         rows, columns = np.nonzero(component)
-        assert instance.bbox == (
-            columns.min(),
-            rows.min(),
-            np.ptp(columns) + 1,
-            np.ptp(rows) + 1,
-        )
+        assert instance.bbox == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
         assert instance.area == component.sum()
         assert (coco_mask.decode(instance.segmentation) == component).all()
         assert instance.category == "tile_crack"
@@ -164,9 +159,8 @@ def test_a_box_of_a_fraction_of_a_pixel_that_fills_none_is_no_region(tmp_path):
 
 
 def test_a_box_of_not_a_number_is_no_region(tmp_path):
-    assert losses(read(tmp_path, Box("d", (float("nan"), 5, 10, 10)))) == {
-        "region without a pixel of its image": 1
-    }
+    image = read(tmp_path, Box("d", (float("nan"), 5, 10, 10)))
+    assert losses(image) == {"region without a pixel of its image": 1}
 
 
 def test_polygons_are_measured_by_their_pixels(tmp_path):
@@ -197,11 +191,8 @@ def test_codes_compressed_or_not(tmp_path):
     mask[4:9, 7:20] = 1
     compressed = coco_mask.encode(np.asfortranarray(mask))
     plain = {"size": [HEIGHT, WIDTH], "counts": [7 * HEIGHT + 4, *[5, 15] * 12, 5, 10 * HEIGHT + 11]}
-    image = read(
-        tmp_path,
-        Code("d", {"size": [HEIGHT, WIDTH], "counts": compressed["counts"].decode()}),
-        Code("e", plain),
-    )
+    text = plain | {"counts": compressed["counts"].decode()}
+    image = read(tmp_path, Code("d", text), Code("e", plain))
     assert [instance.bbox for instance in image.instances] == [(7, 4, 13, 5)] * 2
     assert image.instances[0].segmentation == image.instances[1].segmentation
 

@@ -6,7 +6,7 @@ from PIL import Image
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.dataset import InstanceDataset
 from unispector.data.episodes import EpisodeSampler, episode_images
-from unispector.data.loading import collate, evaluation_batches, training_batches
+from unispector.data.loading import collate, training_batches
 from unispector.data.samples import Frame
 from unispector.data.transforms import Augmentation
 from unispector.errors import DataError
@@ -117,14 +117,6 @@ def test_an_unreadable_image_stops_training_with_one_line(dataset, sampler, tmp_
     with pytest.raises(DataError, match=r"\.png: not a readable image") as caught:
         next(training_batches(dataset, sampler, 0, 1, workers))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 12, 50])
-def test_evaluation_goes_through_all_images_in_order(dataset, batch_size):
-    batches = list(evaluation_batches(dataset, batch_size))
-    assert [image_id for batch in batches for image_id in batch.image_ids] == list(range(1, 13))
-    assert all(len(batch.image_ids) == batch_size for batch in batches[:-1])
-    assert_equal(batches[0], collate([dataset.sample(index) for index in range(min(batch_size, 12))]))
 
 
 @pytest.mark.gpu

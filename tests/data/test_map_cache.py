@@ -33,9 +33,7 @@ def make(folder: Path, images: int = 6, views: int = 2) -> MapCache:
 
 @settings(deadline=None, max_examples=30)
 @given(writes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 99)), max_size=20))
-def test_the_last_write_of_a_view_comes_back(
-    writes: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_the_last_write_of_a_view_comes_back(writes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("maps")
     wanted: dict[tuple[int, int], int] = {}
     for index, view, seed in writes:
@@ -50,7 +48,7 @@ def test_the_last_write_of_a_view_comes_back(
     assert cache.share() == len(wanted) / 12
 
 
-def test_maps_of_zeros_and_single_images_are_kept(tmp_path: Path) -> None:
+def test_maps_of_zeros_and_single_images_are_kept(tmp_path):
     cache = MapCache(tmp_path, 1, 1, [(1, 1, 1)])
     assert (cache.share(), cache.read(0, 0)) == (0, None)
     cache.write(0, 0, (torch.zeros(1, 1, 1).half(),))
@@ -58,7 +56,7 @@ def test_maps_of_zeros_and_single_images_are_kept(tmp_path: Path) -> None:
     assert same(cache.read(0, 0), (torch.zeros(1, 1, 1).half(),))
 
 
-def test_more_views_find_those_of_before(tmp_path: Path) -> None:
+def test_more_views_find_those_of_before(tmp_path):
     make(tmp_path, views=1).write(3, 0, draw(1))
     more = make(tmp_path, views=4)
     assert same(more.read(3, 0), draw(1))
@@ -66,7 +64,7 @@ def test_more_views_find_those_of_before(tmp_path: Path) -> None:
     assert more.share() == 1 / 24
 
 
-def test_the_files_are_as_large_as_told(tmp_path: Path) -> None:
+def test_the_files_are_as_large_as_told(tmp_path):
     cache = make(tmp_path)
     for view in range(2):
         for index in range(6):
@@ -75,7 +73,7 @@ def test_the_files_are_as_large_as_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["record", "checksum", "end"])
-def test_a_damaged_record_is_as_good_as_none(place: str, tmp_path: Path) -> None:
+def test_a_damaged_record_is_as_good_as_none(place, tmp_path):
     cache = make(tmp_path)
     for index in range(6):
         cache.write(index, 0, draw(index))
@@ -93,9 +91,7 @@ def test_a_damaged_record_is_as_good_as_none(place: str, tmp_path: Path) -> None
     assert same(cache.read(5, 0), draw(77))
 
 
-def test_a_record_whose_write_was_cut_off_is_as_good_as_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_whose_write_was_cut_off_is_as_good_as_none(tmp_path, monkeypatch):
     """As of a process that is killed: part of the record is there, its checksum is not."""
     cache, write, calls = make(tmp_path), os.pwrite, []
 
@@ -114,7 +110,7 @@ def test_a_record_whose_write_was_cut_off_is_as_good_as_none(
     assert same(cache.read(2, 1), draw(2))
 
 
-def test_writes_that_are_cut_short_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_that_are_cut_short_go_on(tmp_path, monkeypatch):
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, place: write(file, data[:13], place))
     cache = make(tmp_path)
@@ -122,9 +118,7 @@ def test_writes_that_are_cut_short_go_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert same(cache.read(4, 0), draw(3))
 
 
-def test_a_full_disk_is_told_once_and_what_is_kept_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_told_once_and_what_is_kept_stays(tmp_path, monkeypatch, caplog):
     cache, write = make(tmp_path), os.pwrite
     cache.write(0, 0, draw(0))
 
@@ -145,9 +139,7 @@ def test_a_full_disk_is_told_once_and_what_is_kept_stays(
     assert (cache.read(1, 0), cache.read(2, 0)) == (None, None)
 
 
-def test_room_is_left_for_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_room_is_left_for_checkpoints(tmp_path, monkeypatch, caplog):
     cache = make(tmp_path)
     free = map_cache.RESERVE + 2 * 74  # a record has 2 * (60 + 14) bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))

@@ -3,7 +3,6 @@
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -103,22 +102,16 @@ def test_equal_releases_give_equal_bytes(tmp_path: Path) -> None:
         bring_in(release, tmp_path / f"copy{turn}")
     files = sorted(path.relative_to(tmp_path / "copy0") for path in (tmp_path / "copy0").rglob("*.*"))
     assert len(files) == 5
-    assert all(
-        (tmp_path / "copy0" / file).read_bytes() == (tmp_path / "copy1" / file).read_bytes() for file in files
-    )
+    for file in files:
+        assert (tmp_path / "copy0" / file).read_bytes() == (tmp_path / "copy1" / file).read_bytes()
 
 
-def members(*names: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    for name in names:
-        info = tarfile.TarInfo(name)
-        info.size = 3
-        yield info, b"abc"
-
-
-def write_tar(path: Path, *names: str) -> None:
-    with tarfile.open(path, "w:xz") as tar:
-        for info, data in members(*names):
-            tar.addfile(info, io.BytesIO(data))
+def write_tar(path: Path, *names: str, kind: str = "xz") -> None:
+    with tarfile.open(path, f"w:{kind}") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
 
 
 def test_tars_are_unpacked(tmp_path: Path) -> None:
@@ -157,9 +150,7 @@ def test_a_tar_that_is_cut_off_or_damaged_is_refused(tmp_path: Path, kind: str) 
     suffix = f".tar.{kind}" if kind else ".tar"
     archive = tmp_path / f"release/x{suffix}"
     archive.parent.mkdir()
-    with tarfile.open(archive, f"w:{kind}") as tar:
-        for info, data in members(*(f"x/{number}.jpg" for number in range(6))):
-            tar.addfile(info, io.BytesIO(data))
+    write_tar(archive, *(f"x/{number}.jpg" for number in range(6)), kind=kind)
     whole = archive.read_bytes()
     # A plain one ends in padding; one of gzip begins with a name and a time that matter to nothing.
     first, last = (0, 6 * 1024) if not kind else (24 if kind == "gz" else 0, len(whole))

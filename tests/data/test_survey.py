@@ -32,11 +32,7 @@ def rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     """Marks of every kind: `a` two mask files, `b` boxes, `c` polygons and a code, `d` a class mask."""
     marks = {
         "a.png": (BinaryMask("a_mask.png", "spot", 127), BinaryMask("a_more.png", "scratch")),
-        "b.png": (
-            Box("dent", (-3.5, 10.2, 20.0, 30.0)),
-            Box("dent", (5, 12, 9, 9)),
-            Box("dent", (1, 1, 0.3, 9)),
-        ),
+        "b.png": (Box("dent", (-3.5, 10.2, 20, 30)), Box("dent", (5, 12, 9, 9)), Box("dent", (1, 1, 0.3, 9))),
         "c.png": (
             Polygon("hole", ((10, 10, 40, 12, 30, 44), (60, 60, 80, 60, 80, 90))),
             Polygon("hole", ((20, 20, 50, 20, 50, 50.5),)),
@@ -97,10 +93,15 @@ def differences(annotations: Annotations, raw: Path, min_side: float = 0.02) -> 
     return {name: count for name, count in found.items() if count}
 
 
-def with_mask(annotations: Annotations, position: int, mask: np.ndarray) -> Annotations:
+def altered(annotations: Annotations, position: int, **changes: object) -> Annotations:
+    """The file with another record of one instance."""
     instances = list(annotations.instances)
-    instances[position] = replace(instances[position], segmentation=encode_rle(mask[None])[0])
+    instances[position] = replace(instances[position], **changes)
     return replace(annotations, instances=tuple(instances))
+
+
+def with_mask(annotations: Annotations, position: int, mask: np.ndarray) -> Annotations:
+    return altered(annotations, position, segmentation=encode_rle(mask[None])[0])
 
 
 def masks_of(annotations: Annotations, file_name: str) -> list[tuple[int, np.ndarray]]:
@@ -182,20 +183,15 @@ def test_another_class_a_moved_box_and_a_useless_code_are_noticed(raw: Path) -> 
     annotations = converted(raw)
     position, mask = masks_of(annotations, "d.png")[0]
     other = next(item.id for item in annotations.categories if item.name == "part_dent")
-    instances = list(annotations.instances)
-    instances[position] = replace(instances[position], category_id=other)
-    assert differences(replace(annotations, instances=tuple(instances)), raw) == {"d.png": 2 * mask.sum()}
+    assert differences(altered(annotations, position, category_id=other), raw) == {"d.png": 2 * mask.sum()}
 
     box = next(n for n, item in enumerate(annotations.instances) if isinstance(item.segmentation, list))
-    instances = list(annotations.instances)
-    moved = [value + 1 if n % 2 == 0 else value for n, value in enumerate(instances[box].segmentation[0])]
-    instances[box] = replace(instances[box], segmentation=[moved])
-    found = differences(replace(annotations, instances=tuple(instances)), raw)
-    assert found["b.png"] >= 30
+    corners = annotations.instances[box].segmentation[0]
+    moved = [value + 1 if n % 2 == 0 else value for n, value in enumerate(corners)]
+    assert differences(altered(annotations, box, segmentation=[moved]), raw)["b.png"] >= 30
 
-    instances = list(annotations.instances)
-    instances[position] = replace(instances[position], segmentation={"size": [H, W], "counts": [5]})
-    assert differences(replace(annotations, instances=tuple(instances)), raw) == {"d.png": mask.sum()}
+    useless = altered(annotations, position, segmentation={"size": [H, W], "counts": [5]})
+    assert differences(useless, raw) == {"d.png": mask.sum()}
 
 
 def test_what_cannot_be_opened_is_told_in_its_row(raw: Path) -> None:

@@ -136,16 +136,10 @@ def moved_by(kind, severity, h, w):
 
 def truth(hw, masks=(), boxes=()):
     h, w = hw
-    instances = [
-        InstanceRecord(number, 7, 1, (0.0, 0.0, 1.0, 1.0), float(mask.sum()), encode_rle(mask[None])[0])
-        for number, mask in enumerate(masks, start=1)
-    ]
-    instances += [
-        InstanceRecord(number, 7, 1, box, box[2] * box[3], None)
-        for number, box in enumerate(boxes, start=len(masks) + 1)
-    ]
-    images = (ImageRecord(7, "a.png", w, h),)
-    return Annotations(images, tuple(instances), (CategoryRecord(1, "dent", "part"),))
+    known = [((0.0, 0.0, 1.0, 1.0), float(mask.sum()), encode_rle(mask[None])[0]) for mask in masks]
+    known += [(box, box[2] * box[3], None) for box in boxes]
+    instances = tuple(InstanceRecord(number, 7, 1, *of) for number, of in enumerate(known, start=1))
+    return Annotations((ImageRecord(7, "a.png", w, h),), instances, (CategoryRecord(1, "dent", "part"),))
 
 
 def blob(h, w, x, y, radius):
@@ -173,12 +167,8 @@ def test_picture_and_mask_move_together(kind, severity, hw):
     assert moved.bbox == tight(after)
     assert moved.area == after.sum()
     # Both are where the geometry says.
-    rows, columns = np.nonzero(mask)
-    centre = np.mean([columns, rows], axis=1) + 0.5
-    rows, columns = np.nonzero(after)
-    assert np.mean([columns, rows], axis=1) + 0.5 == pytest.approx(
-        moved_by(kind, severity, h, w)(centre), abs=0.5
-    )
+    start, end = (np.mean(np.nonzero(found), axis=1)[::-1] + 0.5 for found in (mask, after))
+    assert end == pytest.approx(moved_by(kind, severity, h, w)(start), abs=0.5)
     factor = LEVELS["scale"][severity - 1] ** 2 if kind == "scale" else 1
     assert after.sum() == pytest.approx(mask.sum() * factor, rel=0.06)
 

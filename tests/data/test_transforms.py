@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -169,14 +171,7 @@ def test_contrast_keeps_the_mean_grey(factor):
 
 
 def augmentation(**changes):
-    still = {
-        "horizontal_flip": 0.0,
-        "vertical_flip": 0.0,
-        "quarter_turns": False,
-        "brightness": (1.0, 1.0),
-        "contrast": (1.0, 1.0),
-    }
-    return Augmentation(**(still | changes))
+    return replace(Augmentation(0.0, 0.0, False, (1.0, 1.0), (1.0, 1.0)), **changes)
 
 
 def test_augmentation_without_changes_is_the_identity(scene):
@@ -184,10 +179,8 @@ def test_augmentation_without_changes_is_the_identity(scene):
 
 
 def test_augmentation_with_certain_flips(scene):
-    flipped = augmentation(horizontal_flip=1.0)(scene, np.random.default_rng(0))
-    assert same(flipped, flip_horizontally(scene))
-    flipped = augmentation(vertical_flip=1.0)(scene, np.random.default_rng(0))
-    assert same(flipped, flip_vertically(scene))
+    for name, flip in (("horizontal_flip", flip_horizontally), ("vertical_flip", flip_vertically)):
+        assert same(augmentation(**{name: 1.0})(scene, np.random.default_rng(0)), flip(scene))
 
 
 def test_augmentation_changes_brightness_before_contrast(scene):

@@ -41,11 +41,8 @@ def detections(height=128, width=256):
 
 def share_of_colour(pixels, colour):
     """How far pixels lie on the way from the grey ground to a colour."""
-    return (
-        (pixels.astype(float) - 100).mean(axis=(0, 1))
-        @ (np.array(colour) - 100.0)
-        / np.sum((np.array(colour) - 100.0) ** 2)
-    )
+    way = np.array(colour) - 100.0
+    return (pixels.astype(float) - 100).mean(axis=(0, 1)) @ way / np.sum(way**2)
 
 
 def test_masks_are_tinted_with_their_class_and_nothing_else_is():
@@ -101,13 +98,9 @@ def test_best_detection_is_drawn_last():
 
 def test_labels_do_not_cover_each_other():
     boxes = [(100.0, 100.0, 160.0, 150.0), (104.0, 102.0, 164.0, 152.0)]
-    both = draw_regions(
-        grey(512, 512), [Region(b, None, "scratch 0.50", c) for b, c in zip(boxes, PALETTE, strict=False)]
-    )
-    alone = [
-        draw_regions(grey(512, 512), [Region(b, None, "scratch 0.50", c)])
-        for b, c in zip(boxes, PALETTE, strict=False)
-    ]
+    regions = [Region(box, None, "scratch 0.50", PALETTE[n]) for n, box in enumerate(boxes)]
+    both = draw_regions(grey(512, 512), regions)
+    alone = [draw_regions(grey(512, 512), [region]) for region in regions]
 
     def plate(image, colour):
         return (image == np.array(colour)).all(axis=2).sum()
@@ -117,13 +110,9 @@ def test_labels_do_not_cover_each_other():
 
 
 def test_any_caption_stays_inside_the_picture():
-    regions = [
-        Region(
-            (0, 0, 5, 5), None, "a very long class name that is wider than the image itself " * 3, (9, 9, 9)
-        ),
-        Region((500, 500, 512, 512), None, "裂纹 0.50", (200, 9, 9)),
-    ]
-    assert draw_regions(grey(512, 512), regions).shape == (512, 512, 3)
+    long = "a very long class name that is wider than the image itself " * 3
+    for box, caption in (((0, 0, 5, 5), long), ((500, 500, 512, 512), "裂纹 0.50")):
+        assert draw_regions(grey(512, 512), [Region(box, None, caption, (200, 9, 9))]).shape == (512, 512, 3)
 
 
 def test_detections_of_another_image_are_refused():
@@ -132,11 +121,8 @@ def test_detections_of_another_image_are_refused():
 
 
 def test_panels_of_any_size_share_a_height():
-    panels = [
-        Panel(grey(512, 512), "Prompt", "crack"),
-        Panel(grey(512, 1024), "Ground truth"),
-        Panel(grey(640, 640), "P"),
-    ]
+    shapes = {"Prompt": (512, 512), "Ground truth": (512, 1024), "P": (640, 640)}
+    panels = [Panel(grey(*shape), title, "crack") for title, shape in shapes.items()]
     sheet = side_by_side(panels, "caption " * 200)
     assert sheet.shape[1] == 512 + 1024 + 512 + 4 * 16
     for left in (16, 16 + 512 + 16, 16 + 512 + 16 + 1024 + 16):

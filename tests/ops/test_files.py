@@ -155,16 +155,10 @@ def test_read_mask_keeps_black_black_in_every_mode(tmp_path):
     marked = np.random.default_rng(1).random((20, 30)) < 0.3
     grey = Image.fromarray((marked * 255).astype(np.uint8))
     red = Image.fromarray((marked[:, :, None] * np.array([200, 0, 0])).astype(np.uint8))
-    inverted_palette = Image.fromarray((~marked).astype(np.uint8), mode="P")
-    inverted_palette.putpalette([255, 255, 255, 0, 0, 0])
+    palette = Image.fromarray((~marked).astype(np.uint8), mode="P")
+    palette.putpalette([255, 255, 255, 0, 0, 0])
     deep = Image.fromarray(marked.astype(np.uint16) * 40000)
-    for name, image in {
-        "l": grey,
-        "1": grey.convert("1"),
-        "p": inverted_palette,
-        "i": deep,
-        "r": red,
-    }.items():
+    for name, image in {"l": grey, "1": grey.convert("1"), "p": palette, "i": deep, "r": red}.items():
         image.save(tmp_path / f"{name}.png")
         mask = read_mask(tmp_path / f"{name}.png")
         assert mask.dtype == np.uint8

@@ -163,17 +163,15 @@ def test_a_code_of_another_size_is_refused_before_it_is_unfolded():
         segmentation_to_mask(bomb, 5, 4)
 
 
+def some_counts(seed):
+    return encode_rle(np.random.default_rng(seed).random((1, 9, 7)) < 0.4)[0]["counts"]
+
+
 @settings(max_examples=300)
 @given(
     st.one_of(
         st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12),
-        st.builds(
-            lambda seed, cut: encode_rle(np.random.default_rng(seed).random((1, 9, 7)) < 0.4)[0]["counts"][
-                cut:
-            ],
-            st.integers(0, 99),
-            st.integers(0, 2),
-        ),
+        st.builds(lambda seed, cut: some_counts(seed)[cut:], st.integers(0, 99), st.integers(0, 2)),
     )
 )
 @example("o1")  # 63

@@ -22,32 +22,21 @@ from unispector.project.progress import progress_bar
 
 @dataclass(frozen=True)
 class AddReport:
-    """The result of adding a release.
+    """The result of adding a release."""
 
-    Attributes:
-        set_name: name of the set in `params.yaml`.
-        folder: the project's copy of the release.
-        images: images with a marked defect that the source lists.
-        dropped: files it lists as left out.
-    """
-
-    set_name: str
-    folder: Path
-    images: int
-    dropped: int
+    set_name: str  # name of the set in `params.yaml`
+    folder: Path  # the project's copy of the release
+    images: int  # images with a marked defect that the source lists
+    dropped: int  # files it lists as left out
 
 
 def add(source_name: str, release: Path, set_name: str | None = None, root: Path = Path()) -> AddReport:
     """Copy a raw release into the project, track it with DVC, and name it in `params.yaml`.
 
-    The release itself is only read. What is done already is not done again, so a run that was cut off can
-    be repeated. Releases of many files are kept in archives (`unispector.data.packing`).
-
-    Args:
-        source_name: a key of `SOURCES`, such as `magnetic_tile`.
-        release: the release's folder.
-        set_name: name of the set and of its folder; None = its name in InsA.
-        root: the project's folder.
+    The release itself is only read. What is done already is not done again, so a run that was cut off can be
+    repeated. Releases of many files are kept in archives (`unispector.data.packing`). `source_name` is a key
+    of `SOURCES`, such as `magnetic_tile`; `set_name` also names the set's folder, None = its name in InsA;
+    `root` is the project's folder.
 
     Raises:
         DataError: unknown source, no name, the release is not in the source's layout, another one is in

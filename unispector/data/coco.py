@@ -34,25 +34,15 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """One defect of an image.
+    """One defect of an image."""
 
-    Attributes:
-        id: at least 1, unique in the file.
-        image_id: the image it lies in.
-        category_id: its class.
-        bbox: x, y, width, height in pixels.
-        area: pixels of the mask (of the box where there is no mask).
-        segmentation: COCO run-length code or polygons; None = the filled box is the mask.
-        iscrowd: 1 marks a region that holds any number of instances.
-    """
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    segmentation: Segmentation | None
-    iscrowd: int = 0
+    id: int  # at least 1, unique in the file
+    image_id: int  # the image it lies in
+    category_id: int  # its class
+    bbox: tuple[float, float, float, float]  # x, y, width, height in pixels
+    area: float  # pixels of the mask (of the box where there is no mask)
+    segmentation: Segmentation | None  # COCO run-length code or polygons; None = the filled box is the mask
+    iscrowd: int = 0  # 1 marks a region that holds any number of instances
 
 
 @dataclass(frozen=True)
@@ -78,9 +68,6 @@ class Annotations:
 
         `area` may be missing (the box's is taken), as may `iscrowd` (0), `supercategory` (empty) and
         `segmentation` (the filled box is the mask).
-
-        Args:
-            path: JSON file with `images`, `annotations` and `categories`.
 
         Raises:
             DataError: the file cannot be read, is no JSON, or a record is malformed: a missing or

@@ -53,11 +53,8 @@ def with_prompts(targets: Annotations, prompts: Annotations) -> Annotations:
 def overlaid(variants: Sequence[Annotations]) -> tuple[Annotations, tuple[frozenset[int], ...]]:
     """Several versions of the instances of the same images, as one file.
 
-    Args:
-        variants: equal but for their instances; at least one.
-
-    Returns:
-        The file, its instances numbered anew from 1, and each variant's instance ids in it.
+    `variants`, at least one, are equal but for their instances. Returns the file, its instances numbered anew
+    from 1, and each variant's instance ids in it.
     """
     numbers = count(1)
     numbered = [[replace(i, id=next(numbers)) for i in variant.instances] for variant in variants]

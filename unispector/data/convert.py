@@ -39,26 +39,17 @@ class DropCount:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """The result of converting a raw set.
+    """The result of converting a raw set."""
 
-    Attributes:
-        name: name of the set.
-        min_side: smallest share of the image's sides an instance may have; 0 where the source's
-            instances are kept at any size.
-        images_read: images that the release marks defects on.
-        images_kept: images in the annotation file.
-        instances_read: instances before the size rule, per category.
-        instances_kept: instances in the annotation file, per category.
-        dropped: the rest, by reason; file by file it is in the table of dropped files.
-    """
-
-    name: str
+    name: str  # name of the set
+    # Smallest share of the image's sides an instance may have; 0 where the source's instances are kept at any
+    # size.
     min_side: float
-    images_read: int
-    images_kept: int
-    instances_read: dict[str, int]
-    instances_kept: dict[str, int]
-    dropped: tuple[DropCount, ...]
+    images_read: int  # images that the release marks defects on
+    images_kept: int  # images in the annotation file
+    instances_read: dict[str, int]  # instances before the size rule, per category
+    instances_kept: dict[str, int]  # instances in the annotation file, per category
+    dropped: tuple[DropCount, ...]  # the rest, by reason; file by file it is in the table of dropped files
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
@@ -67,17 +58,11 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class ConversionFiles:
-    """The files of a conversion.
+    """The files of a conversion."""
 
-    Attributes:
-        annotations: the COCO file.
-        report: the `ConversionReport` as JSON.
-        dropped: CSV table, a row per dropped file and reason: `reason`, `file_name`, `instances`.
-    """
-
-    annotations: Path
-    report: Path
-    dropped: Path
+    annotations: Path  # the COCO file
+    report: Path  # the `ConversionReport` as JSON
+    dropped: Path  # CSV table, a row per dropped file and reason: `reason`, `file_name`, `instances`
 
     @classmethod
     def beside(cls, annotations: Path) -> "ConversionFiles":
@@ -106,10 +91,6 @@ def convert_set(
     instance is left out.
 
     Args:
-        name: name of the set, for messages and the report.
-        source: reader of its layout.
-        raw: folder of the release.
-        files: where to write.
         min_side: share in [0, 1); an instance narrower or lower than this is dropped, unless the
             source's instances were drawn by people (`Source.drops_small`).
         workers: processes that read images; 0 = one per core.

@@ -26,13 +26,8 @@ def convert_release(
     """Write `out` (COCO) and beside it `.report.json`, `.dropped.csv`, `.survey.parquet`, `.checks.json`.
 
     The rules are those of the pipeline's gate. Where one is broken the files stay, to be looked into.
-
-    Args:
-        source_name: a key of `SOURCES`.
-        raw: folder of the release.
-        out: annotation file to write, ending in `.json`.
-        min_side: share of the image's sides under which a component is dropped, in [0, 1).
-        workers: processes that read images; 0 = one per core.
+    `source_name` is a key of `SOURCES`; `min_side` the share of the image's sides under which a component is
+    dropped, in [0, 1); `workers` processes read images, 0 = one per core.
 
     Raises:
         DataError: unknown source, `out` is no `.json`, the release cannot be read as it is, or a rule is

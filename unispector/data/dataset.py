@@ -73,9 +73,8 @@ class InstanceDataset:
     def sample(self, index: int, epoch_seed: int = 0) -> Sample:
         """Read, resize and augment one image.
 
-        Args:
-            index: 0 to len - 1, in the file's order.
-            epoch_seed: not negative; another one gives other random changes of the same image.
+        `index` counts in the file's order; another `epoch_seed`, not negative, gives other random changes of
+        the same image.
 
         Raises:
             DataError: the file is unreadable or not of the size the annotations say, or a mask is

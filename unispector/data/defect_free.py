@@ -10,20 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from unispector.data.sources.rows import DEFECT_FREE
+from unispector.data.sources.reasons import DEFECT_FREE
 from unispector.errors import DataError
 
 
 def defect_free_images(dropped: Path, count: int, seed: int) -> tuple[str, ...]:
     """Draw some of the images that conversion left out for having no defect.
 
-    Args:
-        dropped: the table of dropped files the stage convert wrote.
-        count: how many at most.
-        seed: of the lot.
-
-    Returns:
-        File names relative to the set's raw folder, sorted; empty where the release has no such images.
+    `dropped` is the table that the stage convert wrote; at most `count` are drawn. Returns file names
+    relative to the set's raw folder, sorted; empty where the release has no such images.
 
     Raises:
         DataError: the table cannot be read.

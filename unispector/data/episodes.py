@@ -17,17 +17,11 @@ SAME_SET = 0.6  # chance that a further class comes from the first one's set: th
 
 @dataclass(frozen=True)
 class EpisodeImage:
-    """The facts about a training image that sampling a step needs.
+    """The facts about a training image that sampling a step needs."""
 
-    Attributes:
-        labels: class indices that it shows, ascending, each once; crowds do not count.
-        set_name: the set it is of; empty where that cannot be told.
-        sound: it has no defect at all, not even a crowd.
-    """
-
-    labels: tuple[int, ...]
-    set_name: str
-    sound: bool
+    labels: tuple[int, ...]  # class indices that it shows, ascending, each once; crowds do not count
+    set_name: str  # the set it is of; empty where that cannot be told
+    sound: bool  # it has no defect at all, not even a crowd
 
 
 def episode_images(annotations: Annotations) -> tuple[EpisodeImage, ...]:

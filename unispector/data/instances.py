@@ -13,17 +13,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Segmentation
-from unispector.data.sources.rows import (
-    LEFT_OUT_CLASS,
-    UNKNOWN_CLASS,
-    BinaryMask,
-    Box,
-    ClassMask,
-    Code,
-    Dropped,
-    Entry,
-    Polygon,
-)
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import BinaryMask, Box, ClassMask, Code, Dropped, Entry, Polygon
 from unispector.errors import DataError
 from unispector.ops.components import components
 from unispector.ops.files import read_class_mask, read_image_size, read_mask
@@ -37,41 +28,27 @@ EMPTY_REGION = "region without a pixel of its image"
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance as the annotation file holds it.
+    """One instance as the annotation file holds it."""
 
-    Attributes:
-        category: its class's name.
-        bbox: x, y, width, height in pixels.
-        area: pixels of its mask.
-        segmentation: run-length code; of an instance known by its box only, the rectangle as a polygon.
-    """
-
-    category: str
-    bbox: tuple[float, float, float, float]
-    area: float
+    category: str  # its class's name
+    bbox: tuple[float, float, float, float]  # x, y, width, height in pixels
+    area: float  # pixels of its mask
+    # Run-length code; of an instance known by its box only, the rectangle as a polygon.
     segmentation: Segmentation
 
 
 @dataclass(frozen=True)
 class ImageInstances:
-    """One image of a set, read.
+    """One image of a set, read."""
 
-    Attributes:
-        file_name: posix path relative to the set's folder.
-        product: what it shows.
-        width, height: size of the file in pixels.
-        instances: those that were kept.
-        found: instances per category before any was dropped.
-        dropped: what was, by reason.
-    """
-
-    file_name: str
-    product: str
+    file_name: str  # posix path relative to the set's folder
+    product: str  # what it shows
+    # Size of the file in pixels.
     width: int
     height: int
-    instances: tuple[Instance, ...]
-    found: dict[str, int]
-    dropped: tuple[Dropped, ...]
+    instances: tuple[Instance, ...]  # those that were kept
+    found: dict[str, int]  # instances per category before any was dropped
+    dropped: tuple[Dropped, ...]  # what was, by reason
 
 
 @dataclass
@@ -95,13 +72,9 @@ class _Sheet:
 def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
     """Open an image's files and measure its instances (paper appendix 1.1).
 
-    Masks fall into 8-connected components and become run-length codes; box and area are those of the
-    pixels. An instance is dropped when its box's width or height is under `min_side` of the image's.
-
-    Args:
-        entry: the image.
-        root: folder of the set.
-        min_side: share in [0, 1); 0 keeps instances of any size.
+    Masks fall into 8-connected components and become run-length codes; box and area are those of the pixels.
+    An instance is dropped when its box's width or height is under `min_side` of the image's. `root` is the
+    set's folder; `min_side` is in [0, 1), and 0 keeps instances of any size.
 
     Raises:
         DataError: a file is absent or cannot be decoded, sizes disagree, a polygon or code is malformed.
@@ -167,7 +140,7 @@ def _cut_classes(sheet: _Sheet, mark: ClassMask) -> None:
         if value in mark.defects:
             _cut(sheet, values == value, mark.defects[value])
         elif value:
-            reason = LEFT_OUT_CLASS if value in mark.left_out else UNKNOWN_CLASS
+            reason = reasons.LEFT_OUT_CLASS if value in mark.left_out else reasons.UNKNOWN_CLASS
             name = mark.left_out.get(value, f"value {value}")
             sheet.losses[f"{reason}: {name}"] += sum(1 for _ in components(values == value))
 

@@ -13,13 +13,9 @@ from unispector.structures import Batch, Sample, Targets, VisualPrompts
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples of one image size into a batch; every instance becomes a prompt too.
+    """Put one or more samples of one image size into a batch; every instance becomes a prompt too.
 
-    Args:
-        samples: at least one.
-
-    Returns:
-        The batch, images and instances in the order of `samples`.
+    Returns the batch, images and instances in the order of `samples`.
     """
     counts = [len(sample.targets) for sample in samples]
     # Targets are views of one tensor each: a worker then hands over few shared-memory files, not hundreds.
@@ -46,15 +42,8 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The batches of steps `start_step` to `steps` - 1; the same ones with or without workers.
 
-    Args:
-        dataset: where the samples come from.
-        sampler: which samples make a step.
-        start_step: first step, 0 unless a run is resumed.
-        steps: number of steps of the whole run.
-        workers: loading processes; 0 loads in this one.
-
-    Yields:
-        One batch per step.
+    `start_step` is 0 unless a run is resumed, `steps` the number of the whole run; 0 `workers` load in this
+    process. Yields one batch per step.
 
     Raises:
         DataError: an image or its annotations cannot be read.
@@ -75,24 +64,6 @@ def training_batches(
         if isinstance(batch, DataError):
             raise batch
         yield batch
-
-
-def evaluation_batches(dataset: InstanceDataset, batch_size: int) -> Iterator[Batch]:
-    """All images in order, `batch_size` at a time, the last batch what is left.
-
-    Args:
-        dataset: made without augmentation.
-        batch_size: images per batch.
-
-    Yields:
-        Batches; images without instances are among them.
-
-    Raises:
-        DataError: an image or its annotations cannot be read.
-    """
-    for start in range(0, len(dataset), batch_size):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        yield collate([dataset.sample(index) for index in indices])
 
 
 @dataclass(frozen=True)

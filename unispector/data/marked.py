@@ -24,11 +24,8 @@ Region = tuple[str, bytes]
 def marked_regions(entry: Entry, root: Path, min_side: float, height: int, width: int) -> Iterator[Region]:
     """The regions that an image's marks give, without those under the size rule (paper appendix 1.1).
 
-    Args:
-        entry: the image.
-        root: folder of the set.
-        min_side: share in [0, 1); narrower or lower regions are left out.
-        height, width: size of the decoded image in pixels.
+    `root` is the set's folder; regions narrower or lower than the share `min_side`, in [0, 1), are left out;
+    `height` and `width` are those of the decoded image.
 
     Raises:
         DataError: a mask is absent, cannot be decoded or is not of the image's size; a polygon or code is

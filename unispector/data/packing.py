@@ -30,14 +30,10 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold; real dates would 
 def plan_archives(files: Sequence[str]) -> dict[str, list[str]]:
     """Choose the folders of a release that become archives.
 
-    A folder does that has at most `ARCHIVE_FILES` files below it, or all of them directly in it; a larger
-    one is left to its folders. A folder that holds zip archives is never packed itself.
-
-    Args:
-        files: posix paths relative to the release.
-
-    Returns:
-        Folder -> its files; files that stay loose are under "". Up to `LOOSE_FILES` all are.
+    A folder does that has at most `ARCHIVE_FILES` files below it, or all of them directly in it; a larger one
+    is left to its folders. A folder that holds zip archives is never packed itself. `files` are posix paths
+    relative to the release. Returns folder -> its files; files that stay loose are under "". Up to
+    `LOOSE_FILES` all are.
     """
     if len(files) <= LOOSE_FILES:
         return {"": list(files)}
@@ -65,12 +61,7 @@ def bring_in(release: Path, folder: Path, progress: Callable[[int, int], None] |
     """Copy a release's visible files to `folder`, which appears complete or not at all.
 
     Tar archives of the release are unpacked on the way, for nothing can be read from their middle; zip
-    archives stay as they are.
-
-    Args:
-        release: only read.
-        folder: must not exist.
-        progress: called with (files done, files in all).
+    archives stay as they are. `folder` must not exist; `progress` is called with (files done, files in all).
 
     Raises:
         DataError: a file cannot be read, an archive is broken or leaves its folder, or no space is left.

@@ -24,12 +24,8 @@ CANDIDATES, ROUNDS = 1024, 64  # half a percent of the candidates fit in the wor
 def blurred(image: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
     """Gaussian blur; OpenCV derives the kernel's size from `sigma`, the image is mirrored at its border.
 
-    Args:
-        image: [h, w, 3] uint8, the image as it was taken.
-        sigma: standard deviation in pixels of `image`, not negative; 0 leaves the image as it is.
-
-    Returns:
-        uint8 [h, w, 3].
+    The image is [h, w, 3] uint8, as it was taken; `sigma`, not negative, is in its pixels; 0 leaves it as it
+    is. Returns uint8 [h, w, 3].
     """
     if sigma == 0:
         return image
@@ -44,15 +40,9 @@ def shifted_box(box_xywh: Box, iou: float, image_hw: tuple[int, int], rng: np.ra
     of the boxes as numbers: the network sees whole pixels of its own frame, where a box of few pixels may
     overlap more or less.
 
-    Args:
-        box_xywh: x, y, width, height in pixels; the part inside the image counts.
-        iou: wanted overlap, 0.1 to 0.9.
-        image_hw: height and width of the image in pixels.
-        rng: source of all chance.
-
-    Returns:
-        x, y, width, height in pixels and fractions of them, inside the image; a side is at least one
-        pixel, or as long as the given box's where that is shorter.
+    Boxes are x, y, width, height in pixels; of the given one the part inside the image counts; `iou` is 0.1
+    to 0.9. Returns fractions of pixels, inside the image; a side is at least one pixel, or as long as the
+    given box's where that is shorter.
 
     Raises:
         DataError: there is no such box, for instance in an image of one pixel.
@@ -95,12 +85,8 @@ def _ious(low: FloatArray, high: FloatArray, lows: FloatArray, highs: FloatArray
 def with_shifted_boxes(annotations: Annotations, iou: float, seed: int, trial: int) -> Annotations:
     """Every instance known by a box that overlaps its own by `iou` (paper section 4.1, ten trials each).
 
-    Args:
-        annotations: prompts; masks are dropped, so that the box is the prompt.
-        iou: wanted overlap, 0.1 to 0.9; reached to `IOU_TOLERANCE`.
-        seed: of the prompts, not negative.
-        trial: number of the repetition, not negative. A box depends on `seed`, `trial` and its
-            instance's id only.
+    Masks are dropped, so that the box is the prompt; `iou`, 0.1 to 0.9, is reached to `IOU_TOLERANCE`. A box
+    depends on `seed`, `trial` (not negative) and its instance's id only.
 
     Raises:
         DataError: a box cannot be shifted so; the message names the image and the annotation.
@@ -120,34 +106,24 @@ def with_shifted_boxes(annotations: Annotations, iou: float, seed: int, trial: i
 
 @dataclass(frozen=True)
 class PromptPool:
-    """Prompt images to choose the first k of, class by class.
+    """Prompt images to choose the first k of, class by class."""
 
-    Attributes:
-        order: class name -> ids of images in `annotations`, those of the prompt file at the front.
-        annotations: all of these images with all their instances of the prompt file's classes. Where an
-            image is in two classes' orders, it prompts each with the instances of that class.
-        taken: file names of the images that were targets; none may be looked at, whatever k is.
-    """
-
+    # Class name -> ids of images in `annotations`, those of the prompt file at the front.
     order: dict[str, tuple[int, ...]]
+    # All of these images with all their instances of the prompt file's classes. Where an image is in two
+    # classes' orders, it prompts each with the instances of that class.
     annotations: Annotations
-    taken: frozenset[str]
+    taken: frozenset[str]  # file names of the images that were targets; none may be looked at, whatever k is
 
 
 def prompt_pool(prompts: Annotations, targets: Annotations, images_per_class: int, seed: int) -> PromptPool:
     """Up to `images_per_class` prompt images per class, for the sweep over their number.
 
     A class's images of the prompt file come first, in an order drawn at random; then follow images drawn from
-    the targets that show this class and, as far as the target file tells, no other (paper appendix 1.2).
-    At most half of the target images that show a class are taken. The files are joined by file name and
-    class name, as either may number images and classes its own way; the pool's image and instance ids are
-    new.
-
-    Args:
-        prompts: the draw's prompt images.
-        targets: the draw's target images, of the same set.
-        images_per_class: most images of a class, at least 1; a class may get fewer.
-        seed: of all draws, not negative. Another class does not change a class's draw.
+    the targets that show this class and, as far as the target file tells, no other (paper appendix 1.2). At
+    most half of the target images that show a class are taken. The files are joined by file name and class
+    name, as either may number images and classes its own way; the pool's image and instance ids are new.
+    A class may get fewer images; another class does not change a class's draw.
     """
     own, others = _files_by_class(prompts), _files_by_class(targets)
     prompt_files = {image.file_name for image in prompts.images}

@@ -16,19 +16,12 @@ from unispector.structures import Sample, Targets, padded_side
 
 @dataclass(frozen=True)
 class Frame:
-    """The network's input, and the spectra that are read from it.
+    """The network's input, and the spectra that are read from it."""
 
-    Attributes:
-        image_size: side S of the square input in pixels.
-        bins: radial bins J of a spectrum.
-        spectrum_empty: treatment of empty bins, `interp` or `zero`.
-        spectrum_min_side: a smaller crop is grown to this many pixels.
-    """
-
-    image_size: int
-    bins: int
-    spectrum_empty: EmptyBins
-    spectrum_min_side: int
+    image_size: int  # side S of the square input in pixels
+    bins: int  # radial bins J of a spectrum
+    spectrum_empty: EmptyBins  # treatment of empty bins, `interp` or `zero`
+    spectrum_min_side: int  # a smaller crop is grown to this many pixels
 
     @property
     def padded_size(self) -> int:

@@ -51,59 +51,40 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class PromptRules:
-    """The number of prompt images of a class (paper appendix 1.2).
+    """The number of prompt images of a class (paper appendix 1.2)."""
 
-    Attributes:
-        prompts_per_class: always, under the fixed rule.
-        tail_images: under the adaptive rule a class with at most so many images gets one.
-    """
-
-    prompts_per_class: int
-    tail_images: int
+    prompts_per_class: int  # always, under the fixed rule
+    tail_images: int  # under the adaptive rule a class with at most so many images gets one
 
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """One class.
+    """One class."""
 
-    Attributes:
-        name: the class.
-        images: images that show it.
-        instances: its instances.
-        fixed_ratio, adaptive_ratio: prompt images to target images if each class gets the same number of
-            prompts, and if a class of few images gets one; 0 where the class cannot be prompted.
-    """
-
-    name: str
-    images: int
-    instances: int
+    name: str  # the class
+    images: int  # images that show it
+    instances: int  # its instances
+    # Prompt images to target images if each class gets the same number of prompts, and if a class of few
+    # images gets one; 0 where the class cannot be prompted.
     fixed_ratio: float
     adaptive_ratio: float
 
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """One set.
+    """One set."""
 
-    Attributes:
-        name: the set.
-        images, instances: what its annotation file holds.
-        colour: over all pixels.
-        width, height: of the images, in pixels.
-        instances_per_image: of the kept images.
-        instance_size: area of an instance as a share of its image's, in (0, 1].
-        classes: its classes, by name.
-    """
-
-    name: str
+    name: str  # the set
+    # What its annotation file holds.
     images: int
     instances: int
-    colour: Colour
+    colour: Colour  # over all pixels
+    # Of the images, in pixels.
     width: Quantiles
     height: Quantiles
-    instances_per_image: Quantiles
-    instance_size: Quantiles
-    classes: tuple[ClassStatistics, ...]
+    instances_per_image: Quantiles  # of the kept images
+    instance_size: Quantiles  # area of an instance as a share of its image's, in (0, 1]
+    classes: tuple[ClassStatistics, ...]  # its classes, by name
 
 
 @dataclass(frozen=True)
@@ -140,11 +121,7 @@ def set_statistics(
 ) -> SetStatistics:
     """Figures of one set.
 
-    Args:
-        name: the set.
-        annotations: its annotation file.
-        survey: its survey (`unispector.data.survey.read_survey`).
-        rules: how many prompts a class gets.
+    `survey` is that of `unispector.data.survey.read_survey`.
 
     Raises:
         DataError: the survey is not of this file's images, or an image of it could not be used.
@@ -173,13 +150,9 @@ def set_statistics(
 def prompt_ratio(images: int, pure: int, prompts: int) -> float:
     """Prompt images to target images of one class.
 
-    Args:
-        images: images that show the class.
-        pure: those that show no other class; only they can be prompts.
-        prompts: prompt images wanted; the class always leaves itself one target.
-
-    Returns:
-        At least 0; 0 where the class cannot be prompted.
+    Of the `images` that show the class only the `pure` ones, which show no other, can be prompts; `prompts`
+    are wanted, but the class always leaves itself one target. Returns at least 0; 0 where the class cannot be
+    prompted.
     """
     drawn = min(prompts, pure, images - 1)
     return drawn / (images - drawn)

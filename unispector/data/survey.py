@@ -32,30 +32,23 @@ CHUNK = 2048  # rows held in memory at a time
 
 @dataclass(frozen=True)
 class SurveyRow:
-    """One image of a converted set.
+    """One image of a converted set."""
 
-    Attributes:
-        file_name: posix path relative to the set's folder.
-        width, height: of the decoded image in pixels; 0 where it cannot be decoded.
-        problem: why the image or one of its masks cannot be used; "" = it can.
-        mask_difference: pixels by which the set's instances differ from what the release marks (see
-            `unispector.data.marked.difference`); 0 = equal, or not known because of a problem.
-        dhash: 256-bit difference hash of the grey image, 64 hex digits; "" where it cannot be decoded.
-        pixels: width x height.
-        h_sum, s_sum, v_sum: sums over all pixels of hue (0 to 179), saturation and value (0 to 255).
-        h_squares, s_squares, v_squares: sums of their squares.
-    """
-
-    file_name: str
+    file_name: str  # posix path relative to the set's folder
+    # Of the decoded image in pixels; 0 where it cannot be decoded.
     width: int = 0
     height: int = 0
-    problem: str = ""
+    problem: str = ""  # why the image or one of its masks cannot be used; "" = it can
+    # Pixels by which the set's instances differ from what the release marks (see
+    # `unispector.data.marked.difference`); 0 = equal, or not known because of a problem.
     mask_difference: int = 0
-    dhash: str = ""
-    pixels: int = 0
+    dhash: str = ""  # 256-bit difference hash of the grey image, 64 hex digits; "" where it cannot be decoded
+    pixels: int = 0  # width x height
+    # Sums over all pixels of hue (0 to 179), saturation and value (0 to 255).
     h_sum: float = 0.0
     s_sum: float = 0.0
     v_sum: float = 0.0
+    # Sums of their squares.
     h_squares: float = 0.0
     s_squares: float = 0.0
     v_squares: float = 0.0
@@ -63,16 +56,11 @@ class SurveyRow:
 
 @dataclass(frozen=True)
 class _Case:
-    """An image to survey: what the release says of it and what the annotation file says.
+    """An image to survey: what the release says of it and what the annotation file says."""
 
-    Attributes:
-        file_name: posix path relative to the set's folder.
-        entry: the release's row; None where the release does not list the image.
-        instances: category and segmentation of each instance; none where the annotation file lacks it.
-    """
-
-    file_name: str
-    entry: Entry | None
+    file_name: str  # posix path relative to the set's folder
+    entry: Entry | None  # the release's row; None where the release does not list the image
+    # Category and segmentation of each instance; none where the annotation file lacks it.
     instances: tuple[tuple[str, Segmentation], ...]
 
 
@@ -88,17 +76,10 @@ def survey_set(
 ) -> None:
     """Open every image of a converted set and write its table, a `SurveyRow` per image, as Parquet.
 
-    Rows come in the order of the release. An image that is damaged or that the release lacks has its row
-    too; `problem` and `mask_difference` say what is wrong with it.
-
-    Args:
-        annotations: the set's annotation file.
-        source: reader of the release's layout.
-        raw: folder of the release.
-        out: file to write, atomically.
-        min_side: the size rule the set was converted with (see `convert_set`).
-        workers: processes that open images; 0 = one per core.
-        progress: called with (images done, images in all) after every image.
+    Rows come in the order of the release. An image that is damaged or that the release lacks has its row too;
+    `problem` and `mask_difference` say what is wrong with it. `min_side` is the size rule that the set was
+    converted with (see `convert_set`); `workers` processes open images, 0 = one per core; `progress` is
+    called with (images done, images in all) after every image.
 
     Raises:
         DataError: the release cannot be listed, or it marks an image that the annotation file lacks; then
@@ -114,8 +95,7 @@ def survey_set(
 def read_survey(path: str | Path) -> "pd.DataFrame":
     """Read the table of a set.
 
-    Returns:
-        The fields of `SurveyRow` as columns, a row per image.
+    Returns the fields of `SurveyRow` as columns, a row per image.
 
     Raises:
         DataError: the file is absent, cut off, or not a survey.
@@ -139,11 +119,7 @@ def read_survey(path: str | Path) -> "pd.DataFrame":
 def difference_hash(image: npt.NDArray[np.uint8]) -> str:
     """256-bit difference hash: where a grid of 16 x 17 mean grey values rises from left to right, row by row.
 
-    Args:
-        image: uint8 [h, w, 3] RGB.
-
-    Returns:
-        64 hex digits; nearly equal images differ in few bits.
+    The image is uint8 [h, w, 3] RGB. Returns 64 hex digits; nearly equal images differ in few bits.
     """
     import cv2
 

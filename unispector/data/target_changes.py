@@ -50,21 +50,13 @@ def change_image(
 ) -> ImageArray:
     """A target image as a worse camera or another pose would show it.
 
-    Blur goes with the image's size, because the network sees every image at the same size; of an image
-    under 200 pixels the mildest blur may leave every grey level as it is. Noise is
-    one value per pixel on all three channels, so that grey images stay grey. Rotation and scale are
-    about the centre. What they leave open takes the colours along the image's edge, averaged over
-    large cells: black corners would pass for defects, a mirrored image would show defects that the
-    ground truth lacks, and repeated edge pixels would draw stripes.
-
-    Args:
-        image: [h, w, 3] uint8 RGB.
-        kind: what is changed.
-        severity: 0 (the image as it is) to 5, see `LEVELS`.
-        rng: source of the noise.
-
-    Returns:
-        uint8 [h, w, 3], of the same size.
+    Blur goes with the image's size, because the network sees every image at the same size; of an image under
+    200 pixels the mildest blur may leave every grey level as it is. Noise is one value per pixel on all three
+    channels, so that grey images stay grey. Rotation and scale are about the centre. What they leave open
+    takes the colours along the image's edge, averaged over large cells: black corners would pass for defects,
+    a mirrored image would show defects that the ground truth lacks, and repeated edge pixels would draw
+    stripes. The image is [h, w, 3] uint8 RGB; `severity` is 0 (as it is) to 5, see `LEVELS`; the noise comes
+    from `rng`. Returns uint8 [h, w, 3], of the same size.
     """
     if severity == 0:
         return image
@@ -114,15 +106,8 @@ def change_annotations(annotations: Annotations, kind: TargetChange, severity: i
 
     Only rotation and scale move it. A mask moves by the nearest pixel, its box is tight around it. An
     instance that has only a box gets the tight box of the moved one. What comes to lie wholly outside the
-    image is left out; its image stays.
-
-    Args:
-        annotations: targets, in pixels of the files.
-        kind: what is changed.
-        severity: 0 (as it is) to 5, see `LEVELS`.
-
-    Returns:
-        Annotations with the same images, classes and ids; masks are run-length codes.
+    image is left out; its image stays. `severity` is 0 (as it is) to 5, see `LEVELS`; all is in pixels of the
+    files. Returns annotations with the same images, classes and ids; masks are run-length codes.
 
     Raises:
         DataError: a mask is malformed; the message names the image and the annotation.

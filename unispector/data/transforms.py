@@ -23,27 +23,16 @@ VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the image
 
 @dataclass(frozen=True)
 class ResizedImage:
-    """An image resized to the network's S x S pixels, with its K instances.
+    """An image resized to the network's S x S pixels, with its K instances."""
 
-    Attributes:
-        image: [S, S, 3] uint8 RGB.
-        masks: [K, S, S] bool; may be empty where a thin instance fell between the pixels.
-        boxes_xyxy: [K, 4] float32 pixels in [0, S].
-        kept: [K] which of the image's annotated instances these are; a zoom may lose some.
-    """
-
-    image: ImageArray
-    masks: BoolArray
-    boxes_xyxy: npt.NDArray[np.float32]
-    kept: npt.NDArray[np.intp]
+    image: ImageArray  # [S, S, 3] uint8 RGB
+    masks: BoolArray  # [K, S, S] bool; may be empty where a thin instance fell between the pixels
+    boxes_xyxy: npt.NDArray[np.float32]  # [K, 4] float32 pixels in [0, S]
+    kept: npt.NDArray[np.intp]  # [K] which of the image's annotated instances these are; a zoom may lose some
 
     @classmethod
     def of(
-        cls,
-        image: ImageArray,
-        boxes_xywh: Sequence[Sequence[float]],
-        masks: Sequence[BoolArray],
-        size: int,
+        cls, image: ImageArray, boxes_xywh: Sequence[Sequence[float]], masks: Sequence[BoolArray], size: int
     ) -> "ResizedImage":
         """Resize an image [h, w, 3] and its K boxes in pixels; the masks [S, S] are of the new size."""
         boxes = [resize_box(box, image.shape[:2], size) for box in boxes_xywh]
@@ -58,14 +47,8 @@ class ResizedImage:
 def resize_image(image: ImageArray, size: int) -> ImageArray:
     """Resize to a square, aspect not kept: bilinear, averaging when it shrinks.
 
-    Equals Pillow's bilinear filter to one grey level, at a fraction of its time.
-
-    Args:
-        image: [h, w, 3] uint8 RGB.
-        size: side S in pixels.
-
-    Returns:
-        [S, S, 3] uint8.
+    Equals Pillow's bilinear filter to one grey level, at a fraction of its time. The image is [h, w, 3] uint8
+    RGB; `size` is the side S in pixels. Returns [S, S, 3] uint8.
     """
     if image.shape[:2] == (size, size):
         return image.copy()
@@ -87,13 +70,8 @@ def resize_mask(mask: BoolArray, size: int) -> BoolArray:
 def resize_box(bbox_xywh: Sequence[float], image_hw: tuple[int, int], size: int) -> tuple[float, ...]:
     """Corners of a box in the resized image.
 
-    Args:
-        bbox_xywh: left, top, width and height in pixels of the file.
-        image_hw: height and width of the file.
-        size: side S of the resized image.
-
-    Returns:
-        x0, y0, x1, y1 in pixels, clipped to [0, S].
+    The box is left, top, width and height in pixels of the file; `size` is the side S of the resized image.
+    Returns x0, y0, x1, y1 in pixels, clipped to [0, S].
     """
     (x, y, w, h), (height, width) = bbox_xywh, image_hw
     corners = (x * size / width, y * size / height, (x + w) * size / width, (y + h) * size / height)
@@ -108,22 +86,14 @@ def pad_masks(masks: Tensor, padded_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training image (paper appendix 3.4); the turned square stays a square.
+    """Random changes of a training image (paper appendix 3.4); the turned square stays a square."""
 
-    Attributes:
-        horizontal_flip: chance of a left-right flip.
-        vertical_flip: chance of a top-bottom flip.
-        quarter_turns: turn by 0, 90, 180 or 270 degrees, equally likely.
-        brightness: range of the factor on all values.
-        contrast: range of the factor on the distance to the mean value of the image.
-        zoom: largest factor, per axis, of a random zoom onto an instance; 1 = none (as in the paper).
-    """
-
-    horizontal_flip: float
-    vertical_flip: float
-    quarter_turns: bool
-    brightness: tuple[float, float]
-    contrast: tuple[float, float]
+    horizontal_flip: float  # chance of a left-right flip
+    vertical_flip: float  # chance of a top-bottom flip
+    quarter_turns: bool  # turn by 0, 90, 180 or 270 degrees, equally likely
+    brightness: tuple[float, float]  # range of the factor on all values
+    contrast: tuple[float, float]  # range of the factor on the distance to the mean value of the image
+    # Largest factor, per axis, of a random zoom onto an instance; 1 = none (as in the paper).
     zoom: float = 1.0
 
     def __call__(self, scene: ResizedImage, rng: np.random.Generator) -> ResizedImage:
@@ -184,12 +154,8 @@ def random_window(scene: ResizedImage, zoom: float, rng: np.random.Generator) ->
 def zoom_in(scene: ResizedImage, window: tuple[int, int, int, int]) -> ResizedImage:
     """Enlarge a window to the whole image.
 
-    Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is
-    tight around what is left of its mask.
-
-    Args:
-        scene: the image.
-        window: x0, y0, x1, y1 in whole pixels.
+    Instances of which less than `VISIBLE` of the box is left are lost. The box of one that is cut is tight
+    around what is left of its mask. The window is x0, y0, x1, y1 in whole pixels.
     """
     size, (x0, y0, x1, y1) = len(scene.image), window
     corners, scale = np.array([x0, y0, x0, y0]), np.tile([size / (x1 - x0), size / (y1 - y0)], 2)

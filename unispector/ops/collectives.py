@@ -19,13 +19,8 @@ def world() -> tuple[int, int]:
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all ranks, in the order of the ranks.
 
-    The gradient of a row is what the losses of all ranks ask of it, summed.
-
-    Args:
-        rows: [n, ...] numbers; n may differ between ranks, and be 0, the other sizes may not.
-
-    Returns:
-        [sum of n, ...], the same on every rank.
+    The gradient of a row is what the losses of all ranks ask of it, summed. Rows are [n, ...] numbers; n may
+    differ between ranks, and be 0, the other sizes may not. Returns [sum of n, ...], the same on every rank.
     """
     rank, size = world()
     if size == 1:
@@ -47,13 +42,8 @@ def own_rows(rows: Tensor) -> Tensor:
 def uniform_rows(like: Tensor) -> Tensor:
     """Uniform random numbers for this rank's rows, a share of one draw for the rows of all ranks.
 
-    Two ranks thus draw what one process draws for both: their generators are seeded alike.
-
-    Args:
-        like: [n, ...] floats whose shape, dtype and device the numbers get; n is the same on all ranks.
-
-    Returns:
-        [n, ...] in [0, 1).
+    Two ranks thus draw what one process draws for both: their generators are seeded alike. The numbers get
+    the shape [n, ...], dtype and device of `like`; n is the same on all ranks. Returns [n, ...] in [0, 1).
     """
     _, size = world()
     shape = (size * len(like), *like.shape[1:])

@@ -23,11 +23,7 @@ class _Runs:
 def components(mask: BoolArray) -> Iterator[tuple[BoolArray, int, int]]:
     """The 8-connected components of a mask, each as its own crop.
 
-    Args:
-        mask: bool [h, w].
-
-    Yields:
-        (bool [component's h, w], left, top) in the order of their first pixel, row by row.
+    Yields (bool [component's h, w], left, top) in the order of their first pixel, row by row.
     """
     runs = _runs_of(mask)
     if len(runs.row) == 0:

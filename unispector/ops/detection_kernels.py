@@ -30,13 +30,8 @@ def _kernels() -> Any:
 def nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
     """Drop boxes that overlap a better one.
 
-    Args:
-        boxes: [n, 4] xyxy.
-        scores: [n].
-        iou: largest IoU of two boxes that both stay.
-
-    Returns:
-        [k] int64 indices of the boxes that stay, best first.
+    Boxes are [n, 4] xyxy, scores [n]; `iou` is the largest IoU of two boxes that both stay. Returns [k] int64
+    indices of the boxes that stay, best first.
     """
     kept: Tensor = _kernels().nms(boxes, scores, iou)
     return kept
@@ -53,13 +48,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Te
 def roi_align(maps: Tensor, rois: Tensor, size: int) -> Tensor:
     """Read one bilinear sample a cell of boxes on maps, pixel centres at half integers.
 
-    Args:
-        maps: [K, D, h, w] float32.
-        rois: [n, 5]: index of the map, then xyxy in its cells.
-        size: cells along a side of what is read.
-
-    Returns:
-        [n, D, size, size].
+    Maps are [K, D, h, w] float32, `rois` [n, 5]: index of the map, then xyxy in its cells; `size` cells are
+    read along a side. Returns [n, D, size, size].
     """
     if maps.requires_grad:
         # The library alone has no gradients: torchvision registers them when it is imported.

@@ -21,12 +21,8 @@ def class_means(vectors: Floats, labels: Labels) -> Floats:
 def angle_within(vectors: Floats, labels: Labels) -> float | None:
     """Mean angle of two vectors of a class in degrees, each class counting alike.
 
-    Args:
-        vectors: [N, D], none zero.
-        labels: [N] class of each.
-
-    Returns:
-        0 to 180; None if every class has one vector.
+    Vectors are [N, D], none zero, `labels` [N] the class of each. Returns 0 to 180; None if every class has
+    one vector.
     """
     unit = unit_vectors(vectors)
     groups = [unit[labels == label] for label in np.unique(labels)]
@@ -37,11 +33,7 @@ def angle_within(vectors: Floats, labels: Labels) -> float | None:
 def angle_between(means: Floats) -> float | None:
     """Mean angle of two classes' means in degrees.
 
-    Args:
-        means: [C, D] of `class_means`, none zero.
-
-    Returns:
-        0 to 180; None for a single class.
+    The means are [C, D] of `class_means`, none zero. Returns 0 to 180; None for a single class.
     """
     return _mean_angle(unit_vectors(means)) if len(means) > 1 else None
 
@@ -49,10 +41,8 @@ def angle_between(means: Floats) -> float | None:
 def principal_plane(unit: Floats) -> tuple[Floats, tuple[float, float]]:
     """Centred points [N, 2] on the first two principal axes, and the share of the variance along each.
 
-    An axis points to where its largest entry is positive; of entries equally large the first decides.
-
-    Args:
-        unit: [N, D] unit vectors, N > 0.
+    An axis points to where its largest entry is positive; of entries equally large the first decides. `unit`
+    are [N, D] unit vectors, N > 0.
     """
     centred = unit - unit.mean(axis=0)
     _, strengths, axes = np.linalg.svd(centred, full_matrices=False)

@@ -41,21 +41,13 @@ _SHORTEST_SIDE, _LONGEST_SIDE = 512, 1280
 
 @dataclass(frozen=True)
 class Region:
-    """One region to draw.
+    """One region to draw."""
 
-    Attributes:
-        box_xyxy: pixels of the image it lies in.
-        mask: [h, w] bool, or None to draw the box alone.
-        caption: text beside the box; empty for none.
-        colour: RGB, 0 to 255.
-        line: width of the box's line in pixels of the drawing.
-    """
-
-    box_xyxy: tuple[float, float, float, float]
-    mask: npt.NDArray[np.bool_] | None
-    caption: str
-    colour: Colour
-    line: int = 2
+    box_xyxy: tuple[float, float, float, float]  # pixels of the image it lies in
+    mask: npt.NDArray[np.bool_] | None  # [h, w] bool, or None to draw the box alone
+    caption: str  # text beside the box; empty for none
+    colour: Colour  # RGB, 0 to 255
+    line: int = 2  # width of the box's line in pixels of the drawing
 
 
 @dataclass(frozen=True)
@@ -93,13 +85,9 @@ def detection_regions(detections: Detections) -> list[Region]:
 def draw_detections(image: Image, detections: Detections) -> Image:
     """Draw boxes, translucent masks, class names and scores.
 
-    Args:
-        image: uint8 [h, w, 3] RGB, the image the detections were made on.
-        detections: filter by `Detections.above` first; all are drawn.
-
-    Returns:
-        uint8 RGB; a small image is enlarged so that its shorter side has 512 pixels, a large one
-        shrunk to 1280 on its longer side.
+    The image is uint8 [h, w, 3] RGB, the one the detections were made on; all detections are drawn, so filter
+    them by `Detections.above` first. Returns uint8 RGB; a small image is enlarged so that its shorter side
+    has 512 pixels, a large one shrunk to 1280 on its longer side.
 
     Raises:
         DataError: the detections are for an image of another size.
@@ -115,9 +103,7 @@ def draw_detections(image: Image, detections: Detections) -> Image:
 def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
     """Draw regions in the order given; size and form as `draw_detections`.
 
-    Args:
-        image: uint8 [h, w, 3] RGB.
-        regions: in pixels of `image`.
+    The image is uint8 [h, w, 3] RGB; regions are in its pixels.
     """
     scale = _display_scale(*image.shape[:2])
     canvas = _resized(image, scale)
@@ -194,12 +180,8 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 def side_by_side(panels: Sequence[Panel], caption: str) -> Image:
     """A strip of images of one height, each under its title, with a caption line below.
 
-    Args:
-        panels: usually prompt, ground truth and prediction, already drawn on.
-        caption: one line; cut with an ellipsis where it does not fit.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
+    Panels are usually prompt, ground truth and prediction, already drawn on; the caption is one line, cut
+    with an ellipsis where it does not fit. Returns uint8 [H, W, 3] RGB.
     """
     gap, header, footer = 16, 58, 40
     height = max(min(panel.image.shape[0] for panel in panels), _SHORTEST_SIDE // 2)
@@ -241,9 +223,7 @@ def _fitted(text: str, size: int, weight: int, room: int) -> str:
 def write_image(path: Path, image: Image) -> None:
     """Write an RGB image, all or nothing; the suffix chooses the format.
 
-    Args:
-        path: ends in .png, .jpg or .jpeg.
-        image: uint8 [h, w, 3] RGB.
+    The path ends in .png, .jpg or .jpeg; the image is uint8 [h, w, 3] RGB.
 
     Raises:
         DataError: another suffix.

@@ -30,14 +30,9 @@ _PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of `path` that takes its place when the block ends well.
 
-    The sibling keeps the suffix (writers that look at it work) and is removed when the block fails;
-    missing parent folders are made. A power cut leaves the old file or the new one too.
-
-    Args:
-        path: file to be written or replaced.
-
-    Yields:
-        The path to write to; a file must be there when the block ends.
+    The sibling keeps the suffix (writers that look at it work) and is removed when the block fails; missing
+    parent folders are made. A power cut leaves the old file or the new one too. Yields the path to write to;
+    a file must be there when the block ends.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +80,8 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 def replaced_folder(folder: str | Path) -> Iterator[Path]:
     """A temporary sibling of `folder` that takes its place when the block ends well.
 
-    Its name is its own: two runs into one folder never share a half-written one. What was in `folder`
-    goes only once the new one is in place.
-
-    Args:
-        folder: folder to be made or replaced.
-
-    Yields:
-        An empty folder to write to; it is removed when the block fails.
+    Its name is its own: two runs into one folder never share a half-written one. What was in `folder` goes
+    only once the new one is in place. Yields an empty folder to write to; it is removed when the block fails.
     """
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -139,12 +128,7 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     """Read an image file as RGB, upright (EXIF orientation applied).
 
     Grey images are replicated to three channels, alpha is dropped, 16-bit values keep their upper byte.
-
-    Args:
-        path: any file Pillow can decode.
-
-    Returns:
-        uint8 [h, w, 3], 0 to 255.
+    Returns uint8 [h, w, 3], 0 to 255.
 
     Raises:
         DataError: the file is absent, unreadable, truncated, or no 8- or 16-bit image.
@@ -165,12 +149,8 @@ def rgb_of(image: Image.Image, name: str | Path) -> npt.NDArray[np.uint8]:
 def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     """Read a mask file; what is black in it is 0, in whatever mode it is stored.
 
-    Args:
-        path: any file Pillow can decode; of a colour or palette mask a pixel's brightest channel
-            counts, of a 16-bit mask values above 255 read 255.
-
-    Returns:
-        uint8 [h, w], 0 to 255.
+    Of a colour or palette mask a pixel's brightest channel counts; of a 16-bit mask values above 255 read
+    255. Returns uint8 [h, w], 0 to 255.
 
     Raises:
         DataError: the file is absent, unreadable or truncated.
@@ -181,9 +161,7 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
 def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     """Like `read_mask`, of a mask that another file holds.
 
-    Args:
-        data: what would be the mask's file.
-        name: where it comes from, for the message.
+    `name` says in the message where it comes from.
 
     Raises:
         DataError: it is unreadable or truncated.
@@ -196,11 +174,7 @@ def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
 def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     """Read a mask file whose stored values are classes: of a palette mask the indices, not the colours.
 
-    Args:
-        path: any file Pillow can decode; other modes are read as `read_mask` reads them.
-
-    Returns:
-        uint8 [h, w], 0 to 255.
+    Other modes are read as `read_mask` reads them. Returns uint8 [h, w], 0 to 255.
 
     Raises:
         DataError: the file is absent, unreadable or truncated.
@@ -211,9 +185,6 @@ def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
     """Width and height of an image file, upright, from its header alone.
-
-    Args:
-        path: any file Pillow can decode.
 
     Raises:
         DataError: the file is absent, unreadable or no image; a file cut off after its header passes.
@@ -270,12 +241,8 @@ def _broken_image_named(path: str | Path) -> Iterator[None]:
 def sha256_of_tree(paths: Iterable[str | Path]) -> str:
     """Content hash of files and folders, independent of their order and of where they lie.
 
-    Args:
-        paths: files (hashed under their own name) and folders (every file below, hashed under its
-            path relative to the folder).
-
-    Returns:
-        64 hex digits over all names and bytes.
+    Files are hashed under their own name; of a folder every file below, under its path relative to the
+    folder. Returns 64 hex digits over all names and bytes.
 
     Raises:
         DataError: a path does not exist.

@@ -27,23 +27,14 @@ _compiled = numba.njit(cache=True, nogil=True)
 
 @dataclass(frozen=True)
 class MaskRuns:
-    """n masks of one image.
+    """n masks of one image."""
 
-    Attributes:
-        boxes_xyxy: [n, 4] float32, tight around each mask in pixels; zeros where a mask is empty.
-        areas: [n] int64 pixels.
-        quality: [n] float32 in [0, 1], mean probability of a mask's positive logits; 0 without any.
-        hw: height and width of the image in pixels.
-        codes: the masks' compressed runs, one after the other.
-        ends: where each of the n ends in `codes`.
-    """
-
-    boxes_xyxy: FloatArray
-    areas: IntArray
-    quality: FloatArray
-    hw: tuple[int, int]
-    codes: str
-    ends: list[int]
+    boxes_xyxy: FloatArray  # [n, 4] float32, tight around each mask in pixels; zeros where a mask is empty
+    areas: IntArray  # [n] int64 pixels
+    quality: FloatArray  # [n] float32 in [0, 1], mean probability of a mask's positive logits; 0 without any
+    hw: tuple[int, int]  # height and width of the image in pixels
+    codes: str  # the masks' compressed runs, one after the other
+    ends: list[int]  # where each of the n ends in `codes`
 
     def rle(self, index: int) -> Rle:
         """COCO run-length code of one mask."""

@@ -7,13 +7,8 @@ from torch import Tensor
 def boxes_to_masks(boxes_xyxy_px: Tensor, size: int) -> Tensor:
     """Fill boxes: floor of the top left, ceiling of the bottom right, never empty.
 
-    Args:
-        boxes_xyxy_px: [K, 4] pixels; what lies outside the frame is clipped, a box without area fills
-            the one pixel nearest to its centre.
-        size: side of the square frame in pixels.
-
-    Returns:
-        bool [K, size, size].
+    Boxes are [K, 4] pixels; what lies outside the square frame of side `size` is clipped, a box without area
+    fills the one pixel nearest to its centre. Returns bool [K, size, size].
     """
     edges = integer_boxes(boxes_xyxy_px, size)
     index = torch.arange(size, device=edges.device)
@@ -25,12 +20,8 @@ def boxes_to_masks(boxes_xyxy_px: Tensor, size: int) -> Tensor:
 def integer_boxes(boxes_xyxy_px: Tensor, size: int) -> Tensor:
     """Whole pixels a box touches: floor and ceiling, clipped to the frame, at least 1 x 1.
 
-    Args:
-        boxes_xyxy_px: [K, 4] pixels.
-        size: side of the square frame in pixels.
-
-    Returns:
-        int64 [K, 4] x0, y0, x1, y1 with 0 <= x0 < x1 <= size, and the same for y.
+    Boxes are [K, 4] pixels of a square frame of side `size`. Returns int64 [K, 4] x0, y0, x1, y1 with 0 <= x0
+    < x1 <= size, and the same for y.
     """
     low = boxes_xyxy_px[:, :2].floor().long().clamp(0, size)
     high = boxes_xyxy_px[:, 2:].ceil().long().clamp(0, size)

@@ -19,23 +19,14 @@ from typing import IO
 from unispector.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes; no image comes near, an archive bomb does
-_BROKEN_ARCHIVE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 _HIDDEN_FOLDER = re.compile(r"(?:^|/)\.[^/]*/")
 
 
 def read_bytes(path: str | Path) -> bytes:
     """Read a file, be it on disk or in the archive that stands for one of its folders.
 
-    Args:
-        path: file path; a file on disk comes before one of the same name in an archive.
+    A file on disk comes before one of the same name in an archive.
 
     Raises:
         FileNotFoundError: it is neither on disk nor in an archive.
@@ -72,11 +63,8 @@ def exists(path: str | Path) -> bool:
 def list_files(root: str | Path) -> Iterator[str]:
     """Names of all files below a folder, those in archives as if they were unpacked.
 
-    Args:
-        root: a folder. Its hidden folders (such as `.git`) are passed over, hidden files are not.
-
-    Yields:
-        Posix paths relative to `root`, folder by folder; an archive itself is not named.
+    Hidden folders of `root` (such as `.git`) are passed over, hidden files are not. Yields posix paths
+    relative to `root`, folder by folder; an archive itself is not named.
 
     Raises:
         DataError: no such folder, a folder cannot be read, an archive is broken, a name in it leaves the
@@ -151,7 +139,7 @@ class _Archive:
         self._path = path
         try:
             self._file = zipfile.ZipFile(path)
-        except (OSError, *_BROKEN_ARCHIVE) as error:
+        except (OSError, *_BROKEN) as error:
             raise DataError(f"{path}: not a readable zip archive ({error}); fetch it again") from error
         infos = {_checked(info.filename, path): info for info in self._file.infolist() if not info.is_dir()}
         top = f"{path.stem}/"
@@ -172,7 +160,7 @@ class _Archive:
             raise DataError(f"{path}: over 1 GiB when unpacked; take it out of {self._path.name}")
         try:
             return self._file.read(info)
-        except (OSError, *_BROKEN_ARCHIVE) as error:
+        except (OSError, *_BROKEN) as error:
             raise DataError(f"{path}: damaged in {self._path.name} ({error}); fetch it again") from error
 
     def _name(self, path: Path) -> str:

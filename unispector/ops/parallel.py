@@ -22,10 +22,8 @@ def worker_count(workers: int, items: int) -> int:
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Results in the order of `items`, of which at most `AHEAD` for each worker are drawn ahead.
 
-    Args:
-        function: defined at the top level of a module, or a partial of such a function.
-        items: drawn in this process.
-        workers: processes; 1 = this one.
+    `function` is defined at the top level of a module, or a partial of such a function; `items` are drawn in
+    this process; 1 worker is this process.
 
     Raises:
         DataError: a worker was killed; besides, whatever `function` raises.

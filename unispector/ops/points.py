@@ -11,13 +11,8 @@ UNCERTAIN_SHARE = 0.75
 def random_points(points: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Uniform random points.
 
-    Args:
-        points: number R of points.
-        generator: source of randomness, on any device.
-        device: where the points shall lie.
-
-    Returns:
-        [R, 2] float32 (x, y) in [0, 1).
+    The generator may be on any device; the points shall lie on `device`. Returns [R, 2] float32 (x, y) in [0,
+    1).
     """
     return torch.rand(points, 2, generator=generator, device=generator.device).to(device)
 
@@ -25,12 +20,8 @@ def random_points(points: int, generator: torch.Generator, device: torch.device)
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     """Bilinear values of maps at points; outside of a map is 0.
 
-    Args:
-        maps: [n, h, w] float.
-        points: [n, R, 2], or [R, 2] shared by all maps: (x, y), 0 and 1 being the map's outer edges.
-
-    Returns:
-        [n, R] values.
+    Maps are [n, h, w] float, points [n, R, 2], or [R, 2] shared by all maps: (x, y), 0 and 1 being the map's
+    outer edges. Returns [n, R] values.
     """
     # Shared points are expanded only here: the grid is then never written out n times.
     grid = (2 * points - 1).to(maps.dtype).unsqueeze(-3).expand(len(maps), 1, -1, 2)
@@ -46,16 +37,8 @@ def uncertain_points(logits: Tensor, points: int, generator: torch.Generator) ->
 
     Three times as many uniform points are drawn, the same for all masks. Each mask keeps those whose sampled
     logit is nearest to 0 for 75 % of its points; the rest is uniform. The uncertainty is taken from sampled
-    logits, not sampled from a map of uncertainties: that would call the middle between a sure yes
-    and a sure no sure.
-
-    Args:
-        logits: [n, h, w] mask logits.
-        points: number R of points per mask.
-        generator: source of randomness.
-
-    Returns:
-        [n, R, 2] (x, y) in [0, 1).
+    logits, not sampled from a map of uncertainties: that would call the middle between a sure yes and a sure
+    no sure. Logits are [n, h, w]; R `points` are drawn per mask. Returns [n, R, 2] (x, y) in [0, 1).
     """
     uncertain = int(UNCERTAIN_SHARE * points)
     candidates = random_points(OVERSAMPLING * points, generator, logits.device)

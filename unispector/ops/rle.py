@@ -20,11 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 def encode_rle(masks: BoolArray) -> list[Rle]:
     """Encode masks as compressed COCO run-length codes that JSON can hold.
 
-    Args:
-        masks: bool [n, h, w].
-
-    Returns:
-        n dicts `{"size": [h, w], "counts": str}`.
+    Masks are bool [n, h, w]. Returns n dicts `{"size": [h, w], "counts": str}`.
     """
     if len(masks) == 0:
         return []
@@ -38,13 +34,8 @@ def encode_rle(masks: BoolArray) -> list[Rle]:
 def encode_crop(crop: BoolArray, left: int, top: int, height: int, width: int) -> Rle:
     """Encode the mask of an image of which only a part is not background; costs no more than the part.
 
-    Args:
-        crop: bool [h, w], the part; it marks at least one pixel.
-        left, top: where its first pixel lies in the image.
-        height, width: size of the image in pixels.
-
-    Returns:
-        The same dict as `encode_rle` gives for the whole mask.
+    The crop, bool [h, w], marks at least one pixel; its first pixel lies at `left`, `top` of an image of
+    `height` x `width` pixels. Returns the same dict as `encode_rle` gives for the whole mask.
     """
     rows, columns = crop.shape
     # Column by column, with a row of background between columns, so that no run spans two of them.
@@ -66,11 +57,8 @@ def encode_crop(crop: BoolArray, left: int, top: int, height: int, width: int) -
 def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
     """Decode one COCO run-length code, compressed (`counts` str or bytes) or not (list of ints).
 
-    Args:
-        rle: `{"size": [h, w], "counts": ...}`; runs go down the columns, background first.
-
-    Returns:
-        bool [h, w].
+    The code is `{"size": [h, w], "counts": ...}`; runs go down the columns, background first. Returns bool
+    [h, w].
 
     Raises:
         DataError: keys are missing, `counts` is no run-length code, or its runs do not fill h x w.
@@ -133,13 +121,8 @@ def segmentation_to_mask(
 ) -> BoolArray:
     """Pixels of a COCO `segmentation` field.
 
-    Args:
-        segmentation: a run-length code, or polygons `[x0, y0, x1, y1, ...]` in pixels whose union counts.
-        h: height of the image in pixels.
-        w: width of the image in pixels.
-
-    Returns:
-        bool [h, w].
+    It is a run-length code, or polygons `[x0, y0, x1, y1, ...]` in pixels whose union counts; the image has
+    `h` x `w` pixels. Returns bool [h, w].
 
     Raises:
         DataError: the field is malformed or belongs to an image of another size.
@@ -153,10 +136,7 @@ def segmentation_to_mask(
 def segmentation_to_rle(segmentation: Mapping[str, Any] | Sequence[Sequence[float]], h: int, w: int) -> Rle:
     """A COCO `segmentation` field as a compressed code that pycocotools can measure: it checks none itself.
 
-    Args:
-        segmentation: a run-length code, or polygons `[x0, y0, x1, y1, ...]` in pixels whose union counts.
-        h: height of the image in pixels.
-        w: width of the image in pixels.
+    Arguments as of `segmentation_to_mask`.
 
     Raises:
         DataError: the field is malformed or belongs to an image of another size.

@@ -44,19 +44,12 @@ def _multiplicity(h: int, w: int) -> npt.NDArray[np.float32]:
 def radial_spectrum(grey: Tensor | npt.NDArray[np.float32], bins: int, empty: EmptyBins = "interp") -> Tensor:
     """Mean FFT magnitude in rings of equal width about the zero frequency, L2-normalised.
 
-    Paper appendix 2, Algorithm 1, lines 3 to 9. Ring j of J holds the coefficients whose distance to the
-    zero frequency, as a share of the largest, lies in [j / J, (j + 1) / J), the last ring's edge
-    included. A small crop leaves rings without any coefficient: `zero` keeps them 0 (literal), which
-    tells the crop's size; `interp` fills them linearly from their neighbours, the mean grey (zero
-    frequency) not being one: below the first other filled ring they take that ring's value.
-
-    Args:
-        grey: [h, w] grey values in [0, 1], on the CPU.
-        bins: number of rings J.
-        empty: what a ring without coefficients holds, `interp` or `zero`.
-
-    Returns:
-        [J] float32, not negative, L2 norm 1 (all 0 for an all-black crop).
+    Paper appendix 2, Algorithm 1, lines 3 to 9. Ring j of J holds the coefficients whose distance to the zero
+    frequency, as a share of the largest, lies in [j / J, (j + 1) / J), the last ring's edge included. A small
+    crop leaves rings without any coefficient: `zero` keeps them 0 (literal), which tells the crop's size;
+    `interp` fills them linearly from their neighbours, the mean grey (zero frequency) not being one: below
+    the first other filled ring they take that ring's value. `grey` are [h, w] values in [0, 1], on the CPU.
+    Returns [J] float32, not negative, L2 norm 1 (all 0 for an all-black crop).
     """
     pixels = torch.as_tensor(grey, dtype=torch.float32)
     h, w = pixels.shape
@@ -75,18 +68,11 @@ def crop_spectra(
 ) -> Tensor:
     """Radial spectrum of the crop at every box (paper appendix 2, Algorithm 1).
 
-    Grey is 0.299 R + 0.587 G + 0.114 B. A crop is the whole pixels its box touches, grown evenly to at
-    least `min_side` and moved into the image where it would leave it.
+    Grey is 0.299 R + 0.587 G + 0.114 B. A crop is the whole pixels its box touches, grown evenly to at least
+    `min_side` (the image's side, where that is smaller) and moved into the image where it would leave it.
 
-    Args:
-        image: [3, S, S] uint8 RGB as the network sees it before normalisation, on the CPU.
-        boxes_xyxy_px: [K, 4] pixels of `image`.
-        bins: number of rings J.
-        empty: see `radial_spectrum`.
-        min_side: least side of a crop in pixels (the image's side, where that is smaller).
-
-    Returns:
-        [K, J] float32.
+    The image is [3, S, S] uint8 RGB as the network sees it before normalisation, on the CPU, boxes are [K, 4]
+    in its pixels; `bins` and `empty` as of `radial_spectrum`. Returns [K, J] float32.
     """
     if len(boxes_xyxy_px) == 0:
         return torch.zeros(0, bins)

@@ -19,7 +19,7 @@ from unispector.data.protocol.splits import SplitRules
 from unispector.data.survey import difference_hash
 from unispector.ops.files import read_image
 
-SEEDS, DRAWS = (42, 82), (1, 2)
+SEEDS, DRAWS, ROLES = (42, 82), (1, 2), ("prompt", "target")
 RULES = SplitRules(unseen_fraction=0.25, prompts_per_class=2, tail_images=3, seen_test_fraction=0.2)
 
 
@@ -38,7 +38,7 @@ def flipped(code: np.ndarray, bits: int) -> np.ndarray:
     return np.packbits(flat)
 
 
-def test_near_pairs_are_all_and_only_those_that_are_near() -> None:
+def test_near_pairs_are_all_and_only_those_that_are_near():
     codes = random_hashes(3 * BLOCK + 5, seed=0)
     for place, bits in ((BLOCK, 1), (2 * BLOCK - 1, THRESHOLD), (3 * BLOCK, THRESHOLD + 1), (7, 3)):
         codes[place] = flipped(codes[5], bits)
@@ -57,7 +57,7 @@ def test_near_pairs_are_all_and_only_those_that_are_near() -> None:
     assert (5, 3 * BLOCK) not in found
 
 
-def test_no_hash_is_near_no_other() -> None:
+def test_no_hash_is_near_no_other():
     assert list(near_pairs(np.zeros((0, 4), dtype=np.uint64), THRESHOLD)) == []
     assert list(near_pairs(np.zeros((1, 4), dtype=np.uint64), THRESHOLD)) == []
 
@@ -88,9 +88,7 @@ def files_of(path: Path, folder: str) -> set[str]:
     return {folder + image["file_name"] for image in json.loads(path.read_text())["images"]}
 
 
-def expected_rows(
-    tree: SplitTree, near: dict[frozenset[str], int]
-) -> set[tuple[str, str, frozenset[str], int]]:
+def expected_rows(tree: SplitTree, near: dict[frozenset[str], int]):
     """From the files alone, pair by pair."""
     rows = set()
     cross = [tree.root / f"out-domain/Out/{{}}/Out_prompt_seed{draw}.json" for draw in DRAWS]
@@ -103,9 +101,7 @@ def expected_rows(
         ]
         groups = [(pattern, "raw/in/") for pattern in patterns] + [(pattern, "raw/out/") for pattern in cross]
         for pattern, folder in groups:
-            prompts, targets = (
-                files_of(Path(str(pattern).format(role)), folder) for role in ("prompt", "target")
-            )
+            prompts, targets = (files_of(Path(str(pattern).format(role)), folder) for role in ROLES)
             draw_seed = str(seed) if folder == "raw/in/" else ""
             for pair, distance in near.items():
                 if (
@@ -120,9 +116,7 @@ def expected_rows(
     return rows
 
 
-def test_images_without_a_defect_are_neither_compared_nor_missed(
-    sets: list[BenchmarkSet], tmp_path: Path
-) -> None:
+def test_images_without_a_defect_are_neither_compared_nor_missed(sets, tmp_path):
     reports = []
     for free in ((), (ImageRecord(0, "good/1.png", 9, 9),)):
         write_splits([replace(sets[0], defect_free=free), sets[1]], RULES, SEEDS, DRAWS, tmp_path)
@@ -132,7 +126,7 @@ def test_images_without_a_defect_are_neither_compared_nor_missed(
     assert reports[0].unsurveyed == 0
 
 
-def test_pairs_across_the_split_are_listed(sets: list[BenchmarkSet], tree: SplitTree) -> None:
+def test_pairs_across_the_split_are_listed(sets, tree):
     """Images 1-12 look alike in twos across classes and sets; what lies on one side only is not listed."""
     codes = random_hashes(96, seed=1)
     for place in range(0, 48, 3):
@@ -176,9 +170,7 @@ def test_pairs_across_the_split_are_listed(sets: list[BenchmarkSet], tree: Split
     assert f"{report.counts[0].pairs + report.counts[1].pairs} of training and test" in report.summary()
 
 
-def test_plain_and_unsurveyed_images_are_counted_but_not_compared(
-    sets: list[BenchmarkSet], tree: SplitTree
-) -> None:
+def test_plain_and_unsurveyed_images_are_counted_but_not_compared(sets, tree):
     codes = random_hashes(96, seed=2)
     codes[:10] = 0
     codes[10:20] = 255
@@ -197,9 +189,7 @@ def test_plain_and_unsurveyed_images_are_counted_but_not_compared(
     assert found
 
 
-def test_long_lists_are_cut_but_counted(
-    sets: list[BenchmarkSet], tree: SplitTree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_lists_are_cut_but_counted(sets, tree, monkeypatch):
     monkeypatch.setattr(duplicates, "LISTED", 5)
     alike = np.repeat(random_hashes(1, seed=3), 96, axis=0)
     report = report_near_duplicates(sets, surveys_of(sets, alike), tree, SEEDS, DRAWS)
@@ -208,7 +198,7 @@ def test_long_lists_are_cut_but_counted(
     assert len(rows) == 1 + sum(count.listed for count in report.counts)
 
 
-def test_exposures_of_one_real_tile_are_near_and_other_tiles_are_not(shared_data: Path) -> None:
+def test_exposures_of_one_real_tile_are_near_and_other_tiles_are_not(shared_data):
     folder = shared_data / "magnetic_tile" / "MT_Crack" / "Imgs"
     names = ("exp2_num_85846.jpg", "exp5_num_88170.jpg", "exp1_num_265613.jpg", "exp2_num_265639.jpg")
     codes = [

@@ -8,12 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unispector.data.checks.set_tables import (
-    category_table,
-    image_table,
-    instance_table,
-    survey_table,
-)
+from unispector.data.checks.set_tables import category_table, image_table, instance_table, survey_table
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord, Segmentation
 from unispector.ops.rle import encode_rle, segmentation_to_mask
 
@@ -30,7 +25,7 @@ def set_of(segmentations: list[Segmentation | None], width: int, height: int) ->
     )
 
 
-def test_mask_measures_are_those_of_the_decoded_pixels() -> None:
+def test_mask_measures_are_those_of_the_decoded_pixels():
     """300 masks: more than pycocotools measures in one call."""
     rng = np.random.default_rng(1)
     masks = np.zeros((300, 23, 31), dtype=bool)
@@ -51,7 +46,7 @@ def test_mask_measures_are_those_of_the_decoded_pixels() -> None:
     assert first["where"] == "a.png (annotation 1)"
 
 
-def test_uncompressed_codes_and_polygons_are_measured_too() -> None:
+def test_uncompressed_codes_and_polygons_are_measured_too():
     mask = np.zeros((20, 30), dtype=bool)
     mask[3:9, 4:17] = True
     runs = np.flatnonzero(np.diff(np.concatenate(([False], mask.T.ravel(), [False])).astype(int)))
@@ -71,9 +66,7 @@ def test_uncompressed_codes_and_polygons_are_measured_too() -> None:
     height=st.floats(1, 20),
     off=st.floats(3, 9),
 )
-def test_a_box_drawn_as_a_polygon_has_its_own_measures(
-    x: float, y: float, width: float, height: float, off: float
-) -> None:
+def test_a_box_drawn_as_a_polygon_has_its_own_measures(x, y, width, height, off):
     """Rasterising moves an edge by less than a pixel; a box elsewhere is not taken for the same."""
     width, height = min(width, 30 - x), min(height, 20 - y)
     corners = [[x, y, x + width, y, x + width, y + height, x, y + height]]
@@ -107,7 +100,7 @@ def test_a_box_drawn_as_a_polygon_has_its_own_measures(
         ([[0, 0, 1, 1]], "polygon without at least three"),
     ],
 )
-def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation: Segmentation, told: str) -> None:
+def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation, told):
     sound = encode_rle(np.eye(20, 30, dtype=bool)[None])[0]
     table = instance_table(set_of([sound, segmentation, sound, None], 30, 20))
     assert told in table["problem"][1]
@@ -115,10 +108,9 @@ def test_a_bad_mask_is_a_problem_of_its_row_alone(segmentation: Segmentation, to
     assert table["mask_area"].tolist() == [20, 7, 20, 7]  # a fault is reported once: the rest is the box's
 
 
-def test_the_survey_is_joined_by_file_name() -> None:
+def test_the_survey_is_joined_by_file_name():
     annotations = replace(
-        set_of([None], 30, 20),
-        images=tuple(ImageRecord(n, f"{n}.png", 30, 20) for n in (1, 2, 3, 4)),
+        set_of([None], 30, 20), images=tuple(ImageRecord(n, f"{n}.png", 30, 20) for n in (1, 2, 3, 4))
     )
     rows = [
         ("3.png", 5, 6, "", 7, "ab" * 32),
@@ -139,7 +131,7 @@ def test_the_survey_is_joined_by_file_name() -> None:
     assert survey_table(annotations, survey)["listed"].tolist() == [1, 0, 1, 1, 1]
 
 
-def test_categories_are_compared_without_regard_to_case() -> None:
+def test_categories_are_compared_without_regard_to_case():
     names = ("3CAD_Scratch", "x_new")
     annotations = replace(
         set_of([None], 9, 9), categories=tuple(CategoryRecord(n, name, "") for n, name in enumerate(names, 1))

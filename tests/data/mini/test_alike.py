@@ -14,34 +14,27 @@ def alike(seed: int, spread: float) -> Alike:
     return found
 
 
-def drawn(look: Alike, call: str, count: int = 300) -> np.ndarray:
-    """The first number that each of many instances draws."""
-    calls = {
-        "random": lambda rng: rng.random(),
-        "uniform": lambda rng: rng.uniform(-3, 5),
-        "integers": lambda rng: rng.integers(2, 12),
-        "end": lambda rng: rng.integers(7),
-        "choice": lambda rng: rng.choice([10, 20, 30, 40]),
-        "weighted": lambda rng: rng.choice([1, 2, 3], p=[0.7, 0.3, 0.0]),
-        "count": lambda rng: rng.choice(6),
-    }
-    return np.array([calls[call](look.numbers(np.random.default_rng(n))) for n in range(count)], np.float64)
-
-
-RANGES = {
-    "random": (0, 1),
-    "uniform": (-3, 5),
-    "integers": (2, 11),
-    "end": (0, 6),
-    "choice": (10, 40),
-    "weighted": (1, 2),
-    "count": (0, 5),
+# What is drawn, and the smallest and largest number it may be.
+CALLS = {
+    "random": (lambda rng: rng.random(), 0, 1),
+    "uniform": (lambda rng: rng.uniform(-3, 5), -3, 5),
+    "integers": (lambda rng: rng.integers(2, 12), 2, 11),
+    "end": (lambda rng: rng.integers(7), 0, 6),
+    "choice": (lambda rng: rng.choice([10, 20, 30, 40]), 10, 40),
+    "weighted": (lambda rng: rng.choice([1, 2, 3], p=[0.7, 0.3, 0.0]), 1, 2),
+    "count": (lambda rng: rng.choice(6), 0, 5),
 }
 
 
-@pytest.mark.parametrize("call", RANGES)
+def drawn(look: Alike, call: str, count: int = 300) -> np.ndarray:
+    """The first number that each of many instances draws."""
+    first = CALLS[call][0]
+    return np.array([first(look.numbers(np.random.default_rng(n))) for n in range(count)], np.float64)
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_a_class_draws_numbers_near_one_another_and_in_range(call: str):
-    low, high = RANGES[call]
+    _, low, high = CALLS[call]
     middles, spreads = [], []
     for seed in range(25):
         numbers = drawn(alike(seed, 0.06), call)

@@ -12,43 +12,31 @@ from unispector.ops.parallel import worker_count
 
 SMALL = MiniConfig(seed=11, images_per_class=1, defect_free_images=1, size=64)
 LARGER = SMALL.model_copy(update={"images_per_class": 6, "defect_free_images": 2})
-CLASSES = {
-    "GC10": 10,
-    "MagneticTile": 5,
-    "RealIAD": 6,
-    "MVTec": 6,
-    "3CAD": 4,
-    "VISION": 4,
-    "VisA": 5,
-}
+CLASSES = {"GC10": 10, "MagneticTile": 5, "RealIAD": 6, "MVTec": 6, "3CAD": 4, "VISION": 4, "VisA": 5}
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()
-    }
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def made(config: MiniConfig, folder: Path) -> Path:
+    generate_mini(config, folder / "raw", workers=1)
+    return folder / "raw"
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("small") / "raw"
-    generate_mini(SMALL, out)
-    return out
+def small(tmp_path_factory):
+    return made(SMALL, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
-def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("larger") / "raw"
-    generate_mini(LARGER, out, workers=1)
-    return out
+def larger(tmp_path_factory):
+    return made(LARGER, tmp_path_factory.mktemp("larger"))
 
 
 def pictures(root: Path) -> dict[str, bytes]:
-    return {
-        name: data
-        for name, data in contents(root).items()
-        if name.endswith((".jpg", ".JPG", ".png")) and "/._" not in name
-    }
+    drawn = {file for ending in ("jpg", "JPG", "png") for file in root.rglob(f"[!.]*.{ending}")}
+    return {str(file.relative_to(root)): file.read_bytes() for file in drawn}
 
 
 def test_report_tells_sets_classes_and_bytes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from labelled import labelled
 from unispector.data.coco import Annotations, ImageRecord
-from unispector.data.protocol.split_tree import BenchmarkSet, SplitTree, write_splits
+from unispector.data.protocol.split_tree import BenchmarkSet, SplitReport, SplitTree, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.errors import DataError
 
@@ -21,9 +21,13 @@ def member(name: str, domain: str = "in", classes: str = "abcd", images: int = 1
     return BenchmarkSet(name, f"raw/{name}", "in" if domain == "in" else "cross", labelled(images_of))
 
 
+def write(root: Path, *sets: BenchmarkSet, rules: SplitRules = RULES, seeds=(42,), draws=(1,)) -> SplitReport:
+    return write_splits(sets, rules, seeds, draws, root / "splits")
+
+
 def test_every_file_lies_where_the_benchmark_has_it(tmp_path: Path) -> None:
     root = tmp_path / "splits"
-    write_splits([member("Tile"), member("Other", "cross")], RULES, (42, 777), (1, 2), root)
+    write(tmp_path, member("Tile"), member("Other", "cross"), seeds=(42, 777), draws=(1, 2))
 
     expected = {"report.json"}
     for seed in (42, 777):
@@ -43,7 +47,7 @@ def test_every_file_lies_where_the_benchmark_has_it(tmp_path: Path) -> None:
 
 def test_files_hold_what_their_place_says(tmp_path: Path) -> None:
     sets = [member("Tile"), member("Steel", classes="wxyz"), member("Other", "cross")]
-    report = write_splits(sets, RULES, (42,), (1,), tmp_path / "splits")
+    report = write(tmp_path, *sets)
     tree = SplitTree(tmp_path / "splits")
     training = Annotations.read(tree.training(42))
     by_set = {item.name: item for item in report.sets}
@@ -52,14 +56,13 @@ def test_files_hold_what_their_place_says(tmp_path: Path) -> None:
     assert list(training.class_names) == seen
     assert {image.file_name.split("/")[1] for image in training.images} == {"Tile", "Steel"}
     assert all(image.file_name.startswith("raw/") for image in training.images)
-    pair = tree.in_domain("Steel", "unseen", 42, 1)
-    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
-    assert prompt.class_names == target.class_names == by_set["Steel"].unseen
-    assert (len(prompt.images), len(target.images)) == (5, 11)
-    pair = tree.in_domain("Steel", "seen", 42, 1)
-    prompt, target = Annotations.read(pair.prompt), Annotations.read(pair.target)
-    assert prompt.class_names == by_set["Steel"].seen
-    assert (len(prompt.images), len(target.images)) == (3, 3)  # 2 of 16 kept per class: one each
+    steel = by_set["Steel"]
+    # Of the seen classes 2 of 16 images are kept, one each.
+    for part, classes, counts in (("unseen", steel.unseen, [5, 11]), ("seen", steel.seen, [3, 3])):
+        pair = tree.in_domain("Steel", part, 42, 1)
+        files = [Annotations.read(path) for path in (pair.prompt, pair.target)]
+        assert [file.class_names for file in files] == [classes, classes]
+        assert [len(file.images) for file in files] == counts
     pair = tree.cross_domain("Other", 1)
     assert len(Annotations.read(pair.prompt).class_names) == 4
     assert (pair.part, pair.split_seed) == ("cross", None)
@@ -68,7 +71,7 @@ def test_files_hold_what_their_place_says(tmp_path: Path) -> None:
 def test_images_without_a_defect_train_beside_the_others(tmp_path: Path) -> None:
     free = (ImageRecord(0, "good/1.jpg", 30, 20), ImageRecord(0, "good/2.jpg", 9, 9))
     sets = [replace(member("Tile"), defect_free=free), member("Steel", classes="wxyz")]
-    report = write_splits(sets, RULES, (42, 777), (1,), tmp_path / "splits")
+    report = write(tmp_path, *sets, seeds=(42, 777))
     plain = write_splits([member("Tile"), sets[1]], RULES, (42, 777), (1,), tmp_path / "plain")
     for seed in (42, 777):
         training = Annotations.read(SplitTree(tmp_path / "splits").training(seed))
@@ -89,7 +92,7 @@ def test_images_without_a_defect_train_beside_the_others(tmp_path: Path) -> None
 
 def test_a_set_of_which_every_class_trains_has_no_test_of_unseen_ones(tmp_path: Path) -> None:
     weld = replace(member("Weld", classes="w"), unseen=())
-    report = write_splits([member("Tile"), weld], RULES, (42,), (1,), tmp_path / "splits")
+    report = write(tmp_path, member("Tile"), weld)
     told = {item.name: item for item in report.sets}["Weld"]
     assert (told.seen, told.unseen, told.untested_unseen) == (("p_w",), (), {})
     assert (told.training_images, told.seen_test_images) == (14, 2)
@@ -101,7 +104,7 @@ def test_a_set_of_which_every_class_trains_has_no_test_of_unseen_ones(tmp_path: 
 
 
 def test_report_counts(tmp_path: Path) -> None:
-    write_splits([member("Tile"), member("Other", "cross")], RULES, (42,), (1,), tmp_path / "splits")
+    write(tmp_path, member("Tile"), member("Other", "cross"))
     inside, cross = json.loads((tmp_path / "splits" / "report.json").read_text())["sets"]
 
     assert (inside["training_images"], inside["seen_test_images"]) == (42, 6)
@@ -130,10 +133,10 @@ def rare(member: BenchmarkSet, *names: str) -> BenchmarkSet:
 def test_classes_that_cannot_be_prompted_are_left_out_and_named(tmp_path: Path) -> None:
     classes = "abcdefgh"
     whole = member("Tile", classes=classes)
-    first, second = write_splits([whole], RULES, (42,), (1,), tmp_path / "splits").sets[0].unseen
+    first, second = write(tmp_path, whole).sets[0].unseen
     sets = [rare(whole, first), rare(member("Other", "cross"), "p_a", "p_c")]
 
-    report = write_splits(sets, RULES, (42,), (1,), tmp_path / "splits")
+    report = write(tmp_path, *sets)
 
     reason = "1 image(s), but a prompt and a target are two"
     tile, other = report.sets
@@ -156,42 +159,41 @@ def test_classes_that_cannot_be_prompted_are_left_out_and_named(tmp_path: Path) 
 
 def test_a_set_with_nothing_to_test_is_an_error(tmp_path: Path) -> None:
     whole = member("Tile")
-    unseen = write_splits([whole], RULES, (42,), (1,), tmp_path / "splits").sets[0].unseen
+    unseen = write(tmp_path, whole).sets[0].unseen
     with pytest.raises(DataError, match=r"Tile: split seed 42 leaves no unseen class .*p_.*another split"):
-        write_splits([rare(whole, *unseen)], RULES, (42,), (1,), tmp_path / "splits")
+        write(tmp_path, rare(whole, *unseen))
     cross = rare(member("Other", "cross"), "p_a", "p_b", "p_c", "p_d")
     with pytest.raises(DataError, match=r"Other leaves no unseen class that can be tested \(p_a: 1 image"):
-        write_splits([whole, cross], RULES, (42,), (1,), tmp_path / "splits")
+        write(tmp_path, whole, cross)
 
 
 def test_the_naive_rule_is_told(tmp_path: Path) -> None:
     rules = replace(RULES, training_rule="naive")
-    report = write_splits([member("Tile")], rules, (42,), (1,), tmp_path / "splits")
+    report = write(tmp_path, member("Tile"), rules=rules)
     assert report.training_rule == "naive"
     assert report.notes[0].startswith("NAIVE TRAINING")
-    clean = write_splits([member("Tile")], RULES, (42,), (1,), tmp_path / "splits")
+    clean = write(tmp_path, member("Tile"))
     assert (clean.training_rule, clean.notes, clean.scored_on_prompts) == ("clean", (), False)
 
 
 def test_written_again_it_is_the_same_and_nothing_old_stays(tmp_path: Path) -> None:
     root = tmp_path / "splits"
-    write_splits([member("Old"), member("Tile")], RULES, (1, 42), (1,), root)
-    write_splits([member("Tile")], RULES, (42,), (1,), root)
+    write(tmp_path, member("Old"), member("Tile"), seeds=(1, 42))
+    write(tmp_path, member("Tile"))
     first = {path: path.read_bytes() for path in root.rglob("*.json")}
-    write_splits([member("Tile")], RULES, (42,), (1,), root)
+    write(tmp_path, member("Tile"))
     assert {path: path.read_bytes() for path in root.rglob("*.json")} == first
-    assert not [
-        path for path in first if "Old" in path.name or "seed1.json" in path.name.replace("prompt_seed1", "")
-    ]
+    names = [path.name.replace("prompt_seed1", "") for path in first]
+    assert not [name for name in names if "Old" in name or "seed1.json" in name]
 
 
 def test_a_failed_run_leaves_the_old_tree(tmp_path: Path) -> None:
     root = tmp_path / "splits"
-    write_splits([member("Tile")], RULES, (42,), (1,), root)
+    write(tmp_path, member("Tile"))
     before = {path: path.read_bytes() for path in root.rglob("*.json")}
     with pytest.raises(DataError, match="Tiny: split seed 42 leaves no unseen class"):
-        write_splits([member("Tile"), member("Tiny", images=1)], RULES, (42,), (1,), root)
+        write(tmp_path, member("Tile"), member("Tiny", images=1))
     with pytest.raises(DataError, match="no in-domain set"):
-        write_splits([member("Tile", "cross")], RULES, (42,), (1,), root)
+        write(tmp_path, member("Tile", "cross"))
     assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
     assert list(tmp_path.iterdir()) == [root]

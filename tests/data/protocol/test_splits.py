@@ -33,7 +33,7 @@ def names_on(annotations: Annotations, image_id: int) -> set[str]:
 
 
 @pytest.mark.parametrize(("classes", "unseen"), [(2, 1), (3, 1), (5, 1), (10, 3), (73, 18), (111, 28)])
-def test_a_quarter_is_unseen(classes: int, unseen: int) -> None:
+def test_a_quarter_is_unseen(classes, unseen):
     names = [f"c{number}" for number in range(classes)]
     chosen = choose_unseen(names, 0.25, 42)
     assert len(chosen) == unseen
@@ -42,7 +42,7 @@ def test_a_quarter_is_unseen(classes: int, unseen: int) -> None:
     assert len({choose_unseen(names, 0.25, seed) for seed in range(20)}) > 1
 
 
-def test_too_few_classes_are_refused() -> None:
+def test_too_few_classes_are_refused():
     with pytest.raises(DataError, match="1 classes cannot be split"):
         choose_unseen(["a"], 0.25, 42)
     with pytest.raises(DataError, match=r"lower split.unseen_fraction"):
@@ -51,7 +51,7 @@ def test_too_few_classes_are_refused() -> None:
         split_set("Tile", labelled([["a"]] * 30), RULES, 42)
 
 
-def test_classes_that_are_named_are_held_out_whatever_the_seed() -> None:
+def test_classes_that_are_named_are_held_out_whatever_the_seed():
     annotations = labelled([["a"], ["b"], ["c"], ["b", "c"]] * 6)
     for seed in (42, 82):
         split = split_set("Tile", annotations, RULES, seed, unseen=["c", "a"])
@@ -59,7 +59,7 @@ def test_classes_that_are_named_are_held_out_whatever_the_seed() -> None:
         assert all(names_on(annotations, image.id) == {"b"} for image in split.training.images)
 
 
-def test_a_set_of_which_every_class_trains() -> None:
+def test_a_set_of_which_every_class_trains():
     annotations = labelled([["a"]] * 20)
     split = split_set("Tile", annotations, RULES, 42, unseen=[])
     assert (split.unseen, split.tested_unseen, split.seen) == ((), (), ("a",))
@@ -67,7 +67,7 @@ def test_a_set_of_which_every_class_trains() -> None:
     assert not ids(split.training) & ids(split.seen_test)
 
 
-def test_an_unknown_class_to_hold_out_is_named_with_those_there_are() -> None:
+def test_an_unknown_class_to_hold_out_is_named_with_those_there_are():
     with pytest.raises(DataError, match=r"data\.sets\.Tile\.unseen: d is no class of the set; .*are a, b$"):
         split_set("Tile", labelled([["a"], ["b"]] * 6), RULES, 42, unseen=["b", "d"])
 
@@ -79,7 +79,7 @@ def multi_label(draw: st.DrawFn) -> Annotations:
     return labelled(draw(st.lists(image, min_size=1, max_size=60)), names)
 
 
-def test_the_papers_classes_come_out() -> None:
+def test_the_papers_classes_come_out():
     """3 of GC10's 10 classes, 1 of Magnetic Tile's 5, 28 of Real-IAD's 111, 18 of MVTec AD's 73."""
     for classes, unseen in ((10, 3), (5, 1), (111, 28), (73, 18)):
         annotations = labelled([[f"c{number:03}"] for number in range(classes) for _ in range(12)])
@@ -90,7 +90,7 @@ def test_the_papers_classes_come_out() -> None:
 
 
 @given(multi_label(), st.integers(0, 50), st.integers(0, 50), st.floats(0, 0.9))
-def test_nothing_leaks(annotations: Annotations, seed: int, prompt_seed: int, held_share: float) -> None:
+def test_nothing_leaks(annotations, seed, prompt_seed, held_share):
     rules = SplitRules(0.25, 2, 3, held_share)
     shown = {image.id: names_on(annotations, image.id) for image in annotations.images}
     unseen = set(choose_unseen(annotations.class_names, 0.25, seed))
@@ -136,9 +136,7 @@ def can_be_tested(pool: Annotations, class_name: str) -> bool:
 
 
 @given(multi_label(), st.integers(0, 50), st.floats(0, 0.9))
-def test_the_naive_rule_trains_on_all_seen_instances(
-    annotations: Annotations, seed: int, held_share: float
-) -> None:
+def test_the_naive_rule_trains_on_all_seen_instances(annotations, seed, held_share):
     rules = SplitRules(0.25, 2, 3, held_share, "naive")
     unseen = set(choose_unseen(annotations.class_names, 0.25, seed))
     name_of = {category.id: category.name for category in annotations.categories}
@@ -163,7 +161,7 @@ def test_the_naive_rule_trains_on_all_seen_instances(
 
 
 @given(multi_label(), st.integers(0, 50))
-def test_what_the_clean_rule_costs(annotations: Annotations, seed: int) -> None:
+def test_what_the_clean_rule_costs(annotations, seed):
     """Counted again from the plain list of labels."""
     unseen = choose_unseen(annotations.class_names, 0.25, seed)
     labels = [
@@ -179,19 +177,19 @@ def test_what_the_clean_rule_costs(annotations: Annotations, seed: int) -> None:
     assert lost.images == sum(1 for image, _ in pairs if set(image) & set(unseen))
     assert lost.instances == sum(count for image, count in pairs if set(image) & set(unseen))
     assert lost.images_by_class == {name: sum(name in image for image, _ in pairs) for name in unseen}
-    assert lost.instances_by_class == {
-        name: sum(count for image, count in pairs if name in image) for name in unseen
-    }
+    for name in unseen:
+        assert lost.instances_by_class.pop(name) == sum(count for image, count in pairs if name in image)
+    assert not lost.instances_by_class
 
 
 @pytest.mark.parametrize(("images", "prompts"), [(2, 1), (10, 1), (11, 5), (40, 5)])
-def test_number_of_prompt_images(images: int, prompts: int) -> None:
+def test_number_of_prompt_images(images, prompts):
     draw = draw_prompts("Set", labelled([["a", "a"]] * images), ["a"], RULES, 42)
     assert (len(draw.prompt.images), len(draw.target.images)) == (prompts, images - prompts)
     assert len(draw.prompt.instances) == 2 * prompts
 
 
-def test_a_class_mostly_among_others_gets_the_prompts_there_are() -> None:
+def test_a_class_mostly_among_others_gets_the_prompts_there_are():
     annotations = labelled([["a"]] * 3 + [["a", "b"]] * 20 + [["b"]] * 20)
     draw = draw_prompts("Set", annotations, ["a"], RULES, 42)
     assert ids(draw.prompt) == {1, 2, 3}
@@ -199,7 +197,7 @@ def test_a_class_mostly_among_others_gets_the_prompts_there_are() -> None:
     assert draw.target.class_names == ("a",)
 
 
-def test_a_class_always_leaves_itself_a_target() -> None:
+def test_a_class_always_leaves_itself_a_target():
     draw = draw_prompts("Set", labelled([["a"]] * 4), ["a"], SplitRules(0.25, 5, 0, 0), 42)
     assert (len(draw.prompt.images), len(draw.target.images)) == (3, 1)
 
@@ -212,7 +210,7 @@ def test_a_class_always_leaves_itself_a_target() -> None:
         ([["a", "b"]] * 9 + [["b"]] * 9, "none of its 9 images is without another class, as a prompt is"),
     ],
 )
-def test_a_class_without_enough_images_is_named(labels: list[list[str]], words: str) -> None:
+def test_a_class_without_enough_images_is_named(labels, words):
     annotations = labelled(labels, ["a", "b"])
     assert untestable(annotations, ["a", "b"]) == {"a": words}
     assert untestable(annotations, ["b"]) == {}
@@ -221,25 +219,18 @@ def test_a_class_without_enough_images_is_named(labels: list[list[str]], words: 
     assert str(caught.value) == f"Set: class a: {words}; add images or drop the class"
 
 
-def test_draws_depend_on_the_seed_and_not_on_other_classes() -> None:
+def test_draws_depend_on_the_seed_and_not_on_other_classes():
     labels = [["a"]] * 30 + [["b"]] * 30
     both = draw_prompts("Set", labelled(labels), ["a", "b"], RULES, 42)
     alone = draw_prompts("Set", labelled(labels), ["a"], RULES, 42)
     grown = draw_prompts("Set", labelled([*labels, *[["c"]] * 30]), ["a", "b", "c"], RULES, 42)
     assert ids(alone.prompt) == {id_ for id_ in ids(both.prompt) if id_ <= 30}
     assert ids(both.prompt) < ids(grown.prompt)
-    assert (
-        len(
-            {
-                frozenset(ids(draw_prompts("Set", labelled(labels), ["a"], RULES, seed).prompt))
-                for seed in range(9)
-            }
-        )
-        > 1
-    )
+    draws = [draw_prompts("Set", labelled(labels), ["a"], RULES, seed).prompt for seed in range(9)]
+    assert len({frozenset(ids(draw)) for draw in draws}) > 1
 
 
-def test_kept_images_of_seen_classes() -> None:
+def test_kept_images_of_seen_classes():
     names = [name for name in "abcd" for _ in range(40)]
     annotations = labelled([[name] for name in names])
     split = split_set("Set", annotations, RULES, 42)
@@ -250,7 +241,7 @@ def test_kept_images_of_seen_classes() -> None:
     assert len(split.training.images) == 3 * 34
 
 
-def test_a_small_class_keeps_all_images_for_training() -> None:
+def test_a_small_class_keeps_all_images_for_training():
     """15 % of 9 images is one image, too few for a prompt and a target."""
     labels = [[name] for name, count in (("a", 40), ("b", 9), ("c", 40), ("d", 9)) for _ in range(count)]
     split = split_set("Set", labelled(labels), RULES, 42)
@@ -262,13 +253,13 @@ def test_a_small_class_keeps_all_images_for_training() -> None:
         assert len(trained) == 9
 
 
-def test_no_training_image_is_an_error() -> None:
+def test_no_training_image_is_an_error():
     with pytest.raises(DataError, match="Set: split seed 42 leaves no training image"):
         split_set("Set", labelled([["a", "b"]] * 30), RULES, 42)
 
 
 @given(st.lists(multi_label(), min_size=1, max_size=3))
-def test_merged_training_keeps_every_instance(sets: list[Annotations]) -> None:
+def test_merged_training_keeps_every_instance(sets):
     assume(all(annotations.instances for annotations in sets))
     members = {f"S{n}": (f"raw/{n}", annotations) for n, annotations in enumerate(sets)}
     merged = merge_training(members)
@@ -292,7 +283,7 @@ def test_merged_training_keeps_every_instance(sets: list[Annotations]) -> None:
     assert len(merged.instances) == sum(len(annotations.instances) for annotations in sets)
 
 
-def test_two_sets_of_the_same_files_are_refused() -> None:
+def test_two_sets_of_the_same_files_are_refused():
     one = labelled([["a"], ["b"]])
     with pytest.raises(DataError, match="same images"):
         merge_training({"A": ("raw", one), "B": ("raw", one)})
@@ -300,7 +291,7 @@ def test_two_sets_of_the_same_files_are_refused() -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the Magnetic Tile release is not at hand")
 @pytest.mark.parametrize(("seed", "unseen"), [(42, "uneven"), (82, "uneven"), (777, "break")])
-def test_real_release_splits_the_same_way_for_ever(seed: int, unseen: str) -> None:
+def test_real_release_splits_the_same_way_for_ever(seed, unseen):
     folders = [path.parts[-3] for path in sorted(REAL.glob("MT_*/Imgs/*.jpg"))]
     labels = [folder.replace("MT_", "magnetic_tile_").lower() for folder in folders if folder != "MT_Free"]
     split = split_set("MagneticTile", labelled([[label] for label in labels]), RULES, seed)

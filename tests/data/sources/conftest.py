@@ -55,9 +55,7 @@ class Case:
     def of_its_class(self, image: str) -> tuple[str, ...]:
         """The images that show the class of an image's first instance."""
         category = self.sound.images[image][0][0]
-        return tuple(
-            name for name, marks in self.sound.images.items() if category in {mark[0] for mark in marks}
-        )
+        return tuple(name for name, of in self.sound.images.items() if category in {mark[0] for mark in of})
 
     def without_image(self, image: str) -> list[Row]:
         """The rows that are told when an image is gone."""
@@ -118,6 +116,12 @@ def sound_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[
             layout.write(folder, PAINTED)
         releases[source] = folder, converted(source, folder, root / "out" / source)
     return releases
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """The folder of a release in the making."""
+    return tmp_path / "raw"
 
 
 @pytest.fixture

@@ -17,28 +17,15 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
     path.write_text(text)
 
 
+NO_TEXT = {**dict.fromkeys(("gc10", "voc"), "not valid XML"), "visa": "has no columns image, label and mask"}
+
+
 @pytest.mark.parametrize(
     ("content", "messages"),
     [
-        (
-            b"",
-            {
-                "gc10": "not valid XML",
-                "voc": "not valid XML",
-                "visa": "has no columns image, label and mask",
-                "yolo": "",
-            },
-        ),
+        (b"", NO_TEXT | {"yolo": ""}),
         (b"\xff\xfe\x00\x01", dict.fromkeys(ANNOTATED, "is not UTF-8 text; save it as UTF-8")),
-        (
-            b"\0\1\2",
-            {
-                "gc10": "not valid XML",
-                "voc": "not valid XML",
-                "visa": "has no columns image, label and mask",
-                "yolo": r"line 1: '.*' is no finite number",
-            },
-        ),
+        (b"\0\1\2", NO_TEXT | {"yolo": r"line 1: '.*' is no finite number"}),
     ],
     ids=["empty", "binary", "control characters"],
 )
@@ -119,13 +106,9 @@ def test_an_image_listed_twice(case_of, source) -> None:
     image = case.image
     notes = case.raw / case.notes(image)
     content = json.loads(notes.read_text())
-    if source == "real_iad":
-        content["test"].append(
-            next(view for view in content["test"] if view["image_path"].endswith(image[-40:]))
-        )
-    else:
-        first = next(item for item in content["images"] if item["file_name"] in image)
-        content["images"].append(first | {"id": 999})
+    key, name = ("test", "image_path") if source == "real_iad" else ("images", "file_name")
+    first = next(item for item in content[key] if image.endswith(item[name]))
+    content[key].append(first | {"id": 999})
     notes.write_text(json.dumps(content))
     if source == "real_iad":
         case.refused(rf"audiojack\.json: {re.escape(image)} is listed twice; correct one of the entries")
@@ -154,28 +137,12 @@ VOC = [
 COCO = [
     ('"image_id": ?', '"image_di": ', r"annotations\[0\]: image_id None is no id"),
     ('"file_name": ?', '"filename": ', r"images\[0\]: file_name None is no text"),
-    (
-        r'"segmentation": \[\[[^,]*',
-        '"segmentation": [[NaN',
-        r"annotations\[0\]: a polygon is no list of numbers",
-    ),
-    (
-        r'"segmentation": \[\[[^,]*',
-        '"segmentation": [["x"',
-        r"annotations\[0\]: a polygon is no list of numbers",
-    ),
+    (r'(?<="segmentation": \[\[)[^,]*', "NaN", r"annotations\[0\]: a polygon is no list of numbers"),
+    (r'(?<="segmentation": \[\[)[^,]*', '"x"', r"annotations\[0\]: a polygon is no list of numbers"),
     (r'"category_id": \d+', '"category_id": 77', r"annotations\[0\]: there is no category with the id 77"),
     (r'"image_id": \d+', '"image_id": 77', r"annotations\[0\]: there is no image with the id 77"),
-    (
-        r'"segmentation": .*?\]\]',
-        '"segmentation": {"size": [1, 2], "counts": [1, [2]]}',
-        "no run-length code",
-    ),
-    (
-        r'"segmentation": .*?\]\]',
-        r'"segmentation": {"size": [1, 2], "counts": "\ud800"}',
-        "no run-length code",
-    ),
+    (r'(?<="segmentation": ).*?\]\]', '{"size": [1, 2], "counts": [1, [2]]}', "no run-length code"),
+    (r'(?<="segmentation": ).*?\]\]', r'{"size": [1, 2], "counts": "\ud800"}', "no run-length code"),
     (r'"name": "[^"]*"', r'"name": "a\nb"', r"categories\[0\]: name 'a\\nb' is no text"),
     (r'"name": "[^"]*"', r'"name": "a\rb"', r"categories\[0\]: name 'a\\rb' is no text"),
     ('"annotations"', '"annotation"', ""),
@@ -188,17 +155,9 @@ WRONG = {
     "coco": COCO,
     "real_iad": [
         ('"image_path"', '"path"', r"train\.0\.image_path: Field required; restore"),
-        (
-            '"anomaly_class": "OK"',
-            '"anomaly_class": 3',
-            r"anomaly_class: Input should be a valid string; restore",
-        ),
-        (
-            '"anomaly_class": "BX"',
-            '"anomaly_class": ""',
-            r"anomaly_class of .*\.jpg: it has no name; restore",
-        ),
-        ('"anomaly_class": "BX"', r'"anomaly_class": "\ud800"', r"anomaly_class of .*\.jpg: .* is no name"),
+        ('(?<="anomaly_class": )"OK"', "3", "anomaly_class: Input should be a valid string; restore"),
+        ('(?<="anomaly_class": )"BX"', '""', r"anomaly_class of .*\.jpg: it has no name; restore"),
+        ('(?<="anomaly_class": )"BX"', r'"\ud800"', r"anomaly_class of .*\.jpg: .* is no name"),
         ('"meta"', '"mate"', "meta: Field required; restore the file"),
         ("(?s).*", "[]", "the file: .*; restore the file"),
     ],
@@ -322,6 +281,4 @@ def test_a_mask_of_another_product_is_refused(case_of) -> None:
     case = case_of("real_iad")
     file = case.notes(case.image)
     edit(case.raw / file, '"mask_path": "NG/BX', '"mask_path": "../toy_brick/NG/BX')
-    case.refused(
-        rf"{re.escape(file)}: realiad_1024/toy_brick/.*png is outside the folder realiad_1024/audiojack/"
-    )
+    case.refused(rf"{re.escape(file)}: realiad_1024/toy_brick/.* is outside the folder .*/audiojack/")

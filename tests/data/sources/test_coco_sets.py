@@ -33,11 +33,6 @@ def coco(images: list[Any], annotations: list[Any], categories: list[Any] = CLAS
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return tmp_path / "raw"
-
-
 def convert(raw: Path) -> Converted:
     return convert_release("coco", raw, raw.parent / "out")
 
@@ -218,10 +213,7 @@ NO_CODE = "its segmentation are no run-length code"
         (coco([X | {"width": "30", "height": 20}], [mark(1)]), "width '30' and height 20 are no"),
         (coco([X | {"width": 30}], [mark(1)]), "width 30 and height None are no"),
         (
-            coco(
-                [image(id_, "x.png", width=w, height=50 - w) for id_, w in ((1, 30), (2, 20))],
-                [mark(1)],
-            ),
+            coco([image(id_, "x.png", width=w, height=50 - w) for id_, w in ((1, 30), (2, 20))], [mark(1)]),
             r"images\[1\]: 'x\.png' is listed with another width",
         ),
         (coco([X], [mark(1)], [{"id": 0}]), r"categories\[0\]: name None is no text"),

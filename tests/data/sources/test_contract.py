@@ -24,10 +24,10 @@ from unispector.ops.rle import segmentation_to_mask
 
 @pytest.mark.parametrize("stems", [("a", "b", "c"), ("Kratzer ä 1", "b.c", "mask_2")])
 @pytest.mark.parametrize("source", OWN)
-def test_painted_annotations_come_back(source, stems, tmp_path) -> None:
+def test_painted_annotations_come_back(source, stems, tmp_path, raw):
     painted = {stem: replace(one, stem=stem) for stem, one in zip(stems, PAINTED, strict=True)}
-    LAYOUTS[source].write(tmp_path / "raw", list(painted.values()))
-    found = convert(source, tmp_path / "raw", tmp_path)
+    LAYOUTS[source].write(raw, list(painted.values()))
+    found = convert(source, raw, tmp_path)
     assert found.told == []
     assert {Path(file).stem for file in found.marks} == set(stems)
     for file, marks in found.marks.items():
@@ -108,9 +108,7 @@ def test_an_image_cut_off_does_not_pass_the_checks(case_of, source) -> None:
     image = case.image
     convert_release(source, case.raw, case.out / "good.json", min_side=0, workers=1)
     cut(case.raw / image)
-    with pytest.raises(
-        DataError, match=r"rule broken: image and masks decode: .*; all of it is in"
-    ) as caught:
+    with pytest.raises(DataError, match=r"rule broken: image and masks decode: .*; all of it is") as caught:
         convert_release(source, case.raw, case.out / "bad.json", min_side=0, workers=1)
     assert str(caught.value).isprintable()
     assert f"{case.raw / image}: not a readable image" in str(caught.value)

@@ -25,11 +25,11 @@ def spot(value: int = 255) -> npt.NDArray[np.uint8]:
     return mask
 
 
-def test_folders_name_the_defects(tmp_path):
+def test_folders_name_the_defects(tmp_path, raw):
     for name in ("MT_Fray/Imgs/b", "MT_Fray/Imgs/a", "MT_Crack/Imgs/a"):
-        put_tile(tmp_path / "raw", name, spot())
+        put_tile(raw, name, spot())
 
-    found = convert("magnetic_tile", tmp_path / "raw", tmp_path)
+    found = convert("magnetic_tile", raw, tmp_path)
 
     assert found.annotations.class_names == ("magnetic_tile_crack", "magnetic_tile_fray")
     assert found.boxes == {
@@ -39,16 +39,15 @@ def test_folders_name_the_defects(tmp_path):
     }
 
 
-def test_grey_counts_above_127(tmp_path):
-    put_tile(tmp_path / "raw", "MT_Crack/Imgs/dark", spot(127))
-    put_tile(tmp_path / "raw", "MT_Crack/Imgs/light", spot(128))
-    found = convert("magnetic_tile", tmp_path / "raw", tmp_path)
+def test_grey_counts_above_127(tmp_path, raw):
+    put_tile(raw, "MT_Crack/Imgs/dark", spot(127))
+    put_tile(raw, "MT_Crack/Imgs/light", spot(128))
+    found = convert("magnetic_tile", raw, tmp_path)
     assert list(found.marks) == ["MT_Crack/Imgs/light.jpg"]
     assert found.told == [("mask marks nothing", "MT_Crack/Imgs/dark.jpg", 0)]
 
 
-def test_quirks_are_told_by_reason(tmp_path):
-    raw = tmp_path / "raw"
+def test_quirks_are_told_by_reason(tmp_path, raw):
     put_tile(raw, "MT_Crack/Imgs/a", spot())
     put_tile(raw, "MT_Free/Imgs/good", np.zeros((20, 30), np.uint8))
     put_tile(raw, "MT_Free/Imgs/bare", None)
@@ -73,10 +72,10 @@ def test_quirks_are_told_by_reason(tmp_path):
     ]
 
 
-def test_the_release_may_lie_deeper_and_in_capitals(tmp_path):
-    image = put_tile(tmp_path / "raw", "Magnetic-tile/MT_Crack/Imgs/a", spot())
+def test_the_release_may_lie_deeper_and_in_capitals(tmp_path, raw):
+    image = put_tile(raw, "Magnetic-tile/MT_Crack/Imgs/a", spot())
     image.rename(image.with_suffix(".JPG"))
-    found = convert("magnetic_tile", tmp_path / "raw", tmp_path)
+    found = convert("magnetic_tile", raw, tmp_path)
     assert list(found.marks) == ["Magnetic-tile/MT_Crack/Imgs/a.JPG"]
 
 

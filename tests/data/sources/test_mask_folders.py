@@ -31,39 +31,38 @@ BLOCK = ((10.0, 5.0, 6.0, 4.0), 24.0)
         ("Kratzer ä/a.webp", "Kratzer ä/a.png", "Kratzer ä"),
     ],
 )
-def test_first_folder_names_the_defect(tmp_path: Path, image: str, mask: str, defect: str) -> None:
-    put_image(tmp_path / "raw/images" / image)
-    block(tmp_path / "raw/masks" / mask)
-    found = convert("masks", tmp_path / "raw", tmp_path)
+def test_first_folder_names_the_defect(tmp_path, image, mask, defect, raw):
+    put_image(raw / "images" / image)
+    block(raw / "masks" / mask)
+    found = convert("masks", raw, tmp_path)
     assert found.components == {f"images/{image}": [(defect, *BLOCK)]}
     assert found.told == []
 
 
 @pytest.mark.parametrize("value", [1, 127, 128, 255])
-def test_every_pixel_that_is_not_black_is_defect(tmp_path: Path, value: int) -> None:
-    put_image(tmp_path / "raw/images/a.png")
-    block(tmp_path / "raw/masks/a.png", value)
-    found = convert("masks", tmp_path / "raw", tmp_path)
+def test_every_pixel_that_is_not_black_is_defect(tmp_path, value, raw):
+    put_image(raw / "images/a.png")
+    block(raw / "masks/a.png", value)
+    found = convert("masks", raw, tmp_path)
     assert found.components == {"images/a.png": [("defect", *BLOCK)]}
 
 
-def test_masks_fall_into_components_and_specks_are_dropped(tmp_path: Path) -> None:
+def test_masks_fall_into_components_and_specks_are_dropped(tmp_path, raw):
     rng = np.random.default_rng(3)
     masks = ndimage.zoom(rng.random((4, 10, 12)) > 0.8, (1, 5, 7), order=0)
     masks |= rng.random(masks.shape) > 0.995
     wanted: dict[str, Components] = {}
     for number, mask in enumerate(masks):
-        put_image(tmp_path / f"raw/images/dent/{number}.png", (84, 50))
-        put(tmp_path / f"raw/masks/dent/{number}.png", mask)  # 1 bit a pixel
+        put_image(raw / f"images/dent/{number}.png", (84, 50))
+        put(raw / f"masks/dent/{number}.png", mask)  # 1 bit a pixel
         wanted[f"images/dent/{number}.png"] = components_of(mask, "dent", 0.05)
-    found = convert("masks", tmp_path / "raw", tmp_path, min_side=0.05)
+    found = convert("masks", raw, tmp_path, min_side=0.05)
     assert found.components == wanted
     assert sum(map(len, wanted.values())) > 8
     assert ("component too small", "images/dent/0.png") in {row[:2] for row in found.told}
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
+def test_sets_aside_by_reason(tmp_path, raw):
     put_image(raw / "images/dent/a.png")
     block(raw / "masks/dent/a.png")
     put_image(raw / "images/dent/bare.png")
@@ -88,19 +87,15 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
     ]
 
 
-def test_two_masks_of_an_image_are_refused(tmp_path: Path) -> None:
-    put_image(tmp_path / "raw/images/a.png")
-    block(tmp_path / "raw/masks/a.png")
-    block(tmp_path / "raw/masks/a_mask.bmp")
-    refused("masks", tmp_path / "raw", r"images/a.png: has two masks, masks/a.png and masks/a_mask.bmp")
+def test_two_masks_of_an_image_are_refused(raw):
+    put_image(raw / "images/a.png")
+    block(raw / "masks/a.png")
+    block(raw / "masks/a_mask.bmp")
+    refused("masks", raw, r"images/a.png: has two masks, masks/a.png and masks/a_mask.bmp")
 
 
-def test_an_image_called_like_a_mask_keeps_its_own(tmp_path: Path) -> None:
-    put_image(tmp_path / "raw/images/a.png")
-    put_image(tmp_path / "raw/images/a_mask.png")
-    block(tmp_path / "raw/masks/a_mask.png")
-    refused(
-        "masks",
-        tmp_path / "raw",
-        r"images/a_mask.png: has one mask, masks/a_mask.png, with images/a.png; rename",
-    )
+def test_an_image_called_like_a_mask_keeps_its_own(raw):
+    put_image(raw / "images/a.png")
+    put_image(raw / "images/a_mask.png")
+    block(raw / "masks/a_mask.png")
+    refused("masks", raw, r"images/a_mask.png: has one mask, masks/a_mask.png, with")

@@ -37,8 +37,7 @@ def expected(mask: Path, category: str, min_side: float) -> Components:
     return components_of(np.asarray(Image.open(mask).convert("L")) > 0, category, min_side)
 
 
-def test_every_folder_is_a_class_and_every_component_an_instance(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
+def test_every_folder_is_a_class_and_every_component_an_instance(tmp_path, raw):
     marked(raw, "leather", "cut", "000", (40, 60, 3))
     marked(raw, "leather", "cut", "001", (40, 60, 3))
     marked(raw, "leather", "glue", "000", (40, 60, 3))
@@ -61,8 +60,7 @@ def test_every_folder_is_a_class_and_every_component_an_instance(tmp_path: Path)
     assert products["metal_nut_bent"] == "metal_nut"
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
+def test_sets_aside_by_reason(tmp_path, raw):
     leather = raw / "leather"
     marked(raw, "leather", "cut", "000")
     for name in ("test/cut/001", "test/good/000", "train/good/000", "train/cut/000", "test/fold/000"):
@@ -104,22 +102,18 @@ def test_a_folder_around_the_products_and_an_archive_change_no_instance(tmp_path
     assert convert("mvtec_ad", inner, tmp_path, min_side=0).components == deeper
 
 
-def test_two_copies_of_a_product_are_refused(tmp_path: Path) -> None:
+def test_two_copies_of_a_product_are_refused(tmp_path, raw):
     for folder in ("raw", "raw/copy"):
         marked(tmp_path / folder, "tile", "oil", "000")
-    refused(
-        "mvtec_ad",
-        tmp_path / "raw",
-        "products lie in another folder too; give the folder of one release",
-    )
+    refused("mvtec_ad", raw, "products lie in another folder too; give the folder of one")
 
 
-def test_refuses_an_archive_that_leaves_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
-    with zipfile.ZipFile(tmp_path / "raw/tile.zip", "w") as archive:
+def test_refuses_an_archive_that_leaves_its_folder(raw):
+    raw.mkdir()
+    with zipfile.ZipFile(raw / "tile.zip", "w") as archive:
         archive.writestr("../../tile/test/oil/000.png", b"")
     message = r"tile.zip: the name '../../tile/test/oil/000.png' in it leaves"
-    refused("mvtec_ad", tmp_path / "raw", message)
+    refused("mvtec_ad", raw, message)
 
 
 def test_the_73_published_folders() -> None:

@@ -77,8 +77,8 @@ def small_release(root: Path, **folders: str) -> Release:
 
 @pytest.mark.parametrize("images", ["realiad_1024", "realiad-1024", ".", "Real-IAD/realiad_1024"])
 @pytest.mark.parametrize("jsons", ["realiad_jsons", "realiad_jsons/realiad_jsons", "Real-IAD/realiad_jsons"])
-def test_product_and_code_are_the_class(tmp_path: Path, images: str, jsons: str) -> None:
-    release = small_release(tmp_path / "raw", images=images, jsons=jsons)
+def test_product_and_code_are_the_class(tmp_path, images, jsons, raw):
+    release = small_release(raw, images=images, jsons=jsons)
 
     found = convert("real_iad", release.write(), tmp_path)
 
@@ -89,7 +89,7 @@ def test_product_and_code_are_the_class(tmp_path: Path, images: str, jsons: str)
     assert found.told == []
 
 
-def test_archives_of_products_and_of_annotation_files(tmp_path: Path) -> None:
+def test_archives_of_products_and_of_annotation_files(tmp_path):
     release = small_release(tmp_path / "plain")
     root = release.write()
     packed = tmp_path / "packed"
@@ -111,7 +111,7 @@ def test_archives_of_products_and_of_annotation_files(tmp_path: Path) -> None:
     assert found.told == [("file outside the layout", "realiad_jsons/realiad_jsons_sv/audiojack.json", 0)]
 
 
-def test_sets_aside_by_reason(release: Release, tmp_path: Path) -> None:
+def test_sets_aside_by_reason(release, tmp_path):
     release.defect("usb", "NG/AK/S0001/a.jpg")
     release.view("usb", "NG/AK/S0001/hidden.jpg", "OK")
     release.view("usb", "OK/S0001/good.jpg", "OK", part="train")
@@ -167,9 +167,7 @@ def test_sets_aside_by_reason(release: Release, tmp_path: Path) -> None:
         ("other.png", "other.png"),
     ],
 )
-def test_mask_is_the_listed_one_or_else_the_one_of_the_images_name(
-    release: Release, tmp_path: Path, on_disk: str, listed: str | None
-) -> None:
+def test_mask_is_the_listed_one_or_else_the_one_of_the_images_name(release, tmp_path, on_disk, listed):
     release.defect("mint", "NG/ZW/S0001/a.jpg", on_disk)
     release.product("mint")["test"][0]["mask_path"] = listed and f"NG/ZW/S0001/{listed}"
     found = convert("real_iad", release.write(), tmp_path)
@@ -178,9 +176,7 @@ def test_mask_is_the_listed_one_or_else_the_one_of_the_images_name(
 
 
 @pytest.mark.parametrize(("listed", "other"), [("a_mask.png", "a.png"), ("a.png", "a_mask.png")])
-def test_listed_mask_comes_before_one_of_the_images_name(
-    release: Release, tmp_path: Path, listed: str, other: str
-) -> None:
+def test_listed_mask_comes_before_one_of_the_images_name(release, tmp_path, listed, other):
     mask = release.defect("mint", "NG/ZW/S0001/a.jpg", listed)
     put(mask.with_name(other), np.full((40, 60), 255, np.uint8))
     found = convert("real_iad", release.write(), tmp_path)
@@ -188,15 +184,13 @@ def test_listed_mask_comes_before_one_of_the_images_name(
     assert found.told == [("file outside the layout", f"realiad_1024/mint/NG/ZW/S0001/{other}", 0)]
 
 
-def test_grey_edges_of_a_mask_do_not_count(release: Release, tmp_path: Path) -> None:
+def test_grey_edges_of_a_mask_do_not_count(release, tmp_path):
     path = release.defect("mint", "NG/ZW/S0001/a.jpg")
     put(path, np.where(np.asarray(Image.open(path)) > 0, 250, 100).astype(np.uint8))
     assert convert("real_iad", release.write(), tmp_path).components == release.expected
 
 
-def test_an_unknown_product_or_code_is_read_for_the_class_check_to_find(
-    release: Release, tmp_path: Path
-) -> None:
+def test_an_unknown_product_or_code_is_read_for_the_class_check_to_find(release, tmp_path):
     release.defect("capacitor", "NG/AK/S0001/a.jpg")
     release.defect("usb", "NG/XX/S0001/a.jpg")
     names = convert("real_iad", release.write(), tmp_path).annotations.class_names
@@ -204,7 +198,7 @@ def test_an_unknown_product_or_code_is_read_for_the_class_check_to_find(
     assert not set(names) & REAL_IAD.categories
 
 
-def test_paths_are_relative_to_the_prefix(release: Release, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_prefix(release, tmp_path):
     release.defect("usb", "NG/AK/S0001/a.jpg")
     content = release.product("usb")
     content["meta"] = {"prefix": "usb/NG", "normal_class": "OK", "pre_transform": None}
@@ -234,9 +228,7 @@ def set_item(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
     ],
 )
-def test_refuses_a_wrong_annotation_file(
-    release: Release, spoil: Callable[[dict[str, Any]], None], message: str
-) -> None:
+def test_refuses_a_wrong_annotation_file(release, spoil, message):
     release.defect("usb", "NG/AK/S0001/a.jpg")
     put_image(release.images / "usb/NG/AK/S0001/b.jpg")
     spoil(release.product("usb"))
@@ -244,13 +236,13 @@ def test_refuses_a_wrong_annotation_file(
 
 
 @pytest.mark.parametrize("text", ["7", "\ufeff"])
-def test_refuses_an_annotation_file_that_is_none(release: Release, text: str) -> None:
+def test_refuses_an_annotation_file_that_is_none(release, text):
     release.defect("usb", "NG/AK/S0001/a.jpg")
     put(release.write() / "realiad_jsons/usb.json", text)
     refused("real_iad", release.root, "realiad_jsons/usb.json: .*restore the file")
 
 
-def test_refuses_a_product_that_is_there_twice(release: Release) -> None:
+def test_refuses_a_product_that_is_there_twice(release):
     release.defect("usb", "NG/AK/S0001/a.jpg")
     raw = release.write()
     second = put(raw / "realiad_jsons/realiad_jsons/usb.json", {})
@@ -260,7 +252,7 @@ def test_refuses_a_product_that_is_there_twice(release: Release) -> None:
     refused("real_iad", raw, "products lie in another folder too; keep one copy")
 
 
-def test_what_is_known_of_the_release() -> None:
+def test_what_is_known_of_the_release():
     assert len(REAL_IAD.categories) == 30 * 8
     assert (REAL_IAD.insa_name, REAL_IAD.domain) == ("RealIAD", "in")
     assert {"audiojack_BX", "transistor1_QS", "zipper_ZW"} <= REAL_IAD.categories

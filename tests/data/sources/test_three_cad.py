@@ -32,8 +32,7 @@ def marked(root: Path, folder: str, number: str, mask: Image.Image | None = None
     return path
 
 
-def test_folder_names_are_classes_as_they_stand(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
+def test_folder_names_are_classes_as_they_stand(tmp_path, raw):
     folders = (
         "Aluminum_New_Ipad/bump",
         "Aluminum_New_Ipad/scratche",
@@ -59,7 +58,7 @@ def test_folder_names_are_classes_as_they_stand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [1, 90, 255])
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "I;16"])
-def test_any_mode_of_mask_and_any_value_counts(tmp_path: Path, mode: str, value: int) -> None:
+def test_any_mode_of_mask_and_any_value_counts(tmp_path, mode, value, raw):
     grey = Image.fromarray(spot(value))
     if mode == "P":
         mask = Image.fromarray(spot(value), "P")
@@ -71,16 +70,15 @@ def test_any_mode_of_mask_and_any_value_counts(tmp_path: Path, mode: str, value:
         mask = Image.merge("RGB", (black, black, grey)).convert(mode)
     else:
         mask = Image.fromarray(spot(value).astype(np.uint16)) if mode == "I;16" else grey
-    path = marked(tmp_path / "raw", "Copper_Stator/scratch", "000001", mask)
+    path = marked(raw, "Copper_Stator/scratch", "000001", mask)
     assert Image.open(path).mode == mode
 
-    assert convert("three_cad", tmp_path / "raw", tmp_path).boxes == {
+    assert convert("three_cad", raw, tmp_path).boxes == {
         "Copper_Stator/test/scratch/000001.png": [("Copper_Stator_scratch", SPOT)]
     }
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
+def test_sets_aside_by_reason(tmp_path, raw):
     marked(raw, "Aluminum_Pc/bruise", "000000")
     spellings = ("Multiple-defects", "multiple_defects", "MULTIPLE-DEFECTS", "Multiple_defect")
     for spelling in spellings:
@@ -107,8 +105,7 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
     assert found.annotations.class_names == ("Aluminum_Pc_bruise",)
 
 
-def test_the_english_and_the_pinyin_archive_are_not_mixed(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
+def test_the_english_and_the_pinyin_archive_are_not_mixed(tmp_path, raw):
     marked(raw / "3CAD", "Aluminum_Pc/bump", "000000")
     assert list(convert("three_cad", raw, tmp_path).marks) == ["3CAD/Aluminum_Pc/test/bump/000000.png"]
     marked(raw / "3CAD-Pinyin", "Aluminum_Pc/aotu", "000000")

@@ -132,9 +132,7 @@ def test_a_name_that_no_table_can_hold_is_refused(tmp_path):
     assert len(ReleaseTree(tmp_path).files) == 1
     for name, told in ((os.fsdecode(b"\xe4.png"), r"'\\udce4\.png'"), ("Icon\r", r"'Icon\\r'")):
         (tmp_path / name).write_text("")
-        with pytest.raises(
-            DataError, match=rf"the file name {told} is not one line of UTF-8; rename or remove"
-        ):
+        with pytest.raises(DataError, match=rf"the file name {told} is not one line of UTF-8; rename"):
             ReleaseTree(tmp_path)
         (tmp_path / name).unlink()
 

@@ -19,11 +19,10 @@ def put_xml(path: Path, *items: str, size: str = "<width>60</width><height>40</h
     put(path, f"<annotation><size>{size}</size>{''.join(items)}</annotation>")
 
 
-def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> None:
-    root = tmp_path / "raw"
-    put_image(root / "a.png")
+def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path, raw):
+    put_image(raw / "a.png")
     put_xml(
-        root / "a.xml",
+        raw / "a.xml",
         item(" deep\n scratch ", 1, 1, 60, 40),
         item("dent", 5, 6, 5, 6),
         item("dent", "5.5", "6.0", 8, 9),
@@ -33,7 +32,7 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> No
         item("dent", 9, 9, 3, 12),
     )
 
-    found = convert("voc", root, tmp_path)
+    found = convert("voc", raw, tmp_path)
 
     assert found.class_boxes == {
         ("a.png", "deep scratch"): [(0, 0, 60, 40)],
@@ -47,10 +46,10 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "size", ["<width>0</width><height>0</height>", "", "<width>60</width>"], ids=["zero", "none", "half"]
 )
-def test_a_size_that_is_not_stated_is_not_checked(tmp_path: Path, size: str) -> None:
-    put_image(tmp_path / "raw/a.png")
-    put_xml(tmp_path / "raw/a.xml", item("dent", 1, 1, 2, 2), size=size)
-    assert convert("voc", tmp_path / "raw", tmp_path).class_boxes == {("a.png", "dent"): [(0, 0, 2, 2)]}
+def test_a_size_that_is_not_stated_is_not_checked(tmp_path, size, raw):
+    put_image(raw / "a.png")
+    put_xml(raw / "a.xml", item("dent", 1, 1, 2, 2), size=size)
+    assert convert("voc", raw, tmp_path).class_boxes == {("a.png", "dent"): [(0, 0, 2, 2)]}
 
 
 @pytest.mark.parametrize(
@@ -74,27 +73,24 @@ def test_a_size_that_is_not_stated_is_not_checked(tmp_path: Path, size: str) -> 
     ],
     ids=["beside", "parallel", "VOC2012", "parts", "parts below", "nested"],
 )
-def test_an_annotation_belongs_to_the_nearest_image_of_its_stem(
-    tmp_path: Path, pairs: list[tuple[str, str]], distractors: list[str]
-) -> None:
+def test_an_annotation_belongs_to_the_nearest_image_of_its_stem(tmp_path, pairs, distractors, raw):
     for name in distractors:
-        put_image(tmp_path / "raw" / name)
+        put_image(raw / name)
     for image, xml in pairs:
-        put_image(tmp_path / "raw" / image)
-        put_xml(tmp_path / "raw" / xml, item(f"of {xml}", 1, 1, 2, 2))
-    found = convert("voc", tmp_path / "raw", tmp_path)
+        put_image(raw / image)
+        put_xml(raw / xml, item(f"of {xml}", 1, 1, 2, 2))
+    found = convert("voc", raw, tmp_path)
     assert set(found.by_class) == {(image, f"of {xml}") for image, xml in pairs}
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
-    root = tmp_path / "raw"
+def test_sets_aside_by_reason(tmp_path, raw):
     for name in ("a.png", "bare.png", "clean.png"):
-        put_image(root / name)
-    put_xml(root / "a.xml", item("dent", 1, 1, 2, 2))
-    put_xml(root / "clean.xml")
-    put_xml(root / "gone.xml", item("dent", 1, 1, 2, 2), item("dent", 1, 1, 2, 2))
-    put(root / "train.txt", "a\n")
-    found = convert("voc", root, tmp_path)
+        put_image(raw / name)
+    put_xml(raw / "a.xml", item("dent", 1, 1, 2, 2))
+    put_xml(raw / "clean.xml")
+    put_xml(raw / "gone.xml", item("dent", 1, 1, 2, 2), item("dent", 1, 1, 2, 2))
+    put(raw / "train.txt", "a\n")
+    found = convert("voc", raw, tmp_path)
     assert found.dropped == {
         "image without its annotation": (1, 0),
         "image without defects": (1, 0),
@@ -117,18 +113,17 @@ def test_sets_aside_by_reason(tmp_path: Path) -> None:
     ],
     ids=["the second object", "equally near", "two annotations"],
 )
-def test_damage_is_named(tmp_path: Path, file: str, items: list[str], message: str) -> None:
-    root = tmp_path / "raw"
-    put_image(root / "img/a.png")
-    put_xml(root / "ann/a.xml", item("dent", 1, 1, 2, 2))
+def test_damage_is_named(file, items, message, raw):
+    put_image(raw / "img/a.png")
+    put_xml(raw / "ann/a.xml", item("dent", 1, 1, 2, 2))
     if file.endswith("xml"):
-        put_xml(root / file, *items)
+        put_xml(raw / file, *items)
     else:
-        put_image(root / file)
-    refused("voc", root, message)
+        put_image(raw / file)
+    refused("voc", raw, message)
 
 
-def test_neu_det_as_text_search_finds_it(shared_data: Path, tmp_path: Path) -> None:
+def test_neu_det_as_text_search_finds_it(shared_data, tmp_path):
     root = shared_data / "neu_det"
     if not root.is_dir():
         pytest.skip("NEU-DET is not at hand")

@@ -1,7 +1,5 @@
 """Own YOLO sets: class names, labels, boxes and polygons in shares of the image, and their damage."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,16 +7,15 @@ from releases import convert, filled, put, put_image, refused
 from unispector.ops.rle import decode_rle
 
 
-def test_boxes_and_polygons_scale_with_the_image(tmp_path: Path) -> None:
-    root = tmp_path / "raw"
-    put(root / "data.yaml", "path: ../../elsewhere\ntrain: ../train/images\nnames: [dent, scratch]\n")
-    put_image(root / "images/train/a.png")
-    put_image(root / "images/val/a.png", (100, 200))
+def test_boxes_and_polygons_scale_with_the_image(tmp_path, raw):
+    put(raw / "data.yaml", "path: ../../elsewhere\ntrain: ../train/images\nnames: [dent, scratch]\n")
+    put_image(raw / "images/train/a.png")
+    put_image(raw / "images/val/a.png", (100, 200))
     label = "0 0.5 0.5 1 1\n\n1 0.5 0.25 0.1 0.1\r\n1.0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n"
-    put(root / "labels/train/a.txt", label)
-    put(root / "labels/val/a.txt", "0 .5 .5 .002 .002 \n0 .5 .5 .02 .005 \n1 1.005 1.0 0.1 0.1")
+    put(raw / "labels/train/a.txt", label)
+    put(raw / "labels/val/a.txt", "0 .5 .5 .002 .002 \n0 .5 .5 .02 .005 \n1 1.005 1.0 0.1 0.1")
 
-    found = convert("yolo", root, tmp_path)
+    found = convert("yolo", raw, tmp_path)
 
     boxes = found.class_boxes
     assert boxes["images/train/a.png", "dent"] == [(0, 0, 60, 40)]
@@ -55,35 +52,34 @@ def test_boxes_and_polygons_scale_with_the_image(tmp_path: Path) -> None:
         ("labels/classes.txt", "a\nb\nc\ndent\nd\ne\nf\nscratch"),
     ],
 )
-def test_layouts_and_lists_of_names(tmp_path: Path, image: str, label: str, file: str, names: str) -> None:
-    put_image(tmp_path / "raw" / image)
-    put(tmp_path / "raw" / label, "7 .5 .5 .5 .5\n3 .5 .5 .5 .5")
-    put(tmp_path / "raw" / file, names)
-    found = convert("yolo", tmp_path / "raw", tmp_path)
+def test_layouts_and_lists_of_names(tmp_path, image, label, file, names, raw):
+    put_image(raw / image)
+    put(raw / label, "7 .5 .5 .5 .5\n3 .5 .5 .5 .5")
+    put(raw / file, names)
+    found = convert("yolo", raw, tmp_path)
     assert set(found.by_class) == {(image, "scratch"), (image, "dent")}
     assert found.told == []
 
 
-def test_names_that_yaml_reads_as_numbers(tmp_path: Path) -> None:
-    put_image(tmp_path / "raw/a.png")
-    put(tmp_path / "raw/a.txt", "0 .5 .5 .5 .5\n1 .5 .5 .5 .5")
-    put(tmp_path / "raw/data.yaml", "names: [0, 'no']")
-    assert convert("yolo", tmp_path / "raw", tmp_path).report.instances_kept == {"0": 1, "no": 1}
+def test_names_that_yaml_reads_as_numbers(tmp_path, raw):
+    put_image(raw / "a.png")
+    put(raw / "a.txt", "0 .5 .5 .5 .5\n1 .5 .5 .5 .5")
+    put(raw / "data.yaml", "names: [0, 'no']")
+    assert convert("yolo", raw, tmp_path).report.instances_kept == {"0": 1, "no": 1}
 
 
-def test_sets_aside_by_reason(tmp_path: Path) -> None:
-    root = tmp_path / "raw"
-    put(root / "classes.txt", "dent")
-    put(root / "data.yaml", "names: {0: dent}")
+def test_sets_aside_by_reason(tmp_path, raw):
+    put(raw / "classes.txt", "dent")
+    put(raw / "data.yaml", "names: {0: dent}")
     for name in ("a", "bare", "clean", "blank"):
-        put_image(root / f"images/{name}.png")
-    put(root / "labels/a.txt", "0 .5 .5 .5 .5\n0 .5 .5 0 .5")
-    put(root / "labels/clean.txt", "")
-    put(root / "labels/blank.txt", "\n \n")
-    put(root / "labels/gone.txt", "0 .5 .5 .5 .5\n\n0 .5 .5 .5 .5")
-    put(root / "images/a.txt", "0 .5 .5 .5 .5")
-    put(root / "train.txt", "../../etc/passwd")
-    found = convert("yolo", root, tmp_path)
+        put_image(raw / f"images/{name}.png")
+    put(raw / "labels/a.txt", "0 .5 .5 .5 .5\n0 .5 .5 0 .5")
+    put(raw / "labels/clean.txt", "")
+    put(raw / "labels/blank.txt", "\n \n")
+    put(raw / "labels/gone.txt", "0 .5 .5 .5 .5\n\n0 .5 .5 .5 .5")
+    put(raw / "images/a.txt", "0 .5 .5 .5 .5")
+    put(raw / "train.txt", "../../etc/passwd")
+    found = convert("yolo", raw, tmp_path)
     assert found.dropped == {
         "image without its annotation": (1, 0),
         "image without defects": (2, 0),
@@ -127,10 +123,9 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(
         ("labels/classes.txt", "scratch", r"its class names differ .* data\.yaml"),
     ],
 )
-def test_wrong_labels_and_names_are_refused(tmp_path: Path, file: str, text: str, message: str) -> None:
-    root = tmp_path / "raw"
-    put(root / "data.yaml", "names: [dent]")
-    put_image(root / "images/a.png")
-    put(root / "labels/a.txt", "0 .5 .5 .5 .5")
-    put(root / file, text)
-    refused("yolo", root, rf"{file}: {message}")
+def test_wrong_labels_and_names_are_refused(file, text, message, raw):
+    put(raw / "data.yaml", "names: [dent]")
+    put_image(raw / "images/a.png")
+    put(raw / "labels/a.txt", "0 .5 .5 .5 .5")
+    put(raw / file, text)
+    refused("yolo", raw, rf"{file}: {message}")

@@ -44,38 +44,23 @@ Sides = tuple[Bools, Bools]
 
 @dataclass(frozen=True)
 class PairCount:
-    """Pairs of one kind under one split seed (None: between prompts and targets of cross-domain sets).
+    """Pairs of one kind under one split seed (None: between prompts and targets of cross-domain sets)."""
 
-    Attributes:
-        split_seed: seed of the split.
-        kind: `training and test` or `prompt and target`.
-        pairs: how many there are.
-        listed: how many of them are in the table, `LISTED` at most.
-    """
-
-    split_seed: int | None
-    kind: str
-    pairs: int
-    listed: int
+    split_seed: int | None  # seed of the split
+    kind: str  # `training and test` or `prompt and target`
+    pairs: int  # how many there are
+    listed: int  # how many of them are in the table, `LISTED` at most
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The pairs of near duplicates.
+    """The pairs of near duplicates."""
 
-    Attributes:
-        threshold: largest number of bits, of 256, in which the hashes of a pair differ.
-        compared: images of the split files that were compared.
-        plain: images left out, for they are too plain to tell apart by their hash.
-        unsurveyed: images left out, for the surveys lack them.
-        counts: pairs by split seed and kind.
-    """
-
-    threshold: int
-    compared: int
-    plain: int
-    unsurveyed: int
-    counts: tuple[PairCount, ...]
+    threshold: int  # largest number of bits, of 256, in which the hashes of a pair differ
+    compared: int  # images of the split files that were compared
+    plain: int  # images left out, for they are too plain to tell apart by their hash
+    unsurveyed: int  # images left out, for the surveys lack them
+    counts: tuple[PairCount, ...]  # pairs by split seed and kind
 
     def summary(self) -> str:
         """One line."""
@@ -96,18 +81,11 @@ def report_near_duplicates(
     """Write `near-duplicates.csv` and `near-duplicates.json` into the folder of the split files.
 
     Looked for are images, within a set and across sets, of which one trains and the other is a prompt or a
-    target of the same split seed or of a cross-domain set, and prompts and targets of the same draw.
-
-    Args:
-        sets: the benchmark.
-        surveys: set name -> its survey (columns `file_name` and `dhash` are read).
-        tree: where the split files lie and the two files go.
-        split_seeds, prompt_seeds: those the split files were written for.
-
-    Returns:
-        What the JSON file holds. The table has a row per pair (see `LISTED`): `split_seed` (empty between
-        prompts and targets of cross-domain sets), `kind`, set and file of the training or prompt image and
-        of the other one, `distance` in bits.
+    target of the same split seed or of a cross-domain set, and prompts and targets of the same draw. Of the
+    `surveys`, by set name, the columns `file_name` and `dhash` are read; the seeds are those the split files
+    were written for. Returns what the JSON file holds. The table has a row per pair (see `LISTED`):
+    `split_seed` (empty between prompts and targets of cross-domain sets), `kind`, set and file of the
+    training or prompt image and of the other one, `distance` in bits.
 
     Raises:
         DataError: a split file is missing or malformed.
@@ -144,13 +122,8 @@ def report_near_duplicates(
 def near_pairs(hashes: Hashes, threshold: int) -> Iterator[tuple[Positions, Positions, Positions]]:
     """All pairs of hashes that differ in few bits, some at a time.
 
-    Args:
-        hashes: uint64 [n, words].
-        threshold: largest number of bits.
-
-    Yields:
-        Positions of the first, of the second (which is larger), and numbers of bits, int64 [pairs] each;
-        at least one pair.
+    `hashes` are uint64 [n, words], `threshold` is the largest number of bits. Yields positions of the first,
+    of the second (which is larger), and numbers of bits, int64 [pairs] each; at least one pair.
     """
     words = np.ascontiguousarray(hashes.T)
     for start in range(0, len(hashes), BLOCK):

@@ -48,19 +48,12 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All rules of one check.
+    """All rules of one check."""
 
-    Attributes:
-        name: the set, or `splits`.
-        passed: no rule was broken.
-        results: rule by rule.
-        left_out: rules that do not apply, with the reason.
-    """
-
-    name: str
-    passed: bool
-    results: tuple[CheckResult, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    name: str  # the set, or `splits`
+    passed: bool  # no rule was broken
+    results: tuple[CheckResult, ...]  # rule by rule
+    left_out: tuple[LeftOut, ...] = ()  # rules that do not apply, with the reason
 
     @classmethod
     def unreadable(cls, name: str, error: DataError) -> "CheckReport":
@@ -101,13 +94,8 @@ class DataDocs:
     def judge(self, name: str, table: "pd.DataFrame", rules: Sequence[Rule]) -> dict[str, Any]:
         """Try the rules on a table whose columns are named `<table> <column>`.
 
-        Args:
-            name: name of the check, also of its page.
-            table: its column `where` names the rows.
-            rules: what to try; cells without a value are passed over.
-
-        Returns:
-            Rule in words -> Great Expectations' outcome.
+        `name` is also that of the check's page; the table's column `where` names its rows; cells without a
+        value are passed over. Returns Great Expectations' outcome by rule in words.
         """
         expectations = [self._expectation(rule) for rule in rules]
         suite = self._context.suites.add(self._gx.ExpectationSuite(name=name, expectations=expectations))
@@ -132,9 +120,7 @@ class DataDocs:
     def write(self, folder: Path, reports: Sequence[CheckReport]) -> None:
         """Write the site; what lay in `folder` before is replaced as a whole.
 
-        Args:
-            folder: `index.html` and a page per check go there.
-            reports: the checks in the order of the index.
+        `index.html`, the checks in the order given, and a page per check go to `folder`.
         """
         with replaced_folder(folder) as temporary:
             store: Any = {
@@ -158,18 +144,12 @@ def check_set(
     categories: Collection[str] = (),
     docs: DataDocs | None = None,
 ) -> CheckReport:
-    """Check one InsA file against its survey; no image is opened.
+    """Check one InsA file against its survey (see `unispector.data.survey`); no image is opened.
 
-    Args:
-        name: name of the set, for messages.
-        annotations: the file's content.
-        survey: what `unispector.data.survey` found in its images.
-        min_side: smallest share of the image's sides a box may have; 0 = the size rule is left out.
-        categories: names the release may have, compared without regard to case; empty = no such list.
-        docs: gets a page of this check.
-
-    Returns:
-        Ids, files, sizes, categories, boxes, areas and masks, rule by rule; a broken rule names the image.
+    `min_side` is the smallest share of the image's sides a box may have, 0 = the size rule is left out;
+    `categories` are the names the release may have, compared without regard to case, empty = no such list;
+    `docs` get a page. The report has ids, files, sizes, categories, boxes, areas and masks, rule by rule; a
+    broken rule names the image.
     """
     tables = {
         "image": image_table(annotations, survey),
@@ -196,22 +176,16 @@ def check_splits(
 ) -> CheckReport:
     """Check that no split file leaks: every image is looked up in its set's own file.
 
+    There must be a training file, prompts and targets of every seed. The report names rules left out, with
+    the reason; `docs` get a page of it.
+
     Args:
-        sets: the benchmark.
-        tree: where the split files lie, with the report that says which classes are unseen.
-        split_seeds: for which of them there must be a training file, prompts and targets.
-        prompt_seeds: for which of them there must be prompts and targets.
-        naive: images that show unseen classes may train, without the instances of those. The
-            rules against such training images, and against training on test images of unseen classes, are
-            left out.
+        naive: images that show unseen classes may train, without the instances of those. The rules against
+            such training images, and against training on test images of unseen classes, are left out.
         official: InsA's official files choose the targets. The rule that all images of an unseen class
             are prompts or targets is left out.
-        scored_on_prompts: the target files hold the prompt images. The rule that no image is both is
-            left out.
-        docs: gets a page of this check.
-
-    Returns:
-        Rule by rule; rules left out are in `CheckReport.left_out` with the reason.
+        scored_on_prompts: the target files hold the prompt images. The rule that no image is both is left
+            out.
 
     Raises:
         DataError: a split file is missing or malformed.

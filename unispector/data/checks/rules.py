@@ -10,21 +10,13 @@ HASH = "^[0-9a-f]{64}$"
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule.
+    """One rule."""
 
-    Attributes:
-        table: the table it is about.
-        text: the rule in words.
-        expectation: its class in Great Expectations.
-        columns: argument of the class -> column of the table.
-        arguments: the other arguments.
-    """
-
-    table: str
-    text: str
-    expectation: str
-    columns: Mapping[str, str]
-    arguments: Mapping[str, Any]
+    table: str  # the table it is about
+    text: str  # the rule in words
+    expectation: str  # its class in Great Expectations
+    columns: Mapping[str, str]  # argument of the class -> column of the table
+    arguments: Mapping[str, Any]  # the other arguments
 
 
 @dataclass(frozen=True)
@@ -38,15 +30,9 @@ class LeftOut:
 def set_rules(
     images: int, instances: int, min_side: float, categories: bool
 ) -> tuple[list[Rule], list[LeftOut]]:
-    """The rules of one annotation file and its survey.
+    """The rules of one annotation file and its survey to try, and those left out.
 
-    Args:
-        images, instances: how many the file has.
-        min_side: smallest share of the image's sides a box may have; 0 = boxes of any size.
-        categories: whether there is a list of the release's categories.
-
-    Returns:
-        Those to try and those left out.
+    A `min_side` of 0 allows boxes of any size; `categories`: the release has a list of its categories.
     """
     listed = _always("category", "category is on the release's list", "listed", 1)
     sizes = [
@@ -70,16 +56,9 @@ def set_rules(
 def split_rules(
     naive: bool, official: bool, scored_on_prompts: bool, all_train: bool
 ) -> tuple[list[Rule], list[LeftOut]]:
-    """The rules of the split files.
+    """The rules of the split files to try, and those left out; arguments as of `expectations.check_splits`.
 
-    Args:
-        naive: images that show unseen classes may train with their other instances.
-        official: the targets were chosen by InsA's official files.
-        scored_on_prompts: the target files hold the prompt images themselves.
-        all_train: no set holds out a class.
-
-    Returns:
-        Those to try and those left out.
+    `all_train`: no set holds out a class.
     """
     train = "the training rule is naive: images that show unseen classes train without those instances"
     same = "the files are scored on the prompt images themselves"

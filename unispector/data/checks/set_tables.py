@@ -24,15 +24,10 @@ Floats = npt.NDArray[np.float64]
 def image_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFrame":
     """One row per image with what the survey found in its file.
 
-    Args:
-        annotations: the set.
-        survey: its survey (see `unispector.data.survey`).
-
-    Returns:
-        Columns `where` and `file` (the file), `id`, `width`, `height`, `surveys` (rows of the survey),
-        `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, and
-        `instances`. Where there is none, or it could not be decoded, size and hash are made to fit: that
-        fault is reported once.
+    Returns columns `where` and `file` (the file), `id`, `width`, `height`, `surveys` (rows of the survey),
+    `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, and
+    `instances`. Where there is none, or it could not be decoded, size and hash are made to fit: that fault is
+    reported once.
     """
     import pandas as pd
 

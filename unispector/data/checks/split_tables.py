@@ -30,11 +30,8 @@ def split_tables(
 ) -> "dict[str, pd.DataFrame]":
     """Read all split files back.
 
-    Args:
-        sets: the benchmark.
-        tree: where the split files lie.
-        split_seeds, prompt_seeds: those the files were written for.
-        naive: a training image keeps the instances of its seen classes, not all of them.
+    The seeds are those the files were written for; `naive`: a training image keeps the instances of its seen
+    classes, not all of them.
 
     Returns:
         `training`, a row per training image: `where`, `file`, `known` (1 = its set has it), `unseen_classes`

@@ -40,9 +40,8 @@ def reground(at: Site) -> Mark:
 def _crossing(at: Site) -> tuple[Field, float, float]:
     """A straight or wavy band as wide as the site's extent that runs on to both ends of the part.
 
-    Returns:
-        Distance of every pixel to its outline (pixels, positive inside; [h, w]), width of its soft or hard
-        border in pixels, and its direction in radians.
+    Returns distance of every pixel to its outline (pixels, positive inside; [h, w]), width of its soft or
+    hard border in pixels, and its direction in radians.
     """
     side = min(at.size)
     angle = float(at.rng.choice([0.0, pi / 2]) + at.rng.normal(0, 0.04))

@@ -38,12 +38,8 @@ def generate_mini(
     """Write the sets to the folders `GC10`, `MagneticTile`, `RealIAD`, `MVTec`, `3CAD`, `VISION`, `VisA`.
 
     `out` appears complete or not at all; an old one is replaced. The files' bytes depend on `config` alone.
-
-    Args:
-        config: seed, numbers of images and size.
-        out: folder to make.
-        progress: called with (images done, images in all) after every image.
-        workers: processes that draw; 0 = one per core.
+    `progress` is called with (images done, images in all) after every image; `workers` processes draw, 0 =
+    one per core.
 
     Raises:
         DataError: `out` cannot be written, more images per class than numbers for them, or an image of

@@ -40,11 +40,10 @@ def write_official(
     """Write all split files and the report; what lay below `root` before is replaced as a whole.
 
     Args:
-        release: folder of the release, with `in-domain` and `out-domain`.
+        release: has the folders `in-domain` and `out-domain`.
         data: its sets, named as in InsA; training images of sets that are not among them are left out.
         raw: folder of all raw sets.
         split: its seeds name the files to read, its training rule goes into the report.
-        root: folder of the tree.
 
     Returns:
         The report, and the sets with all images and instances (without masks) that any of the files
@@ -127,19 +126,13 @@ class _Tests:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the release's files and keeps in mind what was in them.
+    """Reads the release's files and keeps in mind what was in them."""
 
-    Attributes:
-        images: finds their images.
-        role: folder of the targets; None = the prompts are the targets.
-        parts: set name -> all that was read of it, without the masks, which take most memory.
-        notes: what was left out or is out of the ordinary.
-    """
-
-    images: OfficialImages
-    role: str | None
+    images: OfficialImages  # finds their images
+    role: str | None  # folder of the targets; None = the prompts are the targets
+    # Set name -> all that was read of it, without the masks, which take most memory.
     parts: dict[str, list[Annotations]] = field(default_factory=lambda: defaultdict(list))
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was left out or is out of the ordinary
 
     def __post_init__(self) -> None:
         if self.role is None:

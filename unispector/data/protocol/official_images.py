@@ -58,9 +58,8 @@ def set_of(path: Path, image: ImageRecord) -> str:
 class OfficialImages:
     """Finds the images of annotation files; every size is read from disk once.
 
-    Args:
-        folders: set name -> its raw folder; images of other sets are left out.
-        workers: processes that read sizes; 0 = one per core.
+    `folders`: set name -> its raw folder; images of other sets are left out. `workers` processes read sizes,
+    0 = one per core.
 
     Raises:
         DataError: a raw folder is missing or an archive in it is unusable.
@@ -75,12 +74,7 @@ class OfficialImages:
     def by_set(self, path: Path, annotations: Annotations) -> dict[str, Annotations]:
         """An annotation file set by set, with file names relative to the set's raw folder.
 
-        Args:
-            path: the file, for messages.
-            annotations: its content.
-
-        Returns:
-            Sets of which the file has images, with all its categories.
+        Returns sets of which the file has images, with all its categories.
 
         Raises:
             DataError: an image is missing, may be one of several files, is the same as another, or has

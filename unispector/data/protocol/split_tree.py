@@ -35,43 +35,28 @@ NAIVE_NOTE = (
 
 @dataclass(frozen=True)
 class BenchmarkSet:
-    """A set that takes part.
+    """A set that takes part."""
 
-    Attributes:
-        name: its name, also in file names.
-        folder: its raw folder, a posix path relative to the data's root.
-        domain: `in` trains with its seen classes, `cross` is only tested on.
-        annotations: its whole InsA file.
-        defect_free: names and sizes of images without a defect that may train; their ids mean nothing.
-        unseen: classes to hold out, see `split_set`.
-    """
-
-    name: str
-    folder: str
-    domain: Literal["in", "cross"]
-    annotations: Annotations
+    name: str  # its name, also in file names
+    folder: str  # its raw folder, a posix path relative to the data's root
+    domain: Literal["in", "cross"]  # `in` trains with its seen classes, `cross` is only tested on
+    annotations: Annotations  # its whole InsA file
+    # Names and sizes of images without a defect that may train; their ids mean nothing.
     defect_free: tuple[ImageRecord, ...] = ()
-    unseen: tuple[str, ...] | None = None
+    unseen: tuple[str, ...] | None = None  # classes to hold out, see `split_set`
 
 
 @dataclass(frozen=True)
 class TestPair:
-    """The files of one draw's prompts and targets.
-
-    Attributes:
-        set_name: the set.
-        part: `unseen` or `seen` classes of an in-domain set, or a `cross`-domain set.
-        split_seed: seed of the split; None for a cross-domain set, which has none.
-        prompt_seed: seed of the draw.
-        prompt, target: annotation files.
-    """
+    """The files of one draw's prompts and targets."""
 
     __test__ = False  # not a test class, whatever pytest makes of its name
 
-    set_name: str
-    part: Part
-    split_seed: int | None
-    prompt_seed: int
+    set_name: str  # the set
+    part: Part  # `unseen` or `seen` classes of an in-domain set, or a `cross`-domain set
+    split_seed: int | None  # seed of the split; None for a cross-domain set, which has none
+    prompt_seed: int  # seed of the draw
+    # Annotation files.
     prompt: Path
     target: Path
 
@@ -121,52 +106,36 @@ class DrawReport:
 
 @dataclass(frozen=True)
 class SetReport:
-    """One set under one split seed (None for a cross-domain set, whose classes are all unseen).
+    """One set under one split seed (None for a cross-domain set, whose classes are all unseen)."""
 
-    Attributes:
-        name: the set.
-        split_seed: seed of the split.
-        seen, unseen: class names.
-        untrained_seen: seen classes none of whose images could train.
-        untested_seen, untested_unseen: classes that are neither prompted nor looked for, each with why.
-        training_images, training_instances: what it adds to the training file.
-        training_defect_free: images without a defect that it adds besides.
-        seen_test_images: images of seen classes kept from training.
-        lost: images and instances that the clean training rule costs, also counted where the naive one
-            trains on them; None where there is nothing to count (cross-domain) or it cannot be known.
-        draws: the draws of prompts.
-    """
-
-    name: str
-    split_seed: int | None
+    name: str  # the set
+    split_seed: int | None  # seed of the split
+    # Class names.
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
-    untrained_seen: tuple[str, ...]
+    untrained_seen: tuple[str, ...]  # seen classes none of whose images could train
+    # Classes that are neither prompted nor looked for, each with why.
     untested_seen: dict[str, str]
     untested_unseen: dict[str, str]
+    # What it adds to the training file.
     training_images: int
     training_instances: int
-    training_defect_free: int
-    seen_test_images: int
+    training_defect_free: int  # images without a defect that it adds besides
+    seen_test_images: int  # images of seen classes kept from training
+    # Images and instances that the clean training rule costs, also counted where the naive one trains on
+    # them; None where there is nothing to count (cross-domain) or it cannot be known.
     lost: Lost | None
-    draws: tuple[DrawReport, ...]
+    draws: tuple[DrawReport, ...]  # the draws of prompts
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """All sets of the benchmark, in-domain ones once per split seed.
+    """All sets of the benchmark, in-domain ones once per split seed."""
 
-    Attributes:
-        sets: set by set.
-        training_rule: whether images that show unseen classes may train.
-        scored_on_prompts: the targets are the prompt images themselves.
-        notes: what a reader of any figure must know, a sentence each.
-    """
-
-    sets: tuple[SetReport, ...]
-    training_rule: TrainingRule
-    scored_on_prompts: bool = False
-    notes: tuple[str, ...] = ()
+    sets: tuple[SetReport, ...]  # set by set
+    training_rule: TrainingRule  # whether images that show unseen classes may train
+    scored_on_prompts: bool = False  # the targets are the prompt images themselves
+    notes: tuple[str, ...] = ()  # what a reader of any figure must know, a sentence each
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
@@ -182,12 +151,8 @@ def write_splits(
 ) -> SplitReport:
     """Write all split files and the report; what lay below `root` before is replaced as a whole.
 
-    Args:
-        sets: the benchmark, in the order of the training file.
-        rules: the protocol's numbers.
-        split_seeds: one training file each.
-        prompt_seeds: draws of prompts per test.
-        root: folder of the tree.
+    Each split seed gives a training file, each prompt seed a draw of prompts per test; the sets are merged in
+    their order.
 
     Raises:
         DataError: no in-domain set, or a set cannot be split or prompted; then `root` is untouched.

@@ -19,21 +19,14 @@ TrainingRule = Literal["clean", "naive"]
 
 @dataclass(frozen=True)
 class SplitRules:
-    """The numbers of the protocol.
+    """The numbers of the protocol."""
 
-    Attributes:
-        unseen_fraction: share of an in-domain set's classes that are held out, in (0, 1).
-        prompts_per_class: prompt images per class, at least 1.
-        tail_images: a class with at most so many images gets one prompt image.
-        seen_test_fraction: share of each seen class's images kept from training, in [0, 1).
-        training_rule: `clean` = an image that shows an unseen class never trains; `naive` = it trains
-            with its seen instances, so that its unseen ones are in the image without a label.
-    """
-
-    unseen_fraction: float
-    prompts_per_class: int
-    tail_images: int
-    seen_test_fraction: float
+    unseen_fraction: float  # share of an in-domain set's classes that are held out, in (0, 1)
+    prompts_per_class: int  # prompt images per class, at least 1
+    tail_images: int  # a class with at most so many images gets one prompt image
+    seen_test_fraction: float  # share of each seen class's images kept from training, in [0, 1)
+    # `clean` = an image that shows an unseen class never trains; `naive` = it trains with its seen instances,
+    # so that its unseen ones are in the image without a label.
     training_rule: TrainingRule = "clean"
 
 
@@ -42,42 +35,29 @@ class Lost:
     """Images that the clean rule excludes from training: they show a seen class and an unseen one too.
 
     Under the naive rule these are the images that train with unlabelled unseen instances.
-
-    Attributes:
-        images: such images.
-        instances: instances of seen classes on them.
-        images_by_class: unseen class -> those of the images that show it.
-        instances_by_class: unseen class -> instances of seen classes on the images that show it.
     """
 
-    images: int
-    instances: int
-    images_by_class: dict[str, int]
-    instances_by_class: dict[str, int]
+    images: int  # such images
+    instances: int  # instances of seen classes on them
+    images_by_class: dict[str, int]  # unseen class -> those of the images that show it
+    instances_by_class: dict[str, int]  # unseen class -> instances of seen classes on the images that show it
 
 
 @dataclass(frozen=True)
 class SetSplit:
-    """An in-domain set under one split seed; ids are those of the set's own file.
+    """An in-domain set under one split seed; ids are those of the set's own file."""
 
-    Attributes:
-        seen, unseen: class names, sorted; together all classes of the set.
-        training: images that show a seen class, are not kept for the test and, under the clean rule,
-            show no unseen class; only instances of seen classes, and only classes that occur.
-        seen_test: images of seen classes that never train and show no unseen class, with all classes of
-            the set.
-        untested_seen: seen class that cannot be tested on `seen_test` -> why.
-        untested_unseen: unseen class that cannot be tested -> why.
-        lost: what the clean rule costs.
-    """
-
+    # Class names, sorted; together all classes of the set.
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
+    # Images that show a seen class, are not kept for the test and, under the clean rule, show no unseen
+    # class; only instances of seen classes, and only classes that occur.
     training: Annotations
+    # Images of seen classes that never train and show no unseen class, with all classes of the set.
     seen_test: Annotations
-    untested_seen: dict[str, str]
-    untested_unseen: dict[str, str]
-    lost: Lost
+    untested_seen: dict[str, str]  # seen class that cannot be tested on `seen_test` -> why
+    untested_unseen: dict[str, str]  # unseen class that cannot be tested -> why
+    lost: Lost  # what the clean rule costs
 
     @property
     def tested_seen(self) -> tuple[str, ...]:
@@ -101,16 +81,8 @@ class PromptTargetSplit:
 def choose_unseen(names: Collection[str], fraction: float, seed: int) -> tuple[str, ...]:
     """Pick the classes to hold out.
 
-    The first `fraction` of a seeded permutation of the sorted names, rounded half up, at least one: 3 of
-    10, 1 of 5, 28 of 111, as in paper appendix 1.
-
-    Args:
-        names: class names of one set.
-        fraction: share in (0, 1).
-        seed: split seed.
-
-    Returns:
-        The held-out names, sorted.
+    The first `fraction` of a seeded permutation of the sorted names, rounded half up, at least one: 3 of 10,
+    1 of 5, 28 of 111, as in paper appendix 1. Returns the held-out names, sorted.
 
     Raises:
         DataError: fewer than two classes, or none would be left to train on.
@@ -127,24 +99,14 @@ def choose_unseen(names: Collection[str], fraction: float, seed: int) -> tuple[s
 
 
 def split_set(
-    name: str,
-    annotations: Annotations,
-    rules: SplitRules,
-    seed: int,
-    unseen: Collection[str] | None = None,
+    name: str, annotations: Annotations, rules: SplitRules, seed: int, unseen: Collection[str] | None = None
 ) -> SetSplit:
     """Split one in-domain set.
 
     Of each seen class `seen_test_fraction` of the images without unseen classes (rounded half up) are kept
     for the test, and at least one for training; a class for which that is fewer than two images keeps none.
-    Both training rules keep the same images.
-
-    Args:
-        name: name of the set, for messages.
-        annotations: all classes and images of the set.
-        rules: the protocol's numbers.
-        seed: split seed.
-        unseen: classes to hold out; empty = all classes train; None = drawn, see `choose_unseen`.
+    Both training rules keep the same images. `name` is for messages; `unseen` are the classes to hold out:
+    empty = all classes train, None = drawn, see `choose_unseen`.
 
     Raises:
         DataError: too few classes, no such class to hold out, or no image is left to train on.
@@ -228,11 +190,7 @@ def untestable(annotations: Annotations, classes: Sequence[str]) -> dict[str, st
     """Classes that cannot be prompted on some images, each with the reason.
 
     A prompt is an image that shows the class and no other (paper appendix 1.2), and there must be a target
-    besides.
-
-    Args:
-        annotations: the images to draw from, with all classes of the set.
-        classes: the classes to prompt.
+    besides. The annotations to draw from have all classes of the set.
     """
     reasons = {}
     showing = _showing(annotations)
@@ -254,14 +212,8 @@ def draw_prompts(
     class of the set, prompted or not; all instances of a prompt image are prompts. A class with too few of
     them gets as many as there are, and always leaves itself a target. Targets are all other images with an
     instance of a prompted class. Both files list the prompted classes only: instances of other classes on
-    target images are left out.
-
-    Args:
-        name: name of the set, for messages.
-        annotations: the images to draw from, with all classes of the set.
-        classes: the classes to prompt, none of them `untestable`.
-        rules: the protocol's numbers.
-        seed: prompt seed.
+    target images are left out. `name` is for messages; the annotations to draw from have all classes of the
+    set, and none of `classes` is `untestable`.
 
     Raises:
         DataError: a class cannot be prompted.
@@ -287,12 +239,8 @@ def draw_prompts(
 def merge_training(sets: Mapping[str, tuple[str, Annotations]]) -> Annotations:
     """One training file of several sets, all ids anew from 1.
 
-    Args:
-        sets: set name -> (raw folder relative to the data's root, training annotations).
-
-    Returns:
-        Annotations whose file names are relative to the data's root and whose classes are named
-        `<set>/<class>`.
+    `sets`: set name -> (raw folder relative to the data's root, training annotations). File names become
+    relative to the data's root, classes are named `<set>/<class>`.
 
     Raises:
         DataError: two sets hold the same file.

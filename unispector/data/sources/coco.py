@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from unispector.data.sources import reasons
 from unispector.data.sources.coco_json import Listing, is_coco
-from unispector.data.sources.rows import DEFECT_FREE, NO_ANNOTATION, Dropped, Entry
+from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
@@ -23,7 +24,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     for match in tree.matching(r".*\.(?i:jpe?g|png|bmp|tiff?|webp)"):
         if match[0] not in listing:
             free = GOOD in match[0].split("/")[:-1]
-            yield Dropped(DEFECT_FREE if free else NO_ANNOTATION, match[0])
+            yield Dropped(reasons.DEFECT_FREE if free else reasons.NO_ANNOTATION, match[0])
 
 
 def _image_folders(folder: str, stem: str) -> tuple[str, ...]:

@@ -9,18 +9,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    DUPLICATE,
-    NOT_A_REGION,
-    ORPHAN,
-    Box,
-    Code,
-    Dropped,
-    Entry,
-    Mark,
-    Polygon,
-)
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import Box, Code, Dropped, Entry, Mark, Polygon
 from unispector.data.sources.tree import ReleaseTree, is_text
 
 CROWD = "region of many instances (iscrowd)"
@@ -44,11 +34,7 @@ class _Image:
 
 
 class Listing:
-    """The images of one or several COCO files, each with all that is marked on it.
-
-    Args:
-        tree: the release.
-    """
+    """The images of one or several COCO files, each with all that is marked on it."""
 
     def __init__(self, tree: ReleaseTree) -> None:
         self._tree = tree
@@ -58,13 +44,9 @@ class Listing:
         return file_name in self._images
 
     def add(self, file: str, content: object, folders: Sequence[str]) -> None:
-        """Take in one COCO file.
+        """Take in one COCO file, by its name in the release and its JSON.
 
-        Args:
-            file: its name in the release.
-            content: its JSON.
-            folders: where its images may lie; a path is taken relative to the first in which there is
-                such a file.
+        Its images may lie in `folders`; a path is taken relative to the first in which there is such a file.
 
         Raises:
             DataError: it is no COCO file, a record of it is malformed, an id stands for two things, an
@@ -89,16 +71,16 @@ class Listing:
         """A row per image that can be used, and what is left out of it."""
         for file_name, image in self._images.items():
             if file_name not in self._tree:
-                yield Dropped(ORPHAN, file_name, len(image.marks) + image.losses.total())
+                yield Dropped(reasons.ORPHAN, file_name, len(image.marks) + image.losses.total())
                 continue
             if image.times_listed > 1:
-                yield Dropped(DUPLICATE, file_name)
+                yield Dropped(reasons.DUPLICATE, file_name)
             for reason, count in image.losses.items():
                 yield Dropped(reason, file_name, count)
             if image.marks:
                 yield Entry(file_name, product, tuple(image.marks), image.size)
             elif not image.losses:
-                yield Dropped(DEFECT_FREE, file_name)
+                yield Dropped(reasons.DEFECT_FREE, file_name)
 
     def _listed(self, file: str, path: str, folders: Sequence[str]) -> _Image:
         return self._images.setdefault(self._place(file, path, folders), _Image(size=None))
@@ -152,10 +134,7 @@ def _enter(where: str, row: Mapping[str, Any], image: _Image) -> None:
 
 
 def _add_mark(
-    where: str,
-    row: Mapping[str, Any],
-    images: Mapping[Hashable, _Image],
-    categories: Mapping[Hashable, str],
+    where: str, row: Mapping[str, Any], images: Mapping[Hashable, _Image], categories: Mapping[Hashable, str]
 ) -> None:
     image_id, category_id = _reference(where, row, "image_id"), _reference(where, row, "category_id")
     if image_id not in images:
@@ -169,7 +148,7 @@ def _add_mark(
     if crowd:
         image.losses[CROWD] += 1
     elif mark is None:
-        image.losses[NOT_A_REGION] += 1
+        image.losses[reasons.NOT_A_REGION] += 1
     elif mark in image.marks:
         image.losses[REPEATED] += 1
     else:

@@ -14,34 +14,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from unispector.data.sources import reasons
 from unispector.data.sources.fields import to_name, to_number, to_size
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    DUPLICATE,
-    NO_ANNOTATION,
-    ORPHAN,
-    UNKNOWN_CLASS,
-    Box,
-    Dropped,
-    Entry,
-)
+from unispector.data.sources.rows import Box, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 from unispector.data.sources.voc_xml import BoxFile, read_voc
 
 PRODUCT = "gc10"
-DEFECTS = (
-    "punching_hole",
-    "welding_line",
-    "crescent_gap",
-    "water_spot",
-    "oil_spot",
-    "silk_spot",
-    "inclusion",
-    "rolled_pit",
-    "crease",
-    "waist_folding",
-)
+_NAMES = "punching_hole welding_line crescent_gap water_spot oil_spot silk_spot inclusion rolled_pit crease"
+DEFECTS = (*_NAMES.split(), "waist_folding")
 IMAGE = r"(?:.*/)?(?:10|[1-9]|images/[^/]+|ds0?/img)/([^/]+)\.(?i:jpe?g)"
 VOC_FILE = r"(?:.*/)?(?:lable|label)/([^/]+)\.(?i:xml)"
 SUPERVISELY_FILE = r"(?:.*/)?ds0?/ann/([^/]+)\.(?i:jpe?g)\.json"
@@ -55,15 +37,15 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     for match in tree.matching(IMAGE):
         image, stem = match[0], match[1]
         if stem in stems:
-            yield Dropped(DUPLICATE, image)
+            yield Dropped(reasons.DUPLICATE, image)
         elif stem not in annotations:
-            yield Dropped(NO_ANNOTATION, image)
+            yield Dropped(reasons.NO_ANNOTATION, image)
         else:
             yield from _image_rows(image, _read(tree, annotations[stem]))
         stems.add(stem)
     for stem, name in annotations.items():
         if stem not in stems:
-            yield Dropped(ORPHAN, name, len(_read(tree, name).boxes))
+            yield Dropped(reasons.ORPHAN, name, len(_read(tree, name).boxes))
 
 
 def _annotations(tree: ReleaseTree) -> dict[str, str]:
@@ -86,11 +68,11 @@ def _image_rows(image: str, content: BoxFile) -> Iterator[Entry | Dropped]:
         else:
             marks.append(replace(box, defect=defect))
     for name, count in unknown.items():
-        yield Dropped(f"{UNKNOWN_CLASS}: {name}", image, count)
+        yield Dropped(f"{reasons.UNKNOWN_CLASS}: {name}", image, count)
     if marks:
         yield Entry(image, PRODUCT, tuple(marks), content.size)
     elif not unknown:
-        yield Dropped(DEFECT_FREE, image)
+        yield Dropped(reasons.DEFECT_FREE, image)
 
 
 def _defect(written: str) -> str | None:

@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from unispector.data.sources import reasons
 from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number, to_size
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    NO_ANNOTATION,
-    NOT_A_REGION,
-    ORPHAN,
-    Box,
-    Code,
-    Dropped,
-    Entry,
-    Polygon,
-)
+from unispector.data.sources.rows import Box, Code, Dropped, Entry, Polygon
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
@@ -43,14 +34,14 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
             raise tree.error(name, "no LabelMe annotation, it has no list `shapes`; remove or replace it")
         image = _image_of(tree, name, content.get("imagePath"), images.get(match[1], []))
         if image is None:
-            yield Dropped(ORPHAN, name, len(content["shapes"]))
+            yield Dropped(reasons.ORPHAN, name, len(content["shapes"]))
             continue
         other = annotated.setdefault(image, name)
         if other != name:
             raise tree.error(name, f"annotates {image}, as does {other}; remove one of the two")
         yield from _image_rows(tree, image, name, content)
     for same_stem in images.values():
-        yield from (Dropped(NO_ANNOTATION, image) for image in same_stem if image not in annotated)
+        yield from (Dropped(reasons.NO_ANNOTATION, image) for image in same_stem if image not in annotated)
 
 
 def _image_of(tree: ReleaseTree, name: str, path: object, beside: list[str]) -> str | None:
@@ -81,7 +72,7 @@ def _image_rows(
                 name, f"shape {number} is not as LabelMe writes it ({error}); mend it"
             ) from error
         if mark is None:
-            yield Dropped(NOT_A_REGION, image, 1)
+            yield Dropped(reasons.NOT_A_REGION, image, 1)
         else:
             group = shape.get("group_id")
             groups[mark.defect, f"alone {number}" if group is None else repr(group)].append(mark)
@@ -92,7 +83,7 @@ def _image_rows(
     if marks:
         yield Entry(image, "", marks, size)
     elif not content["shapes"]:
-        yield Dropped(DEFECT_FREE, image)
+        yield Dropped(reasons.DEFECT_FREE, image)
 
 
 def _is_mask(shape: object) -> bool:

@@ -6,7 +6,8 @@ Each folder but `MT_Free` is one defect. Masks have soft grey edges, so a pixel 
 
 from collections.abc import Iterator
 
-from unispector.data.sources.rows import DEFECT_FREE, NO_IMAGE, NO_MASK, BinaryMask, Dropped, Entry
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import BinaryMask, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
@@ -24,14 +25,14 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         mask = f"{stem}.png"
         if defect == FREE:
             tree.account_for(mask)
-            yield Dropped(DEFECT_FREE, image)
+            yield Dropped(reasons.DEFECT_FREE, image)
         elif mask not in tree:
-            yield Dropped(NO_MASK, image)
+            yield Dropped(reasons.NO_MASK, image)
         else:
             yield Entry(image, PRODUCT, (BinaryMask(mask, defect, THRESHOLD),))
     for match in tree.matching(r"((?:.*/)?MT_\w+/Imgs/[^/]+)\.png"):
         if not _images_of(tree, match[1]):
-            yield Dropped(NO_IMAGE, match[0])
+            yield Dropped(reasons.NO_IMAGE, match[0])
 
 
 def _images_of(tree: ReleaseTree, stem: str) -> list[str]:

@@ -8,7 +8,8 @@ not black is defect, so that masks of 0 and 1 count like those of 0 and 255; sof
 from collections import defaultdict
 from collections.abc import Iterator
 
-from unispector.data.sources.rows import NO_IMAGE, NO_MASK, BinaryMask, Dropped, Entry
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import BinaryMask, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
@@ -26,7 +27,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         image, stem, defect = match[0], match[1], match[2] or UNNAMED
         found = [mask for name in (stem, f"{stem}_mask") for mask in masks.get(name, ())]
         if not found:
-            yield Dropped(NO_MASK, image)
+            yield Dropped(reasons.NO_MASK, image)
             continue
         mask = found[0]
         if len(found) > 1:
@@ -37,7 +38,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         yield Entry(image, "", (BinaryMask(mask, defect),))
     for match in tree.matching(_MASK):
         if match[0] not in image_of:
-            yield Dropped(NO_IMAGE, match[0])
+            yield Dropped(reasons.NO_IMAGE, match[0])
 
 
 MASKS = Source(

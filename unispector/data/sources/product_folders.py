@@ -7,15 +7,8 @@ masks lie in `<product>/ground_truth/<defect>/`. An image has one defect, the on
 import re
 from collections.abc import Collection, Iterator
 
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    LEFT_OUT_CLASS,
-    NO_IMAGE,
-    NO_MASK,
-    BinaryMask,
-    Dropped,
-    Entry,
-)
+from unispector.data.sources import reasons
+from unispector.data.sources.rows import BinaryMask, Dropped, Entry
 from unispector.data.sources.tree import ReleaseTree
 
 GOOD = "good"
@@ -28,10 +21,9 @@ def product_rows(
 ) -> Iterator[Entry | Dropped]:
     """The rows of such a release; any pixel of a mask that is not black is defect.
 
-    Args:
-        tree: the release. Its products may lie in a folder of their own, all in the same one.
-        mask_ending: what follows an image's stem in the name of its mask.
-        left_out: defects the benchmark does not take, in lower case with `-` for `_`.
+    Its products may lie in a folder of their own, all in the same one. `mask_ending` follows an image's stem
+    in the name of its mask; `left_out` are defects the benchmark does not take, in
+    lower case with `-` for `_`.
 
     Raises:
         DataError: products lie in two folders, or two images have one mask.
@@ -44,7 +36,7 @@ def product_rows(
         if len(places) > 1:
             raise tree.error(image, "products lie in another folder too; give the folder of one release")
         if part == "train":
-            yield Dropped(DEFECT_FREE, image)
+            yield Dropped(reasons.DEFECT_FREE, image)
             continue
         mask = f"{place}{product}/ground_truth/{defect}/{stem}{mask_ending}"
         if mask in masks:
@@ -58,12 +50,12 @@ def product_rows(
             yield Entry(image, product, (BinaryMask(mask, defect),))
     for match in tree.matching(_MASK + re.escape(mask_ending)):
         if match[0] not in masks:
-            yield Dropped(NO_IMAGE, match[0])
+            yield Dropped(reasons.NO_IMAGE, match[0])
 
 
 def _why_dropped(defect: str, has_mask: bool, left_out: Collection[str]) -> str:
     if defect == GOOD:
-        return DEFECT_FREE
+        return reasons.DEFECT_FREE
     if defect.lower().replace("_", "-") in left_out:
-        return LEFT_OUT_CLASS
-    return "" if has_mask else NO_MASK
+        return reasons.LEFT_OUT_CLASS
+    return "" if has_mask else reasons.NO_MASK

@@ -1,9 +1,8 @@
 """The Real-IAD release: `realiad_1024/<product>/NG/<code>/S0001/*.jpg`, labelled by `<product>.json`.
 
-Of each sample five views exist, and a defect is not visible in every one: views the annotation file calls
-OK are left out though they lie below NG (paper appendix 1.1). Defects are named by their code:
-AK pit, BX deformation, CH abrasion, HS scratch, PS damage, QS missing parts, YW foreign object,
-ZW contamination.
+Of each sample five views exist, and a defect is not visible in every one: views the annotation file calls OK
+are left out though they lie below NG (paper appendix 1.1). Defects are named by their code: AK pit, BX
+deformation, CH abrasion, HS scratch, PS damage, QS missing parts, YW foreign object, ZW contamination.
 
 The images may lie in `realiad_1024` or `realiad-1024` or directly in the root; other resolutions and the
 `_sv` and `_fuiad` variants of the annotation files are not used.
@@ -16,56 +15,19 @@ from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
 
+from unispector.data.sources import reasons
 from unispector.data.sources.fields import to_name
-from unispector.data.sources.rows import (
-    DEFECT_FREE,
-    NO_ANNOTATION,
-    NO_IMAGE,
-    NO_MASK,
-    ORPHAN,
-    BinaryMask,
-    Dropped,
-    Entry,
-)
+from unispector.data.sources.rows import BinaryMask, Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
 NOT_VISIBLE = "view that shows no defect"
 THRESHOLD = 127  # masks are 0 and 255; of a grey edge, should there be one, the brighter half counts
 CODES = ("AK", "BX", "CH", "HS", "PS", "QS", "YW", "ZW")
-PRODUCTS = frozenset(
-    {
-        "audiojack",
-        "bottle_cap",
-        "button_battery",
-        "end_cap",
-        "eraser",
-        "fire_hood",
-        "mint",
-        "mounts",
-        "pcb",
-        "phone_battery",
-        "plastic_nut",
-        "plastic_plug",
-        "porcelain_doll",
-        "regulator",
-        "rolled_strip_base",
-        "sim_card_set",
-        "switch",
-        "tape",
-        "terminalblock",
-        "toothbrush",
-        "toy",
-        "toy_brick",
-        "transistor1",
-        "u_block",
-        "usb",
-        "usb_adaptor",
-        "vcpill",
-        "wooden_beads",
-        "woodstick",
-        "zipper",
-    }
+PRODUCTS = (
+    "audiojack bottle_cap button_battery end_cap eraser fire_hood mint mounts pcb phone_battery plastic_nut "
+    "plastic_plug porcelain_doll regulator rolled_strip_base sim_card_set switch tape terminalblock "
+    "toothbrush toy toy_brick transistor1 u_block usb usb_adaptor vcpill wooden_beads woodstick zipper"
 )
 _FOLDER = r"((?:(?:.*/)?realiad[_-]1024/)?)([^/]+)/(?:OK|NG)/.+"
 _ANNOTATIONS = r"(?:.*/)?realiad_jsons/(?!.*_sv\.json|.*_fuiad_[\d.]+\.json)([^/]+)\.json"
@@ -135,9 +97,9 @@ class _Product:
     def _row(self, view: _View, meta: _Meta) -> Entry | Dropped:
         image = self._locate(meta, view.image_path)
         if image not in self.tree:
-            return Dropped(ORPHAN, image)
+            return Dropped(reasons.ORPHAN, image)
         if view.anomaly_class == meta.normal_class:
-            return Dropped(NOT_VISIBLE if image.startswith(f"{self.home}NG/") else DEFECT_FREE, image)
+            return Dropped(NOT_VISIBLE if image.startswith(f"{self.home}NG/") else reasons.DEFECT_FREE, image)
         stem = image.rpartition(".")[0]
         masks = [f"{stem}.png", f"{stem}_mask.png"]
         if view.mask_path:
@@ -145,7 +107,7 @@ class _Product:
         for mask in masks:
             if mask in self.tree:
                 return Entry(image, self.name, (BinaryMask(mask, self._code(view), THRESHOLD),))
-        return Dropped(NO_MASK, image)
+        return Dropped(reasons.NO_MASK, image)
 
     def _locate(self, meta: _Meta, path: str) -> str:
         file = self.tree.below(self.tree.below(self.place, meta.prefix, self.file), path, self.file)
@@ -167,9 +129,9 @@ class _Product:
         for file in takewhile(lambda name: name.startswith(self.home), files):
             stem, _, ending = file.rpartition(".")
             if ending == "jpg" and file not in listed:
-                yield Dropped(NO_ANNOTATION, file)
+                yield Dropped(reasons.NO_ANNOTATION, file)
             elif ending == "png" and file not in listed and not self._has_image(stem):
-                yield Dropped(NO_IMAGE, file)
+                yield Dropped(reasons.NO_IMAGE, file)
 
     def _has_image(self, stem: str) -> bool:
         return f"{stem}.jpg" in self.tree or f"{stem.removesuffix('_mask')}.jpg" in self.tree
@@ -215,5 +177,5 @@ REAL_IAD = Source(
     rows=_rows,
     insa_name="RealIAD",
     domain="in",
-    categories=frozenset(f"{product}_{code}" for product in PRODUCTS for code in CODES),
+    categories=frozenset(f"{product}_{code}" for product in PRODUCTS.split() for code in CODES),
 )

@@ -21,8 +21,7 @@ def is_text(name: str) -> bool:
 class ReleaseTree:
     """Names of all files of a release, and a mark on those that have been accounted for.
 
-    Args:
-        root: folder of the release; archives in it count as the folders they stand for.
+    Archives in the release count as the folders they stand for.
 
     Attributes:
         root: that folder.
@@ -97,10 +96,8 @@ class ReleaseTree:
     def below(self, folder: str, path: str, file: str) -> str:
         """A path that an annotation file names, as a name of this tree (which may lack it).
 
-        Args:
-            folder: what the path is relative to, itself relative to the root; "" = the root.
-            path: as it is written; backslashes count as slashes.
-            file: the annotation file, for the message.
+        The path, whose backslashes count as slashes, is relative to `folder`, which is so to the root ("" =
+        the root); the message names `file`.
 
         Raises:
             DataError: the path is absolute, leads out of the release, or is no readable text.

@@ -6,8 +6,9 @@ split `inference` has no labels and is left out (paper appendix 1.1).
 
 from collections.abc import Iterator
 
+from unispector.data.sources import reasons
 from unispector.data.sources.coco_json import Listing
-from unispector.data.sources.rows import NO_ANNOTATION, Dropped, Entry
+from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 
@@ -41,7 +42,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
             yield row
     for match in tree.matching(r"(?:.*/)?[^/]+/(?:train|val)/[^/]+\.(?i:jpe?g|png)"):
         if match[0] not in listed:
-            yield Dropped(NO_ANNOTATION, match[0])
+            yield Dropped(reasons.NO_ANNOTATION, match[0])
     for match in tree.matching(r"(?:.*/)?[^/]+/inference/[^/]+"):
         yield Dropped(WITHOUT_LABELS, match[0])
 

@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from unispector.data.sources import reasons
 from unispector.data.sources.fields import IMAGE_SUFFIX
-from unispector.data.sources.rows import DEFECT_FREE, NO_ANNOTATION, ORPHAN, Dropped, Entry
+from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 from unispector.data.sources.voc_xml import read_voc
@@ -23,7 +24,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         content = read_voc(tree, name)
         image = _image_of(tree, name, images.get(match[1], []))
         if image is None:
-            yield Dropped(ORPHAN, name, len(content.boxes))
+            yield Dropped(reasons.ORPHAN, name, len(content.boxes))
             continue
         other = annotated.setdefault(image, name)
         if other != name:
@@ -31,9 +32,9 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         if content.boxes:
             yield Entry(image, "", content.boxes, content.size)
         else:
-            yield Dropped(DEFECT_FREE, image)
+            yield Dropped(reasons.DEFECT_FREE, image)
     for same_stem in images.values():
-        yield from (Dropped(NO_ANNOTATION, image) for image in same_stem if image not in annotated)
+        yield from (Dropped(reasons.NO_ANNOTATION, image) for image in same_stem if image not in annotated)
 
 
 def _image_of(tree: ReleaseTree, name: str, images: list[str]) -> str | None:

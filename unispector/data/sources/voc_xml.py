@@ -15,15 +15,10 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class BoxFile:
-    """An annotation file that holds boxes.
+    """An annotation file that holds boxes."""
 
-    Attributes:
-        size: width and height of the image in pixels; None = it states none.
-        boxes: one per object; `defect` is the name as it is written, blanks trimmed.
-    """
-
-    size: tuple[int, int] | None
-    boxes: tuple[Box, ...]
+    size: tuple[int, int] | None  # width and height of the image in pixels; None = it states none
+    boxes: tuple[Box, ...]  # one per object; `defect` is the name as it is written, blanks trimmed
 
 
 def read_voc(tree: ReleaseTree, name: str) -> BoxFile:
@@ -31,10 +26,6 @@ def read_voc(tree: ReleaseTree, name: str) -> BoxFile:
 
     Corners count pixels from 1 and both belong to the box: x = xmin - 1, width = xmax - xmin + 1.
     `filename`, `path`, `difficult` and `truncated` are not looked at.
-
-    Args:
-        tree: the release.
-        name: the file.
 
     Raises:
         DataError: it is absent, damaged, no XML or no VOC annotation, declares entities, or an object

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from unispector.data.sources import reasons
 from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number
-from unispector.data.sources.rows import DEFECT_FREE, NO_ANNOTATION, ORPHAN, Box, Dropped, Entry, Polygon
+from unispector.data.sources.rows import Box, Dropped, Entry, Polygon
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
@@ -26,7 +27,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
         image = match[0]
         label = next((name for name in _label_names(match[1]) if name in tree), None)
         if label is None:
-            yield Dropped(NO_ANNOTATION, image)
+            yield Dropped(reasons.NO_ANNOTATION, image)
             continue
         other = labels.setdefault(label, image)
         if other != image:
@@ -36,10 +37,10 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
             size = read_image_size(tree.root / image)
             yield Entry(image, "", tuple(_marks(tree, label, rows, size, names)))
         else:
-            yield Dropped(DEFECT_FREE, image)
+            yield Dropped(reasons.DEFECT_FREE, image)
     for match in tree.matching(r"(?:.*/)?labels/(?:.*/)?(?!classes\.txt)[^/]+\.txt"):
         if match[0] not in labels:
-            yield Dropped(ORPHAN, match[0], len(_label_rows(tree, match[0])))
+            yield Dropped(reasons.ORPHAN, match[0], len(_label_rows(tree, match[0])))
 
 
 def _label_names(stem: str) -> Iterator[str]:

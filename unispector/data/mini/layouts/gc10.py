@@ -1,9 +1,8 @@
 """insa-mini's GC10: `<1..10>/*.jpg`, a folder per dominant defect, and `lable/*.xml` in VOC format.
 
 Planted, as the release has them: several defects on an image whose folder names one, holes and crescents
-together with welding lines above all; the spelling `10_yaozhed`; an object named `d`; an image without
-XML; an image in two folders, the same pixels with other metadata; an XML whose `filename` is another
-image's.
+together with welding lines above all; the spelling `10_yaozhed`; an object named `d`; an image without XML;
+an image in two folders, the same pixels with other metadata; an XML whose `filename` is another image's.
 """
 
 from pathlib import Path

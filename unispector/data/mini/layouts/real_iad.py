@@ -28,11 +28,8 @@ ODD = tuple(Shot(product, kind, PLANTED, HIDDEN) for product, kinds in KINDS.ite
 
 
 def _files(shot: Shot, picture: RenderedImage) -> Files:
-    image, folder, mask = (
-        f"{IMAGES}/{shot.product}/{_stem(shot)}.jpg",
-        f"{IMAGES}/{shot.product}",
-        _mask(shot),
-    )
+    folder, mask = f"{IMAGES}/{shot.product}", _mask(shot)
+    image = f"{folder}/{_stem(shot)}.jpg"
     if not mask:
         return [(image, picture.clean)]
     return [(image, picture.image), (f"{folder}/{mask}", exact(picture.mask))]

@@ -17,10 +17,7 @@ from unispector.data.mini.render import RenderedImage
 
 WAX, EXTRA = "Chunk Of Wax Missing", "Extra Wax in Candle"
 # Pixel value of each class in the masks of its object.
-VALUES = {
-    "candle": {WAX: 1, EXTRA: 5, OTHER: 8},
-    "pcb1": {"Bent": 1, "Melt": 2, "Missing": 4, UNLISTED: 9},
-}
+VALUES = {"candle": {WAX: 1, EXTRA: 5, OTHER: 8}, "pcb1": {"Bent": 1, "Melt": 2, "Missing": 4, UNLISTED: 9}}
 KINDS: dict[str, list[tuple[str, ...]]] = {
     "candle": [(WAX,), (EXTRA,), (WAX, OTHER), (OTHER,)],
     "pcb1": [("Bent",), ("Melt",), ("Missing",), ("Bent", "Melt"), ("Missing", UNLISTED)],

@@ -1,0 +1,11 @@
+"""Why something of a raw set does not reach the annotation file: the reasons that several sources share."""
+
+DEFECT_FREE = "image without defects"
+NO_MASK = "image without its mask"
+NO_IMAGE = "mask without its image"
+NO_ANNOTATION = "image without its annotation"
+ORPHAN = "annotation without its image"
+DUPLICATE = "image listed twice"
+UNKNOWN_CLASS = "unknown class"
+LEFT_OUT_CLASS = "class the benchmark leaves out"
+NOT_A_REGION = "mark that is no region"
