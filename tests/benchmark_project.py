@@ -140,7 +140,7 @@ def benchmark(sharp_model, tmp_path_factory):
     write_splits(sets, rules, [42], [1, 2], root / SPLITS)
     config = Config(
         data=DataConfig(
-            sets={s.name: SetConfig(source="magnetic_tile", path=s.folder, domain=s.domain) for s in sets},
+            sets={s.name: SetConfig(source="magnetic_tile", path=s.folder, domain=s.domain) for s in sets}
         ),
         split=SplitConfig(seeds=(42,), prompt_seeds=(1, 2)),
         train=TrainConfig(seeds=(42,), ablation_seeds=(42,)),

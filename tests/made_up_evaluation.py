@@ -61,8 +61,5 @@ def evaluation():
         DrawnImage("pictures/m-01.jpg", "miss", "tile", "unseen", ("hole",), "x/4.png", HOSTILE),
     )
     origins = {"data_sha256": "d" * 64, "git_commit": "c" * 40 + "-dirty", HOSTILE: HOSTILE}
-    models = (
-        ModelRecord("unispector", 42, "f" * 64, origins),
-        ModelRecord("base", 42, "e" * 64, {}),
-    )
+    models = (ModelRecord("unispector", 42, "f" * 64, origins), ModelRecord("base", 42, "e" * 64, {}))
     return EvaluationReport(rows, pictures, models)

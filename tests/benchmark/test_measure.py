@@ -167,10 +167,7 @@ def test_figures_are_those_of_detections_made_apart(marked, detector, report):
         assert row.box_ap50 == pytest.approx(metrics.bbox.AP50)
         assert row.mask_ap50 == pytest.approx(metrics.segm.AP50)
         assert (row.targets, row.instances) == (metrics.images, metrics.instances)
-        assert (row.prompt_images, row.prompts) == (
-            len(draw.prompts.images),
-            len(draw.prompts.instances),
-        )
+        assert (row.prompt_images, row.prompts) == (len(draw.prompts.images), len(draw.prompts.instances))
         assert len(row.seconds) == row.targets
         assert all(0 < second < 60 for second in row.seconds)
         assert sum(bin_.findings for bin_ in row.bins) == sum(min(len(one), 100) for one in found.values())

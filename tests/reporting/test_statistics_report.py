@@ -175,11 +175,7 @@ def record(lost: Lost | None) -> DataRecord:
 
 def test_section_tells_what_was_read_lost_and_checked() -> None:
     page = page_of(record(Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
-    assert page.links == [
-        URI,
-        "data_docs/index.html",
-        "data_docs_splits/index.html",
-    ]
+    assert page.links == [URI, "data_docs/index.html", "data_docs_splits/index.html"]
     text = "|".join(part for part in page.text if part.strip())
     for expected in (
         "x|read|392|462",

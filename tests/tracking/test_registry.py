@@ -184,12 +184,7 @@ def server(tmp_path):
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, **quiet},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            command, cwd=tmp_path, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True
         )
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + 240
     try:

@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from unispector.benchmark.gallery import Gallery, draw_gallery
-from unispector.benchmark.judge import (
-    Trial,
-    advance,
-    judge,
-    read_pair,
-    scores_on,
-    share_bar,
-    warn_of_shared,
-)
+from unispector.benchmark.judge import Trial, advance, judge, read_pair, scores_on, share_bar, warn_of_shared
 from unispector.benchmark.plan import Evaluation, main_evaluations
 from unispector.benchmark.prompt_spaces import measure_prompt_space
 from unispector.benchmark.row import evaluation_row

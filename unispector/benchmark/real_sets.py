@@ -41,10 +41,7 @@ def shipped_models(folder: Path = SHIPPED) -> dict[str, Path]:
 
 
 def measure_real_sets(
-    data: Path,
-    page: Path,
-    models: Mapping[str, Path] | None = None,
-    settings: OneClassSettings | None = None,
+    data: Path, page: Path, models: Mapping[str, Path] | None = None, settings: OneClassSettings | None = None
 ) -> RealReport:
     """Measure models and the floor on the real sets, with boxes and, where a set has masks, masks as prompts.
 

@@ -34,11 +34,7 @@ class AlarmFigures:
 
 
 def alarm_figures(
-    good_scores: Sequence[npt.NDArray[np.floating]],
-    boxes: Matches,
-    masks: Matches,
-    score: float,
-    rate: float,
+    good_scores: Sequence[npt.NDArray[np.floating]], boxes: Matches, masks: Matches, score: float, rate: float
 ) -> AlarmFigures:
     """Count false alarms at a score, and the recall at the score where they are rare enough.
 

@@ -131,10 +131,7 @@ def scatter_chart(space: PromptSpace, title: str, reach: float) -> ScatterChart:
         title: above it.
         reach: how far the axes go; 0 stands for 1.
     """
-    labels = (
-        f"first component ({space.explained[0]:.0%})",
-        f"second component ({space.explained[1]:.0%})",
-    )
+    labels = (f"first component ({space.explained[0]:.0%})", f"second component ({space.explained[1]:.0%})")
     return ScatterChart(title, labels, space.points, space.labels, space.class_names, reach or 1.0)
 
 

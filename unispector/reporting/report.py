@@ -239,11 +239,7 @@ def _moment(iso: str) -> str:
     return iso[:19].replace("T", " ")
 
 
-_ORIGINS = {
-    "data_sha256": "training data",
-    "git_commit": "code",
-    "mlflow_run_id": "training run",
-}
+_ORIGINS = {"data_sha256": "training data", "git_commit": "code", "mlflow_run_id": "training run"}
 _SHORT = 12
 
 

@@ -198,11 +198,7 @@ class TrackingStore:
 
     @contextmanager
     def run(
-        self,
-        experiment: str,
-        name: str,
-        tags: Mapping[str, str],
-        parent: str | None = None,
+        self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None
     ) -> Iterator[TrackedRun]:
         """Open a run; one whose tag `job` equals that of an earlier run goes on with that run.
 
