@@ -54,7 +54,6 @@ class Inspection:
     """The settings of an inspection: classes, images, model.
 
     Attributes:
-        source: of the images.
         model: absolute folder of a saved model.
         bank: prompts, encoded by that model.
         min_score: lowest score of a detection that is kept.
@@ -111,8 +110,6 @@ def look(detector: UniSpector, inspection: Inspection, files: Sequence[ImageFile
     """Look at some images; call it in `one_thread`.
 
     Args:
-        detector: the model.
-        inspection: what to look for.
         files: images of its source.
 
     Returns:

@@ -36,9 +36,7 @@ class InspectionSummary:
     """The content of a finished file.
 
     Attributes:
-        images: all of them.
         with_detections: those with at least one.
-        detections: of all images.
         failed: images that could not be looked at.
     """
 
@@ -65,7 +63,6 @@ class InspectionResults:
         """Point at a file; nothing is read or made yet.
 
         Args:
-            out: the Parquet file to be made.
             inspection: rows of any other one never mix with its own.
         """
         self._out = out

@@ -40,7 +40,6 @@ def evaluate_files(
     """Average precision of a model on any COCO files.
 
     Args:
-        model_dir: a saved model.
         prompts_json: COCO file; all its instances are the prompts of their category.
         targets_json: COCO file with the ground truth; the same category names.
         images_root: folder the file names of both are relative to.
@@ -68,12 +67,7 @@ def evaluate_files(
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The result of evaluating models on the benchmark.
-
-    Attributes:
-        report: all figures and what was drawn.
-        spaces: where each model places the prompts of unseen classes.
-    """
+    """The result of evaluating models on the benchmark."""
 
     report: EvaluationReport
     spaces: tuple[PromptSpaceRecord, ...]
@@ -83,8 +77,6 @@ def evaluate_models(todo: Sequence[Evaluation], config: Config, reports: Path) -
     """Judge models on data sets, seen and unseen classes, with every draw of prompts (InsA's protocol).
 
     Args:
-        todo: of `plan`.
-        config: all parameters.
         reports: folder below whose `pictures` images are drawn.
 
     Raises:

@@ -36,11 +36,8 @@ class Gallery:
     """The data that images are drawn from.
 
     Attributes:
-        detector: the model.
-        bank: its prompts.
         test: names the set, the classes' part and the seeds.
         images: folder the file names are relative to.
-        prompts, targets: annotations.
         boxes: what the detections' boxes found.
         good: defect-free images; `good_scores` are the scores of the detections on each.
     """
@@ -64,10 +61,8 @@ def draw_gallery(
     Detections were not kept while judging; the few images that are drawn are looked at once more.
 
     Args:
-        gallery: what to draw of.
         samples: random images, at most.
         failures: false alarms, misses and defect-free images, at most as many of each.
-        config: the lowest score that is drawn.
         out: folder of the reports; the files are written to `pictures/` in it.
     """
     score = config.picture_score

@@ -73,11 +73,7 @@ def measure(
     other images that show the class are targets. The class is prompted alone.
 
     Args:
-        detector: the model.
-        marked: the set.
-        settings: what is drawn and marked.
         floor: judge nearest-prototype matching without training too, with the same prompts and targets.
-        name: how the report calls the model.
         out: folder to write images of a false alarm and a miss of each class to, in `pictures/`; None =
             none are drawn.
 
@@ -103,7 +99,6 @@ def measure_detectors(
 
     Args:
         detectors: by the name the report calls them; images are drawn of the first.
-        marked: the set.
         settings: what is drawn and marked; the detectors must take prompts of this kind.
         out: as for `measure`.
 

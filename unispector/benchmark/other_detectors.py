@@ -45,7 +45,6 @@ class BenchmarkDetector(Protocol):
         """Look for all prompted classes on every image.
 
         Args:
-            images: image files.
             prompts: what `encode_prompts` returned.
 
         Returns:
@@ -114,10 +113,6 @@ def run_benchmark(
     Args:
         detector: what to judge; one for all split seeds.
         name: how the report calls it.
-        config: all parameters.
-        root: the project's folder.
-        out: folder to write to.
-        provenance: where the detector is from.
 
     Returns:
         What was written.

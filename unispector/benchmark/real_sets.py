@@ -32,11 +32,7 @@ class RealReport:
 
 
 def shipped_models(folder: Path = SHIPPED) -> dict[str, Path]:
-    """The models of the package by name, each in a folder of that name.
-
-    Args:
-        folder: where they lie.
-    """
+    """The models of the package by name, each in a folder of that name."""
     return {file.parent.name: file.parent for file in sorted(folder.glob("*/model.safetensors"))}
 
 

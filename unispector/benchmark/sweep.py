@@ -38,7 +38,6 @@ class SweepPoint:
 
     Attributes:
         sweep, level, trial: as of a `SweepRow`.
-        metrics: what was found.
     """
 
     sweep: str
@@ -52,12 +51,7 @@ class SweepTask:
     """A detector, one draw of prompts and their targets, and how to look at them.
 
     Attributes:
-        detector: the model.
-        prompts, targets: annotations.
         images: folder the file names of both are relative to.
-        seed: of all chance.
-        config: the levels.
-        settings: batch size and number of detections.
     """
 
     detector: UniSpector
@@ -88,7 +82,6 @@ def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[S
     """Judge every change of the prompts; the targets are encoded once for all of them.
 
     Args:
-        task: what to judge.
         advance: gets shares of the work that add up to 1.
 
     Returns:
@@ -107,7 +100,6 @@ def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[Sw
     """Judge every number of prompt images; all on the targets that serve as prompts at no number.
 
     Args:
-        task: what to judge.
         advance: gets shares of the work that add up to 1.
 
     Raises:
@@ -132,7 +124,6 @@ def sweep_targets(
     """Judge one change of the targets.
 
     Args:
-        task: what to judge.
         bank: the prompts as drawn.
         kind, severity: what is done to every target.
         advance: gets shares of the work that add up to 1.
@@ -165,10 +156,6 @@ def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[SweepPoint]:
 
 def sweep_models(todo: Sequence[Evaluation], config: Config) -> SweepReport:
     """Sweep the main model of every split seed on the unseen classes of the sets that `sweep` names.
-
-    Args:
-        todo: of `plan`.
-        config: all parameters.
 
     Raises:
         CheckpointError: a model is missing or unusable.

@@ -37,11 +37,9 @@ def sweep_files(
     """Measure how a model bears changed prompts and changed targets; write `sweep.json` and `index.html`.
 
     Args:
-        model_dir: a saved model.
         prompts_json: COCO file; all its instances are prompts of their category.
         targets_json: COCO file with the ground truth; the same category names.
         images_root: folder the file names of both are relative to.
-        out: folder to write to.
         config: the levels; None = `PAPER`.
 
     Raises:

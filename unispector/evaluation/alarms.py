@@ -14,7 +14,6 @@ class AlarmFigures:
     """False alarms of one test on defect-free images, all prompted classes together.
 
     Attributes:
-        good_images: number of defect-free images.
         score: lowest score that counts in `false_alarms`.
         false_alarms: detections per defect-free image with at least `score`.
         rate: false alarms per defect-free image that are allowed.

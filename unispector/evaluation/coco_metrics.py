@@ -166,7 +166,6 @@ def evaluate_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps]) -> S
     """Judge a test whose overlaps are kept, as `evaluate_detections` does.
 
     Args:
-        truth: ground truth.
         overlaps: image id -> what `truth.overlaps` measured there; an image left out has no detections.
 
     Returns:

@@ -50,7 +50,6 @@ class DiagnosisRow:
     """One class with one draw of prompts.
 
     Attributes:
-        class_name, prompt_seed: the draw.
         targets: images judged.
         instances: on them.
         candidates: a target, all that the detector hands out.
@@ -95,13 +94,8 @@ class DiagnosisReport:
     """A set diagnosed one class at a time.
 
     Attributes:
-        data_set: name of the set.
-        roi: prompts are the instances' boxes or their masks.
-        fingerprint: of the model.
         target_limit: targets judged a class, at most.
         good_images: defect-free images looked at for each row.
-        rows: one per class and prompt seed.
-        skipped: classes that cannot be measured.
     """
 
     data_set: str
@@ -153,11 +147,9 @@ def diagnosis_row(
     """All figures of one draw.
 
     Args:
-        draw: class and prompt seed.
         truth: the class's instances on the targets, no crowds.
         found: image id -> all candidates on that target, for every target.
         on_good: candidates on each defect-free image.
-        masks: the set has masks.
     """
     overlaps = {image_id: truth.overlaps(image_id, of_image) for image_id, of_image in found.items()}
     matches = match(truth, overlaps, "bbox")
@@ -237,7 +229,6 @@ def best_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Ki
     Args:
         truth: of one class, without crowds.
         overlaps: image id -> all candidates.
-        kind: boxes or masks.
     """
     best = [
         _iou(overlaps[image_id], kind).max(axis=0, initial=0)
@@ -293,7 +284,6 @@ def merged(found: Detections, shares: Floats) -> Detections:
     """Make one candidate of those that lie inside the same instance, scored as the best of them.
 
     Args:
-        found: candidates of an image.
         shares: see `shares_inside`; a candidate belongs to the instance that holds most of it, if that is at
             least `INSIDE`.
 

@@ -33,9 +33,6 @@ class Miss:
     """An instance without a detection.
 
     Attributes:
-        image_id: of the annotation file.
-        class_name: of the instance.
-        instance_id: of the annotation file.
         best_score: of the detection that found it with a score too low, -inf = none did.
     """
 
@@ -69,7 +66,6 @@ def worst_false_alarms(matches: Matches, count: int, score: float) -> tuple[Fals
     A detection on a crowd is no false alarm.
 
     Args:
-        matches: of the boxes or the masks.
         count: false alarms at most.
         score: lowest score of a detection that counts.
     """
@@ -92,7 +88,6 @@ def worst_misses(matches: Matches, count: int, score: float) -> tuple[Miss, ...]
     One per image, classes in turn. An instance found with at least `score` is no miss.
 
     Args:
-        matches: of the boxes or the masks.
         count: misses at most.
         score: lowest score of a detection that counts.
     """

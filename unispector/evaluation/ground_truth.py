@@ -81,7 +81,6 @@ class GroundTruth:
     box: a scratch drawn thinner than a pixel can be found, as it can be learnt.
 
     Attributes:
-        annotations: what it was made of.
         class_names: names of the categories, sorted by id.
         image_ids: all images in the file's order, those without instances among them.
 
@@ -124,7 +123,6 @@ class GroundTruth:
         """Rank an image's detections and measure how far they overlap its instances.
 
         Args:
-            image_id: of the annotation file.
             detections: in that image's pixels, with canonical mask codes, as `ops.rle` writes them.
 
         Raises:
@@ -179,8 +177,7 @@ def filled_box_rle(bbox_xywh: tuple[float, float, float, float], height: int, wi
 
     Args:
         bbox_xywh: left, top, width, height in pixels.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        height, width: of the image in pixels.
     """
     x, y, w, h = bbox_xywh
     left, top = min(max(math.floor(x), 0), width - 1), min(max(math.floor(y), 0), height - 1)

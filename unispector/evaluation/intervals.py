@@ -22,7 +22,6 @@ def bootstrap_interval(matches: Matches, resamples: int, seed: int, level: float
     without any instance has no AP50 and is left out.
 
     Args:
-        matches: one test, boxes or masks.
         resamples: how often the images are drawn.
         seed: of the draws; the global random state is neither used nor changed.
         level: share of the resamples that lie inside, between 0 and 1.

@@ -77,9 +77,7 @@ def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> M
     lies on a crowd is ignored; a crowd takes any number of them.
 
     Args:
-        truth: ground truth.
         overlaps: image id -> its detections; an image left out has none.
-        kind: judge by the boxes or by the masks.
 
     Raises:
         DataError: the ground truth does not have an image id.
@@ -179,7 +177,6 @@ def average_precision_50(matches: Matches, weights: npt.NDArray[np.number]) -> F
     in which all copies of a detection come before those of the next, by image and then by rank in it.
 
     Args:
-        matches: one test, boxes or masks.
         weights: [R, I], whole numbers of at least 0, an image per column as in `matches.images`.
 
     Returns:

@@ -44,13 +44,11 @@ class ClassRow:
     """One class with one draw of prompts.
 
     Attributes:
-        class_name: the class, prompted and looked for alone.
         prompt_seed: seed of prompts and targets.
         prompt_images: images that were marked.
         prompts: instances marked on them.
         targets: images that were judged.
         possible_targets: images that could have been: all that show the class and are no prompts.
-        instances: on the targets.
         box_ap50: percent.
         mask_ap50: percent; None = the set has boxes only.
         box_fit_50, box_fit_80: percent of the marked instances whose box some detection on the prompt image
@@ -85,7 +83,6 @@ class DetectorFigures:
     """All rows of one detector on one set.
 
     Attributes:
-        name: how the report calls it.
         fingerprint: of the model; empty for a detector without one.
         rows: one per class and prompt seed.
     """
@@ -145,8 +142,6 @@ class FailureImage:
 
     Attributes:
         file: relative to the report's folder.
-        class_name: that was looked for.
-        image: file of the target.
         note: what to look at, one line.
     """
 
@@ -161,14 +156,10 @@ class OneClassReport:
     """A set measured one class at a time.
 
     Attributes:
-        data_set: name of the set.
-        roi: prompts are the instances' boxes or their masks.
         prompt_images: images marked a class, at most.
         target_limit: targets judged a class, at most.
         good_images: defect-free images looked at for each row.
         detectors: the model first, then what it is compared with; all had the same prompts and targets.
-        skipped: classes that cannot be measured.
-        images: failures of the model.
     """
 
     data_set: str
@@ -252,8 +243,6 @@ def class_spread(
     """Mean and spread of a class's figure over the draws.
 
     Args:
-        rows: of one detector.
-        class_name: of some rows.
         figure: of a row; None = it has none.
 
     Returns:

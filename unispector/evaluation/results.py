@@ -37,10 +37,8 @@ class EvaluationRow:
 
     Attributes:
         variant: kind of model, see `VARIANTS`.
-        data_set: name of the set.
         subset: `unseen` = classes (or, across domains, whole sets) that training never saw.
         split_seed: seed of the split the model was trained on.
-        prompt_seed: seed of the prompt draw.
         metrics: average precision in percent.
         intervals: confidence interval of some of `FIGURES`, by figure.
         alarms: false alarms on defect-free images, and recall at a fixed rate of them; None where the
@@ -69,7 +67,6 @@ class DrawnImage:
         kind: a `sample` drawn at random, or one of the worst failures.
         data_set, subset: of the evaluation it is from.
         classes: what the target shows, or the class that failed.
-        image: file of the target.
         note: what to look at, one line; empty for a sample.
     """
 
@@ -112,8 +109,6 @@ class Summary:
     """One variant on one set and subset, over split seeds and prompt seeds.
 
     Attributes:
-        variant, data_set, subset: what is summarised.
-        split_seeds: the seeds of the models in it.
         rows: number of evaluations in it.
         figures: of each of `FIGURES`.
     """
@@ -133,7 +128,6 @@ class EvaluationReport:
     Attributes:
         rows: one per model, set, subset and prompt seed.
         images: those drawn, of the main variant.
-        models: those judged.
         prompts_judged: prompt images were targets too, which the protocol does not allow.
     """
 

@@ -18,7 +18,6 @@ class SweepKind:
     """One thing that is changed.
 
     Attributes:
-        title: what is changed.
         axis: what a level is, with its unit.
         reference: level that drops are relative to.
         step: distance of levels; level = `step` times the whole step number of the experiment store.

@@ -27,7 +27,6 @@ class DataRecord:
     """Facts about the data, from the stages before.
 
     Attributes:
-        statistics: all sets in figures.
         figure: PNG of the ratios of prompts to targets, relative to the report.
         conversions: what each release gave.
         splits: what trains and what tests.

@@ -48,8 +48,6 @@ class Shown:
     """The inputs of the images.
 
     Attributes:
-        prompts: annotations of the prompt images.
-        targets: ground truth.
         detections: of the target images to be drawn at least, by image id.
         images: folder the file names are relative to.
     """
@@ -65,8 +63,6 @@ class _Scene:
     """A target image with all there is to draw of it.
 
     Attributes:
-        shown: annotations and detections.
-        image: the target.
         score: lowest score of a detection that is drawn.
     """
 
@@ -119,8 +115,6 @@ def choose_samples(targets: Annotations, seed: int, count: int) -> list[tuple[Im
     """Distinct images with the class they stand for: classes in turn, images at random.
 
     Args:
-        targets: ground truth.
-        seed: of the lot.
         count: images at most.
     """
     order = [targets.images[i] for i in np.random.default_rng(seed).permutation(len(targets.images))]
@@ -137,10 +131,8 @@ def draw_samples(
     """Draw target images, each beside one of its class's prompts.
 
     Args:
-        shown: annotations and detections.
         test: names the set and the classes' part.
         chosen: images with the class they stand for, see `choose_samples`.
-        score: lowest score of a detection that is drawn.
         out: folder of the reports; the files are written to `pictures/` in it.
     """
     return [
@@ -155,11 +147,8 @@ def sample_panels(
     """Prompt, ground truth and prediction of a target image.
 
     Args:
-        shown: annotations and detections.
-        image: the target.
         label: class of the prompt.
         number: which of the class's prompt images, in turn from 1.
-        score: lowest score of a detection that is drawn.
     """
     scene = _Scene(shown, image, score)
     return scene.panels(label, number, scene.truth, detection_regions(scene.found.above(score)))
@@ -171,11 +160,8 @@ def draw_failures(
     """Draw false alarms, then missed instances, each marked in red, beside one of its class's prompts.
 
     Args:
-        shown: annotations and detections.
-        test: names the set and the classes' part.
         failures: told by the boxes, see `worst_false_alarms` and `worst_misses`.
         score: lowest score of a detection that is drawn; the one the failures were chosen by.
-        out: folder of the reports; the files are written to `pictures/` in it.
 
     Raises:
         DataError: a false alarm is not among the detections of its image.
@@ -207,10 +193,7 @@ def draw_good_alarms(
 
     Args:
         shown: prompts and the images' folder.
-        test: names the set and the classes' part.
         found: file -> its detections, at least one, see `worst_good_images`.
-        score: lowest score of a detection that is drawn.
-        out: folder of the reports; the files are written to `pictures/` in it.
     """
     return [
         _write(_good_alarm(shown, file, of_file, number, score), test, f"defect-free-{number:02d}", out)

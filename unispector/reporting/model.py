@@ -78,8 +78,6 @@ class Span:
 
     Attributes:
         text: to be shown to the letter.
-        look: what it is.
-        target: of a link.
     """
 
     text: str
@@ -118,8 +116,6 @@ class Table:
     Attributes:
         texts: headings of the first columns, which hold text; a page leaves out a first cell that
             repeats the one above it, if there are several such columns.
-        numbers: the other columns.
-        rows: from top to bottom.
         key: its name among the section's plain numbers.
     """
 
@@ -226,7 +222,6 @@ class Section:
 
     Attributes:
         title: heading; empty = none.
-        blocks: from top to bottom.
         key: its anchor, and its name among the plain numbers.
         plain: its numbers, fit for JSON; None = those of its tables.
     """
@@ -243,7 +238,6 @@ class Card:
 
     Attributes:
         key: its name among the plain numbers.
-        title: what it is.
         figure: the main model's; None where there is none.
         bars: name of a model, its figure in percent, whether it is the main one.
     """

@@ -109,10 +109,8 @@ class PromptSpaceRecord:
     """The prompt space of one model on one data set.
 
     Attributes:
-        data_set: name of the set.
         variant: kind of model, see `results.VARIANTS`.
         split_seed: of the split it was trained on.
-        space: what was measured.
     """
 
     data_set: str
@@ -127,8 +125,6 @@ def scatter_chart(space: PromptSpace, title: str, reach: float) -> ScatterChart:
     """The points of a space, a colour for each class.
 
     Args:
-        space: what to draw.
-        title: above it.
         reach: how far the axes go; 0 stands for 1.
     """
     labels = (f"first component ({space.explained[0]:.0%})", f"second component ({space.explained[1]:.0%})")

@@ -53,7 +53,6 @@ class PublishedMethod:
     """A method's AP50 in percent on unseen classes.
 
     Attributes:
-        name: of the method.
         tuned: trained on the benchmark's seen classes; if not, it is used as it was released.
         sets: of each of `PUBLISHED_SETS`; None where the method gives no boxes or no masks.
         mean: over the sets, as it is published.

@@ -77,7 +77,6 @@ class Sources:
     """The inputs of a report.
 
     Attributes:
-        evaluation: all evaluations.
         ui_command: shell command that opens the experiment store.
         robustness, prompt_space, data: their sections; None where there is nothing to tell.
         timings: each stage's name (`stage` or `stage@set`), seconds, and when it ended.

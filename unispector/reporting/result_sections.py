@@ -92,8 +92,6 @@ def _set_rows(
     """Set by set and model by model; with several sets the means of what was measured at the end.
 
     Args:
-        names: of each variant.
-        data_sets: in this order.
         cells: of a variant on a set; empty = no row.
         least: sets of a variant that make a mean.
     """

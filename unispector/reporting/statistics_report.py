@@ -47,7 +47,6 @@ def statistics_report(statistics: Statistics, figure: str) -> Report:
     """The statistics as a report of their own.
 
     Args:
-        statistics: all sets.
         figure: path of the PNG of `ratio_figure`, relative to the report.
     """
     *tables, ratios = statistics_blocks(statistics, figure)

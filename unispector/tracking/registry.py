@@ -60,11 +60,8 @@ class Event:
     """A decision on a version.
 
     Attributes:
-        action: what was done.
-        version: to which version.
         before: champion until then; None where there was none.
         by: `rules`, or a user's name.
-        reason: in words.
         time: ISO, UTC.
         run_id: MLflow run that keeps the event; empty before it is recorded.
     """
@@ -107,7 +104,6 @@ class ModelRegistry:
 
         Args:
             store: the registry is in the same database, or on the same server.
-            name: of the registered model.
         """
         self.name = name
         self._store = store
@@ -166,7 +162,6 @@ class ModelRegistry:
         Args:
             package: an MLflow model, as `serving.registered_model.save_registered_model` writes it.
             run_id: the run that trained the model; where the store has no such run, one is made.
-            tags: of the version.
         """
         client = self._store.client()
         key = tags.get(KEY, secrets.token_hex(16))

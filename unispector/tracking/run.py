@@ -46,8 +46,6 @@ class TrackedRun:
         """Wrap an existing run.
 
         Args:
-            client: of the store the run lives in.
-            run_id: MLflow's id.
             root: the store's folder; model directories are recorded relative to it.
             reopened: an earlier attempt at the same job may have recorded metrics already.
         """
@@ -143,7 +141,6 @@ class TrackedRun:
         """Copy a file, or all of a directory, into the run's artifacts.
 
         Args:
-            path: what to copy.
             folder: where to put it among the run's artifacts; None = at the top.
         """
         if path.is_dir():
@@ -206,7 +203,6 @@ class TrackingStore:
 
         Args:
             experiment: made when new.
-            name: shown in MLflow's pages.
             tags: put a hash of everything that determines the work under `job`, so that a killed
                 job which starts again makes no second run.
             parent: id of the run this one is nested under.
