@@ -3,11 +3,24 @@
 import pytest
 
 from unispector.evaluation.alarms import AlarmFigures
-from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
+from unispector.evaluation.coco_metrics import (
+    AveragePrecision,
+    ClassAP,
+    SetMetrics,
+    SizeAP,
+    evaluate_overlaps,
+)
+from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
 
 HOSTILE = "<b>&\"'|`x"
+
+
+def evaluate_detections(annotations, detections):
+    """Metrics of detections by image id."""
+    truth = GroundTruth(annotations)
+    return evaluate_overlaps(truth, {id_: truth.overlaps(id_, found) for id_, found in detections.items()})
 
 
 def precision(value, size=True):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from made_up_evaluation import evaluate_detections
 from unispector.benchmark.diagnose import EVERY_CANDIDATE, diagnose
 from unispector.benchmark.measure import measure, measure_detectors
 from unispector.benchmark.one_class import (
@@ -24,7 +25,6 @@ from unispector.benchmark.real_sets import measure_real_sets, shipped_models
 from unispector.cli import main
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
-from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.inference.detector import Prompt
 from unispector.ops.files import list_images
 from unispector.ops.rle import segmentation_to_rle
@@ -391,11 +391,11 @@ def test_real_sets_with_boxes_and_masks_as_prompts(tiles, tmp_path, sharp_model,
     page = tmp_path / "reports" / "real.md"
     models = {"fast": sharp_model, "accurate": other_model}
     measured = measure_real_sets(tmp_path, page, models, OneClassSettings((3,), 1))
-    assert [(report.data_set, report.roi) for report in measured.reports] == [
+    assert [(report.data_set, report.roi) for report in measured] == [
         ("magnetic_tile", "box"),
         ("magnetic_tile", "mask"),
     ]
-    for report in measured.reports:
+    for report in measured:
         assert [figures.name for figures in report.detectors] == ["fast", "accurate", "floor"]
     heads = [
         f"{name}, {roi} as prompts" for roi in ("boxes", "masks") for name in ("fast", "accurate", "floor")

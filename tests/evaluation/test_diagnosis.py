@@ -9,20 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_up_evaluation import evaluate_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.evaluation.coco_metrics import evaluate_detections, evaluate_overlaps
+from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.diagnosis import (
     DiagnosisReport,
     DiagnosisRow,
     Oracles,
     ap50,
-    best_overlaps,
     diagnosis_row,
     in_perfect_order,
     merged,
     shares_inside,
 )
-from unispector.evaluation.ground_truth import GroundTruth
+from unispector.evaluation.ground_truth import GroundTruth, best_overlaps
 from unispector.evaluation.one_class import SkippedClass
 from unispector.ops.rle import decode_rle, encode_rle
 from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_report, largest_loss

@@ -28,7 +28,7 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture
-def away(monkeypatch, tmp_path) -> TrackingStore:
+def away(monkeypatch, tmp_path):
     """A store on a server that nobody runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -24,12 +24,12 @@ def client(store):
 
 
 @pytest.fixture
-def registry(store) -> ModelRegistry:
+def registry(store):
     return ModelRegistry(store)
 
 
 @pytest.fixture
-def package(tmp_path) -> Path:
+def package(tmp_path):
     """What the registry needs of an MLflow model: its main file and the folder of ours."""
     folder = tmp_path / "saved"
     (folder / "artifacts" / "package").mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_files_that_are_gone_are_told_of(registry, package):
         registry.model_directory(1)
 
 
-def record(registry, event, files=()) -> None:
+def record(registry, event, files=()):
     registry.begin(event, files)
     registry.finish(event)
 

@@ -63,16 +63,6 @@ class SweepTask:
     settings: EvaluateConfig
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Whose figures they are, as of a `SweepRow`."""
-
-    variant: str
-    data_set: str
-    split_seed: int
-    prompt_seed: int
-
-
 def passes(config: SweepConfig) -> int:
     """Return the passes of a sweep over the targets: two for all prompts, one per changed target."""
     return 2 + len(LEVELS) * len(config.severities)
@@ -190,22 +180,22 @@ def _sweep(
         task = SweepTask(
             detector, prompts, targets, evaluation.images, test.prompt_seed, config.sweep, config.evaluate
         )
-        identity = Identity(MAIN_VARIANT, evaluation.set_name, evaluation.split_seed, test.prompt_seed)
-        rows += [sweep_row(measured, identity) for measured in sweep_pair(task, bar)]
+        seeds = (evaluation.split_seed, test.prompt_seed)
+        rows += [sweep_row(measured, evaluation.set_name, *seeds) for measured in sweep_pair(task, bar)]
     return rows
 
 
-def sweep_row(measured: SweepPoint, identity: Identity) -> SweepRow:
-    """Make a row of the report from measurements; all sweeps are of unseen classes."""
+def sweep_row(measured: SweepPoint, data_set: str, split_seed: int, prompt_seed: int) -> SweepRow:
+    """Make a row of the report from measurements; all sweeps are of the main variant and unseen classes."""
     return SweepRow(
         sweep=measured.sweep,
         level=measured.level,
         trial=measured.trial,
-        variant=identity.variant,
-        data_set=identity.data_set,
+        variant=MAIN_VARIANT,
+        data_set=data_set,
         subset="unseen",
-        split_seed=identity.split_seed,
-        prompt_seed=identity.prompt_seed,
+        split_seed=split_seed,
+        prompt_seed=prompt_seed,
         figures={figure: figure_of(measured.metrics, figure) for figure in FIGURES},
         images=measured.metrics.images,
     )
@@ -222,8 +212,10 @@ def _judged(
     for start in range(0, len(conditions), at_once):
         part = conditions[start : start + at_once]
         trials = [Trial(condition.bank, truth) for condition in part]
-        share = len(part) / len(conditions)
-        moved = partial(_share_of, advance, share)
+
+        def moved(done: float, share: float = len(part) / len(conditions)) -> None:
+            advance(share * done)
+
         found = judge(task.detector, trials, task.images.joinpath, task.settings, moved)
         for condition, overlaps in zip(part, found, strict=True):
             metrics = evaluate_overlaps(truth, overlaps)
@@ -231,10 +223,6 @@ def _judged(
     if not conditions:
         advance(1)
     return measured
-
-
-def _share_of(advance: Callable[[float], object], share: float, done: float) -> None:
-    advance(share * done)
 
 
 def _changed(images: Path, kind: TargetChange, severity: int, name: str) -> ImageArray:

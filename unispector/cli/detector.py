@@ -148,13 +148,14 @@ def evaluate(
 ) -> None:
     """Measure AP of boxes and masks on annotated images."""
     import json
+    from dataclasses import asdict
 
     from unispector.benchmark.evaluate import evaluate_files
     from unispector.ops.files import atomic_write_text
     from unispector.tracking.model_reference import find_model
 
     metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
-    atomic_write_text(out, json.dumps(metrics.as_dict(), indent=1) + "\n")
+    atomic_write_text(out, json.dumps(asdict(metrics), indent=1) + "\n")
     typer.echo(f"AP50 boxes {metrics.bbox.AP50:.1f}, masks {metrics.segm.AP50:.1f}: {out}")
 
 

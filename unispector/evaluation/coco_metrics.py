@@ -13,13 +13,11 @@ there is no second path; the tests keep comparing the two.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 
-from unispector.data.coco import Annotations
-from unispector.evaluation.ground_truth import FloatArray, GroundTruth, ImageTruth, IntArray, Overlaps
-from unispector.structures import Detections
+from unispector.evaluation.ground_truth import FloatArray, GroundTruth, ImageTruth, IntArray, Kind, Overlaps
 
 MAX_DETECTIONS = (1, 10, 100)
 """COCO's caps on the detections of one class in one image; AP is taken at the last."""
@@ -35,8 +33,6 @@ SIZES = {
 """Size bin -> least and largest share of the image's area."""
 
 _RANGES = ((0.0, math.inf), *SIZES.values())
-
-Kind = Literal["bbox", "segm"]
 
 
 @dataclass(frozen=True)
@@ -77,26 +73,6 @@ class AveragePrecision:
     per_class: dict[str, ClassAP | None]
     by_size: dict[str, SizeAP | None]
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The figures `as_dict` was made of.
-
-        Raises:
-            KeyError: a figure is missing.
-        """
-        classes = {name: value and ClassAP(**value) for name, value in values["per_class"].items()}
-        sizes = {name: value and SizeAP(**value) for name, value in values["by_size"].items()}
-        return cls(
-            AP=values["AP"], AP50=values["AP50"], AP75=values["AP75"], per_class=classes, by_size=sizes
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON; a class or a size without ground truth is null."""
-        classes = {name: value and dict(vars(value)) for name, value in self.per_class.items()}
-        sizes = {name: value and dict(vars(value)) for name, value in self.by_size.items()}
-        figures = {"AP": self.AP, "AP50": self.AP50, "AP75": self.AP75}
-        return {**figures, "per_class": classes, "by_size": sizes}
-
 
 @dataclass(frozen=True)
 class SetMetrics:
@@ -113,63 +89,17 @@ class SetMetrics:
     images: int
     instances: int
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The metrics `as_dict` was made of.
-
-        Raises:
-            KeyError: a figure is missing.
-        """
-        return cls(
-            bbox=AveragePrecision.from_dict(values["bbox"]),
-            segm=AveragePrecision.from_dict(values["segm"]),
-            images=int(values["images"]),
-            instances=int(values["instances"]),
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain nested numbers for JSON: `bbox.AP50`, `segm.AP50`, ... in percent."""
-        return {
-            "bbox": self.bbox.as_dict(),
-            "segm": self.segm.as_dict(),
-            "images": self.images,
-            "instances": self.instances,
-        }
-
-
-def evaluate_detections(annotations: Annotations, detections: Mapping[int, Detections]) -> SetMetrics:
-    """Judge detections by COCO's rules, boxes and masks.
-
-    At most 100 detections of one class in one image count. Detections with equal scores are ranked
-    by class name, then box, then mask, across images by image id, so the order they come in never
-    matters. An instance without a segmentation counts as its filled box. Crowds follow COCO's rule:
-    what overlaps them is neither right nor wrong.
-
-    Args:
-        annotations: ground truth.
-        detections: image id -> detections in that image's pixels; an image left out has none.
-
-    Returns:
-        Metrics in percent. No detections at all give 0, not an error.
-
-    Raises:
-        DataError: see `GroundTruth`: there is no ground truth, two of its categories share a name, a
-            prompted class is no category of it, an image id is unknown, an image's size differs, or a
-            score is not finite.
-    """
-    truth = GroundTruth(annotations)
-    overlaps = {image_id: truth.overlaps(image_id, detections[image_id]) for image_id in sorted(detections)}
-    return evaluate_overlaps(truth, overlaps)
-
 
 def evaluate_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps]) -> SetMetrics:
-    """Judge a test whose overlaps are kept, as `evaluate_detections` does.
+    """Judge a test by COCO's rules, boxes and masks.
+
+    At most 100 detections of one class in one image count. What overlaps a crowd is neither right nor wrong.
 
     Args:
         overlaps: image id -> what `truth.overlaps` measured there; an image left out has no detections.
 
     Returns:
-        Metrics in percent.
+        Metrics in percent. No detections at all give 0, not an error.
 
     Raises:
         DataError: an image id is unknown.
@@ -269,7 +199,7 @@ def _ious(
     """IoUs of the detections that count and the instances, by present class; empty where either lacks."""
     if found is None:
         return [[] for _ in present]
-    ious = found.mask_iou if kind == "segm" else found.box_iou
+    ious = found.iou(kind)
     own = set(known.classes.tolist())
     return [
         ious[found.classes == class_][: MAX_DETECTIONS[-1], known.classes == class_].tolist()

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 
-from unispector.evaluation.coco_metrics import Kind
-from unispector.evaluation.ground_truth import GroundTruth, Overlaps
+from unispector.evaluation.ground_truth import GroundTruth, Kind, Overlaps, best_overlaps, boxes_xywh
 from unispector.evaluation.matching import MATCH_IOU, Matches, average_precision_50, match
 from unispector.evaluation.one_class import SkippedClass, class_spread, mean_spread
 from unispector.evaluation.results import Spread
@@ -223,29 +222,13 @@ def ap50(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> fl
     return float(average_precision_50(matches, np.ones((1, len(matches.images))))[0])
 
 
-def best_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> Floats:
-    """Of every instance the IoU of the candidate that overlaps it most, 0 without one; images in order.
-
-    Args:
-        truth: of one class, without crowds.
-        overlaps: image id -> all candidates.
-    """
-    best = [
-        _iou(overlaps[image_id], kind).max(axis=0, initial=0)
-        if image_id in overlaps
-        else np.zeros(len(truth.instances(image_id)))
-        for image_id in truth.image_ids
-    ]
-    return np.concatenate(best)
-
-
 def in_perfect_order(overlaps: Overlaps, kind: Kind) -> Overlaps:
     """The candidates of an image with those first that find an instance, of each instance the best one.
 
     Pairs at IoU 0.5 or more are taken by falling IoU, each candidate and each instance once. Those candidates
     score 1; the others keep their order and score less.
     """
-    iou = _iou(overlaps, kind)
+    iou = overlaps.iou(kind)
     rows, columns = np.nonzero(iou >= MATCH_IOU)
     first: dict[int, int] = {}
     for place in np.argsort(-iou[rows, columns], kind="stable").tolist():
@@ -275,9 +258,7 @@ def shares_inside(truth: GroundTruth, image_id: int, found: Detections, kind: Ki
     every = [1] * len(instances)
     if kind == "segm":
         return np.asarray(coco_mask.iou(list(found.masks_rle), list(instances.masks), every))
-    corners = found.boxes_xyxy.double().cpu().numpy()
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return np.asarray(coco_mask.iou(boxes, instances.boxes_xywh, every))
+    return np.asarray(coco_mask.iou(boxes_xywh(found), instances.boxes_xywh, every))
 
 
 def merged(found: Detections, shares: Floats) -> Detections:
@@ -324,10 +305,6 @@ def _sure(found: Sequence[Detections]) -> float:
 
 def _median(values: npt.NDArray[np.number]) -> float | None:
     return float(np.median(values)) if len(values) else None
-
-
-def _iou(overlaps: Overlaps, kind: Kind) -> Floats:
-    return overlaps.box_iou if kind == "bbox" else overlaps.mask_iou
 
 
 def _union(codes: Sequence[Mapping[str, object]]) -> dict[str, object]:

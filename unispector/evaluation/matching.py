@@ -4,7 +4,7 @@ COCO's greedy rule as pycocotools applies it, so that weights of one give its AP
 does not depend on the other images: it is done once, and every resample of the images only weighs it anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -12,8 +12,8 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from unispector.evaluation.coco_metrics import MAX_DETECTIONS, Kind
-from unispector.evaluation.ground_truth import GroundTruth, ImageTruth, Overlaps
+from unispector.evaluation.coco_metrics import MAX_DETECTIONS
+from unispector.evaluation.ground_truth import GroundTruth, ImageTruth, Kind, Overlaps
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -118,9 +118,8 @@ def _found(known: ImageTruth, overlaps: Overlaps | None, kind: Kind) -> _Found:
     if overlaps is None:
         nothing = np.empty(0, dtype=np.int64)
         return _Found(np.empty(0), nothing, nothing, np.empty(0, dtype=np.bool_))
-    iou = overlaps.box_iou if kind == "bbox" else overlaps.mask_iou
     kept = _within_cap(overlaps.classes)
-    column, ignored = _greedy(iou[kept], known.crowd)
+    column, ignored = _greedy(overlaps.iou(kind)[kept], known.crowd)
     row_of_column = np.cumsum(~known.crowd) - 1
     instance = np.full(len(kept), -1)
     instance[column >= 0] = row_of_column[column[column >= 0]]
@@ -206,10 +205,15 @@ def _ranking(matches: Matches, label: int) -> _Ranking:
 
 def _mean_over_classes(rankings: list[_Ranking], weights: Floats) -> Floats:
     """Percent [R]; nan where no class has an instance."""
-    figures = np.stack([_average_precision(ranking, weights) for ranking in rankings])
-    present = ~np.isnan(figures)
+    return known_mean([_average_precision(ranking, weights) for ranking in rankings])
+
+
+def known_mean(figures: Sequence[Floats]) -> Floats:
+    """Mean [R] of the figures [R] that are not nan; nan where all are."""
+    stacked = np.stack(figures)
+    known = ~np.isnan(stacked)
     with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(present, figures, 0).sum(axis=0) / present.sum(axis=0)
+        mean: Floats = np.where(known, stacked, 0).sum(axis=0) / known.sum(axis=0)
     return mean
 
 

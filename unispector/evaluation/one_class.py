@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from unispector.evaluation.ground_truth import GroundTruth, Overlaps
+from unispector.evaluation.ground_truth import GroundTruth, Overlaps, best_overlaps
 from unispector.evaluation.matching import Matches
 from unispector.evaluation.results import Spread
 
@@ -176,18 +176,11 @@ def box_fit(truth: GroundTruth, overlaps: Mapping[int, Overlaps], iou: float) ->
     """Percent of the instances whose box some detection overlaps by at least `iou`, crowds left out.
 
     Args:
-        truth: of one class.
-        overlaps: image id -> its detections; an image left out has none.
         iou: in (0, 1].
     """
-    best = [
-        overlaps[image_id].box_iou.max(axis=0, initial=0)
-        if image_id in overlaps
-        else np.zeros(len(truth.instances(image_id)))
-        for image_id in truth.image_ids
-    ]
+    best = best_overlaps(truth, overlaps, "bbox")
     counted = [~truth.instances(image_id).crowd for image_id in truth.image_ids]
-    return 100 * float(np.mean(np.concatenate(best)[np.concatenate(counted)] >= iou))
+    return 100 * float(np.mean(best[np.concatenate(counted)] >= iou))
 
 
 def half_found_score(matches: Matches) -> float | None:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from unispector.errors import DataError
 from unispector.evaluation.alarms import AlarmFigures
@@ -24,6 +25,12 @@ VARIANTS = {
     "untrained": "Untrained",
 }
 """Kinds of model in the order of the report, and how it calls them."""
+
+
+def variant_name(variant: str) -> str:
+    """Return the report's name of a kind of model."""
+    return VARIANTS.get(variant, variant)
+
 
 FIGURES = ("bbox.AP", "bbox.AP50", "bbox.AP75", "segm.AP", "segm.AP50", "segm.AP75")
 """Box and mask figures a summary has."""
@@ -144,28 +151,18 @@ class EvaluationReport:
             DataError: the file is absent or was not written by `evaluation_json`.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rows = tuple(_row(row) for row in content["rows"])
-            pictures = tuple(_picture(picture) for picture in content["pictures"])
-            models = tuple(ModelRecord(**model) for model in content["models"])
-            prompts_judged = bool(content["prompts_judged"])
+            report = TypeAdapter(cls).validate_json(path.read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage evaluate") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise DataError(f"{path}: not a record of evaluations; run the evaluate stage again") from error
-        if not rows:
+        if not report.rows:
             raise DataError(f"{path}: no evaluations in it; run the evaluate stage again")
-        return cls(rows, pictures, models, prompts_judged)
+        return report
 
     def evaluation_json(self) -> str:
         """Every row, image and model, as JSON text."""
-        content = {
-            "rows": [_row_as_dict(row) for row in self.rows],
-            "pictures": [vars(picture) for picture in self.pictures],
-            "models": [vars(model) for model in self.models],
-            "prompts_judged": self.prompts_judged,
-        }
-        return json.dumps(content, indent=1) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     def metrics_json(self) -> str:
         """Means and spreads as nested JSON for `dvc metrics`.
@@ -201,10 +198,11 @@ class EvaluationReport:
             _summary(group)
             for data_set in self.data_sets
             for subset in SUBSETS
-            if (group := self._group(variant, data_set, subset))
+            if (group := self.rows_of(variant, data_set, subset))
         )
 
-    def _group(self, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
+    def rows_of(self, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
+        """Evaluations of one variant on one part of a set, over all seeds."""
         wanted = (variant, data_set, subset)
         return [row for row in self.rows if (row.variant, row.data_set, row.subset) == wanted]
 
@@ -212,8 +210,7 @@ class EvaluationReport:
         """Only the rows of the split seeds that every variant was evaluated on: a fair comparison."""
         seeds = [{row.split_seed for row in self.rows if row.variant == variant} for variant in self.variants]
         shared = set.intersection(*seeds)
-        rows = tuple(row for row in self.rows if row.split_seed in shared)
-        return replace(self, rows=rows)
+        return replace(self, rows=tuple(row for row in self.rows if row.split_seed in shared))
 
 
 def figure_of(metrics: SetMetrics, figure: str) -> float:
@@ -242,28 +239,6 @@ def class_scores(rows: Iterable[EvaluationRow], figure: str) -> dict[tuple[str, 
     sets = {key[0]: number for number, key in reversed(list(enumerate(values)))}
     ordered = sorted(values, key=lambda key: (sets[key[0]], order[key[1]], key[2]))
     return {key: float(np.mean(values[key])) for key in ordered}
-
-
-def _row(content: Mapping[str, Any]) -> EvaluationRow:
-    parts = {
-        "metrics": SetMetrics.from_dict(content["metrics"]),
-        "intervals": {figure: Interval(**interval) for figure, interval in content["intervals"].items()},
-        "alarms": content["alarms"] and AlarmFigures(**content["alarms"]),
-    }
-    return EvaluationRow(**{**content, **parts})
-
-
-def _row_as_dict(row: EvaluationRow) -> dict[str, Any]:
-    parts = {
-        "metrics": row.metrics.as_dict(),
-        "intervals": {figure: vars(interval) for figure, interval in row.intervals.items()},
-        "alarms": row.alarms and vars(row.alarms),
-    }
-    return {**vars(row), **parts}
-
-
-def _picture(content: Mapping[str, Any]) -> DrawnImage:
-    return DrawnImage(**{**content, "classes": tuple(content["classes"])})
 
 
 def _summary(rows: Sequence[EvaluationRow]) -> Summary:

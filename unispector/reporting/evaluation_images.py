@@ -20,6 +20,7 @@ from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import DataError
 from unispector.evaluation.failures import FalseAlarm, Miss, in_turn
+from unispector.evaluation.ground_truth import boxes_xywh
 from unispector.evaluation.matching import MATCH_IOU
 from unispector.evaluation.results import SUBSETS, DrawnImage, ImageKind, Subset
 from unispector.ops.drawing import (
@@ -309,8 +310,7 @@ def _taken_for(label: str, drawn: Detections, overlaps: Floats) -> str:
 
 def _overlaps(found: Detections, instances: Sequence[InstanceRecord]) -> Floats:
     """COCO's IoU of boxes [n, g], whatever their classes."""
-    corners = found.boxes_xyxy.double().cpu().numpy()
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    boxes = boxes_xywh(found)
     truth = np.array([instance.bbox for instance in instances], dtype=np.float64).reshape(-1, 4)
     iou = coco_mask.iou(boxes, truth, np.zeros(len(truth), dtype=bool))
     return np.asarray(iou, dtype=np.float64).reshape(len(boxes), len(truth))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
 from unispector.errors import DataError
-from unispector.evaluation.results import VARIANTS
+from unispector.evaluation.results import VARIANTS, variant_name
 from unispector.ops.directions import (
     Floats,
     Labels,
@@ -187,7 +187,7 @@ def angle_rows(records: Sequence[PromptSpaceRecord]) -> list[list[str]]:
         [
             record.data_set,
             str(record.split_seed),
-            _variant_name(record.variant),
+            variant_name(record.variant),
             str(len(record.space.labels)),
             str(len(record.space.class_names)),
             _degrees(record.space.within_degrees),
@@ -250,13 +250,9 @@ def _row_of_charts(number: int, records: Sequence[PromptSpaceRecord]) -> Charts:
     reach = max(record.space.reach for record in records)
     charts = {}
     for record in records:
-        title = f"{record.data_set}: {_variant_name(record.variant)}, split {record.split_seed}"
+        title = f"{record.data_set}: {variant_name(record.variant)}, split {record.split_seed}"
         charts[f"prompts-{number}-{record.variant}"] = scatter_chart(record.space, title, reach)
     return Charts(charts, note=CHART_NOTE if number == 0 else "")
-
-
-def _variant_name(variant: str) -> str:
-    return VARIANTS.get(variant, variant)
 
 
 def _degrees(angle: float | None) -> str:

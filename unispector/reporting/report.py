@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, DrawnImage, EvaluationReport
+from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, DrawnImage, EvaluationReport, variant_name
 from unispector.reporting.comparison import comparison_section
 from unispector.reporting.measured import mean_of_report
 from unispector.reporting.model import (
@@ -33,7 +33,6 @@ from unispector.reporting.result_sections import (
     result_rows,
     results_section,
     split_seeds,
-    variant_name,
 )
 
 if TYPE_CHECKING:

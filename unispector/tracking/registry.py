@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -86,7 +85,7 @@ def _told(
             return method(self, *args, **kwargs)
         except store_trouble() as error:
             raise RegistryError(
-                f"{self.place}: the model registry cannot be used ({_without_password(error)}); "
+                f"{self.place}: the model registry cannot be used ({one_line(error)}); "
                 "see that its server runs, or that the folder can be written"
             ) from error
 
@@ -341,10 +340,6 @@ def _all_pages(page: Callable[[str | None], Any]) -> list[Any]:
         token = part.token
         if not token:
             return found
-
-
-def _without_password(error: Exception) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", one_line(error))
 
 
 def _version(found: Any, aliases: Mapping[int, tuple[str, ...]]) -> ModelVersion:

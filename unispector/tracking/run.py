@@ -66,10 +66,6 @@ class TrackedRun:
         params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
         self._client.log_batch(self.run_id, params=params)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers at a step, now; see `points`."""
-        self.points([Point(step, time.time(), values)])
-
     def points(self, points: "Sequence[Point]") -> None:
         """Record numbers at steps.
 
