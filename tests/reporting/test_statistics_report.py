@@ -1,12 +1,12 @@
 """Tables, figure and page section of the data."""
 
 import io
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from html_page import Page
 from unispector.data.checks.duplicates import NearDuplicates, PairCount
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.convert import ConversionReport, DropCount
@@ -98,53 +98,18 @@ def test_figure_shows_both_rules_for_few_and_for_many_classes(count):
     assert ratio_figure(statistics) == ratio_figure(statistics)
 
 
-class Page(HTMLParser):
-    """Checks nesting, and collects links, tags and text."""
-
-    def __init__(self):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.links: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-        if tag not in ("img", "meta"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
 def page_of(record):
     report = Report("a title", sections=(data_section(record),))
     source = html(report, {record.figure: URI})
-    return parsed(source[source.index("<main>") : source.index("</body>")])
-
-
-def parsed(source):
-    page = Page()
-    page.feed(source)
-    page.close()
-    assert page.open == []
-    return page
+    return Page(source[source.index("<main>") : source.index("</body>")])
 
 
 def test_fragment_carries_its_figure():
-    page = parsed(
-        html(
-            statistics_report(Statistics(RULES, (set_of("<b>set", [20, 5]),)), "ratios.png"),
-            {"ratios.png": URI},
-        )
-    )
-    assert page.links == [URI]
+    statistics = Statistics(RULES, (set_of("<b>set", [20, 5]),))
+    page = Page(html(statistics_report(statistics, "ratios.png"), {"ratios.png": URI}))
+    assert page.values("src", "href") == [URI]
     assert "b" not in page.tags
-    assert "<b>set" in page.text
+    assert "<b>set" in page.texts
 
 
 def record(lost):
@@ -175,8 +140,8 @@ def record(lost):
 
 def test_section_tells_what_was_read_lost_and_checked():
     page = page_of(record(Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
-    assert page.links == [URI, "data_docs/index.html", "data_docs_splits/index.html"]
-    text = "|".join(part for part in page.text if part.strip())
+    assert page.values("src", "href") == [URI, "data_docs/index.html", "data_docs_splits/index.html"]
+    text = "|".join(page.words())
     for expected in (
         "x|read|392|462",
         "kept|384|440",
@@ -197,4 +162,4 @@ def test_section_tells_what_was_read_lost_and_checked():
 
 def test_section_without_known_losses():
     page = page_of(record(None))
-    assert "x|42|1|2|300|-|-" in "|".join(part for part in page.text if part.strip())
+    assert "x|42|1|2|300|-|-" in "|".join(page.words())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,10 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.reporting.evaluation_images import (
     Shown,
     choose_samples,
-    draw_failures,
-    draw_good_alarms,
-    draw_samples,
+    failure_strips,
+    good_alarm_strips,
+    sample_strips,
+    write_strips,
 )
 from unispector.structures import Detections
 
@@ -78,11 +80,9 @@ def draw_gallery(
     shown = Shown(gallery.prompts, gallery.targets, detections, gallery.images)
     good = [gallery.good[i] for i in worst_good_images(gallery.good_scores, failures, score)]
     on_good = dict(zip(good, _detect(gallery, good, config), strict=True))
-    return [
-        *draw_samples(shown, gallery.test, chosen, score, out),
-        *draw_failures(shown, gallery.test, worst, score, out),
-        *draw_good_alarms(shown, gallery.test, on_good, score, out),
-    ]
+    samples_and_failures = sample_strips(shown, chosen, score), failure_strips(shown, worst, score)
+    strips = chain(*samples_and_failures, good_alarm_strips(shown, on_good, score))
+    return write_strips(strips, gallery.test, out)
 
 
 def _detect(gallery: Gallery, names: Sequence[str], config: EvaluateConfig) -> list[Detections]:

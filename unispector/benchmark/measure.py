@@ -197,7 +197,7 @@ def _pictures(
         found = detector.detect([marked.images / image.file_name for image in images], bank)
         detections = dict(zip((image.id for image in images), found, strict=True))
         shown = Shown(one.draw.prompts, one.draw.targets, detections, marked.images)
-        for suffix, strip in failure_strips(shown, worst, DRAWN_SCORE).items():
+        for suffix, strip in failure_strips(shown, worst, DRAWN_SCORE):
             file = f"pictures/{file_stem(f'{marked.name}-{one.draw.class_name}-{suffix}')}.jpg"
             title = f"{strip.kind.capitalize()}, {one.draw.class_name}: {strip.note}"
             picture = side_by_side(strip.panels, f"{title} · {marked.name} · {strip.image}")
