@@ -1,5 +1,6 @@
 """A made-up evaluation with everything a report can show, and hostile names."""
 
+import numpy as np
 import pytest
 
 from unispector.evaluation.alarms import AlarmFigures
@@ -12,6 +13,7 @@ from unispector.evaluation.coco_metrics import (
 )
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.intervals import Interval
+from unispector.evaluation.matching import Matches
 from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
 
 HOSTILE = "<b>&\"'|`x"
@@ -21,6 +23,28 @@ def evaluate_detections(annotations, detections):
     """Metrics of detections by image id."""
     truth = GroundTruth(annotations)
     return evaluate_overlaps(truth, {id_: truth.overlaps(id_, found) for id_, found in detections.items()})
+
+
+def make_matches(found=(), truth=(), ids=(0,), names=("hole",)):
+    """Matches of rows (score, class, image, instance, ignored) and (score it was found with, class, image).
+
+    The instances' ids are 1, 2, ...
+    """
+    scores, labels, images, instances, ignored = np.array(found, dtype=float).reshape(-1, 5).T
+    truth_scores, truth_labels, truth_images = np.array(truth, dtype=float).reshape(-1, 3).T
+    return Matches(
+        images=np.array(ids),
+        scores=scores,
+        classes=labels.astype(np.int64),
+        image=images.astype(np.int64),
+        instance=instances.astype(np.int64),
+        ignored=ignored.astype(bool),
+        truth_image=truth_images.astype(np.int64),
+        truth_classes=truth_labels.astype(np.int64),
+        truth_ids=np.arange(1, len(truth) + 1),
+        truth_score=truth_scores,
+        class_names=names,
+    )
 
 
 def precision(value, size=True):

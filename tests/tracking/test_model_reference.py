@@ -40,13 +40,10 @@ def test_a_run_stands_for_its_model(tmp_path, monkeypatch):
     assert find_model(run.run_id).resolve() == directory.resolve()
 
 
-def test_a_registered_version_by_number_and_by_alias(store, tmp_path, monkeypatch):
+def test_a_registered_version_by_number_and_by_alias(store, package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     TRACKING.parent.mkdir()
     store.root.rename(TRACKING)
-    package = tmp_path / "saved"
-    (package / "artifacts" / "package").mkdir(parents=True)
-    (package / "MLmodel").write_text("flavors: {}")
     registry = ModelRegistry(TrackingStore(TRACKING))
     for key in "ab":
         (package / "artifacts" / "package" / "key").write_text(key)
@@ -66,10 +63,7 @@ def test_other_ways_to_name_a_version_are_refused(reference):
         find_model(reference)
 
 
-def test_a_project_that_was_moved_finds_its_versions(store, tmp_path, monkeypatch):
-    package = tmp_path / "saved"
-    (package / "artifacts" / "package").mkdir(parents=True)
-    (package / "MLmodel").write_text("flavors: {}")
+def test_a_project_that_was_moved_finds_its_versions(store, package, tmp_path):
     ModelRegistry(store).register(package, "", {})
     store.root.rename(tmp_path / "elsewhere")
     directory = ModelRegistry(TrackingStore(tmp_path / "elsewhere")).model_directory(1)

@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from mlflow import MlflowClient
 
 from unispector.errors import DataError
 from unispector.tracking import recorder as module
@@ -15,11 +14,6 @@ from unispector.tracking.recorder import Recorder, RunRecord
 from unispector.tracking.run import MODEL_TAG, Point, TrackedRun, TrackingStore
 
 RECORD = RunRecord("train", "seed 42", {"job": "abc", "variant": "base"}, {"steps": "10"})
-
-
-@pytest.fixture
-def client(store):
-    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
 
 
 @pytest.fixture(autouse=True)

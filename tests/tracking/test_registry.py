@@ -19,23 +19,8 @@ from unispector.tracking.run import TrackingStore
 
 
 @pytest.fixture
-def client(store):
-    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
-
-
-@pytest.fixture
 def registry(store):
     return ModelRegistry(store)
-
-
-@pytest.fixture
-def package(tmp_path):
-    """What the registry needs of an MLflow model: its main file and the folder of ours."""
-    folder = tmp_path / "saved"
-    (folder / "artifacts" / "package").mkdir(parents=True)
-    (folder / "MLmodel").write_text("flavors: {}\n")
-    (folder / "artifacts" / "package" / "lineage.json").write_text("{}")
-    return folder
 
 
 def test_an_unused_store_has_no_versions_and_is_not_made_by_asking(tmp_path):

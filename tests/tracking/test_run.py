@@ -20,13 +20,6 @@ def record(run, values, step=0):
     run.points([Point(step, time.time(), values)])
 
 
-@pytest.fixture
-def client(store):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
-
-
 def test_everything_logged_is_in_the_store(store, client, tmp_path):
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "folder").mkdir()
