@@ -89,9 +89,6 @@ def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[S
 def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[SweepPoint]:
     """Judge every number of prompt images; all on the targets that serve as prompts at no number.
 
-    Args:
-        advance: gets shares of the work that add up to 1.
-
     Raises:
         DataError: an image is unusable.
     """
@@ -116,7 +113,6 @@ def sweep_targets(
     Args:
         bank: the prompts as drawn.
         kind, severity: what is done to every target.
-        advance: gets shares of the work that add up to 1.
 
     Raises:
         DataError: an image is unusable.

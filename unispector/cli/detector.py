@@ -61,6 +61,10 @@ Model = Annotated[
     ),
 ]
 Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
+PromptsFile = Annotated[
+    Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
+]
+TargetsFile = Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
 
 
@@ -137,10 +141,8 @@ def _box(text: str) -> tuple[float, ...]:
 
 
 def evaluate(
-    prompts: Annotated[
-        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-    ],
-    targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
+    prompts: PromptsFile,
+    targets: TargetsFile,
     images: Images,
     out: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write the figures to.")],
     model: Model = "fast",
@@ -160,10 +162,8 @@ def evaluate(
 
 
 def sweep(
-    prompts: Annotated[
-        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-    ],
-    targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
+    prompts: PromptsFile,
+    targets: TargetsFile,
     images: Images,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write index.html and sweep.json to.")],
     model: Model = "fast",

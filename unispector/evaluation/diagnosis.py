@@ -6,7 +6,7 @@ together. What it gains is what that one thing costs. Figures of boxes and of ma
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.evaluation.ground_truth import GroundTruth, Kind, Overlaps, best_overlaps, boxes_xywh
 from unispector.evaluation.matching import MATCH_IOU, Matches, average_precision_50, match
-from unispector.evaluation.one_class import SkippedClass, class_spread, mean_spread
-from unispector.evaluation.results import Spread
+from unispector.evaluation.one_class import DrawnFigures, DrawRow, SkippedClass
 from unispector.structures import Detections
 
 INSIDE = 0.7  # share of a candidate's area from which on it is a piece of an instance
@@ -45,7 +44,7 @@ class Oracles:
 
 
 @dataclass(frozen=True)
-class DiagnosisRow:
+class DiagnosisRow(DrawRow):
     """One class with one draw of prompts.
 
     Attributes:
@@ -62,8 +61,6 @@ class DiagnosisRow:
         sure_alarms: the same on defect-free images; None without any.
     """
 
-    class_name: str
-    prompt_seed: int
     targets: int
     instances: int
     candidates: float
@@ -89,7 +86,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class DiagnosisReport:
+class DiagnosisReport(DrawnFigures):
     """A set diagnosed one class at a time.
 
     Attributes:
@@ -104,19 +101,6 @@ class DiagnosisReport:
     good_images: int
     rows: tuple[DiagnosisRow, ...]
     skipped: tuple[SkippedClass, ...]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the rows."""
-        return tuple(dict.fromkeys(row.class_name for row in self.rows))
-
-    def of_class(self, class_name: str, figure: str) -> Spread | None:
-        """Mean and spread over the draws of a figure such as `first_right` or `boxes.as_is`."""
-        return class_spread(self.rows, class_name, lambda row: _figure_of(row, figure))
-
-    def mean(self, figure: str) -> Spread | None:
-        """Mean of the classes and its spread over the draws; see `mean_spread`."""
-        return mean_spread(self.rows, lambda row: _figure_of(row, figure))
 
     @property
     def losses(self) -> tuple[Loss, ...]:
@@ -199,14 +183,6 @@ def _pieces(truth: GroundTruth, found: Mapping[int, Detections], kind: Kind) -> 
             for image_id in truth.image_ids
         ]
     )
-
-
-def _figure_of(row: DiagnosisRow, figure: str) -> float | None:
-    """`first_right`, or `masks.recall`; None where the row has none."""
-    value: Any = row
-    for name in figure.split("."):
-        value = None if value is None else getattr(value, name)
-    return None if value is None else float(value)
 
 
 def _gain(

@@ -5,10 +5,9 @@ spread over draws is that of the whole set.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +39,41 @@ class ScoreBin:
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """One class with one draw of prompts.
+class DrawRow:
+    """One class with one draw of prompts, and figures as further attributes."""
+
+    class_name: str
+    prompt_seed: int
+
+
+class DrawnFigures:
+    """Figures of classes and draws of prompts; one row for each class and prompt seed."""
+
+    rows: tuple[DrawRow, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in the order of the rows."""
+        return tuple(dict.fromkeys(row.class_name for row in self.rows))
+
+    def of_class(self, class_name: str, figure: str) -> Spread | None:
+        """Mean and spread over the draws of a figure such as `box_ap50` or `masks.recall`; or None."""
+        return _spread([_figure_of(row, figure) for row in self.rows if row.class_name == class_name])
+
+    def mean(self, figure: str) -> Spread | None:
+        """Mean over the classes of a draw, then mean and spread over the draws; None where none has it."""
+        draws: dict[int, list[float | None]] = {}
+        for row in self.rows:
+            draws.setdefault(row.prompt_seed, []).append(_figure_of(row, figure))
+        means = [_spread(values) for values in draws.values()]
+        return _spread([None if spread is None else spread.mean for spread in means])
+
+
+@dataclass(frozen=True)
+class ClassRow(DrawRow):
+    """One class with one draw of prompts; the class is prompted and looked for alone.
 
     Attributes:
-        prompt_seed: seed of prompts and targets.
         prompt_images: images that were marked.
         prompts: instances marked on them.
         targets: images that were judged.
@@ -61,8 +90,6 @@ class ClassRow:
         bins: reliability of the scores, see `ScoreBin`.
     """
 
-    class_name: str
-    prompt_seed: int
     prompt_images: int
     prompts: int
     targets: int
@@ -79,7 +106,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class DetectorFigures:
+class DetectorFigures(DrawnFigures):
     """All rows of one detector on one set.
 
     Attributes:
@@ -90,19 +117,6 @@ class DetectorFigures:
     name: str
     fingerprint: str
     rows: tuple[ClassRow, ...]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the rows."""
-        return tuple(dict.fromkeys(row.class_name for row in self.rows))
-
-    def of_class(self, class_name: str, figure: Figure) -> Spread | None:
-        """Mean and spread of a class's figure over the draws that have it; None where none has."""
-        return class_spread(self.rows, class_name, attrgetter(figure))
-
-    def mean(self, figure: Figure) -> Spread | None:
-        """Mean over the classes of a draw, then mean and spread over the draws; None where none has it."""
-        return mean_spread(self.rows, attrgetter(figure))
 
     def having(self, figure: Figure) -> int:
         """Rows that have a figure."""
@@ -215,42 +229,12 @@ def score_bins(matches: Matches) -> tuple[ScoreBin, ...]:
     return tuple(ScoreBin(*bin_) for bin_ in bounds)
 
 
-class DrawRow(Protocol):
-    """One class with one draw of prompts, and figures as further attributes."""
-
-    @property
-    def class_name(self) -> str:
-        """The class."""
-
-    @property
-    def prompt_seed(self) -> int:
-        """Seed of the draw."""
-
-
-Row = TypeVar("Row", bound=DrawRow)
-
-
-def class_spread(
-    rows: Sequence[Row], class_name: str, figure: Callable[[Row], float | None]
-) -> Spread | None:
-    """Mean and spread of a class's figure over the draws.
-
-    Args:
-        figure: of a row; None = it has none.
-
-    Returns:
-        None where no draw has the figure.
-    """
-    return _spread([figure(row) for row in rows if row.class_name == class_name])
-
-
-def mean_spread(rows: Sequence[Row], figure: Callable[[Row], float | None]) -> Spread | None:
-    """Mean of a figure over the classes of a draw, then mean and spread over the draws; as `class_spread`."""
-    draws: dict[int, list[float | None]] = {}
-    for row in rows:
-        draws.setdefault(row.prompt_seed, []).append(figure(row))
-    means = [_spread(values) for values in draws.values()]
-    return _spread([None if spread is None else spread.mean for spread in means])
+def _figure_of(row: DrawRow, figure: str) -> float | None:
+    """Walk a dotted name; None where the row has no such figure."""
+    value: Any = row
+    for name in figure.split("."):
+        value = None if value is None else getattr(value, name)
+    return None if value is None else float(value)
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:
