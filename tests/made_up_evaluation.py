@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from pycocotools import mask as coco_mask
 
 from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.coco_metrics import (
@@ -15,6 +17,7 @@ from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.matching import Matches
 from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
+from unispector.structures import Detections
 
 HOSTILE = "<b>&\"'|`x"
 
@@ -23,6 +26,32 @@ def evaluate_detections(annotations, detections):
     """Metrics of detections by image id."""
     truth = GroundTruth(annotations)
     return evaluate_overlaps(truth, {id_: truth.overlaps(id_, found) for id_, found in detections.items()})
+
+
+def code_of(mask):
+    """A mask [H, W] as pycocotools encodes it."""
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
+
+
+def filled(corners, height, width):
+    """A mask of the pixels in x0, y0, x1, y1."""
+    x0, y0, x1, y1 = (round(value) for value in corners)
+    mask = np.zeros((height, width), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def make_detections(rows, names, image_hw):
+    """Detections of one image from rows (class name, x0 y0 x1 y1, score, mask)."""
+    return Detections(
+        boxes_xyxy=torch.tensor([row[1] for row in rows], dtype=torch.float32).reshape(-1, 4),
+        scores=torch.tensor([row[2] for row in rows], dtype=torch.float32),
+        labels=torch.tensor([names.index(row[0]) for row in rows], dtype=torch.int64),
+        masks_rle=tuple(code_of(row[3]) for row in rows),
+        class_names=tuple(names),
+        image_hw=image_hw,
+    )
 
 
 def make_matches(found=(), truth=(), ids=(0,), names=("hole",)):

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from made_up_evaluation import make_matches
+from made_up_evaluation import filled, make_detections, make_matches
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.matching import match
@@ -25,10 +24,8 @@ from unispector.evaluation.one_class import (
     half_found_score,
     score_bins,
 )
-from unispector.ops.rle import encode_rle
 from unispector.reporting.one_class_report import one_class_json, one_class_report, real_report
 from unispector.reporting.render import markdown
-from unispector.structures import Detections
 
 SIZE = 40
 
@@ -46,18 +43,9 @@ def annotations(boxes_of):
 
 def detections(rows):
     """Score, box (x, y, w, h) of each; masks are the filled boxes."""
-    corners = [(x, y, x + w, y + h) for _, (x, y, w, h) in rows]
-    masks = np.zeros((len(rows), SIZE, SIZE), dtype=bool)
-    for mask, (left, top, right, bottom) in zip(masks, corners, strict=True):
-        mask[top:bottom, left:right] = True
-    return Detections(
-        torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([score for score, _ in rows], dtype=torch.float32),
-        torch.zeros(len(rows), dtype=torch.int64),
-        tuple(encode_rle(masks)),
-        ("hole",),
-        (SIZE, SIZE),
-    )
+    corners = [(score, (x, y, x + w, y + h)) for score, (x, y, w, h) in rows]
+    found = [("hole", box, score, filled(box, SIZE, SIZE)) for score, box in corners]
+    return make_detections(found, ("hole",), (SIZE, SIZE))
 
 
 def test_a_marked_box_is_given_back_from_the_overlap_on_that_is_asked_for():

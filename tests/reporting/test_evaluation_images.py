@@ -5,16 +5,15 @@ import re
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from made_up_evaluation import code_of, filled, make_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import DataError
 from unispector.evaluation.failures import FalseAlarm, Miss, worst_false_alarms, worst_misses
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.matching import match
-from unispector.ops.rle import encode_rle
 from unispector.reporting.evaluation_images import (
     Shown,
     choose_samples,
@@ -23,7 +22,6 @@ from unispector.reporting.evaluation_images import (
     sample_strips,
     write_strips,
 )
-from unispector.structures import Detections
 
 SIDE, SCALE = 64, 8  # pixels of a file's side; a panel shows them 8 times as large
 GAP, HEADER, FOOTER = 16, 58, 40  # of a strip
@@ -54,29 +52,22 @@ def annotations(what, folder):
             shape = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
             instances.append(
                 InstanceRecord(
-                    len(instances) + 1, image_id, label + 1, shape, shape[2] * shape[3], mask_of(box)
+                    len(instances) + 1,
+                    image_id,
+                    label + 1,
+                    shape,
+                    shape[2] * shape[3],
+                    code_of(filled(box, SIDE, SIDE)),
                 )
             )
     categories = tuple(CategoryRecord(number, name, "part") for number, name in enumerate(NAMES, start=1))
     return Annotations(images, tuple(instances), categories)
 
 
-def mask_of(box):
-    mask = np.zeros((1, SIDE, SIDE), dtype=bool)
-    mask[0, box[1] : box[3], box[0] : box[2]] = True
-    return encode_rle(mask)[0]
-
-
 def detections(rows):
     ranked = sorted(rows, key=lambda row: -row[2])
-    return Detections(
-        boxes_xyxy=torch.tensor([box for _, box, _ in ranked], dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([score for *_, score in ranked], dtype=torch.float32),
-        labels=torch.tensor([PROMPTED.index(NAMES[label]) for label, *_ in ranked], dtype=torch.int64),
-        masks_rle=tuple(mask_of(box) for _, box, _ in ranked),
-        class_names=PROMPTED,
-        image_hw=(SIDE, SIDE),
-    )
+    found = [(NAMES[label], box, score, filled(box, SIDE, SIDE)) for label, box, score in ranked]
+    return make_detections(found, PROMPTED, (SIDE, SIDE))
 
 
 @pytest.fixture

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from unispector.evaluation.ground_truth import FloatArray, GroundTruth, ImageTruth, IntArray, Kind, Overlaps
+
+Array = npt.NDArray[np.generic]
 
 MAX_DETECTIONS = (1, 10, 100)
 """COCO's caps on the detections of one class in one image; AP is taken at the last."""
@@ -160,10 +163,13 @@ def _precision(
     image_ids = sorted(truth.image_ids)
     known, found = engine.Dataset(), engine.Dataset()
     for position, image_id in enumerate(image_ids):
-        for class_, record in _known_records(truth, image_id, kind):
+        instances = truth.instances(image_id)
+        crowd = instances.crowd
+        for class_, record in _records(truth, image_id, instances, kind, iscrowd=crowd, ignore=crowd):
             known.append_ref(position, class_, record)
         if image_id in overlaps:
-            for class_, record in _found_records(truth, image_id, overlaps[image_id], kind):
+            own = overlaps[image_id]
+            for class_, record in _records(truth, image_id, own, kind, score=own.scores):
                 found.append_ref(position, class_, record)
     ious = [_ious(truth.instances(id_), overlaps.get(id_), kind, present) for id_ in image_ids]
     rules = Params()
@@ -174,23 +180,14 @@ def _precision(
     return precision[..., 0]
 
 
-def _known_records(truth: GroundTruth, image_id: int, kind: Kind) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Class and the engine's record of every instance; ids from 1, since 0 means `no match` there."""
-    known = truth.instances(image_id)
-    columns = (known.classes, _shares(truth, image_id, known, kind), known.crowd)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    for number, (class_, area, crowd) in enumerate(rows, start=1):
-        yield class_, {"id": number, "area": area, "iscrowd": crowd, "ignore": crowd}
-
-
-def _found_records(
-    truth: GroundTruth, image_id: int, found: Overlaps, kind: Kind
+def _records(
+    truth: GroundTruth, image_id: int, regions: ImageTruth | Overlaps, kind: Kind, **columns: Array
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Class and the engine's record of every detection, best first; ids from 1."""
-    columns = (found.classes, _shares(truth, image_id, found, kind), found.scores)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    for number, (class_, area, score) in enumerate(rows, start=1):
-        yield class_, {"id": number, "area": area, "score": score}
+    """Class and the engine's record of every region; ids from 1, since 0 means `no match` there."""
+    columns["area"] = _shares(truth, image_id, regions, kind)
+    rows = zip(regions.classes.tolist(), *(column.tolist() for column in columns.values()), strict=True)
+    for number, (class_, *values) in enumerate(rows, start=1):
+        yield class_, {"id": number, **dict(zip(columns, values, strict=True))}
 
 
 def _ious(

@@ -59,16 +59,6 @@ class Matches:
     class_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The detections of one image that count; `instance` counts its instances, crowds left out."""
-
-    scores: Floats
-    classes: Integers
-    instance: Integers
-    ignored: Flags
-
-
 def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> Matches:
     """Match the detections of a test to its instances.
 
@@ -92,20 +82,19 @@ def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> M
         for image_id, instances in zip(images, known, strict=True)
     ]
     numbers = np.array([np.count_nonzero(rows) for rows in counted])
-    image = np.repeat(np.arange(len(images)), [len(each.scores) for each in found])
-    instance = np.concatenate([each.instance for each in found])
+    image = np.repeat(np.arange(len(images)), [len(of_image) for of_image, *_ in found])
+    scores, classes, instance, ignored = map(np.concatenate, zip(*found, strict=True))
     hits = instance >= 0
     instance[hits] += (np.cumsum(numbers) - numbers)[image[hits]]
-    scores = np.concatenate([each.scores for each in found])
     truth_score = np.full(numbers.sum(), -np.inf)
     truth_score[instance[hits]] = scores[hits]
     return Matches(
         images=np.array(images, dtype=np.int64),
         scores=scores,
-        classes=np.concatenate([each.classes for each in found]),
+        classes=classes,
         image=image,
         instance=instance,
-        ignored=np.concatenate([each.ignored for each in found]),
+        ignored=ignored,
         truth_image=np.repeat(np.arange(len(images)), numbers),
         truth_classes=np.concatenate([each.classes[rows] for each, rows in zip(known, counted, strict=True)]),
         truth_ids=np.concatenate([each.ids[rows] for each, rows in zip(known, counted, strict=True)]),
@@ -114,16 +103,22 @@ def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> M
     )
 
 
-def _found(known: ImageTruth, overlaps: Overlaps | None, kind: Kind) -> _Found:
+def _found(
+    known: ImageTruth, overlaps: Overlaps | None, kind: Kind
+) -> tuple[Floats, Integers, Integers, Flags]:
+    """Score, class, instance and whether ignored, of the detections of an image that count.
+
+    Instances count from 0 in the image, crowds left out.
+    """
     if overlaps is None:
         nothing = np.empty(0, dtype=np.int64)
-        return _Found(np.empty(0), nothing, nothing, np.empty(0, dtype=np.bool_))
+        return np.empty(0), nothing, nothing, np.empty(0, dtype=np.bool_)
     kept = _within_cap(overlaps.classes)
     column, ignored = _greedy(overlaps.iou(kind)[kept], known.crowd)
     row_of_column = np.cumsum(~known.crowd) - 1
     instance = np.full(len(kept), -1)
     instance[column >= 0] = row_of_column[column[column >= 0]]
-    return _Found(overlaps.scores[kept], overlaps.classes[kept], instance, ignored)
+    return overlaps.scores[kept], overlaps.classes[kept], instance, ignored
 
 
 def _within_cap(classes: Integers) -> Integers:
