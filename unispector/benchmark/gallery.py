@@ -38,9 +38,6 @@ class Gallery:
     """The data that images are drawn from.
 
     Attributes:
-        test: names the set, the classes' part and the seeds.
-        images: folder the file names are relative to.
-        boxes: what the detections' boxes found.
         good: defect-free images; `good_scores` are the scores of the detections on each.
     """
 
@@ -63,7 +60,6 @@ def draw_gallery(
     Detections were not kept while judging; the few images that are drawn are looked at once more.
 
     Args:
-        samples: random images, at most.
         failures: false alarms, misses and defect-free images, at most as many of each.
         out: folder of the reports; the files are written to `pictures/` in it.
     """

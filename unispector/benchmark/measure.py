@@ -100,7 +100,6 @@ def measure_detectors(
     Args:
         detectors: by the name the report calls them; images are drawn of the first.
         settings: what is drawn and marked; the detectors must take prompts of this kind.
-        out: as for `measure`.
 
     Raises:
         DataError: no class can be measured, or an image is unusable.

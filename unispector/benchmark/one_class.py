@@ -89,12 +89,7 @@ class OneClassDetector:
     """UniSpector as the benchmark calls a detector, one image at a time."""
 
     def __init__(self, detector: UniSpector, roi: Roi, limit: int = KEPT_PAIRS) -> None:
-        """Wrap a loaded model.
-
-        Args:
-            roi: what of an instance is the prompt.
-            limit: detections kept of an image.
-        """
+        """Wrap a loaded model."""
         self.fingerprint = detector.fingerprint
         self._detector, self._roi, self._limit = detector, roi, limit
 

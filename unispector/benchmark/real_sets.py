@@ -36,7 +36,6 @@ def measure_real_sets(
 
     Args:
         data: folder with a release of `SETS` in a folder each; those that are absent are left out.
-        page: Markdown file to write.
         models: name -> folder; None = those of the package.
         settings: draws and number of targets; `roi` plays no part. None = the defaults.
 

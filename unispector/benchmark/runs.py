@@ -87,7 +87,6 @@ def track_sweeps(
 
     Args:
         evaluation_models: all models of the evaluation, swept or not.
-        files: files and folders to keep with the evaluation's run.
 
     Raises:
         DataError: `dvc.lock` is damaged.
@@ -104,11 +103,7 @@ def track_sweeps(
 
 
 def track_report(store: TrackingStore, models: Sequence[ModelRecord], page: Path) -> None:
-    """Keep the report's page with the last evaluation of these models; warns where there is none.
-
-    Args:
-        models: all models of the evaluation.
-    """
+    """Keep the report's page with the last evaluation of these models; warns where there is none."""
     with store.unfailing("the report"):
         run = store.latest(EXPERIMENT, MODELS_TAG, _models_key(models))
         if run is None:

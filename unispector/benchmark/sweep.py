@@ -110,10 +110,6 @@ def sweep_targets(
 ) -> SweepPoint:
     """Judge one change of the targets.
 
-    Args:
-        bank: the prompts as drawn.
-        kind, severity: what is done to every target.
-
     Raises:
         DataError: an image is unusable.
     """

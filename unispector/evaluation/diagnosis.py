@@ -29,7 +29,6 @@ class Oracles:
     """The boxes or the masks of one draw, in percent.
 
     Attributes:
-        as_is: AP50.
         recall: instances that any candidate overlaps by at least 0.5.
         ordered: AP50 of the same candidates when those that find an instance come first.
         cover: median over the instances of the best candidate's IoU.
@@ -48,8 +47,6 @@ class DiagnosisRow(DrawRow):
     """One class with one draw of prompts.
 
     Attributes:
-        targets: images judged.
-        instances: on them.
         candidates: a target, all that the detector hands out.
         boxes, masks: what oracles make of them; masks are None where the set has boxes only.
         pieces_found, pieces_missed: median number of candidates inside an instance that a candidate finds by
@@ -132,7 +129,6 @@ def diagnosis_row(
     Args:
         truth: the class's instances on the targets, no crowds.
         found: image id -> all candidates on that target, for every target.
-        on_good: candidates on each defect-free image.
     """
     overlaps = {image_id: truth.overlaps(image_id, of_image) for image_id, of_image in found.items()}
     matches = match(truth, overlaps, "bbox")

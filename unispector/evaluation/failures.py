@@ -86,10 +86,6 @@ def worst_misses(matches: Matches, count: int, score: float) -> tuple[Miss, ...]
     """Instances that no detection found, then those found with the lowest scores; ties in random order.
 
     One per image, classes in turn. An instance found with at least `score` is no miss.
-
-    Args:
-        count: misses at most.
-        score: lowest score of a detection that counts.
     """
     lot = np.random.default_rng(_LOT).permutation(len(matches.truth_score))
     rows = lot[~_reaches(matches.truth_score[lot], score)]
@@ -112,8 +108,6 @@ def worst_good_images(
 
     Args:
         scores: of the detections in each defect-free image.
-        count: images at most.
-        score: lowest score of a detection that counts.
     """
     best = np.array([of_image.max(initial=-np.inf) for of_image in scores])
     order = np.argsort(-best, kind="stable")

@@ -188,7 +188,6 @@ def best_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Ki
     """Of every instance the IoU of the detection that overlaps it most, 0 without one; images in order.
 
     Args:
-        truth: of one class.
         overlaps: image id -> its detections; an image left out has none.
     """
     best = [

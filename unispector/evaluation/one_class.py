@@ -74,9 +74,6 @@ class ClassRow(DrawRow):
     """One class with one draw of prompts; the class is prompted and looked for alone.
 
     Attributes:
-        prompt_images: images that were marked.
-        prompts: instances marked on them.
-        targets: images that were judged.
         possible_targets: images that could have been: all that show the class and are no prompts.
         box_ap50: percent.
         mask_ap50: percent; None = the set has boxes only.
@@ -87,7 +84,6 @@ class ClassRow(DrawRow):
         false_alarms: detections a defect-free image with at least `half_score`; None without such a score or
             such images.
         seconds: processor time of each target, all threads together.
-        bins: reliability of the scores, see `ScoreBin`.
     """
 
     prompt_images: int
@@ -111,7 +107,6 @@ class DetectorFigures(DrawnFigures):
 
     Attributes:
         fingerprint: of the model; empty for a detector without one.
-        rows: one per class and prompt seed.
     """
 
     name: str
@@ -152,12 +147,7 @@ class SkippedClass:
 
 @dataclass(frozen=True)
 class FailureImage:
-    """An image of a false alarm or a miss.
-
-    Attributes:
-        file: relative to the report's folder.
-        note: what to look at, one line.
-    """
+    """An image of a false alarm or a miss."""
 
     file: str
     class_name: str

@@ -19,7 +19,6 @@ class JudgedDraw:
 
     Attributes:
         files: file name of each image of `matches.images`; draws share those that are targets of both.
-        matches: boxes or masks.
     """
 
     files: tuple[str, ...]

@@ -45,7 +45,6 @@ class EvaluationRow:
     Attributes:
         variant: kind of model, see `VARIANTS`.
         subset: `unseen` = classes (or, across domains, whole sets) that training never saw.
-        split_seed: seed of the split the model was trained on.
         metrics: average precision in percent.
         intervals: confidence interval of some of `FIGURES`, by figure.
         alarms: false alarms on defect-free images, and recall at a fixed rate of them; None where the
@@ -70,9 +69,7 @@ class DrawnImage:
     """One image of the report.
 
     Attributes:
-        file: relative to the report's folder.
         kind: a `sample` drawn at random, or one of the worst failures.
-        data_set, subset: of the evaluation it is from.
         classes: what the target shows, or the class that failed.
         note: what to look at, one line; empty for a sample.
     """
@@ -92,7 +89,6 @@ class ModelRecord:
 
     Attributes:
         variant: kind of model, see `VARIANTS`.
-        split_seed: of the split it was trained on.
         fingerprint: hex SHA-256 of weights and model configuration.
         provenance: what produced it (data hash, commit, training run ...).
     """
@@ -117,7 +113,6 @@ class Summary:
 
     Attributes:
         rows: number of evaluations in it.
-        figures: of each of `FIGURES`.
     """
 
     variant: str
@@ -134,7 +129,7 @@ class EvaluationReport:
 
     Attributes:
         rows: one per model, set, subset and prompt seed.
-        images: those drawn, of the main variant.
+        pictures: those drawn, of the main variant.
         prompts_judged: prompt images were targets too, which the protocol does not allow.
     """
 

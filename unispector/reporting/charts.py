@@ -135,7 +135,6 @@ class IntervalChart:
     """Figures in percent with their intervals, a row each.
 
     Attributes:
-        rows: names, from top to bottom.
         series: by name in the legend, (low, figure, high) of each row; None where there is none.
     """
 

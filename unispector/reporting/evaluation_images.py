@@ -113,11 +113,7 @@ class Strip:
 
 
 def choose_samples(targets: Annotations, seed: int, count: int) -> list[tuple[ImageRecord, str]]:
-    """Distinct images with the class they stand for: classes in turn, images at random.
-
-    Args:
-        count: images at most.
-    """
+    """Distinct images with the class they stand for: classes in turn, images at random."""
     order = [targets.images[i] for i in np.random.default_rng(seed).permutation(len(targets.images))]
     showing: dict[str, list[int]] = {name: [] for name in targets.class_names}
     for position, image in enumerate(order):
@@ -146,7 +142,6 @@ def sample_panels(
     """Prompt, ground truth and prediction of a target image.
 
     Args:
-        label: class of the prompt.
         number: which of the class's prompt images, in turn from 1.
     """
     scene = _Scene(shown, image, score)
@@ -198,7 +193,6 @@ def write_strips(strips: Iterable[tuple[str, Strip]], test: TestPair, out: Path)
     """Write strips as they are drawn.
 
     Args:
-        test: names the set and the classes' part.
         out: folder of the reports; the files are written to `pictures/` in it.
     """
     subset: Subset = "seen" if test.part == "seen" else "unseen"

@@ -14,7 +14,6 @@ class Measured:
     """A figure of one or several evaluations.
 
     Attributes:
-        mean: over the evaluations.
         deviation: standard deviation (population) over them; None where there is but one.
         interval: 95 % confidence interval; None where there is none.
     """
@@ -180,7 +179,6 @@ class Figure:
     Attributes:
         file: relative to the report's folder.
         title: what is said in its place where it cannot be seen.
-        caption: told with it.
         plain: what the plain numbers say of it; None = nothing.
     """
 
@@ -197,7 +195,6 @@ class Charts:
     Attributes:
         charts: by a name of its own in the page, which can be a file's.
         folder: where a PNG of each lies for the Markdown; empty = the Markdown does without.
-        note: said above them.
     """
 
     charts: Mapping[str, Chart]
@@ -237,7 +234,6 @@ class Card:
     """A figure in large, and the same of every model as a bar.
 
     Attributes:
-        key: its name among the plain numbers.
         figure: the main model's; None where there is none.
         bars: name of a model, its figure in percent, whether it is the main one.
     """

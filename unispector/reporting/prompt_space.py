@@ -110,7 +110,6 @@ class PromptSpaceRecord:
 
     Attributes:
         variant: kind of model, see `results.VARIANTS`.
-        split_seed: of the split it was trained on.
     """
 
     data_set: str

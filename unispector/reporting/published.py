@@ -69,7 +69,6 @@ class PublishedAblation:
     """A line of the ablation on `ABLATION_SET`, in percent.
 
     Attributes:
-        components: what the model has.
         boxes: AP, AP50 and AP75.
         masks: AP and AP50.
     """

@@ -30,7 +30,6 @@ class RunRecord:
     """What a run is to hold in the end, its figures and images apart.
 
     Attributes:
-        name: shown in MLflow's pages.
         tags: the hash of everything that determines the work under `job`.
         model: directory of the model it makes, recorded once it is `FINISHED`; empty without one.
         status: `RUNNING`, then `FINISHED`, `FAILED` or `KILLED`.
@@ -99,7 +98,6 @@ class Recorder:
 
         Args:
             status: `FINISHED`, `FAILED` or `KILLED`.
-            points, artifacts: see `update`.
             at: when, in seconds since 1970; None = now.
 
         Returns:

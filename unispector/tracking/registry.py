@@ -222,7 +222,6 @@ class ModelRegistry:
 
         Args:
             event: what was decided; `history` has it once it is finished.
-            files: kept with it, such as the decision's figures.
         """
         run = self._open(event)
         for file in files:

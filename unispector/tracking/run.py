@@ -198,7 +198,6 @@ class TrackingStore:
         The run ends FINISHED, KILLED after an interrupt, and FAILED after any other exception.
 
         Args:
-            experiment: made when new.
             tags: put a hash of everything that determines the work under `job`, so that a killed
                 job which starts again makes no second run.
             parent: id of the run this one is nested under.
@@ -245,11 +244,7 @@ class TrackingStore:
 
     @contextmanager
     def unfailing(self, what: str) -> Iterator[None]:
-        """Turn errors of the store into warnings: what is recorded there is on the disk too.
-
-        Args:
-            what: is recorded in the block, for the warning.
-        """
+        """Turn errors of the store into warnings: what is recorded there is on the disk too."""
         try:
             yield
         except store_trouble() as error:
