@@ -6,9 +6,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from benchmark_project import found_exactly
 from made_up_evaluation import evaluate_detections
 from unispector.benchmark.diagnose import EVERY_CANDIDATE, diagnose
 from unispector.benchmark.measure import measure, measure_detectors
@@ -27,8 +27,6 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError
 from unispector.inference.detector import Prompt
 from unispector.ops.files import list_images
-from unispector.ops.rle import segmentation_to_rle
-from unispector.structures import Detections
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -225,27 +223,7 @@ class Oracle:
         return prompts.class_names[0]
 
     def detect(self, images, prompts):
-        by_name = {image.file_name: image for image in self.annotations.images}
-        for path in images:
-            image = by_name[path.name] if path.parent.name != "good" else None
-            own = []
-            if image is not None:
-                own = [
-                    instance
-                    for instance in self.annotations.instances_of(image.id)
-                    if self.annotations.class_names[self.annotations.class_index[instance.category_id]]
-                    == prompts
-                ]
-            hw = (1, 1) if image is None else (image.height, image.width)
-            boxes = torch.tensor([instance.bbox for instance in own]).reshape(-1, 4)
-            yield Detections(
-                torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
-                torch.ones(len(own)),
-                torch.zeros(len(own), dtype=torch.int64),
-                tuple(segmentation_to_rle(instance.segmentation, *hw) for instance in own),
-                (prompts,),
-                hw,
-            )
+        return (found_exactly(self.annotations, path, (prompts,)) for path in images)
 
 
 def test_an_oracle_reaches_everything(marked):
