@@ -114,15 +114,8 @@ def show(
 def _as_json(parameters: "Iterable[Parameter]") -> str:
     from json import dumps
 
-    fields = {
-        each.name: {
-            "value": each.value,
-            "source": each.source,
-            "changed": each.changed,
-            "meaning": each.meaning,
-        }
-        for each in parameters
-    }
+    keys = ("value", "source", "changed", "meaning")
+    fields = {each.name: {key: getattr(each, key) for key in keys} for each in parameters}
     return dumps(fields, indent=2, ensure_ascii=False)
 
 
