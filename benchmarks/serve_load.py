@@ -75,7 +75,6 @@ class Service:
 
     Attributes:
         url: where it answers.
-        process: its process.
     """
 
     url: str

@@ -24,7 +24,9 @@ from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.sources.reasons import DEFECT_FREE
 from unispector.inference.detector import UniSpector
+from unispector.ops.rle import segmentation_to_rle
 from unispector.project.paths import MODELS, SPLITS, dropped_file
+from unispector.structures import Detections
 
 NAMES = ("bright", "dark", "half", "black")
 GOOD = 6
@@ -37,6 +39,26 @@ class Benchmark:
     root: Path
     config: Config
     annotations: dict[str, Annotations]
+
+
+def found_exactly(truth, path, names):
+    """Detections of all that the annotations say of an image, with score 1; none on a defect-free one."""
+    by_name = {image.file_name: image for image in truth.images if path.parent.name != "good"}
+    image = by_name.get(path.name)
+    name_of = {category.id: category.name for category in truth.categories}
+    instances = truth.instances_of(image.id) if image else ()
+    own = [instance for instance in instances if name_of[instance.category_id] in names]
+    hw = (image.height, image.width) if image else (1, 1)
+    corners = torch.tensor([instance.bbox for instance in own]).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return Detections(
+        boxes_xyxy=corners,
+        scores=torch.ones(len(own)),
+        labels=torch.tensor([names.index(name_of[instance.category_id]) for instance in own]).long(),
+        masks_rle=tuple(segmentation_to_rle(instance.segmentation, *hw) for instance in own),
+        class_names=tuple(names),
+        image_hw=hw,
+    )
 
 
 def make_model(directory, seed, prior):
@@ -140,7 +162,7 @@ def benchmark(sharp_model, tmp_path_factory):
     write_splits(sets, rules, [42], [1, 2], root / SPLITS)
     config = Config(
         data=DataConfig(
-            sets={s.name: SetConfig(source="magnetic_tile", path=s.folder, domain=s.domain) for s in sets},
+            sets={s.name: SetConfig(source="magnetic_tile", path=s.folder, domain=s.domain) for s in sets}
         ),
         split=SplitConfig(seeds=(42,), prompt_seeds=(1, 2)),
         train=TrainConfig(seeds=(42,), ablation_seeds=(42,)),

@@ -17,15 +17,7 @@ from PIL import Image
 
 from unispector.batch import results as inspection_results
 from unispector.batch import source as image_source
-from unispector.batch.inspection import (
-    SCHEMA,
-    Inspection,
-    as_table,
-    bank_hash,
-    failed_row,
-    look,
-    one_thread,
-)
+from unispector.batch.inspection import SCHEMA, Inspection, as_table, bank_hash, failed_row, look, one_thread
 from unispector.batch.results import InspectionResults
 from unispector.batch.source import ImageFile, ImageSource
 from unispector.errors import DataError

@@ -1,11 +1,9 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -46,7 +44,7 @@ def files(inspection):
 
 
 @pytest.fixture
-def sent_by_value() -> Iterator[None]:
+def sent_by_value():
     """Workers cannot import a test module, so what it defines travels as code."""
     from ray import cloudpickle
 
@@ -59,7 +57,7 @@ def sent_by_value() -> Iterator[None]:
 class DeadlyImage(_Worker):
     """A worker that one image kills, as a bug in a decoder would."""
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, block):
         if "07.png" in block["path"].to_pylist():
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(block)
@@ -68,7 +66,7 @@ class DeadlyImage(_Worker):
 class NoModel(_Worker):
     """A worker on a machine that does not see the model."""
 
-    def __init__(self, inspection: Inspection) -> None:
+    def __init__(self, inspection):
         raise CheckpointError(f"{inspection.model}: not a model directory")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmark_project import found_exactly
 from unispector.benchmark.evaluate import evaluate_files
 from unispector.config import EvaluateConfig
 from unispector.data.coco import Annotations
@@ -30,7 +31,7 @@ from unispector.pipeline.report import report, show
 from unispector.project.paths import EVALUATION, METRICS, MODELS, PICTURES, PROMPT_SPACE, SPLITS
 from unispector.reporting.evaluation_images import choose_samples
 from unispector.reporting.prompt_space import read_records
-from unispector.structures import Detections, EncodedPrompts
+from unispector.structures import EncodedPrompts
 from unispector.tracking.run import TrackingStore
 
 
@@ -65,11 +66,7 @@ class Oracle:
     fingerprint, provenance = "oracle", {}
 
     def __init__(self, benchmark):
-        self.truth = {
-            benchmark.root / f"data/raw/raw-{name}" / image.file_name: (annotations, image)
-            for name, annotations in benchmark.annotations.items()
-            for image in annotations.images
-        }
+        self.truth = benchmark.annotations
 
     def encode_instances(self, annotations, root, roi, batch_size):
         labels = torch.tensor([annotations.class_index[i.category_id] for i in annotations.instances])
@@ -91,17 +88,8 @@ class Oracle:
             yield tuple(self.found(path, bank.class_names) for bank in banks)
 
     def found(self, path, names):
-        if path.resolve() not in self.truth:  # a defect-free image
-            return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), (), names, (1, 1))
-        annotations, image = self.truth[path.resolve()]
-        name_of = {category.id: category.name for category in annotations.categories}
-        shown = [i for i in annotations.instances_of(image.id) if name_of[i.category_id] in names]
-        corners = torch.tensor([i.bbox for i in shown]).reshape(-1, 4)
-        corners[:, 2:] += corners[:, :2]
-        labels = torch.tensor([names.index(name_of[i.category_id]) for i in shown], dtype=torch.int64)
-        codes = tuple(i.segmentation for i in shown)
-        scores = torch.full((len(shown),), 0.9)
-        return Detections(corners, scores, labels, codes, names, (image.height, image.width))
+        (folder,) = (part for part in path.parts if part.startswith("raw-"))
+        return found_exactly(self.truth[folder.removeprefix("raw-")], path, names)
 
 
 def test_a_model_that_knows_the_truth_gets_100_percent_everywhere(benchmark, new_project, monkeypatch):

@@ -8,13 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
+from made_up_evaluation import HOSTILE, make_alarms, make_row
 from unispector.benchmark.runs import track_evaluation, track_report, track_sweeps
 from unispector.config import Config, DataConfig
 from unispector.errors import DataError
-from unispector.evaluation.alarms import AlarmFigures
-from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
-from unispector.evaluation.intervals import Interval
-from unispector.evaluation.results import FIGURES, EvaluationReport, EvaluationRow, ModelRecord
+from unispector.evaluation.results import FIGURES, EvaluationReport, ModelRecord
 from unispector.evaluation.sweeps import SweepReport, SweepRow
 from unispector.tracking.run import TrackingStore
 
@@ -68,20 +66,13 @@ def artifact(store, run, path):
     return next(store.root.glob(f"artifacts/evaluation/{run.info.run_id}/artifacts/{path}")).read_text()
 
 
-def precision(value, large):
-    classes = {"crack": ClassAP(value / 2, value, value / 4, 3), "hole": None}
-    sizes = {"small": None, "medium": SizeAP(value, 3), "large": large}
-    return AveragePrecision(value / 2, value, value / 4, classes, sizes)
-
-
 def row(variant, data_set, subset, split_seed, prompt_seed, value, alarms=None):
-    metrics = SetMetrics(precision(value, None), precision(value / 10, SizeAP(value, 1)), 5, 3)
-    intervals = {"bbox.AP50": Interval(value - 1, value + 1)} if prompt_seed == 1 else {}
-    return EvaluationRow(variant, data_set, subset, split_seed, prompt_seed, metrics, intervals, alarms)
+    half_width = 1 if prompt_seed == 1 else None
+    return make_row(variant, data_set, subset, (split_seed, prompt_seed), value, half_width, alarms)
 
 
 def alarms(number):
-    return AlarmFigures(20, 0.3, number, 0.1, 0.5, 10 * number, 5 * number)
+    return make_alarms(number, 10 * number)
 
 
 def model(variant, seed, fingerprint="f" * 64):
@@ -125,9 +116,9 @@ def test_each_model_has_a_run_with_its_figures(tracked):
         "unseen/tile/bbox_AP50_std": 5,
         "unseen/tile/bbox_AP": 22.5,
         "unseen/tile/bbox_AP75_std": 1.25,
-        "unseen/tile/segm_AP50": 4.5,
-        "unseen/tile/bbox_AP50_medium": 45,
-        "unseen/tile/segm_AP50_large": 45,
+        "unseen/tile/segm_AP50": 22.5,
+        "unseen/tile/bbox_AP50_medium": 22.5,
+        "unseen/tile/segm_AP50_large": 22.5,
         "unseen/steel/bbox_AP50": 15,
         "unseen/mean/bbox_AP50": 30,
         "unseen/mean/false_alarms": 1.5,
@@ -137,7 +128,7 @@ def test_each_model_has_a_run_with_its_figures(tracked):
         "unseen/tile/false_alarms_std": 0.5,
         "unseen/tile/recall_boxes": 15,
         "unseen/tile/recall_masks": 7.5,
-        "unseen/tile/alarm_threshold": 0.5,
+        "unseen/tile/alarm_threshold": 0.625,
         "seen/tile/false_alarms": 0,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-4)
@@ -204,10 +195,10 @@ def test_rows_classes_and_files_are_artifacts(tracked):
     table = json.loads(artifact(tracked, found["unispector-seed42"], "evaluation/classes.json"))
     lines = {tuple(line[:3]): dict(zip(table["columns"], line, strict=True)) for line in table["data"]}
     assert set(lines) == {
-        ("crack", s, u) for s, u in (("tile", "unseen"), ("tile", "seen"), ("steel", "unseen"))
+        (HOSTILE, s, u) for s, u in (("tile", "unseen"), ("tile", "seen"), ("steel", "unseen"))
     }
-    assert lines["crack", "tile", "unseen"]["bbox_AP50"] == 45
-    assert lines["crack", "tile", "unseen"]["segm_AP75"] == pytest.approx(45 / 40, abs=1e-4)
+    assert lines[HOSTILE, "tile", "unseen"]["bbox_AP50"] == 45
+    assert lines[HOSTILE, "tile", "unseen"]["segm_AP75"] == pytest.approx(45 / 8, abs=1e-4)
     assert artifact(tracked, found["evaluation"], "evaluation.json") == "{}"
     assert artifact(tracked, found["evaluation"], "pictures/a.jpg") == "a"
 

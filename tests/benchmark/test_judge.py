@@ -5,15 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unispector.benchmark.judge import (
-    Trial,
-    advance,
-    judge,
-    read_pair,
-    scores_on,
-    share_bar,
-    warn_of_shared,
-)
+from unispector.benchmark.judge import Trial, advance, judge, read_pair, scores_on, share_bar, warn_of_shared
 from unispector.config import EvaluateConfig
 from unispector.data.coco import Annotations
 from unispector.errors import DataError

@@ -6,9 +6,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from benchmark_project import found_exactly
+from made_up_evaluation import evaluate_detections
 from unispector.benchmark.diagnose import EVERY_CANDIDATE, diagnose
 from unispector.benchmark.measure import measure, measure_detectors
 from unispector.benchmark.one_class import (
@@ -24,11 +25,8 @@ from unispector.benchmark.real_sets import measure_real_sets, shipped_models
 from unispector.cli import main
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
-from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.inference.detector import Prompt
 from unispector.ops.files import list_images
-from unispector.ops.rle import segmentation_to_rle
-from unispector.structures import Detections
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,10 +165,7 @@ def test_figures_are_those_of_detections_made_apart(marked, detector, report):
         assert row.box_ap50 == pytest.approx(metrics.bbox.AP50)
         assert row.mask_ap50 == pytest.approx(metrics.segm.AP50)
         assert (row.targets, row.instances) == (metrics.images, metrics.instances)
-        assert (row.prompt_images, row.prompts) == (
-            len(draw.prompts.images),
-            len(draw.prompts.instances),
-        )
+        assert (row.prompt_images, row.prompts) == (len(draw.prompts.images), len(draw.prompts.instances))
         assert len(row.seconds) == row.targets
         assert all(0 < second < 60 for second in row.seconds)
         assert sum(bin_.findings for bin_ in row.bins) == sum(min(len(one), 100) for one in found.values())
@@ -228,27 +223,7 @@ class Oracle:
         return prompts.class_names[0]
 
     def detect(self, images, prompts):
-        by_name = {image.file_name: image for image in self.annotations.images}
-        for path in images:
-            image = by_name[path.name] if path.parent.name != "good" else None
-            own = []
-            if image is not None:
-                own = [
-                    instance
-                    for instance in self.annotations.instances_of(image.id)
-                    if self.annotations.class_names[self.annotations.class_index[instance.category_id]]
-                    == prompts
-                ]
-            hw = (1, 1) if image is None else (image.height, image.width)
-            boxes = torch.tensor([instance.bbox for instance in own]).reshape(-1, 4)
-            yield Detections(
-                torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
-                torch.ones(len(own)),
-                torch.zeros(len(own), dtype=torch.int64),
-                tuple(segmentation_to_rle(instance.segmentation, *hw) for instance in own),
-                (prompts,),
-                hw,
-            )
+        return (found_exactly(self.annotations, path, (prompts,)) for path in images)
 
 
 def test_an_oracle_reaches_everything(marked):
@@ -394,11 +369,11 @@ def test_real_sets_with_boxes_and_masks_as_prompts(tiles, tmp_path, sharp_model,
     page = tmp_path / "reports" / "real.md"
     models = {"fast": sharp_model, "accurate": other_model}
     measured = measure_real_sets(tmp_path, page, models, OneClassSettings((3,), 1))
-    assert [(report.data_set, report.roi) for report in measured.reports] == [
+    assert [(report.data_set, report.roi) for report in measured] == [
         ("magnetic_tile", "box"),
         ("magnetic_tile", "mask"),
     ]
-    for report in measured.reports:
+    for report in measured:
         assert [figures.name for figures in report.detectors] == ["fast", "accurate", "floor"]
     heads = [
         f"{name}, {roi} as prompts" for roi in ("boxes", "masks") for name in ("fast", "accurate", "floor")

@@ -21,10 +21,8 @@ from unispector.project.paths import dropped_file
 from unispector.structures import Detections
 
 ORACLE = """
-import torch
+from benchmark_project import found_exactly
 from unispector.data.coco import Annotations
-from unispector.ops.rle import segmentation_to_rle
-from unispector.structures import Detections
 
 class Oracle:
     def encode_prompts(self, prompts, images):
@@ -33,28 +31,7 @@ class Oracle:
 
     def detect(self, images, prompts):
         names, truth = prompts
-        by_name = {image.file_name: image for image in truth.images}
-        for path in images:
-            image = by_name.get(path.name) if path.parent.name != "good" else None
-            if image is None:
-                yield self.found([], names, (1, 1))
-                continue
-            own = [i for i in truth.instances_of(image.id) if self.name_of(truth, i) in names]
-            yield self.found(own, names, (image.height, image.width), truth)
-
-    def name_of(self, truth, instance):
-        return truth.class_names[truth.class_index[instance.category_id]]
-
-    def found(self, own, names, hw, truth=None):
-        boxes = torch.tensor([i.bbox for i in own]).reshape(-1, 4)
-        return Detections(
-            torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
-            torch.ones(len(own)),
-            torch.tensor([names.index(self.name_of(truth, i)) for i in own], dtype=torch.int64),
-            tuple(segmentation_to_rle(i.segmentation, *hw) for i in own),
-            names,
-            hw,
-        )
+        return (found_exactly(truth, path, names) for path in images)
 
 a_number = 3
 def make_number():

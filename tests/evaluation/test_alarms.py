@@ -5,27 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_up_evaluation import make_matches
 from unispector.evaluation.alarms import alarm_figures
-from unispector.evaluation.matching import Matches
 
 
 def matches_of(truth_scores):
     """Matches of which only the instances' scores matter here."""
-    g = len(truth_scores)
-    nothing = np.empty(0, dtype=np.int64)
-    return Matches(
-        images=np.arange(1),
-        scores=np.empty(0),
-        classes=nothing,
-        image=nothing,
-        instance=nothing,
-        ignored=np.empty(0, dtype=bool),
-        truth_image=np.zeros(g, dtype=np.int64),
-        truth_classes=np.zeros(g, dtype=np.int64),
-        truth_ids=np.arange(g) + 1,
-        truth_score=np.array(truth_scores, dtype=np.float64),
-        class_names=("hole",),
-    )
+    return make_matches(truth=[(score, 0, 0) for score in truth_scores])
 
 
 def scores(*values):

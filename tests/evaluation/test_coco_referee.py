@@ -12,18 +12,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from made_up_evaluation import code_of, evaluate_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.structures import Detections
 
 NAMES = ("crack", "hole", "stain")
 H, W = 36, 48  # of the images of random cases
 SHARES = {"small": (0, (1 - 1e-12) / 300), "medium": (1 / 300, 0.03 * (1 - 1e-12)), "large": (0.03, 1e10)}
-
-
-def pixels(mask):
-    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [H, W], "counts": code["counts"].decode()}
 
 
 def box_pixels(x, y, w, h):
@@ -49,7 +44,7 @@ def random_case(rng, images=4, known=3, alarms=4, classes=3, crowd=0.2, scores=4
         for _ in range(rng.integers(0, known + 1)):
             class_ = int(rng.integers(0, max(1, classes - 1)))  # the last class never has an instance
             box = (*rng.uniform(0, 30, 2), *rng.choice([1.0, 3.0, 8.0, 17.5], 2))
-            mask = [None, pixels(blob(rng, box) | box_pixels(*np.floor(box[:2]), 1, 1))][rng.integers(0, 2)]
+            mask = [None, code_of(blob(rng, box) | box_pixels(*np.floor(box[:2]), 1, 1))][rng.integers(0, 2)]
             number = len(instances) + 1
             is_crowd = int(number > 1 and rng.random() < crowd)
             box = tuple(map(float, box))
@@ -67,7 +62,7 @@ def random_case(rng, images=4, known=3, alarms=4, classes=3, crowd=0.2, scores=4
             .float(),
             scores=torch.tensor(rng.integers(1, scores + 1, len(rows)) / (scores + 1)).float(),
             labels=torch.tensor([int(np.argsort(order)[row[0]]) for row in rows], dtype=torch.int64),
-            masks_rle=tuple(pixels(row[2]) for row in rows),
+            masks_rle=tuple(code_of(row[2]) for row in rows),
             class_names=tuple(names[i] for i in order),
             image_hw=(H, W),
         )
@@ -102,7 +97,7 @@ def coco_says(annotations, detections, kind):
         "annotations": [],
     }
     for known in annotations.instances:
-        mask = known.segmentation or pixels(box_pixels(*known.bbox))
+        mask = known.segmentation or code_of(box_pixels(*known.bbox))
         area = known.bbox[2] * known.bbox[3] if kind == "bbox" else float(coco_mask.area(mask))
         row = vars(known) | {"bbox": list(known.bbox), "segmentation": mask, "area": area / (W * H)}
         coco.dataset["annotations"].append(row)

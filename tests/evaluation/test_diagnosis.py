@@ -5,29 +5,27 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_up_evaluation import evaluate_detections, make_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.evaluation.coco_metrics import evaluate_detections, evaluate_overlaps
+from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.diagnosis import (
     DiagnosisReport,
     DiagnosisRow,
     Oracles,
     ap50,
-    best_overlaps,
     diagnosis_row,
     in_perfect_order,
     merged,
     shares_inside,
 )
-from unispector.evaluation.ground_truth import GroundTruth
+from unispector.evaluation.ground_truth import GroundTruth, best_overlaps
 from unispector.evaluation.one_class import SkippedClass
 from unispector.ops.rle import decode_rle, encode_rle
 from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_report, largest_loss
 from unispector.reporting.render import markdown
-from unispector.structures import Detections
 
 SIZE = 32
 KINDS = ("bbox", "segm")
@@ -61,14 +59,8 @@ def found_of(rows):
     """(score, mask) of each candidate, best first; boxes are tight."""
     boxes = [box_of(mask) for _, mask in rows]
     corners = [(x, y, x + w, y + h) for x, y, w, h in boxes]
-    return Detections(
-        torch.tensor(np.array(corners, dtype=np.float32).reshape(-1, 4)),
-        torch.tensor([score for score, _ in rows], dtype=torch.float32),
-        torch.zeros(len(rows), dtype=torch.int64),
-        tuple(encode_rle(np.array([mask for _, mask in rows]).reshape(-1, SIZE, SIZE))),
-        ("hole",),
-        (SIZE, SIZE),
-    )
+    found = [("hole", box, score, mask) for (score, mask), box in zip(rows, corners, strict=True)]
+    return make_detections(found, ("hole",), (SIZE, SIZE))
 
 
 def iou(a, b):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_up_evaluation import make_matches
 from unispector.evaluation.failures import (
     FalseAlarm,
     Miss,
@@ -13,7 +14,6 @@ from unispector.evaluation.failures import (
     worst_good_images,
     worst_misses,
 )
-from unispector.evaluation.matching import Matches
 
 NAMES = ("crack", "hole", "stain")
 IDS = [10, 20, 30, 40, 50]
@@ -22,21 +22,7 @@ INF = float("inf")
 
 def matches(found=(), truth=()):
     """From rows (score, class, image, instance, ignored) and (class, image, score it was found with)."""
-    score, label, image, instance, ignored = np.array(found, dtype=float).reshape(-1, 5).T
-    truth_class, truth_image, truth_score = np.array(truth, dtype=float).reshape(-1, 3).T
-    return Matches(
-        images=np.array(IDS),
-        scores=score,
-        classes=label.astype(np.int64),
-        image=image.astype(np.int64),
-        instance=instance.astype(np.int64),
-        ignored=ignored.astype(bool),
-        truth_image=truth_image.astype(np.int64),
-        truth_classes=truth_class.astype(np.int64),
-        truth_ids=np.arange(101, 101 + len(truth)),
-        truth_score=truth_score,
-        class_names=NAMES,
-    )
+    return make_matches(found, [(score, label, image) for label, image, score in truth], IDS, NAMES)
 
 
 SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])
@@ -88,7 +74,7 @@ def test_misses_are_the_least_found_by_hand(truth, count, score):
     chosen = [(NAMES.index(m.class_name), IDS.index(m.image_id), -m.best_score) for m in misses]
     check_turns(chosen, [(label, image, -s) for label, image, s in truth if s < score], count)
     for miss, (label, image, badness) in zip(misses, chosen, strict=True):
-        assert truth[miss.instance_id - 101] == (label, image, -badness)
+        assert truth[miss.instance_id - 1] == (label, image, -badness)
 
 
 def test_each_class_shows_its_worst_before_any_shows_its_second():
@@ -116,9 +102,9 @@ def test_what_found_something_fell_on_a_crowd_or_is_too_weak_is_no_false_alarm()
 def test_never_found_comes_before_found_weakly_and_well_found_is_no_miss():
     truth = [(0, 0, 0.9), (0, 1, 0.1), (0, 2, -INF), (0, 3, 0.05), (0, 4, 0.5)]
     assert worst_misses(matches(truth=truth), 9, 0.5) == (
-        Miss(30, "crack", 103, -INF),
-        Miss(40, "crack", 104, 0.05),
-        Miss(20, "crack", 102, 0.1),
+        Miss(30, "crack", 3, -INF),
+        Miss(40, "crack", 4, 0.05),
+        Miss(20, "crack", 2, 0.1),
     )
 
 

@@ -4,29 +4,21 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from made_up_evaluation import code_of, filled, make_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
 from unispector.evaluation.ground_truth import GroundTruth, filled_box_rle
-from unispector.structures import Detections
 
 HEIGHT, WIDTH = 30, 40
 NAMES = ("crack", "hole")
 
 
-def code(mask):
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
-
-
-def rectangle(x0, y0, x1, y1):
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
+def rectangle(*corners):
+    return filled(corners, HEIGHT, WIDTH)
 
 
 def instance(id_, name="crack", bbox=(2.0, 3.0, 10.0, 5.0), segmentation=None, *, crowd=False, image=7):
@@ -46,14 +38,7 @@ def truth(*instances):
 
 def found(rows, names=NAMES, size=(HEIGHT, WIDTH)):
     """Detections of (class name, xyxy, score, mask) rows."""
-    return Detections(
-        boxes_xyxy=torch.tensor([row[1] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([row[2] for row in rows], dtype=torch.float32),
-        labels=torch.tensor([names.index(row[0]) for row in rows], dtype=torch.int64),
-        masks_rle=tuple(code(row[3]) for row in rows),
-        class_names=tuple(names),
-        image_hw=size,
-    )
+    return make_detections(rows, names, size)
 
 
 def random_mask(rng):
@@ -79,7 +64,7 @@ def test_overlaps_equal_brute_force(seed, known, detected):
     boxes = [(*rng.uniform(0, 20, 2), *rng.uniform(0.1, 15, 2)) for _ in range(known)]
     crowd = [False, *(rng.random(known - 1) < 0.3)]
     names = [str(rng.choice(NAMES)) for _ in range(known)]
-    rows = zip(names, boxes, map(code, masks), crowd, strict=True)
+    rows = zip(names, boxes, map(code_of, masks), crowd, strict=True)
     judged = truth(*(instance(i, n, b, m, crowd=c) for i, (n, b, m, c) in enumerate(rows, start=1)))
     # Distinct scores: the order of the rows is the ranking.
     detections = [
@@ -107,7 +92,7 @@ def test_overlaps_equal_brute_force(seed, known, detected):
 @given(order=st.permutations(range(7)))
 def test_ranking_is_score_then_class_name_then_box_then_mask(order):
     near, far = rectangle(0, 0, 5, 5), rectangle(9, 9, 20, 20)
-    by_code = sorted((near, far), key=lambda mask: code(mask)["counts"])
+    by_code = sorted((near, far), key=lambda mask: code_of(mask)["counts"])
     ranked = [
         ("hole", (5, 5, 9, 9), 0.75, near),
         ("crack", (0, 0, 5, 5), 0.5, by_code[0]),
@@ -117,7 +102,7 @@ def test_ranking_is_score_then_class_name_then_box_then_mask(order):
         ("hole", (0, 0, 1, 1), 0.5, near),
         ("crack", (0, 0, 1, 1), 0.25, near),
     ]
-    overlaps = truth(instance(1, segmentation=code(near))).overlaps(7, found([ranked[i] for i in order]))
+    overlaps = truth(instance(1, segmentation=code_of(near))).overlaps(7, found([ranked[i] for i in order]))
     assert overlaps.scores.tolist() == [0.75, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25]
     assert overlaps.classes.tolist() == [1, 0, 0, 0, 0, 1, 0]
     assert overlaps.boxes_xywh[:, 0].tolist() == [5, 0, 0, 0, 1, 0, 0]
@@ -173,7 +158,7 @@ def test_filled_box_is_every_pixel_the_box_touches(x, y, w, h):
     columns, rows = np.arange(WIDTH), np.arange(HEIGHT)
     expected = np.outer((rows < y + h) & (rows + 1 > y), (columns < x + w) & (columns + 1 > x))
     if expected.any():
-        assert filled_box_rle((x, y, w, h), HEIGHT, WIDTH) == code(expected)
+        assert filled_box_rle((x, y, w, h), HEIGHT, WIDTH) == code_of(expected)
 
 
 @pytest.mark.parametrize("box", [(-9, -9, 2, 2), (50, 60, 2, 2), (5, 5, 0, 0)])
@@ -193,7 +178,7 @@ def test_trap_scratch_thinner_than_a_pixel_counts_as_its_filled_box():
 def test_trap_empty_code_counts_as_its_filled_box_and_one_pixel_stays_one():
     one = rectangle(8, 9, 9, 10)
     judged = truth(
-        instance(1, segmentation=code(np.zeros_like(one))), instance(2, "hole", segmentation=code(one))
+        instance(1, segmentation=code_of(np.zeros_like(one))), instance(2, "hole", segmentation=code_of(one))
     )
     assert judged.instances(7).mask_areas.tolist() == [50, 1]
     overlaps = judged.overlaps(7, found([("hole", (8, 9, 9, 10), 0.9, one)]))
@@ -202,7 +187,7 @@ def test_trap_empty_code_counts_as_its_filled_box_and_one_pixel_stays_one():
 
 def test_trap_codes_run_down_the_columns_and_counts_may_be_text_bytes_or_numbers():
     mask = rectangle(3, 4, 5, 28)
-    text = code(mask)
+    text = code_of(mask)
     in_bytes = text | {"counts": text["counts"].encode()}
     # 3 columns of background and 4 pixels, 24 of defect, 6 of background, ...
     numbers = {"size": [HEIGHT, WIDTH], "counts": [3 * HEIGHT + 4, 24, 6, 24, 2 + (WIDTH - 5) * HEIGHT]}
@@ -240,7 +225,7 @@ def test_unusable_ground_truth_is_refused():
     with pytest.raises(DataError, match="no instances"):
         truth(instance(1, crowd=True))
     with pytest.raises(DataError, match=r"7\.png: annotation 4: mask is 30x40"):
-        truth(instance(4, segmentation=code(rectangle(1, 1, 5, 5).T)))
+        truth(instance(4, segmentation=code_of(rectangle(1, 1, 5, 5).T)))
     twins = (CategoryRecord(0, "crack", ""), CategoryRecord(5, "crack", ""))
     with pytest.raises(DataError, match="same name"):
         GroundTruth(Annotations((ImageRecord(7, "7.png", WIDTH, HEIGHT),), (instance(1),), twins))

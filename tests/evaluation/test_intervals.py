@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from made_up_evaluation import make_matches
 from unispector.evaluation.intervals import Interval, bootstrap_interval
 from unispector.evaluation.matching import Matches
 
@@ -12,25 +13,11 @@ def matches_of(images, classes=2):
 
     A wrong detection with a slightly lower score goes with each that finds something.
     """
-    truth = [(place, *row) for place, rows in enumerate(images) for row in rows]
-    found = [
-        (place, label, score, row) for row, (place, label, score) in enumerate(truth) if np.isfinite(score)
-    ]
-    wrong = [(place, label, score - 0.03125, -1) for place, label, score, _ in found]
-    rows = sorted([*found, *wrong], key=lambda row: row[0])
-    return Matches(
-        images=np.arange(len(images)) + 10,
-        scores=np.array([row[2] for row in rows], dtype=float),
-        classes=np.array([row[1] for row in rows], dtype=int),
-        image=np.array([row[0] for row in rows], dtype=int),
-        instance=np.array([row[3] for row in rows], dtype=int),
-        ignored=np.zeros(len(rows), dtype=bool),
-        truth_image=np.array([row[0] for row in truth], dtype=int),
-        truth_classes=np.array([row[1] for row in truth], dtype=int),
-        truth_ids=np.arange(len(truth)) + 1,
-        truth_score=np.array([row[2] for row in truth], dtype=float),
-        class_names=tuple(f"class {n}" for n in range(classes)),
-    )
+    truth = [(score, label, place) for place, rows in enumerate(images) for label, score in rows]
+    found = [(*one, row, False) for row, one in enumerate(truth) if np.isfinite(one[0])]
+    found += [(score - 0.03125, label, place, -1, False) for score, label, place, *_ in found]
+    rows = sorted(found, key=lambda row: row[2])
+    return make_matches(rows, truth, np.arange(len(images)) + 10, [f"class {n}" for n in range(classes)])
 
 
 def slow_ap50(images, weights, classes=2):

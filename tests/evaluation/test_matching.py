@@ -5,29 +5,29 @@ from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from made_up_evaluation import code_of, filled, make_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.matching import average_precision_50, match
-from unispector.structures import Detections
 
 SIZE = 24
 NAMES = ("hole", "crack", "stain")  # by category id, so not in the order of the alphabet
 KINDS = ("bbox", "segm")
 
 
-def rle(box):
+def corners(box):
     x, y, w, h = box
-    mask = np.zeros((SIZE, SIZE), dtype=np.uint8, order="F")
-    mask[y : y + h, x : x + w] = 1
-    return {"size": [SIZE, SIZE], "counts": coco_mask.encode(mask)["counts"].decode()}
+    return (x, y, x + w, y + h)
+
+
+def rle(box):
+    return code_of(filled(corners(box), SIZE, SIZE))
 
 
 def annotations(rows, images):
@@ -46,15 +46,10 @@ def annotations(rows, images):
 
 def detections(rows):
     """Detections of one image from (class name, box xywh, mask box, score) rows."""
-    boxes = torch.tensor([row[1] for row in rows], dtype=torch.float32).reshape(-1, 4)
-    return Detections(
-        boxes_xyxy=torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
-        scores=torch.tensor([row[3] for row in rows], dtype=torch.float32),
-        labels=torch.tensor([NAMES.index(row[0]) for row in rows], dtype=torch.int64),
-        masks_rle=tuple(rle(row[2]) for row in rows),
-        class_names=NAMES,
-        image_hw=(SIZE, SIZE),
-    )
+    of_corners = [
+        (name, corners(box), score, filled(corners(mask), SIZE, SIZE)) for name, box, mask, score in rows
+    ]
+    return make_detections(of_corners, NAMES, (SIZE, SIZE))
 
 
 def matched(truth_rows, found_rows, images, kind="bbox"):
@@ -99,11 +94,6 @@ def judged(truth_rows, found_rows, images, kind):
         judge.evaluate()
         judge.accumulate()
     return judge
-
-
-def corners(box):
-    x, y, w, h = box
-    return (x, y, x + w, y + h)
 
 
 def ap50(judge):

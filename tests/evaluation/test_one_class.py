@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_up_evaluation import filled, make_detections, make_matches
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.evaluation.ground_truth import GroundTruth
-from unispector.evaluation.matching import Matches, match
+from unispector.evaluation.matching import match
 from unispector.evaluation.one_class import (
     ClassRow,
     DetectorFigures,
@@ -24,10 +24,8 @@ from unispector.evaluation.one_class import (
     half_found_score,
     score_bins,
 )
-from unispector.ops.rle import encode_rle
 from unispector.reporting.one_class_report import one_class_json, one_class_report, real_report
 from unispector.reporting.render import markdown
-from unispector.structures import Detections
 
 SIZE = 40
 
@@ -45,18 +43,9 @@ def annotations(boxes_of):
 
 def detections(rows):
     """Score, box (x, y, w, h) of each; masks are the filled boxes."""
-    corners = [(x, y, x + w, y + h) for _, (x, y, w, h) in rows]
-    masks = np.zeros((len(rows), SIZE, SIZE), dtype=bool)
-    for mask, (left, top, right, bottom) in zip(masks, corners, strict=True):
-        mask[top:bottom, left:right] = True
-    return Detections(
-        torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([score for score, _ in rows], dtype=torch.float32),
-        torch.zeros(len(rows), dtype=torch.int64),
-        tuple(encode_rle(masks)),
-        ("hole",),
-        (SIZE, SIZE),
-    )
+    corners = [(score, (x, y, x + w, y + h)) for score, (x, y, w, h) in rows]
+    found = [("hole", box, score, filled(box, SIZE, SIZE)) for score, box in corners]
+    return make_detections(found, ("hole",), (SIZE, SIZE))
 
 
 def test_a_marked_box_is_given_back_from_the_overlap_on_that_is_asked_for():
@@ -69,27 +58,13 @@ def test_a_marked_box_is_given_back_from_the_overlap_on_that_is_asked_for():
     assert box_fit(truth, overlaps, 0.81) == 0
 
 
-def matches_of(scores=(), instance=(), ignored=None, truth_score=()):
-    numbers = np.zeros(len(scores), dtype=np.int64)
-    rows = np.zeros(len(truth_score), dtype=np.int64)
-    return Matches(
-        images=np.arange(1),
-        scores=np.array(scores, dtype=np.float64),
-        classes=numbers,
-        image=numbers,
-        instance=np.array(instance, dtype=np.int64),
-        ignored=np.zeros(len(scores), dtype=bool) if ignored is None else np.array(ignored),
-        truth_image=rows,
-        truth_classes=rows,
-        truth_ids=rows,
-        truth_score=np.array(truth_score, dtype=np.float64),
-        class_names=("hole",),
-    )
+def truth_found_with(scores):
+    return make_matches(truth=[(score, 0, 0) for score in scores])
 
 
 @given(st.lists(st.sampled_from([-np.inf, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=9))
 def test_the_score_that_finds_half_is_the_highest_that_does(truth_score):
-    found = half_found_score(matches_of(truth_score=truth_score))
+    found = half_found_score(truth_found_with(truth_score))
     enough = [
         score
         for score in sorted(set(truth_score), reverse=True)
@@ -112,10 +87,12 @@ def test_alarms_are_counted_from_the_score_on():
     )
 )
 def test_bins_hold_every_finding_that_counts_once(findings):
-    scores = [float(np.float32(score)) for score, _, _ in findings]
-    instance = [0 if right else -1 for _, right, _ in findings]
     ignored = [crowd and not right for _, right, crowd in findings]
-    bins = score_bins(matches_of(scores, instance, np.array(ignored, dtype=bool)))
+    rows = [
+        (np.float32(score), 0, 0, 0 if right else -1, left_out)
+        for (score, right, _), left_out in zip(findings, ignored, strict=True)
+    ]
+    bins = score_bins(make_matches(rows))
     for number, bin_ in enumerate(bins):
         low, high = np.float32(number / 10), np.float32((number + 1) / 10)
         own = [

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from made_up_evaluation import make_matches
 from unispector.evaluation.intervals import Interval
-from unispector.evaluation.matching import Matches
 from unispector.evaluation.paired import JudgedDraw, paired_interval, plain_figure, resampled_figures
 
 CLASSES = 2
@@ -30,23 +30,12 @@ def judged(images):
     """The images as the evaluation keeps them."""
     start, rows, truth = 0, [], []
     for place, (labels, found) in enumerate(images.values()):
-        rows += [(score, label, place, -1 if n < 0 else start + n) for score, label, n in found]
-        truth += [(place, label) for label in labels]
+        rows += [(score, label, place, -1 if n < 0 else start + n, False) for score, label, n in found]
+        truth += [(label, place) for label in labels]
         start += len(labels)
     score_of = {row[3]: row[0] for row in rows if row[3] >= 0}
-    matches = Matches(
-        images=np.arange(len(images)) + 7,
-        scores=np.array([row[0] for row in rows], dtype=float),
-        classes=np.array([row[1] for row in rows], dtype=int),
-        image=np.array([row[2] for row in rows], dtype=int),
-        instance=np.array([row[3] for row in rows], dtype=int),
-        ignored=np.zeros(len(rows), dtype=bool),
-        truth_image=np.array([row[0] for row in truth], dtype=int),
-        truth_classes=np.array([row[1] for row in truth], dtype=int),
-        truth_ids=np.arange(len(truth)) + 1,
-        truth_score=np.array([score_of.get(n, -np.inf) for n in range(len(truth))]),
-        class_names=("crack", "hole"),
-    )
+    known = [(score_of.get(n, -np.inf), *one) for n, one in enumerate(truth)]
+    matches = make_matches(rows, known, np.arange(len(images)) + 7, ("crack", "hole"))
     return JudgedDraw(tuple(images), matches)
 
 

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from made_up_evaluation import HOSTILE, make_alarms, make_row
 from unispector.errors import DataError
-from unispector.evaluation.alarms import AlarmFigures
-from unispector.evaluation.coco_metrics import AveragePrecision, ClassAP, SetMetrics, SizeAP
-from unispector.evaluation.intervals import Interval
 from unispector.evaluation.results import (
     DrawnImage,
     EvaluationReport,
-    EvaluationRow,
     ModelRecord,
     class_scores,
     mean_over_sets,
@@ -23,29 +20,15 @@ from unispector.reporting.report import terminal_table
 from unispector.reporting.result_sections import unfair_seeds
 
 
-def precision(value):
-    classes = {"crack": ClassAP(value / 2, value, value / 4, 3), "hole": None}
-    return AveragePrecision(
-        value / 2, value, value / 4, classes, {"small": SizeAP(value, 3), "medium": None, "large": None}
-    )
-
-
-def row(variant, data_set, subset, split_seed, prompt_seed, value):
-    metrics = SetMetrics(precision(value), precision(value / 2), 5, 3)
-    intervals = {"bbox.AP50": Interval(value - 1, value + 2)} if subset == "unseen" else {}
-    alarms = AlarmFigures(8, 0.3, 0.5, 0.1, 0.4, 60.0, 50.0) if data_set == "tile" else None
-    return EvaluationRow(variant, data_set, subset, split_seed, prompt_seed, metrics, intervals, alarms)
-
-
 @pytest.fixture
 def report():
     rows = [
-        row("untrained", "tile", "unseen", 42, 1, 1.0),
-        row("unispector", "tile", "unseen", 42, 1, 40.0),
-        row("unispector", "tile", "unseen", 42, 2, 50.0),
-        row("unispector", "tile", "unseen", 82, 1, 60.0),
-        row("unispector", "tile", "seen", 42, 1, 90.0),
-        row("unispector", "steel <b>", "unseen", 42, 1, 10.0),
+        make_row("untrained", "tile", "unseen", (42, 1), 1.0, 1.0, make_alarms(0.5, 60.0)),
+        make_row("unispector", "tile", "unseen", (42, 1), 40.0, 1.0, make_alarms(0.5, 60.0)),
+        make_row("unispector", "tile", "unseen", (42, 2), 50.0, 2.0, make_alarms(0.5, 60.0)),
+        make_row("unispector", "tile", "unseen", (82, 1), 60.0, 2.0, make_alarms(0.5, 60.0)),
+        make_row("unispector", "tile", "seen", (42, 1), 90.0, size=False),
+        make_row("unispector", "steel <b>", "unseen", (42, 1), 10.0),
     ]
     picture = DrawnImage(
         "pictures/a b-01.jpg", "miss", "tile", "unseen", ("crack", "<hole>"), "x/1.png", "found nowhere"
@@ -56,12 +39,8 @@ def report():
 
 def test_mean_and_spread_over_seeds_and_draws(report):
     summary = report.summaries("unispector")[0]
-    assert (summary.data_set, summary.subset, summary.rows, summary.split_seeds) == (
-        "tile",
-        "unseen",
-        3,
-        (42, 82),
-    )
+    assert (summary.data_set, summary.subset) == ("tile", "unseen")
+    assert (summary.rows, summary.split_seeds) == (3, (42, 82))
     assert summary.figures["bbox.AP50"].mean == pytest.approx(50)
     assert summary.figures["bbox.AP50"].deviation == pytest.approx(np.std([40, 50, 60]))
     assert summary.figures["segm.AP"].mean == pytest.approx(12.5)
@@ -119,12 +98,9 @@ def test_comparison_is_made_on_the_seeds_all_variants_share(report):
 
 def test_class_scores_leave_out_classes_without_ground_truth(report):
     scores = class_scores([row for row in report.rows if row.variant == "unispector"], "bbox.AP50")
-    assert list(scores) == [
-        ("tile", "unseen", "crack"),
-        ("tile", "seen", "crack"),
-        ("steel <b>", "unseen", "crack"),
-    ]
-    assert scores["tile", "unseen", "crack"] == pytest.approx(50)
+    where = [("tile", "unseen"), ("tile", "seen"), ("steel <b>", "unseen")]
+    assert list(scores) == [(*one, HOSTILE) for one in where]
+    assert scores["tile", "unseen", HOSTILE] == pytest.approx(50)
 
 
 def test_terminal_table_fits_80_columns_and_cuts_no_number(report):

@@ -5,24 +5,23 @@ import re
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from made_up_evaluation import code_of, filled, make_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import DataError
 from unispector.evaluation.failures import FalseAlarm, Miss, worst_false_alarms, worst_misses
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.matching import match
-from unispector.ops.rle import encode_rle
 from unispector.reporting.evaluation_images import (
     Shown,
     choose_samples,
-    draw_failures,
-    draw_good_alarms,
-    draw_samples,
+    failure_strips,
+    good_alarm_strips,
+    sample_strips,
+    write_strips,
 )
-from unispector.structures import Detections
 
 SIDE, SCALE = 64, 8  # pixels of a file's side; a panel shows them 8 times as large
 GAP, HEADER, FOOTER = 16, 58, 40  # of a strip
@@ -53,29 +52,22 @@ def annotations(what, folder):
             shape = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
             instances.append(
                 InstanceRecord(
-                    len(instances) + 1, image_id, label + 1, shape, shape[2] * shape[3], mask_of(box)
+                    len(instances) + 1,
+                    image_id,
+                    label + 1,
+                    shape,
+                    shape[2] * shape[3],
+                    code_of(filled(box, SIDE, SIDE)),
                 )
             )
     categories = tuple(CategoryRecord(number, name, "part") for number, name in enumerate(NAMES, start=1))
     return Annotations(images, tuple(instances), categories)
 
 
-def mask_of(box):
-    mask = np.zeros((1, SIDE, SIDE), dtype=bool)
-    mask[0, box[1] : box[3], box[0] : box[2]] = True
-    return encode_rle(mask)[0]
-
-
 def detections(rows):
     ranked = sorted(rows, key=lambda row: -row[2])
-    return Detections(
-        boxes_xyxy=torch.tensor([box for _, box, _ in ranked], dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([score for *_, score in ranked], dtype=torch.float32),
-        labels=torch.tensor([PROMPTED.index(NAMES[label]) for label, *_ in ranked], dtype=torch.int64),
-        masks_rle=tuple(mask_of(box) for _, box, _ in ranked),
-        class_names=PROMPTED,
-        image_hw=(SIDE, SIDE),
-    )
+    found = [(NAMES[label], box, score, filled(box, SIDE, SIDE)) for label, box, score in ranked]
+    return make_detections(found, PROMPTED, (SIDE, SIDE))
 
 
 @pytest.fixture
@@ -161,7 +153,7 @@ def test_samples_show_prompt_truth_and_prediction_and_nothing_in_red(shown, test
     by_id = {image.id: image for image in shown.targets.images}
     few = Shown(shown.prompts, shown.targets, {1: shown.detections[1], 6: shown.detections[6]}, shown.images)
     chosen = [(by_id[1], NAMES[CRACK]), (by_id[6], NAMES[STAIN])]
-    records = draw_samples(few, test_pair, chosen, SCORE, tmp_path / "out")
+    records = write_strips(sample_strips(few, chosen, SCORE), test_pair, tmp_path / "out")
     assert [(r.kind, r.classes, r.image, r.note) for r in records] == [
         ("sample", (NAMES[CRACK],), "targets/1.png", ""),
         ("sample", (NAMES[STAIN],), "targets/6.png", ""),
@@ -180,7 +172,7 @@ def test_samples_show_prompt_truth_and_prediction_and_nothing_in_red(shown, test
 
 def test_false_alarms_are_marked_and_explained(shown, test_pair, tmp_path):
     alarms, _ = failures(shown)
-    records = draw_failures(shown, test_pair, alarms, SCORE, tmp_path)
+    records = write_strips(failure_strips(shown, alarms, SCORE), test_pair, tmp_path)
     by_image = {record.image: record for record in records}
     expected = {
         "targets/1.png": (NAMES[CRACK], f"score 0.83, no {NAMES[CRACK]} there", RIGHT),
@@ -207,8 +199,8 @@ def test_false_alarms_are_marked_and_explained(shown, test_pair, tmp_path):
 
 def test_of_two_detections_of_one_score_the_wrong_one_is_marked(shown, test_pair, tmp_path):
     alarms, _ = failures(shown)
-    (record,) = draw_failures(
-        shown, test_pair, [alarm for alarm in alarms if alarm.image_id == 4], SCORE, tmp_path
+    (record,) = write_strips(
+        failure_strips(shown, [alarm for alarm in alarms if alarm.image_id == 4], SCORE), test_pair, tmp_path
     )
     *_, prediction = panels_of(tmp_path / record.file)
     assert min(red_sides(prediction, (24, 24, 48, 44))) >= 4
@@ -217,7 +209,7 @@ def test_of_two_detections_of_one_score_the_wrong_one_is_marked(shown, test_pair
 
 def test_misses_are_marked_and_explained(shown, test_pair, tmp_path):
     _, misses = failures(shown)
-    records = draw_failures(shown, test_pair, misses, SCORE, tmp_path)
+    records = write_strips(failure_strips(shown, misses, SCORE), test_pair, tmp_path)
     by_image = {record.image: record for record in records}
     expected = {
         "targets/2.png": (
@@ -244,7 +236,7 @@ def test_misses_are_marked_and_explained(shown, test_pair, tmp_path):
 def test_false_alarms_on_defect_free_images_are_marked(shown, test_pair, tmp_path):
     found = {"good/a.png": detections([(HOLE, MIDDLE, 0.4), (STAIN, RIGHT, 0.75), (CRACK, LEFT, 0.01)])}
     bare = Shown(shown.prompts, shown.targets, {}, shown.images)
-    (record,) = draw_good_alarms(bare, test_pair, found, SCORE, tmp_path)
+    (record,) = write_strips(good_alarm_strips(bare, found, SCORE), test_pair, tmp_path)
     assert (record.kind, record.classes, record.image) == ("false alarm", (NAMES[STAIN],), "good/a.png")
     assert record.note == "score 0.75 on a defect-free image"
     prompt, clean, prediction = panels_of(tmp_path / record.file)
@@ -258,9 +250,9 @@ def test_files_have_safe_names_of_their_own(shown, test_pair, tmp_path):
     chosen = choose_samples(shown.targets, 1, 2)
     found = {"good/a.png": shown.detections[1]}
     records = [
-        *draw_samples(shown, test_pair, chosen, SCORE, tmp_path),
-        *draw_failures(shown, test_pair, (*misses, *alarms), SCORE, tmp_path),
-        *draw_good_alarms(shown, test_pair, found, SCORE, tmp_path),
+        *write_strips(sample_strips(shown, chosen, SCORE), test_pair, tmp_path),
+        *write_strips(failure_strips(shown, (*misses, *alarms), SCORE), test_pair, tmp_path),
+        *write_strips(good_alarm_strips(shown, found, SCORE), test_pair, tmp_path),
     ]
     files = [record.file for record in records]
     assert len(set(files)) == len(files) == len(list((tmp_path / "pictures").iterdir()))
@@ -275,7 +267,9 @@ def test_files_have_safe_names_of_their_own(shown, test_pair, tmp_path):
 
 
 def test_a_detection_made_anew_may_have_a_slightly_other_score(shown, test_pair, tmp_path):
-    (record,) = draw_failures(shown, test_pair, [FalseAlarm(1, NAMES[CRACK], 0.84)], 0.835, tmp_path)
+    (record,) = write_strips(
+        failure_strips(shown, [FalseAlarm(1, NAMES[CRACK], 0.84)], 0.835), test_pair, tmp_path
+    )
     assert record.note.startswith("score 0.83")
     check_marked(panels_of(tmp_path / record.file)[PREDICTION], RIGHT)
 
@@ -283,26 +277,28 @@ def test_a_detection_made_anew_may_have_a_slightly_other_score(shown, test_pair,
 @pytest.mark.parametrize("alarm", [FalseAlarm(1, NAMES[CRACK], 0.5), FalseAlarm(6, NAMES[STAIN], 0.5)])
 def test_a_false_alarm_that_is_not_there_is_refused(shown, test_pair, tmp_path, alarm):
     with pytest.raises(DataError, match=rf"targets/{alarm.image_id}.png.*0\.50") as caught:
-        draw_failures(shown, test_pair, [alarm], SCORE, tmp_path)
+        write_strips(failure_strips(shown, [alarm], SCORE), test_pair, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_mark_at_the_edge_stays_in_the_picture(shown, test_pair, tmp_path):
     whole = (0, 0, SIDE, SIDE)
     found = {"good/a.png": detections([(HOLE, whole, 0.9)])}
-    (record,) = draw_good_alarms(shown, test_pair, found, SCORE, tmp_path)
+    (record,) = write_strips(good_alarm_strips(shown, found, SCORE), test_pair, tmp_path)
     *_, prediction = panels_of(tmp_path / record.file)
     for side in (red(prediction)[:8, 300], red(prediction)[-8:, 300], red(prediction)[300, -8:]):
         assert side.sum() >= 4
 
 
 def test_no_failures_no_pictures(shown, test_pair, tmp_path):
-    assert draw_failures(shown, test_pair, (), SCORE, tmp_path) == []
-    assert draw_samples(shown, test_pair, [], SCORE, tmp_path) == []
-    assert draw_good_alarms(shown, test_pair, {}, SCORE, tmp_path) == []
+    assert write_strips(failure_strips(shown, (), SCORE), test_pair, tmp_path) == []
+    assert write_strips(sample_strips(shown, [], SCORE), test_pair, tmp_path) == []
+    assert write_strips(good_alarm_strips(shown, {}, SCORE), test_pair, tmp_path) == []
     assert not (tmp_path / "pictures").exists()
 
 
 def test_misses_can_be_drawn_without_any_detection(shown, test_pair, tmp_path):
-    (record,) = draw_failures(shown, test_pair, [Miss(6, NAMES[STAIN], 7, float("-inf"))], SCORE, tmp_path)
+    (record,) = write_strips(
+        failure_strips(shown, [Miss(6, NAMES[STAIN], 7, float("-inf"))], SCORE), test_pair, tmp_path
+    )
     check_marked(panels_of(tmp_path / record.file)[TRUTH], RIGHT)

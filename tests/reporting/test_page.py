@@ -1,10 +1,10 @@
 """The report's page: well-formed, whole in itself, and safe from what the data are called."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
+from html_page import Page
 from unispector.evaluation.results import EvaluationReport
 from unispector.reporting.model import Charts, Section, Text
 from unispector.reporting.render import html
@@ -13,38 +13,6 @@ from unispector.reporting.result_sections import results_section
 
 PIXEL = "data:image/webp;base64,UklGRg=="
 COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a&b.db'"
-
-
-class Page(HTMLParser):
-    """Checks nesting, and collects tags, attributes and text."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input"})
-
-    def __init__(self, source):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def values(self, *names):
-        return [value for name, value in self.attributes if name in names]
 
 
 @pytest.fixture
@@ -73,7 +41,7 @@ def test_page_is_well_formed_and_asks_for_nothing(source, evaluation):
 
 def test_whatever_the_data_are_called_is_shown_to_the_letter(source, hostile):
     page = Page(source)
-    text = " ".join(page.text)
+    text = " ".join(page.texts)
     # As a set, a class, a model's origin, a warning, an image file and a note.
     for shown in (
         f"Beware of {hostile}.",
@@ -98,7 +66,7 @@ def test_contents_lead_to_every_section_once(source):
 
 
 def test_figures_are_shown_with_spread_and_interval(source):
-    text = " ".join("".join(Page(source).text).split())
+    text = " ".join("".join(Page(source).texts).split())
     for expected in (
         "50.0 ± 8.2",
         "46.0 to 54.0",
@@ -119,8 +87,8 @@ def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row, ho
     report = EvaluationReport((new_row("base", hostile, "unseen", (42, 1), 40.0),), (), ())
     page = Page(html(evaluation_report(Sources(report, "ui")), {}))
     assert "interval" not in page.values("class")
-    assert "40.0" in page.text
-    assert f"Boxes, unseen classes, {hostile}" in page.text
+    assert "40.0" in page.texts
+    assert f"Boxes, unseen classes, {hostile}" in page.texts
 
 
 def test_the_charts_show_figures_and_intervals_where_they_are(new_row):

@@ -28,6 +28,11 @@ from unispector.reporting.render import markdown, plain_numbers
 from unispector.reporting.report import HOW_MEASURED, Sources, evaluation_report
 
 
+@pytest.fixture
+def content(evaluation):
+    return evaluation_report(Sources(evaluation, "ui"))
+
+
 def section(content, key):
     return next(section for section in content.sections if section.key == key)
 
@@ -121,8 +126,7 @@ def test_results_show_every_set_and_their_mean(evaluation, hostile):
     assert rows[hostile, "UniSpector (42, 82)"][0] == Measured(10, None, Interval(7, 13))
 
 
-def test_models_of_other_seeds_are_compared_on_the_shared_ones_too(evaluation):
-    content = evaluation_report(Sources(evaluation, "ui"))
+def test_models_of_other_seeds_are_compared_on_the_shared_ones_too(content, evaluation):
     fair = rows_by_name(table(content, "results", "AP50 on the same seeds"))
     assert fair["tile", "UniSpector"][0].mean == pytest.approx(45)
     alike = EvaluationReport(tuple(row for row in evaluation.rows if row.split_seed == 42), (), ())
@@ -132,8 +136,7 @@ def test_models_of_other_seeds_are_compared_on_the_shared_ones_too(evaluation):
     assert keys == ["AP50"]
 
 
-def test_false_alarms_are_told_of_sets_with_good_images(evaluation, hostile):
-    content = evaluation_report(Sources(evaluation, "ui"))
+def test_false_alarms_are_told_of_sets_with_good_images(content, hostile):
     rows = rows_by_name(table(content, "alarms", "false alarms, unseen classes"))
     good, alarms, threshold, boxes, masks = rows["tile", "UniSpector"]
     assert (good, threshold) == (8, 0.625)
@@ -154,8 +157,7 @@ def test_without_good_images_the_report_says_so(evaluation, new_row):
     assert tables == ["AP50 by size, unseen classes"]
 
 
-def test_sizes_leave_out_evaluations_without_such_an_instance(evaluation):
-    content = evaluation_report(Sources(evaluation, "ui"))
+def test_sizes_leave_out_evaluations_without_such_an_instance(content):
     cells = rows_by_name(table(content, "alarms", "AP50 by size, unseen classes"))["tile", "UniSpector"]
     small, medium, large, masks_small, *_ = cells
     assert small is None
@@ -194,8 +196,7 @@ def test_the_own_mean_is_that_of_all_seven_sets(new_row):
     assert ablation["this run", "RealIAD", "UniSpector"][1] == Measured(30)
 
 
-def test_drawn_sets_never_stand_beside_published_figures(evaluation):
-    content = evaluation_report(Sources(evaluation, "ui"))
+def test_drawn_sets_never_stand_beside_published_figures(content):
     part = section(content, "published")
     assert "main" not in {block.key for block in part.blocks if isinstance(block, Table)}
     assert not [name for (name,) in rows_by_name(table(content, "published", "main")) if "this run" in name]
@@ -231,8 +232,7 @@ def test_stages_that_run_once_per_set_are_added_up(evaluation):
     assert len(table(content, "timing", "every run").rows) == 3
 
 
-def test_models_are_named_with_what_produced_them(evaluation):
-    content = evaluation_report(Sources(evaluation, "ui"))
+def test_models_are_named_with_what_produced_them(content):
     rows = [row.cells for row in table(content, "models", "models").rows]
     assert rows[0] == ("UniSpector", "42", "f" * 12, "d" * 12, "c" * 12 + "-dirty", "-")
     full = [row.cells[2:] for row in table(content, "models", "provenance").rows]

@@ -1,12 +1,12 @@
 """Tables, figure and page section of the data."""
 
 import io
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from html_page import Page
 from unispector.data.checks.duplicates import NearDuplicates, PairCount
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.convert import ConversionReport, DropCount
@@ -37,7 +37,7 @@ RULES = PromptRules(5, 10)
 URI = "data:image/png;base64,UE5H"
 
 
-def set_of(name: str, counts: list[int]) -> SetStatistics:
+def set_of(name, counts):
     classes = tuple(
         ClassStatistics(f"part_{n}", count, 2 * count, ratio(count, 5), ratio(count, 1 if count <= 10 else 5))
         for n, count in enumerate(counts)
@@ -48,11 +48,11 @@ def set_of(name: str, counts: list[int]) -> SetStatistics:
     return SetStatistics(name, 384, 440, colour, sides, sides, Quantiles(1, 1, 1, 2, 9), shares, classes)
 
 
-def ratio(images: int, prompts: int) -> float:
+def ratio(images, prompts):
     return min(prompts, images - 1) / (images - min(prompts, images - 1))
 
 
-def test_published_figures_stand_under_sets_of_that_very_name() -> None:
+def test_published_figures_stand_under_sets_of_that_very_name():
     found = table_rows(Statistics(RULES, (set_of("MagneticTile", [115, 85]), set_of("mini-MVTec", [9]))))
     colour = ["1.2 ± 2.0", "3.0 ± 4.0", "109.6 ± 47.5"]
     assert found == [
@@ -63,7 +63,7 @@ def test_published_figures_stand_under_sets_of_that_very_name() -> None:
     assert set(PUBLISHED) == {"GC10", "MagneticTile", "RealIAD", "MVTec", "3CAD", "VISION", "VisA"}
 
 
-def test_markdown_names_its_source_only_where_something_is_published() -> None:
+def test_markdown_names_its_source_only_where_something_is_published():
     text = markdown(
         statistics_report(Statistics(RULES, (set_of("MagneticTile", [115, 7]),)), "statistics.png")
     )
@@ -79,7 +79,7 @@ def test_markdown_names_its_source_only_where_something_is_published() -> None:
     )
 
 
-def shares_of(png: bytes) -> tuple[tuple[int, int], float, float]:
+def shares_of(png):
     """Size of an image, and how many of its pixels are orange and blue."""
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     colours = [[int(code[n : n + 2], 16) for n in (1, 3, 5)] for code in (FIXED_COLOUR, ADAPTIVE_COLOUR)]
@@ -88,7 +88,7 @@ def shares_of(png: bytes) -> tuple[tuple[int, int], float, float]:
 
 
 @pytest.mark.parametrize("count", [1, 5, 60, 61, 360])
-def test_figure_shows_both_rules_for_few_and_for_many_classes(count: int) -> None:
+def test_figure_shows_both_rules_for_few_and_for_many_classes(count):
     counts = [2 + 700 // (1 + n) for n in range(count)]
     statistics = Statistics(RULES, (set_of("x", counts),))
     size, orange, blue = shares_of(ratio_figure(statistics))
@@ -98,56 +98,21 @@ def test_figure_shows_both_rules_for_few_and_for_many_classes(count: int) -> Non
     assert ratio_figure(statistics) == ratio_figure(statistics)
 
 
-class Page(HTMLParser):
-    """Checks nesting, and collects links, tags and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.links: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-        if tag not in ("img", "meta"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def page_of(record: DataRecord) -> "Page":
+def page_of(record):
     report = Report("a title", sections=(data_section(record),))
     source = html(report, {record.figure: URI})
-    return parsed(source[source.index("<main>") : source.index("</body>")])
+    return Page(source[source.index("<main>") : source.index("</body>")])
 
 
-def parsed(source: str) -> Page:
-    page = Page()
-    page.feed(source)
-    page.close()
-    assert page.open == []
-    return page
-
-
-def test_fragment_carries_its_figure() -> None:
-    page = parsed(
-        html(
-            statistics_report(Statistics(RULES, (set_of("<b>set", [20, 5]),)), "ratios.png"),
-            {"ratios.png": URI},
-        )
-    )
-    assert page.links == [URI]
+def test_fragment_carries_its_figure():
+    statistics = Statistics(RULES, (set_of("<b>set", [20, 5]),))
+    page = Page(html(statistics_report(statistics, "ratios.png"), {"ratios.png": URI}))
+    assert page.values("src", "href") == [URI]
     assert "b" not in page.tags
-    assert "<b>set" in page.text
+    assert "<b>set" in page.texts
 
 
-def record(lost: Lost | None) -> DataRecord:
+def record(lost):
     dropped = (
         DropCount("mask marks nothing", 4, 0, ("a",)),
         DropCount("component <too> small", 9, 12, ("b",)),
@@ -173,14 +138,10 @@ def record(lost: Lost | None) -> DataRecord:
     )
 
 
-def test_section_tells_what_was_read_lost_and_checked() -> None:
+def test_section_tells_what_was_read_lost_and_checked():
     page = page_of(record(Lost(30, 41, {"b": 22, "c": 0}, {"b": 25, "c": 0})))
-    assert page.links == [
-        URI,
-        "data_docs/index.html",
-        "data_docs_splits/index.html",
-    ]
-    text = "|".join(part for part in page.text if part.strip())
+    assert page.values("src", "href") == [URI, "data_docs/index.html", "data_docs_splits/index.html"]
+    text = "|".join(page.words())
     for expected in (
         "x|read|392|462",
         "kept|384|440",
@@ -199,6 +160,6 @@ def test_section_tells_what_was_read_lost_and_checked() -> None:
     assert "|y|" not in text  # a set that is only tested loses nothing
 
 
-def test_section_without_known_losses() -> None:
+def test_section_without_known_losses():
     page = page_of(record(None))
-    assert "x|42|1|2|300|-|-" in "|".join(part for part in page.text if part.strip())
+    assert "x|42|1|2|300|-|-" in "|".join(page.words())

@@ -2,12 +2,12 @@
 
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from html_page import Page
 from unispector.evaluation.results import FIGURES
 from unispector.evaluation.sweeps import SweepReport, SweepRow
 from unispector.reporting.charts import COLOURS, INK, Line, LineChart, png, svg
@@ -19,21 +19,14 @@ from unispector.reporting.sweep_section import findings, robustness_section
 AWKWARD = "_set $x^2$ <b> | *"
 
 
+def figures_of(value):
+    return {f: value * (0.5 if f.startswith("segm") else 1) for f in FIGURES}
+
+
 def rows_of(sweep, values, data_set="tile", spread=0.0):
     """A row for each level; two, `spread` apart on either side, where there is a spread."""
     return [
-        SweepRow(
-            sweep,
-            level,
-            0,
-            "unispector",
-            data_set,
-            "unseen",
-            seed,
-            1,
-            {f: (value + shift) * (0.5 if f.startswith("segm") else 1) for f in FIGURES},
-            5,
-        )
+        SweepRow(sweep, level, 0, "unispector", data_set, "unseen", seed, 1, figures_of(value + shift), 5)
         for level, value in values.items()
         for seed, shift in (((42, -spread), (82, spread)) if spread else ((42, 0.0),))
     ]
@@ -42,46 +35,11 @@ def rows_of(sweep, values, data_set="tile", spread=0.0):
 def page_of(report):
     """The section on a page, without the page's own head and navigation."""
     page = html(Report("a title", sections=(robustness_section(report),)))
-    return page[page.index('<section id="robustness">') :]
+    return page[page.index('<section id="robustness">') : page.index("</main>")]
 
 
 def report_of(*groups):
     return SweepReport(tuple(row for group in groups for row in group))
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, ids, references, texts and table cells."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.texts, self.tables, self.stack = [], [], [], []
-        self.feed(source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.stack.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        while self.stack and self.stack.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if {"td", "th"} & set(self.stack):
-            self.tables[-1][-1][-1] += data
-        if data.strip():
-            self.texts.append(data.strip())
-
-    def ids(self):
-        return [attributes["id"] for _, attributes in self.tags if "id" in attributes]
 
 
 @pytest.fixture(scope="module")
@@ -153,40 +111,30 @@ def test_a_mean_over_sets_is_of_levels_all_have():
 
 def test_the_page_asks_for_nothing_and_every_id_is_its_own(source):
     page = Page(source)
-    ids = page.ids()
+    ids = page.values("id")
     assert len(ids) == len(set(ids)) > 50
-    for tag, attributes in page.tags:
-        assert tag not in ("style", "script", "link", "image", "img")
-        assert not any(name.startswith("xmlns") for name in attributes)
-        for value in attributes.values():
-            for reference in re.findall(r"url\(([^)]*)\)", value or ""):
-                assert reference.removeprefix("#") in ids
-        if "href" in attributes:
-            assert attributes["href"].removeprefix("#") in ids
+    assert not {"style", "script", "link", "image", "img"} & set(page.tags)
+    references = page.values("href")
+    for name, value in page.attributes:
+        assert not name.startswith("xmlns")
+        references += re.findall(r"url\(([^)]*)\)", value or "")
+    assert {reference.removeprefix("#") for reference in references} <= set(ids)
     assert not re.search(r"https?:|<\?xml|<!DOCTYPE|<metadata", source, re.IGNORECASE)
 
 
 def test_the_page_shows_names_to_the_letter(source):
     page = Page(source)
-    assert AWKWARD in page.texts  # the legend
-    assert f"{AWKWARD}, changed targets: masks" in page.texts
-    assert all(tag != "b" for tag, _ in page.tags)
+    assert AWKWARD in page.words()  # the legend
+    assert f"{AWKWARD}, changed targets: masks" in page.words()
+    assert "b" not in page.tags
     assert AWKWARD in [row[0] for row in page.tables[0]]
-    assert page.texts[0] == "Robustness"
+    assert page.words()[0] == "Robustness"
 
 
 def test_prompt_kind_has_a_table_alone_and_others_two_charts(source, pngs):
-    titles = [attributes["aria-label"] for tag, attributes in Page(source).tags if tag == "svg"]
-    assert titles == [
-        "Blurred prompts: boxes",
-        "Blurred prompts: masks",
-        "Inexact prompt boxes: boxes",
-        "Inexact prompt boxes: masks",
-        "Number of prompts: boxes",
-        "Number of prompts: masks",
-        f"{AWKWARD}, changed targets: boxes",
-        f"{AWKWARD}, changed targets: masks",
-    ]
+    titles = Page(source).values("aria-label")
+    shown = ("Blurred prompts", "Inexact prompt boxes", "Number of prompts", f"{AWKWARD}, changed targets")
+    assert titles == [f"{title}: {kind}" for title in shown for kind in ("boxes", "masks")]
     assert len(pngs) == len(titles)
 
 

@@ -1,7 +1,5 @@
 """A model by its folder, as a version of the registry, or by the run that trained it."""
 
-from pathlib import Path
-
 import pytest
 
 from unispector.errors import CheckpointError, RegistryError
@@ -12,11 +10,11 @@ from unispector.tracking.registry import ModelRegistry
 from unispector.tracking.run import TrackingStore
 
 
-def test_a_folder_is_itself(tmp_path: Path) -> None:
+def test_a_folder_is_itself(tmp_path):
     assert find_model(str(tmp_path)) == tmp_path
 
 
-def test_the_packages_models_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_models_have_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_model("fast") == SHIPPED / "fast"
     (tmp_path / "fast").mkdir()
@@ -24,7 +22,7 @@ def test_the_packages_models_have_names(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_model("./fast").resolve() == tmp_path / "fast"
 
 
-def test_what_is_neither_folder_nor_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_neither_folder_nor_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="models/typo: no such model folder, nor an MLflow run id"):
         find_model("models/typo")
@@ -33,7 +31,7 @@ def test_what_is_neither_folder_nor_run_is_refused(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_run_stands_for_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stands_for_its_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / MODELS / "unispector" / "seed42"
     directory.mkdir(parents=True)
@@ -42,15 +40,10 @@ def test_a_run_stands_for_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_model(run.run_id).resolve() == directory.resolve()
 
 
-def test_a_registered_version_by_number_and_by_alias(
-    store: TrackingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_registered_version_by_number_and_by_alias(store, package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     TRACKING.parent.mkdir()
     store.root.rename(TRACKING)
-    package = tmp_path / "saved"
-    (package / "artifacts" / "package").mkdir(parents=True)
-    (package / "MLmodel").write_text("flavors: {}")
     registry = ModelRegistry(TrackingStore(TRACKING))
     for key in "ab":
         (package / "artifacts" / "package" / "key").write_text(key)
@@ -65,17 +58,12 @@ def test_a_registered_version_by_number_and_by_alias(
 
 
 @pytest.mark.parametrize("reference", ["models:/unispector", "models:/unispector/latest", "models:/a/1/b"])
-def test_other_ways_to_name_a_version_are_refused(reference: str) -> None:
+def test_other_ways_to_name_a_version_are_refused(reference):
     with pytest.raises(CheckpointError, match="write models:/NAME@ALIAS or models:/NAME/VERSION"):
         find_model(reference)
 
 
-def test_a_project_that_was_moved_finds_its_versions(
-    store: TrackingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "saved"
-    (package / "artifacts" / "package").mkdir(parents=True)
-    (package / "MLmodel").write_text("flavors: {}")
+def test_a_project_that_was_moved_finds_its_versions(store, package, tmp_path):
     ModelRegistry(store).register(package, "", {})
     store.root.rename(tmp_path / "elsewhere")
     directory = ModelRegistry(TrackingStore(tmp_path / "elsewhere")).model_directory(1)

@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from mlflow import MlflowClient
 
 from unispector.errors import DataError
 from unispector.tracking import recorder as module
@@ -17,18 +16,13 @@ from unispector.tracking.run import MODEL_TAG, Point, TrackedRun, TrackingStore
 RECORD = RunRecord("train", "seed 42", {"job": "abc", "variant": "base"}, {"steps": "10"})
 
 
-@pytest.fixture
-def client(store):
-    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
-
-
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(module, "_SECONDS_BETWEEN_TRIES", 0.0)
 
 
 @pytest.fixture
-def away(monkeypatch, tmp_path) -> TrackingStore:
+def away(monkeypatch, tmp_path):
     """A store on a server that nobody runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -19,23 +19,8 @@ from unispector.tracking.run import TrackingStore
 
 
 @pytest.fixture
-def client(store):
-    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
-
-
-@pytest.fixture
-def registry(store) -> ModelRegistry:
+def registry(store):
     return ModelRegistry(store)
-
-
-@pytest.fixture
-def package(tmp_path) -> Path:
-    """What the registry needs of an MLflow model: its main file and the folder of ours."""
-    folder = tmp_path / "saved"
-    (folder / "artifacts" / "package").mkdir(parents=True)
-    (folder / "MLmodel").write_text("flavors: {}\n")
-    (folder / "artifacts" / "package" / "lineage.json").write_text("{}")
-    return folder
 
 
 def test_an_unused_store_has_no_versions_and_is_not_made_by_asking(tmp_path):
@@ -134,7 +119,7 @@ def test_files_that_are_gone_are_told_of(registry, package):
         registry.model_directory(1)
 
 
-def record(registry, event, files=()) -> None:
+def record(registry, event, files=()):
     registry.begin(event, files)
     registry.finish(event)
 
@@ -184,12 +169,7 @@ def server(tmp_path):
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, **quiet},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            command, cwd=tmp_path, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True
         )
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + 240
     try:

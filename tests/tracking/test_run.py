@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unispector.errors import CheckpointError, DataError
-from unispector.tracking.run import TrackingStore, flat, metric_part
+from unispector.tracking.run import Point, TrackingStore, flat, metric_part
 
 
-@pytest.fixture
-def client(store):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow.db")
+def record(run, values, step=0):
+    run.points([Point(step, time.time(), values)])
 
 
 def test_everything_logged_is_in_the_store(store, client, tmp_path):
@@ -28,8 +26,8 @@ def test_everything_logged_is_in_the_store(store, client, tmp_path):
     (tmp_path / "folder" / "b.txt").write_text("b")
     with store.run("train", "seed 42", {"variant": "base"}) as run:
         run.params(flat({"train": {"steps": 10, "rate": 0.1}, "seed": 42}))
-        run.metrics({"loss": 2.0}, step=1)
-        run.metrics({"loss": 1.0}, step=2)
+        record(run, {"loss": 2.0}, step=1)
+        record(run, {"loss": 1.0}, step=2)
         run.artifact(tmp_path / "a.txt", "files")
         run.artifact(tmp_path / "folder", "tree")
         run.table("tables/rows", [{"set": "tile", "AP50": 1.5}, {"set": "steel", "AP50": 2.5}])
@@ -55,7 +53,7 @@ def test_same_job_goes_on_with_its_run_and_another_does_not(store, client):
         assert (opened.info.status, opened.info.run_name) == ("RUNNING", "renamed")
         assert opened.data.tags["commit"] == "new"
         again.params({"steps": 10})
-        again.metrics({"loss": 1.0}, step=3)
+        record(again, {"loss": 1.0}, step=3)
     with store.run("train", "second", {"job": "abd"}) as other, store.run("train", "none", {}) as none:
         pass
     assert again.run_id == first.run_id
@@ -70,12 +68,12 @@ def history(client, run, key):
 def test_a_resumed_job_records_no_step_twice(store, client):
     with contextlib.suppress(RuntimeError), store.run("train", "x", {"job": "abc"}) as run:
         for step in (20, 40, 60):
-            run.metrics({"loss": 100.0 - step, "rate": 1.0}, step)
+            record(run, {"loss": 100.0 - step, "rate": 1.0}, step)
         raise RuntimeError("killed; the last checkpoint was at step 20")
     with store.run("train", "x", {"job": "abc"}) as again:
         for step in (40, 60, 80):
-            again.metrics({"loss": 200.0 - step, "norm": 5.0}, step)
-        again.metrics({"loss": 7.0}, 80)  # this run's own: nothing of it is held back
+            record(again, {"loss": 200.0 - step, "norm": 5.0}, step)
+        record(again, {"loss": 7.0}, 80)  # this run's own: nothing of it is held back
     assert history(client, run, "loss") == [(20, 80), (40, 60), (60, 40), (80, 120), (80, 7)]
     assert history(client, run, "norm") == [(40, 5), (60, 5), (80, 5)]
     assert history(client, run, "rate") == [(20, 1), (40, 1), (60, 1)]
@@ -85,7 +83,7 @@ def test_a_job_that_ran_to_its_end_and_runs_again_changes_no_curve(store, client
     for value in (1.0, 2.0, 3.0):
         with store.run("train", "x", {"job": "abc"}) as run:
             for step in range(1, 4):
-                run.metrics({"loss": value}, step)
+                record(run, {"loss": value}, step)
     assert history(client, run, "loss") == [(1, 1), (2, 1), (3, 1)]
 
 
@@ -218,7 +216,7 @@ def test_existing_run_takes_more_and_keeps_its_status(store, client):
     with store.run("train", "x", {}) as run:
         pass
     before = client.get_run(run.run_id).info
-    store.existing(run.run_id).metrics({"AP50": 12.5})
+    record(store.existing(run.run_id), {"AP50": 12.5})
     after = client.get_run(run.run_id)
     assert (after.info.status, after.info.end_time) == (before.status, before.end_time)
     assert after.data.metrics == {"AP50": 12.5}
@@ -278,7 +276,7 @@ def test_threads_share_a_store(store):
     def work(seed):
         barrier.wait()
         with store.run("fan-out", f"seed {seed}", {"job": str(seed)}) as run:
-            run.metrics({"loss": float(seed)}, step=1)
+            record(run, {"loss": float(seed)}, step=1)
             ids.append(run.run_id)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from made_up_evaluation import evaluate_detections
 from unispector.config import BackboneConfig, DenoisingConfig, SimilarityPriorConfig
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import TrainingError
-from unispector.evaluation.coco_metrics import evaluate_detections
 from unispector.losses.criterion import Criterion
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.unispector import UniSpectorModel

@@ -29,9 +29,7 @@ class InspectionReport:
     """The result of a run of `inspect`.
 
     Attributes:
-        summary: what the file holds.
         looked: images looked at by this run; the rest an earlier one had seen.
-        output: the file.
     """
 
     summary: InspectionSummary
@@ -56,7 +54,6 @@ def inspect(
     Args:
         place: a folder, or `s3://bucket/prefix`; all images at any depth are taken.
         output: Parquet file to write; `inspection.SCHEMA` has its columns.
-        model_directory: a saved model.
         prompts: the file of a prompt bank, or the folder of a prompt store.
         min_score: lowest score of a detection that is kept.
         workers: processes, 0 = one for each CPU, or for each GPU where there is one; of one, or for few

@@ -54,10 +54,6 @@ class Inspection:
     """The settings of an inspection: classes, images, model.
 
     Attributes:
-        source: of the images.
-        model: absolute folder of a saved model.
-        bank: prompts, encoded by that model.
-        min_score: lowest score of a detection that is kept.
         limit: (query, class) pairs that are considered per image.
     """
 
@@ -109,11 +105,6 @@ def one_thread() -> Iterator[None]:
 
 def look(detector: UniSpector, inspection: Inspection, files: Sequence[ImageFile]) -> pa.Table:
     """Look at some images; call it in `one_thread`.
-
-    Args:
-        detector: the model.
-        inspection: what to look for.
-        files: images of its source.
 
     Returns:
         Rows of `SCHEMA` in the order of `files`; of an image that cannot be read, one with its `error`.

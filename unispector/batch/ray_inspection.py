@@ -37,9 +37,7 @@ def look_on_ray(
 
     Args:
         inspection: what to look for; model and images lie where every machine sees them.
-        files: images of its source.
         workers: processes, a CPU each.
-        gpu: each of them takes a GPU as well.
 
     Yields:
         All rows of some images, as `look` gives them; tables come in no fixed order.

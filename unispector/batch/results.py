@@ -33,14 +33,7 @@ _GROUPS_HELD = 64
 
 @dataclass(frozen=True)
 class InspectionSummary:
-    """The content of a finished file.
-
-    Attributes:
-        images: all of them.
-        with_detections: those with at least one.
-        detections: of all images.
-        failed: images that could not be looked at.
-    """
+    """The content of a finished file."""
 
     pictures: int = 0
     with_detections: int = 0
@@ -65,7 +58,6 @@ class InspectionResults:
         """Point at a file; nothing is read or made yet.
 
         Args:
-            out: the Parquet file to be made.
             inspection: rows of any other one never mix with its own.
         """
         self._out = out
@@ -100,9 +92,6 @@ class InspectionResults:
     def keep(self, tables: Iterable[pa.Table]) -> Iterator[int]:
         """Write rows away as they come; a part holds the images of a few seconds.
 
-        Args:
-            tables: all rows of some images each.
-
         Yields:
             Of each table, its number of images.
         """
@@ -127,7 +116,7 @@ class InspectionResults:
         The file depends on the images, the model and the options alone: not on who looked at what, or when.
 
         Args:
-            images: all of them, sorted by path, each kept by this run or an earlier one.
+            pictures: all of them, sorted by path, each kept by this run or an earlier one.
         """
         known = self._known(pictures, failed_too=True)
         read = lru_cache(maxsize=_GROUPS_HELD)(_read_group)

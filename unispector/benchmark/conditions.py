@@ -43,14 +43,6 @@ def changed_prompts(
 
     Sharp images are encoded once for all boxes and masks on them.
 
-    Args:
-        detector: the model.
-        prompts: as drawn.
-        images: folder the file names are relative to.
-        seed: of the perturbations.
-        config: the levels.
-        batch_size: images per forward pass.
-
     Raises:
         DataError: an image is unusable, or a box cannot be perturbed.
     """
@@ -90,12 +82,8 @@ def counted_prompts(
     """More and fewer prompt images per class, in several orders; a class gives at most what it has.
 
     Args:
-        detector: the model.
         pair: prompts and targets; some targets become prompts.
-        images: folder the file names are relative to.
-        seed: of the choice and of the orders.
         config: the numbers. One that no class can reach is left out.
-        batch_size: images per forward pass.
 
     Returns:
         The conditions, and the files of the targets that became prompts.

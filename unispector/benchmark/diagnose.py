@@ -29,11 +29,6 @@ EVERY_CANDIDATE = 100_000  # more than any detector hands out for an image
 def diagnose(detector: UniSpector, marked: MarkedSet, settings: OneClassSettings) -> DiagnosisReport:
     """Ask oracles what order, merging and more candidates would be worth; prompts and targets as `measure`.
 
-    Args:
-        detector: the model.
-        marked: the set.
-        settings: what is drawn and marked.
-
     Raises:
         DataError: no class can be measured, or an image is unusable.
     """

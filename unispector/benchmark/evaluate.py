@@ -1,20 +1,11 @@
 """Stage `evaluate`: judge models by AP on files of one's own, or all models on the whole benchmark."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from unispector.benchmark.gallery import Gallery, draw_gallery
-from unispector.benchmark.judge import (
-    Trial,
-    advance,
-    judge,
-    read_pair,
-    scores_on,
-    share_bar,
-    warn_of_shared,
-)
+from unispector.benchmark.judge import Trial, advance, judge, read_pair, scores_on, share_bar, warn_of_shared
 from unispector.benchmark.plan import Evaluation, main_evaluations
 from unispector.benchmark.prompt_spaces import measure_prompt_space
 from unispector.benchmark.row import evaluation_row
@@ -26,14 +17,6 @@ from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
 from unispector.inference.detector import UniSpector
 from unispector.reporting.prompt_space import PromptSpaceRecord
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The detections of one draw of prompts on one set, and the data that its images are drawn from."""
-
-    row: EvaluationRow
-    gallery: Gallery
 
 
 def evaluate_files(
@@ -48,7 +31,6 @@ def evaluate_files(
     """Average precision of a model on any COCO files.
 
     Args:
-        model_dir: a saved model.
         prompts_json: COCO file; all its instances are the prompts of their category.
         targets_json: COCO file with the ground truth; the same category names.
         images_root: folder the file names of both are relative to.
@@ -74,26 +56,16 @@ def evaluate_files(
     return evaluate_overlaps(truth, found)
 
 
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """The result of evaluating models on the benchmark.
-
-    Attributes:
-        report: all figures and what was drawn.
-        spaces: where each model places the prompts of unseen classes.
-    """
-
-    report: EvaluationReport
-    spaces: tuple[PromptSpaceRecord, ...]
-
-
-def evaluate_models(todo: Sequence[Evaluation], config: Config, reports: Path) -> BenchmarkResult:
+def evaluate_models(
+    todo: Sequence[Evaluation], config: Config, reports: Path
+) -> tuple[EvaluationReport, list[PromptSpaceRecord]]:
     """Judge models on data sets, seen and unseen classes, with every draw of prompts (InsA's protocol).
 
     Args:
-        todo: of `plan`.
-        config: all parameters.
         reports: folder below whose `pictures` images are drawn.
+
+    Returns:
+        All figures and what was drawn, and where each model places the prompts of unseen classes.
 
     Raises:
         CheckpointError: a model is missing or unusable.
@@ -112,15 +84,15 @@ def evaluate_models(todo: Sequence[Evaluation], config: Config, reports: Path) -
             for evaluation in own:
                 bar.set_description(f"{variant} seed {seed}, {evaluation.set_name}, {evaluation.subset}")
                 outcomes = _evaluate(detector, evaluation, config, advance(bar))
-                rows += [outcome.row for outcome in outcomes]
+                rows += [row for row, _ in outcomes]
                 if evaluation in samples:
-                    gallery = outcomes[0].gallery
+                    gallery = outcomes[0][1]
                     failures = config.evaluate.failures if evaluation.subset == "unseen" else 0
                     pictures += draw_gallery(gallery, samples[evaluation], failures, config.evaluate, reports)
             spaces.append(measure_prompt_space(detector, own, config))
     included = config.evaluate.include_prompts
     report = EvaluationReport(tuple(rows), tuple(pictures), tuple(models), included)
-    return BenchmarkResult(report, tuple(spaces))
+    return report, spaces
 
 
 def _samples(todo: Sequence[Evaluation], pictures: int) -> dict[Evaluation, int]:
@@ -135,8 +107,11 @@ def _samples(todo: Sequence[Evaluation], pictures: int) -> dict[Evaluation, int]
 
 def _evaluate(
     detector: UniSpector, todo: Evaluation, config: Config, moved: Callable[[float], object]
-) -> list[_Outcome]:
-    """All draws of prompts of one model on one set; each image is encoded once for all of them."""
+) -> list[tuple[EvaluationRow, Gallery]]:
+    """Each draw of prompts of one model on one set, and what its images are drawn from.
+
+    Each image is encoded once for all draws.
+    """
     settings = config.evaluate
     pairs = [read_pair(test.prompt, test.target) for test in todo.tests]
     if settings.include_prompts:
@@ -156,5 +131,5 @@ def _evaluate(
         gallery = Gallery(
             detector, banks[number], test, todo.images, prompts, targets, boxes, good, good_scores
         )
-        outcomes.append(_Outcome(row, gallery))
+        outcomes.append((row, gallery))
     return outcomes

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,10 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.reporting.evaluation_images import (
     Shown,
     choose_samples,
-    draw_failures,
-    draw_good_alarms,
-    draw_samples,
+    failure_strips,
+    good_alarm_strips,
+    sample_strips,
+    write_strips,
 )
 from unispector.structures import Detections
 
@@ -36,12 +38,6 @@ class Gallery:
     """The data that images are drawn from.
 
     Attributes:
-        detector: the model.
-        bank: its prompts.
-        test: names the set, the classes' part and the seeds.
-        images: folder the file names are relative to.
-        prompts, targets: annotations.
-        boxes: what the detections' boxes found.
         good: defect-free images; `good_scores` are the scores of the detections on each.
     """
 
@@ -64,10 +60,7 @@ def draw_gallery(
     Detections were not kept while judging; the few images that are drawn are looked at once more.
 
     Args:
-        gallery: what to draw of.
-        samples: random images, at most.
         failures: false alarms, misses and defect-free images, at most as many of each.
-        config: the lowest score that is drawn.
         out: folder of the reports; the files are written to `pictures/` in it.
     """
     score = config.picture_score
@@ -83,11 +76,9 @@ def draw_gallery(
     shown = Shown(gallery.prompts, gallery.targets, detections, gallery.images)
     good = [gallery.good[i] for i in worst_good_images(gallery.good_scores, failures, score)]
     on_good = dict(zip(good, _detect(gallery, good, config), strict=True))
-    return [
-        *draw_samples(shown, gallery.test, chosen, score, out),
-        *draw_failures(shown, gallery.test, worst, score, out),
-        *draw_good_alarms(shown, gallery.test, on_good, score, out),
-    ]
+    samples_and_failures = sample_strips(shown, chosen, score), failure_strips(shown, worst, score)
+    strips = chain(*samples_and_failures, good_alarm_strips(shown, on_good, score))
+    return write_strips(strips, gallery.test, out)
 
 
 def _detect(gallery: Gallery, names: Sequence[str], config: EvaluateConfig) -> list[Detections]:

@@ -45,10 +45,8 @@ def judge(
     """Detect with every trial's prompts and compare with its ground truth, target by target.
 
     Args:
-        detector: the model.
         trials: a target that several of the same classes have is read and encoded once.
-        image: the image of a target, by its file name.
-        config: batch size and number of detections.
+        picture: the image of a target, by its file name.
         advance: gets shares of the work that add up to 1.
 
     Returns:

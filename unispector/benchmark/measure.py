@@ -73,11 +73,7 @@ def measure(
     other images that show the class are targets. The class is prompted alone.
 
     Args:
-        detector: the model.
-        marked: the set.
-        settings: what is drawn and marked.
         floor: judge nearest-prototype matching without training too, with the same prompts and targets.
-        name: how the report calls the model.
         out: folder to write images of a false alarm and a miss of each class to, in `pictures/`; None =
             none are drawn.
 
@@ -103,9 +99,7 @@ def measure_detectors(
 
     Args:
         detectors: by the name the report calls them; images are drawn of the first.
-        marked: the set.
         settings: what is drawn and marked; the detectors must take prompts of this kind.
-        out: as for `measure`.
 
     Raises:
         DataError: no class can be measured, or an image is unusable.
@@ -202,7 +196,7 @@ def _pictures(
         found = detector.detect([marked.images / image.file_name for image in images], bank)
         detections = dict(zip((image.id for image in images), found, strict=True))
         shown = Shown(one.draw.prompts, one.draw.targets, detections, marked.images)
-        for suffix, strip in failure_strips(shown, worst, DRAWN_SCORE).items():
+        for suffix, strip in failure_strips(shown, worst, DRAWN_SCORE):
             file = f"pictures/{file_stem(f'{marked.name}-{one.draw.class_name}-{suffix}')}.jpg"
             title = f"{strip.kind.capitalize()}, {one.draw.class_name}: {strip.note}"
             picture = side_by_side(strip.panels, f"{title} · {marked.name} · {strip.image}")

@@ -39,8 +39,6 @@ class MarkedSet:
     """Annotated images, and some without a defect.
 
     Attributes:
-        name: how the report calls it.
-        annotations: of all classes.
         images: folder the file names are relative to.
         good: defect-free images; may be none.
     """
@@ -76,10 +74,7 @@ class ClassDraw:
     """One class's prompts and targets, and nothing of the other classes; no image is in both.
 
     Attributes:
-        class_name: the class.
-        prompt_seed: of the draw.
         prompts: up to five images with all their instances of the class.
-        targets: images to judge.
         possible_targets: images that could have been targets.
     """
 
@@ -94,13 +89,7 @@ class OneClassDetector:
     """UniSpector as the benchmark calls a detector, one image at a time."""
 
     def __init__(self, detector: UniSpector, roi: Roi, limit: int = KEPT_PAIRS) -> None:
-        """Wrap a loaded model.
-
-        Args:
-            detector: the model.
-            roi: what of an instance is the prompt.
-            limit: detections kept of an image.
-        """
+        """Wrap a loaded model."""
         self.fingerprint = detector.fingerprint
         self._detector, self._roi, self._limit = detector, roi, limit
 
@@ -117,9 +106,7 @@ def read_coco_set(annotations: Path, images: Path, good: Path | None = None) -> 
     """A COCO file and its images.
 
     Args:
-        annotations: COCO file.
         images: folder its file names are relative to.
-        good: folder of defect-free images.
 
     Raises:
         DataError: the file is malformed, or a folder is absent or has no image.
@@ -133,7 +120,6 @@ def read_raw_set(raw: Path, source: str, good: Path | None = None) -> MarkedSet:
     """A release as it is distributed, read by the converter of its layout, nothing written.
 
     Args:
-        raw: folder of the release.
         source: a key of `SOURCES`.
         good: folder of defect-free images; None = those of the release itself.
 

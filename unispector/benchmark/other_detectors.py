@@ -35,7 +35,6 @@ class BenchmarkDetector(Protocol):
 
         Args:
             prompts: all instances are prompts of their category; all categories are looked for together.
-            images: folder the file names are relative to.
 
         Returns:
             Whatever `detect` needs.
@@ -43,10 +42,6 @@ class BenchmarkDetector(Protocol):
 
     def detect(self, images: Sequence[Path], prompts: Any) -> Iterator[Detections]:
         """Look for all prompted classes on every image.
-
-        Args:
-            images: image files.
-            prompts: what `encode_prompts` returned.
 
         Returns:
             One `Detections` per image, in order; `class_names` are names of the prompts' categories,
@@ -113,11 +108,6 @@ def run_benchmark(
 
     Args:
         detector: what to judge; one for all split seeds.
-        name: how the report calls it.
-        config: all parameters.
-        root: the project's folder.
-        out: folder to write to.
-        provenance: where the detector is from.
 
     Returns:
         What was written.

@@ -16,8 +16,6 @@ class Evaluation:
     """One model on one set, seen or unseen classes, under all draws of prompts.
 
     Attributes:
-        variant, split_seed: which model.
-        model: its directory.
         tests: prompts and targets of each draw; at least one.
         images: folder the file names are relative to.
         dropped: table that lists the set's defect-free images.
@@ -44,10 +42,6 @@ class Evaluation:
 def plan(config: Config, root: Path) -> tuple[Evaluation, ...]:
     """All evaluations in order; seen classes only where the split found enough images to test on.
 
-    Args:
-        config: all parameters.
-        root: the project's folder.
-
     Raises:
         CheckpointError: a model is missing.
         DataError: a file of the splits is missing.
@@ -61,8 +55,6 @@ def evaluations_of(
     """The protocol's evaluations of given models.
 
     Args:
-        config: all parameters.
-        root: the project's folder.
         models: variant, split seed and directory of each.
 
     Raises:

@@ -19,9 +19,7 @@ def measure_prompt_space(
     """Embed every prompt instance of every unseen class, of all draws and all sets together.
 
     Args:
-        detector: the model.
         evaluations: of that model; those on seen classes are left aside.
-        config: what a prompt is, and how many images go together.
 
     Raises:
         DataError: a prompt file or an image is unusable.

@@ -72,7 +72,6 @@ class PrototypeDetector:
 
         Args:
             prompts: every instance is a prompt of its category.
-            images: folder the file names are relative to.
 
         Returns:
             Class name -> prototypes, in the order of `prompts.class_names`.

@@ -5,7 +5,6 @@ sets that are done.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from unispector.benchmark.measure import FLOOR, measure_detectors
@@ -23,36 +22,20 @@ SETS = {"magnetic_tile": "magnetic_tile", "neu_det": "voc"}
 """Folder of a raw release -> the source that reads it."""
 
 
-@dataclass(frozen=True)
-class RealReport:
-    """The written page and its measurements."""
-
-    page: Path
-    reports: tuple[OneClassReport, ...]
-
-
 def shipped_models(folder: Path = SHIPPED) -> dict[str, Path]:
-    """The models of the package by name, each in a folder of that name.
-
-    Args:
-        folder: where they lie.
-    """
+    """The models of the package by name, each in a folder of that name."""
     return {file.parent.name: file.parent for file in sorted(folder.glob("*/model.safetensors"))}
 
 
 def measure_real_sets(
-    data: Path,
-    page: Path,
-    models: Mapping[str, Path] | None = None,
-    settings: OneClassSettings | None = None,
-) -> RealReport:
+    data: Path, page: Path, models: Mapping[str, Path] | None = None, settings: OneClassSettings | None = None
+) -> list[OneClassReport]:
     """Measure models and the floor on the real sets, with boxes and, where a set has masks, masks as prompts.
 
     Writes `page` and the same as JSON beside it.
 
     Args:
         data: folder with a release of `SETS` in a folder each; those that are absent are left out.
-        page: Markdown file to write.
         models: name -> folder; None = those of the package.
         settings: draws and number of targets; `roi` plays no part. None = the defaults.
 
@@ -77,4 +60,4 @@ def measure_real_sets(
             reports.append(measure_detectors({**tried, FLOOR: PrototypeDetector(roi=roi)}, marked, own))
         atomic_write_json(page.with_suffix(".json"), [one_class_json(report) for report in reports])
         atomic_write_text(page, markdown(real_report(reports)))
-    return RealReport(page, tuple(reports))
+    return reports

@@ -27,12 +27,8 @@ def evaluation_row(
     """AP, its intervals, and false alarms.
 
     Args:
-        todo: model and set.
-        test: draw of prompts.
-        truth: what was to be found.
         found: what is kept of the detections, by image id.
         good_scores: scores of the detections on each defect-free image; none where there are none.
-        config: scores, rates and resamples.
 
     Returns:
         The row, and what the detections' boxes found.

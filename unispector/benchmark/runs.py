@@ -53,11 +53,7 @@ def track_evaluation(
     The same models on the same data with the same parameters are the same run, which is brought up to date.
 
     Args:
-        store: where to.
-        config: all parameters.
-        report: what was found.
         files: files and folders to keep with the run, such as `evaluation.json` and `pictures`.
-        root: the project's folder.
 
     Raises:
         DataError: `dvc.lock` is damaged.
@@ -90,10 +86,7 @@ def track_sweeps(
     A level is MLflow's step: level divided by the sweep's `step`, a whole number.
 
     Args:
-        store, config, root: as for `track_evaluation`.
         evaluation_models: all models of the evaluation, swept or not.
-        sweeps: what was found.
-        files: files and folders to keep with the evaluation's run.
 
     Raises:
         DataError: `dvc.lock` is damaged.
@@ -110,13 +103,7 @@ def track_sweeps(
 
 
 def track_report(store: TrackingStore, models: Sequence[ModelRecord], page: Path) -> None:
-    """Keep the report's page with the last evaluation of these models; warns where there is none.
-
-    Args:
-        store: where the evaluation is.
-        models: all models of the evaluation.
-        page: the file.
-    """
+    """Keep the report's page with the last evaluation of these models; warns where there is none."""
     with store.unfailing("the report"):
         run = store.latest(EXPERIMENT, MODELS_TAG, _models_key(models))
         if run is None:
@@ -130,7 +117,6 @@ class _Evaluation:
     """The runs of one evaluation.
 
     Attributes:
-        store, config: as given.
         models: hash of the models that were judged.
         job: hash of everything that determines the figures.
         lineage: tags that name code and data.

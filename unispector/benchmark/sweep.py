@@ -38,7 +38,6 @@ class SweepPoint:
 
     Attributes:
         sweep, level, trial: as of a `SweepRow`.
-        metrics: what was found.
     """
 
     sweep: str
@@ -52,12 +51,7 @@ class SweepTask:
     """A detector, one draw of prompts and their targets, and how to look at them.
 
     Attributes:
-        detector: the model.
-        prompts, targets: annotations.
         images: folder the file names of both are relative to.
-        seed: of all chance.
-        config: the levels.
-        settings: batch size and number of detections.
     """
 
     detector: UniSpector
@@ -69,16 +63,6 @@ class SweepTask:
     settings: EvaluateConfig
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Whose figures they are, as of a `SweepRow`."""
-
-    variant: str
-    data_set: str
-    split_seed: int
-    prompt_seed: int
-
-
 def passes(config: SweepConfig) -> int:
     """Return the passes of a sweep over the targets: two for all prompts, one per changed target."""
     return 2 + len(LEVELS) * len(config.severities)
@@ -88,7 +72,6 @@ def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[S
     """Judge every change of the prompts; the targets are encoded once for all of them.
 
     Args:
-        task: what to judge.
         advance: gets shares of the work that add up to 1.
 
     Returns:
@@ -105,10 +88,6 @@ def sweep_prompts(task: SweepTask, advance: Callable[[float], object]) -> list[S
 
 def sweep_counts(task: SweepTask, advance: Callable[[float], object]) -> list[SweepPoint]:
     """Judge every number of prompt images; all on the targets that serve as prompts at no number.
-
-    Args:
-        task: what to judge.
-        advance: gets shares of the work that add up to 1.
 
     Raises:
         DataError: an image is unusable.
@@ -130,12 +109,6 @@ def sweep_targets(
     task: SweepTask, bank: PromptBank, kind: TargetChange, severity: int, advance: Callable[[float], object]
 ) -> SweepPoint:
     """Judge one change of the targets.
-
-    Args:
-        task: what to judge.
-        bank: the prompts as drawn.
-        kind, severity: what is done to every target.
-        advance: gets shares of the work that add up to 1.
 
     Raises:
         DataError: an image is unusable.
@@ -165,10 +138,6 @@ def sweep_pair(task: SweepTask, bar: "tqdm[Never]") -> list[SweepPoint]:
 
 def sweep_models(todo: Sequence[Evaluation], config: Config) -> SweepReport:
     """Sweep the main model of every split seed on the unseen classes of the sets that `sweep` names.
-
-    Args:
-        todo: of `plan`.
-        config: all parameters.
 
     Raises:
         CheckpointError: a model is missing or unusable.
@@ -203,22 +172,22 @@ def _sweep(
         task = SweepTask(
             detector, prompts, targets, evaluation.images, test.prompt_seed, config.sweep, config.evaluate
         )
-        identity = Identity(MAIN_VARIANT, evaluation.set_name, evaluation.split_seed, test.prompt_seed)
-        rows += [sweep_row(measured, identity) for measured in sweep_pair(task, bar)]
+        seeds = (evaluation.split_seed, test.prompt_seed)
+        rows += [sweep_row(measured, evaluation.set_name, *seeds) for measured in sweep_pair(task, bar)]
     return rows
 
 
-def sweep_row(measured: SweepPoint, identity: Identity) -> SweepRow:
-    """Make a row of the report from measurements; all sweeps are of unseen classes."""
+def sweep_row(measured: SweepPoint, data_set: str, split_seed: int, prompt_seed: int) -> SweepRow:
+    """Make a row of the report from measurements; all sweeps are of the main variant and unseen classes."""
     return SweepRow(
         sweep=measured.sweep,
         level=measured.level,
         trial=measured.trial,
-        variant=identity.variant,
-        data_set=identity.data_set,
+        variant=MAIN_VARIANT,
+        data_set=data_set,
         subset="unseen",
-        split_seed=identity.split_seed,
-        prompt_seed=identity.prompt_seed,
+        split_seed=split_seed,
+        prompt_seed=prompt_seed,
         figures={figure: figure_of(measured.metrics, figure) for figure in FIGURES},
         images=measured.metrics.images,
     )
@@ -235,8 +204,10 @@ def _judged(
     for start in range(0, len(conditions), at_once):
         part = conditions[start : start + at_once]
         trials = [Trial(condition.bank, truth) for condition in part]
-        share = len(part) / len(conditions)
-        moved = partial(_share_of, advance, share)
+
+        def moved(done: float, share: float = len(part) / len(conditions)) -> None:
+            advance(share * done)
+
         found = judge(task.detector, trials, task.images.joinpath, task.settings, moved)
         for condition, overlaps in zip(part, found, strict=True):
             metrics = evaluate_overlaps(truth, overlaps)
@@ -244,10 +215,6 @@ def _judged(
     if not conditions:
         advance(1)
     return measured
-
-
-def _share_of(advance: Callable[[float], object], share: float, done: float) -> None:
-    advance(share * done)
 
 
 def _changed(images: Path, kind: TargetChange, severity: int, name: str) -> ImageArray:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from unispector.benchmark.judge import read_pair, share_bar, warn_of_shared
-from unispector.benchmark.sweep import Identity, SweepTask, passes, sweep_pair, sweep_row
+from unispector.benchmark.sweep import SweepTask, passes, sweep_pair, sweep_row
 from unispector.config import EvaluateConfig, SweepConfig
-from unispector.evaluation.results import MAIN_VARIANT
 from unispector.evaluation.sweeps import SweepReport
 from unispector.inference.detector import UniSpector
 from unispector.ops.files import atomic_write_text
@@ -37,11 +36,9 @@ def sweep_files(
     """Measure how a model bears changed prompts and changed targets; write `sweep.json` and `index.html`.
 
     Args:
-        model_dir: a saved model.
         prompts_json: COCO file; all its instances are prompts of their category.
         targets_json: COCO file with the ground truth; the same category names.
         images_root: folder the file names of both are relative to.
-        out: folder to write to.
         config: the levels; None = `PAPER`.
 
     Raises:
@@ -52,10 +49,10 @@ def sweep_files(
     prompts, targets = read_pair(prompts_json, targets_json)
     warn_of_shared(prompts, targets)
     task = SweepTask(detector, prompts, targets, images_root, SEED, levels, EvaluateConfig())
-    identity = Identity(MAIN_VARIANT, targets_json.stem, SEED, SEED)
     with share_bar(passes(levels)) as bar:
         bar.set_description(targets_json.stem)
-        report = SweepReport(tuple(sweep_row(measured, identity) for measured in sweep_pair(task, bar)))
+        points = sweep_pair(task, bar)
+    report = SweepReport(tuple(sweep_row(point, targets_json.stem, SEED, SEED) for point in points))
     content = Report(
         title=f"Robustness on {targets_json.stem}",
         lead="AP50 in percent of one model, with prompts and targets changed a step at a time.",

@@ -61,8 +61,7 @@ def convert(
         bool, typer.Option("--list", help="Say what each kind looks like and where it is published.")
     ] = False,
     min_side: Annotated[
-        float,
-        typer.Option(min=0, max=0.5, help="Smaller share of the image's sides drops a component."),
+        float, typer.Option(min=0, max=0.5, help="Smaller share of the image's sides drops a component.")
     ] = 0.01,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
 ) -> None:

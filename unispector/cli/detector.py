@@ -61,6 +61,10 @@ Model = Annotated[
     ),
 ]
 Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
+PromptsFile = Annotated[
+    Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
+]
+TargetsFile = Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
 
 
@@ -139,10 +143,8 @@ def _box(text: str) -> tuple[float, ...]:
 
 
 def evaluate(
-    prompts: Annotated[
-        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-    ],
-    targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
+    prompts: PromptsFile,
+    targets: TargetsFile,
     images: Images,
     out: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write the figures to.")],
     model: Model = "fast",
@@ -150,21 +152,20 @@ def evaluate(
 ) -> None:
     """Measure AP of boxes and masks on annotated images."""
     import json
+    from dataclasses import asdict
 
     from unispector.benchmark.evaluate import evaluate_files
     from unispector.ops.files import atomic_write_text
     from unispector.tracking.model_reference import find_model
 
     metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
-    atomic_write_text(out, json.dumps(metrics.as_dict(), indent=1) + "\n")
+    atomic_write_text(out, json.dumps(asdict(metrics), indent=1) + "\n")
     typer.echo(f"AP50 boxes {metrics.bbox.AP50:.1f}, masks {metrics.segm.AP50:.1f}: {out}")
 
 
 def sweep(
-    prompts: Annotated[
-        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-    ],
-    targets: Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")],
+    prompts: PromptsFile,
+    targets: TargetsFile,
     images: Images,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write index.html and sweep.json to.")],
     model: Model = "fast",

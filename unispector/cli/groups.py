@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from unispector.config import Config
 
 
@@ -13,6 +15,14 @@ def group(help_text: str) -> typer.Typer:
     return typer.Typer(
         help=help_text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
+
+
+def columns(rows: "Sequence[Sequence[str]]") -> list[str]:
+    """The rows as lines, their columns under one another."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def params() -> "Config":

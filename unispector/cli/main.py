@@ -10,14 +10,7 @@ import typer
 
 from unispector.cli.benchmark import BENCHMARK_HELP, benchmark
 from unispector.cli.data import CONVERT_HELP, convert, data_app
-from unispector.cli.detector import (
-    DETECT_HELP,
-    EVALUATE_HELP,
-    SWEEP_HELP,
-    detect,
-    evaluate,
-    sweep,
-)
+from unispector.cli.detector import DETECT_HELP, EVALUATE_HELP, SWEEP_HELP, detect, evaluate, sweep
 from unispector.cli.groups import group
 from unispector.cli.inspect import INSPECT_HELP, inspect
 from unispector.cli.measure import DIAGNOSE_HELP, MEASURE_HELP, diagnose, measure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.groups import group
+from unispector.cli.groups import columns, group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +70,7 @@ def use(
     from unispector.project.parameters import use_preset
 
     changes = use_preset(preset, params, dry_run=dry_run)
-    for line in _columns([(change.name, change.old, "->", change.new) for change in changes]):
+    for line in columns([(change.name, change.old, "->", change.new) for change in changes]):
         typer.echo(line)
     if not changes:
         typer.echo(f"{params}: says what preset {preset} says already")
@@ -114,15 +114,8 @@ def show(
 def _as_json(parameters: "Iterable[Parameter]") -> str:
     from json import dumps
 
-    fields = {
-        each.name: {
-            "value": each.value,
-            "source": each.source,
-            "changed": each.changed,
-            "meaning": each.meaning,
-        }
-        for each in parameters
-    }
+    keys = ("value", "source", "changed", "meaning")
+    fields = {each.name: {key: getattr(each, key) for key in keys} for each in parameters}
     return dumps(fields, indent=2, ensure_ascii=False)
 
 
@@ -136,16 +129,8 @@ def _sections(parameters: "Sequence[Parameter]") -> "Iterator[str]":
         for (_, _, name), each in zip(names, parameters, strict=True)
     ]
     section = ""
-    for (current, _, _), line in zip(names, _columns(rows), strict=True):
+    for (current, _, _), line in zip(names, columns(rows), strict=True):
         if current != section:
             yield f"\n{current}" if section else current
             section = current
         yield line
-
-
-def _columns(rows: "Sequence[Sequence[str]]") -> "list[str]":
-    """The rows as lines, their columns under one another."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.detector import Images, Model, Roi, RoiOption
+from unispector.cli.detector import Images, Model, PromptsFile, Roi, RoiOption
 from unispector.cli.groups import group, params
 from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
@@ -38,9 +38,7 @@ By = Annotated[str | None, typer.Option(help="Who changes them; without it, the 
 
 @prompts_app.command("build", help=_BUILD_HELP)
 def prompts_build(
-    annotations: Annotated[
-        Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-    ],
+    annotations: PromptsFile,
     images: Images,
     out: Annotated[Path, typer.Option(dir_okay=False, help="Bank to write, e.g. bank.safetensors.")],
     model: Model = "fast",

@@ -1,13 +1,12 @@
 """`unispector registry`: the versions of the trained model, and who decided what on them."""
 
 import getpass
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.groups import group
+from unispector.cli.groups import columns, group
 from unispector.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -42,7 +41,9 @@ def list_versions() -> None:
         for version in registry.versions()
     ]
     headings = ["version", "created (UTC)", "state", "aliases", *_FIGURES.values(), "training run"]
-    typer.echo(_table(headings, rows) if rows else f"{registry.place}: no model is registered yet")
+    typer.echo(
+        "\n".join(columns([headings, *rows])) if rows else f"{registry.place}: no model is registered yet"
+    )
 
 
 @registry_app.command("show")
@@ -63,7 +64,7 @@ def show(version: Version) -> None:
         "trained classes": ", ".join(lineage.trained_classes),
         "files": str(directory),
     }
-    typer.echo(_table([], [[name, value] for name, value in facts.items()]))
+    typer.echo("\n".join(columns(list(facts.items()))))
     events = [event for event in registry.history() if event.version == found.number]
     if events:
         typer.echo(f"\n{_told(events[0])}")
@@ -88,7 +89,9 @@ def history() -> None:
         for event in registry.history()
     ]
     headings = ["time (UTC)", "action", "version", "champion before", "by", "reason"]
-    typer.echo(_table(headings, rows) if rows else f"{registry.place}: nothing was decided yet")
+    typer.echo(
+        "\n".join(columns([headings, *rows])) if rows else f"{registry.place}: nothing was decided yet"
+    )
 
 
 @registry_app.command("approve")
@@ -136,6 +139,10 @@ def _user() -> str:
         raise RegistryError("this user has no name; set the variable LOGNAME") from error
 
 
+def _tell_table(headings: list[str], rows: list[list[str]], otherwise: str) -> None:
+    typer.echo("\n".join(columns([headings, *rows])) if rows else otherwise)
+
+
 def _percent(version: "ModelVersion", figure: str) -> str:
     try:
         return f"{float(version.tags[figure]):.1f}"
@@ -148,12 +155,3 @@ def _told(event: "Event") -> str:
     return (
         f"version {event.version} {event.action} by {event.by}, {event.time[:19]} UTC{before}: {event.reason}"
     )
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their longest cell; the last one is free."""
-    lines = [*([headings] if headings else []), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    widths[-1] = 0
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(line.rstrip() for line in shown)

@@ -23,7 +23,9 @@ def report(
     if real is not None:
         from unispector.benchmark.real_sets import measure_real_sets
 
-        typer.echo(measure_real_sets(real, REPORTS / "real.md").page)
+        page = REPORTS / "real.md"
+        measure_real_sets(real, page)
+        typer.echo(page)
         return
     from unispector.pipeline.report import show as show_report
     from unispector.project.paths import TRACKING
@@ -34,10 +36,10 @@ def report(
     show_report(REPORTS, TrackingStore(TRACKING))
 
 
-def write_report() -> str:
+def write_report() -> Path:
     """Write the page; returns its path."""
     from unispector.pipeline.report import report as write
     from unispector.project.paths import TRACKING
     from unispector.tracking.run import TrackingStore
 
-    return str(write(REPORTS, TrackingStore(TRACKING)).page)
+    return write(REPORTS, TrackingStore(TRACKING)).page

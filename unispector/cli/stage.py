@@ -1,7 +1,7 @@
 """`unispector stage`: the stages of the pipeline, as `dvc.yaml` calls them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,18 +9,26 @@ from unispector.cli.data import told
 from unispector.cli.groups import group, params
 from unispector.cli.reports import REPORTS, write_report
 
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
 stage_app = group("One stage of the pipeline on its own; `dvc repro` runs them in order.")
 
 SetName = Annotated[str, typer.Argument(help="A key of data.sets in params.yaml.")]
+
+
+def _timed(stage: str) -> "AbstractContextManager[None]":
+    from unispector.project.timings import timed
+
+    return timed(stage)
 
 
 @stage_app.command("generate")
 def stage_generate() -> None:
     """Make the embedded data, insa-mini."""
     from unispector.pipeline.generate import generate
-    from unispector.project.timings import timed
 
-    with timed("generate"):
+    with _timed("generate"):
         report = generate(params())
         typer.echo(f"insa-mini: {sum(report.images.values())} images, {report.image_bytes / 1e6:.1f} MB")
 
@@ -29,9 +37,8 @@ def stage_generate() -> None:
 def stage_convert(name: SetName) -> None:
     """Turn a raw set into an InsA file."""
     from unispector.pipeline.convert import convert as run
-    from unispector.project.timings import timed
 
-    with timed(f"convert@{name}"):
+    with _timed(f"convert@{name}"):
         typer.echo(told(run(params(), name)))
 
 
@@ -39,9 +46,8 @@ def stage_convert(name: SetName) -> None:
 def stage_survey(name: SetName) -> None:
     """Open every image of a set once: size, colours, hash, masks."""
     from unispector.pipeline.survey import survey
-    from unispector.project.timings import timed
 
-    with timed(f"survey@{name}"):
+    with _timed(f"survey@{name}"):
         survey(params(), name)
         typer.echo(f"{name}: surveyed")
 
@@ -50,9 +56,8 @@ def stage_survey(name: SetName) -> None:
 def stage_validate() -> None:
     """Check all InsA files; stops the pipeline when an expectation fails."""
     from unispector.pipeline.validate import validate
-    from unispector.project.timings import timed
 
-    with timed("validate"):
+    with _timed("validate"):
         for report in validate(params()):
             typer.echo(report.summary())
 
@@ -61,9 +66,8 @@ def stage_validate() -> None:
 def stage_statistics() -> None:
     """Colours, sizes and prompt-to-target ratios of all sets."""
     from unispector.pipeline.statistics import statistics
-    from unispector.project.timings import timed
 
-    with timed("statistics"):
+    with _timed("statistics"):
         statistics(params())
         typer.echo(f"statistics: {REPORTS / 'statistics.md'}")
 
@@ -72,9 +76,8 @@ def stage_statistics() -> None:
 def stage_split() -> None:
     """Choose seen and unseen classes, prompts and targets."""
     from unispector.pipeline.split import split
-    from unispector.project.timings import timed
 
-    with timed("split"):
+    with _timed("split"):
         for part in split(params()).sets:
             seed = "" if part.split_seed is None else f", split seed {part.split_seed}"
             typer.echo(
@@ -87,9 +90,8 @@ def stage_split() -> None:
 def stage_fingerprint() -> None:
     """Hash what training reads."""
     from unispector.pipeline.fingerprint import fingerprint
-    from unispector.project.timings import timed
 
-    with timed("fingerprint"):
+    with _timed("fingerprint"):
         for seed, digest in fingerprint(params()).items():
             typer.echo(f"split seed {seed}: {digest[:12]}")
 
@@ -109,10 +111,9 @@ def stage_evaluate() -> None:
     """Judge every trained model on every set."""
     from unispector.pipeline.evaluate import evaluate
     from unispector.project.paths import TRACKING
-    from unispector.project.timings import timed
     from unispector.tracking.run import TrackingStore
 
-    with timed("evaluate"):
+    with _timed("evaluate"):
         report = evaluate(params(), Path(), TrackingStore(TRACKING))
         typer.echo(f"{len(report.rows)} evaluations: {REPORTS / 'metrics.json'}")
 
@@ -122,10 +123,9 @@ def stage_sweep() -> None:
     """Measure the main model with changed prompts and changed targets."""
     from unispector.pipeline.sweep import sweep
     from unispector.project.paths import SWEEPS, TRACKING
-    from unispector.project.timings import timed
     from unispector.tracking.run import TrackingStore
 
-    with timed("sweep"):
+    with _timed("sweep"):
         report = sweep(params(), Path(), TrackingStore(TRACKING))
         typer.echo(f"{len(report.rows)} evaluations: {SWEEPS}")
 
@@ -133,7 +133,5 @@ def stage_sweep() -> None:
 @stage_app.command("report")
 def stage_report() -> None:
     """Write the evaluation as a page to read."""
-    from unispector.project.timings import timed
-
-    with timed("report"):
+    with _timed("report"):
         typer.echo(write_report())

@@ -14,7 +14,6 @@ class AlarmFigures:
     """False alarms of one test on defect-free images, all prompted classes together.
 
     Attributes:
-        good_images: number of defect-free images.
         score: lowest score that counts in `false_alarms`.
         false_alarms: detections per defect-free image with at least `score`.
         rate: false alarms per defect-free image that are allowed.
@@ -34,11 +33,7 @@ class AlarmFigures:
 
 
 def alarm_figures(
-    good_scores: Sequence[npt.NDArray[np.floating]],
-    boxes: Matches,
-    masks: Matches,
-    score: float,
-    rate: float,
+    good_scores: Sequence[npt.NDArray[np.floating]], boxes: Matches, masks: Matches, score: float, rate: float
 ) -> AlarmFigures:
     """Count false alarms at a score, and the recall at the score where they are rare enough.
 

@@ -13,13 +13,14 @@ there is no second path; the tests keep comparing the two.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from unispector.data.coco import Annotations
-from unispector.evaluation.ground_truth import FloatArray, GroundTruth, ImageTruth, IntArray, Overlaps
-from unispector.structures import Detections
+from unispector.evaluation.ground_truth import FloatArray, GroundTruth, ImageTruth, IntArray, Kind, Overlaps
+
+Array = npt.NDArray[np.generic]
 
 MAX_DETECTIONS = (1, 10, 100)
 """COCO's caps on the detections of one class in one image; AP is taken at the last."""
@@ -35,8 +36,6 @@ SIZES = {
 """Size bin -> least and largest share of the image's area."""
 
 _RANGES = ((0.0, math.inf), *SIZES.values())
-
-Kind = Literal["bbox", "segm"]
 
 
 @dataclass(frozen=True)
@@ -77,26 +76,6 @@ class AveragePrecision:
     per_class: dict[str, ClassAP | None]
     by_size: dict[str, SizeAP | None]
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The figures `as_dict` was made of.
-
-        Raises:
-            KeyError: a figure is missing.
-        """
-        classes = {name: value and ClassAP(**value) for name, value in values["per_class"].items()}
-        sizes = {name: value and SizeAP(**value) for name, value in values["by_size"].items()}
-        return cls(
-            AP=values["AP"], AP50=values["AP50"], AP75=values["AP75"], per_class=classes, by_size=sizes
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON; a class or a size without ground truth is null."""
-        classes = {name: value and dict(vars(value)) for name, value in self.per_class.items()}
-        sizes = {name: value and dict(vars(value)) for name, value in self.by_size.items()}
-        figures = {"AP": self.AP, "AP50": self.AP50, "AP75": self.AP75}
-        return {**figures, "per_class": classes, "by_size": sizes}
-
 
 @dataclass(frozen=True)
 class SetMetrics:
@@ -113,64 +92,17 @@ class SetMetrics:
     images: int
     instances: int
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The metrics `as_dict` was made of.
-
-        Raises:
-            KeyError: a figure is missing.
-        """
-        return cls(
-            bbox=AveragePrecision.from_dict(values["bbox"]),
-            segm=AveragePrecision.from_dict(values["segm"]),
-            images=int(values["images"]),
-            instances=int(values["instances"]),
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain nested numbers for JSON: `bbox.AP50`, `segm.AP50`, ... in percent."""
-        return {
-            "bbox": self.bbox.as_dict(),
-            "segm": self.segm.as_dict(),
-            "images": self.images,
-            "instances": self.instances,
-        }
-
-
-def evaluate_detections(annotations: Annotations, detections: Mapping[int, Detections]) -> SetMetrics:
-    """Judge detections by COCO's rules, boxes and masks.
-
-    At most 100 detections of one class in one image count. Detections with equal scores are ranked
-    by class name, then box, then mask, across images by image id, so the order they come in never
-    matters. An instance without a segmentation counts as its filled box. Crowds follow COCO's rule:
-    what overlaps them is neither right nor wrong.
-
-    Args:
-        annotations: ground truth.
-        detections: image id -> detections in that image's pixels; an image left out has none.
-
-    Returns:
-        Metrics in percent. No detections at all give 0, not an error.
-
-    Raises:
-        DataError: see `GroundTruth`: there is no ground truth, two of its categories share a name, a
-            prompted class is no category of it, an image id is unknown, an image's size differs, or a
-            score is not finite.
-    """
-    truth = GroundTruth(annotations)
-    overlaps = {image_id: truth.overlaps(image_id, detections[image_id]) for image_id in sorted(detections)}
-    return evaluate_overlaps(truth, overlaps)
-
 
 def evaluate_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps]) -> SetMetrics:
-    """Judge a test whose overlaps are kept, as `evaluate_detections` does.
+    """Judge a test by COCO's rules, boxes and masks.
+
+    At most 100 detections of one class in one image count. What overlaps a crowd is neither right nor wrong.
 
     Args:
-        truth: ground truth.
         overlaps: image id -> what `truth.overlaps` measured there; an image left out has no detections.
 
     Returns:
-        Metrics in percent.
+        Metrics in percent. No detections at all give 0, not an error.
 
     Raises:
         DataError: an image id is unknown.
@@ -231,10 +163,13 @@ def _precision(
     image_ids = sorted(truth.image_ids)
     known, found = engine.Dataset(), engine.Dataset()
     for position, image_id in enumerate(image_ids):
-        for class_, record in _known_records(truth, image_id, kind):
+        instances = truth.instances(image_id)
+        crowd = instances.crowd
+        for class_, record in _records(truth, image_id, instances, kind, iscrowd=crowd, ignore=crowd):
             known.append_ref(position, class_, record)
         if image_id in overlaps:
-            for class_, record in _found_records(truth, image_id, overlaps[image_id], kind):
+            own = overlaps[image_id]
+            for class_, record in _records(truth, image_id, own, kind, score=own.scores):
                 found.append_ref(position, class_, record)
     ious = [_ious(truth.instances(id_), overlaps.get(id_), kind, present) for id_ in image_ids]
     rules = Params()
@@ -245,23 +180,14 @@ def _precision(
     return precision[..., 0]
 
 
-def _known_records(truth: GroundTruth, image_id: int, kind: Kind) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Class and the engine's record of every instance; ids from 1, since 0 means `no match` there."""
-    known = truth.instances(image_id)
-    columns = (known.classes, _shares(truth, image_id, known, kind), known.crowd)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    for number, (class_, area, crowd) in enumerate(rows, start=1):
-        yield class_, {"id": number, "area": area, "iscrowd": crowd, "ignore": crowd}
-
-
-def _found_records(
-    truth: GroundTruth, image_id: int, found: Overlaps, kind: Kind
+def _records(
+    truth: GroundTruth, image_id: int, regions: ImageTruth | Overlaps, kind: Kind, **columns: Array
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Class and the engine's record of every detection, best first; ids from 1."""
-    columns = (found.classes, _shares(truth, image_id, found, kind), found.scores)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    for number, (class_, area, score) in enumerate(rows, start=1):
-        yield class_, {"id": number, "area": area, "score": score}
+    """Class and the engine's record of every region; ids from 1, since 0 means `no match` there."""
+    columns["area"] = _shares(truth, image_id, regions, kind)
+    rows = zip(regions.classes.tolist(), *(column.tolist() for column in columns.values()), strict=True)
+    for number, (class_, *values) in enumerate(rows, start=1):
+        yield class_, {"id": number, **dict(zip(columns, values, strict=True))}
 
 
 def _ious(
@@ -270,7 +196,7 @@ def _ious(
     """IoUs of the detections that count and the instances, by present class; empty where either lacks."""
     if found is None:
         return [[] for _ in present]
-    ious = found.mask_iou if kind == "segm" else found.box_iou
+    ious = found.iou(kind)
     own = set(known.classes.tolist())
     return [
         ious[found.classes == class_][: MAX_DETECTIONS[-1], known.classes == class_].tolist()

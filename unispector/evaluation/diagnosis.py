@@ -6,18 +6,16 @@ together. What it gains is what that one thing costs. Figures of boxes and of ma
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 
-from unispector.evaluation.coco_metrics import Kind
-from unispector.evaluation.ground_truth import GroundTruth, Overlaps
+from unispector.evaluation.ground_truth import GroundTruth, Kind, Overlaps, best_overlaps, boxes_xywh
 from unispector.evaluation.matching import MATCH_IOU, Matches, average_precision_50, match
-from unispector.evaluation.one_class import SkippedClass, class_spread, mean_spread
-from unispector.evaluation.results import Spread
+from unispector.evaluation.one_class import DrawnFigures, DrawRow, SkippedClass
 from unispector.structures import Detections
 
 INSIDE = 0.7  # share of a candidate's area from which on it is a piece of an instance
@@ -31,7 +29,6 @@ class Oracles:
     """The boxes or the masks of one draw, in percent.
 
     Attributes:
-        as_is: AP50.
         recall: instances that any candidate overlaps by at least 0.5.
         ordered: AP50 of the same candidates when those that find an instance come first.
         cover: median over the instances of the best candidate's IoU.
@@ -46,13 +43,10 @@ class Oracles:
 
 
 @dataclass(frozen=True)
-class DiagnosisRow:
+class DiagnosisRow(DrawRow):
     """One class with one draw of prompts.
 
     Attributes:
-        class_name, prompt_seed: the draw.
-        targets: images judged.
-        instances: on them.
         candidates: a target, all that the detector hands out.
         boxes, masks: what oracles make of them; masks are None where the set has boxes only.
         pieces_found, pieces_missed: median number of candidates inside an instance that a candidate finds by
@@ -64,8 +58,6 @@ class DiagnosisRow:
         sure_alarms: the same on defect-free images; None without any.
     """
 
-    class_name: str
-    prompt_seed: int
     targets: int
     instances: int
     candidates: float
@@ -91,17 +83,12 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class DiagnosisReport:
+class DiagnosisReport(DrawnFigures):
     """A set diagnosed one class at a time.
 
     Attributes:
-        data_set: name of the set.
-        roi: prompts are the instances' boxes or their masks.
-        fingerprint: of the model.
         target_limit: targets judged a class, at most.
         good_images: defect-free images looked at for each row.
-        rows: one per class and prompt seed.
-        skipped: classes that cannot be measured.
     """
 
     data_set: str
@@ -111,19 +98,6 @@ class DiagnosisReport:
     good_images: int
     rows: tuple[DiagnosisRow, ...]
     skipped: tuple[SkippedClass, ...]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the rows."""
-        return tuple(dict.fromkeys(row.class_name for row in self.rows))
-
-    def of_class(self, class_name: str, figure: str) -> Spread | None:
-        """Mean and spread over the draws of a figure such as `first_right` or `boxes.as_is`."""
-        return class_spread(self.rows, class_name, lambda row: _figure_of(row, figure))
-
-    def mean(self, figure: str) -> Spread | None:
-        """Mean of the classes and its spread over the draws; see `mean_spread`."""
-        return mean_spread(self.rows, lambda row: _figure_of(row, figure))
 
     @property
     def losses(self) -> tuple[Loss, ...]:
@@ -153,11 +127,8 @@ def diagnosis_row(
     """All figures of one draw.
 
     Args:
-        draw: class and prompt seed.
         truth: the class's instances on the targets, no crowds.
         found: image id -> all candidates on that target, for every target.
-        on_good: candidates on each defect-free image.
-        masks: the set has masks.
     """
     overlaps = {image_id: truth.overlaps(image_id, of_image) for image_id, of_image in found.items()}
     matches = match(truth, overlaps, "bbox")
@@ -210,14 +181,6 @@ def _pieces(truth: GroundTruth, found: Mapping[int, Detections], kind: Kind) -> 
     )
 
 
-def _figure_of(row: DiagnosisRow, figure: str) -> float | None:
-    """`first_right`, or `masks.recall`; None where the row has none."""
-    value: Any = row
-    for name in figure.split("."):
-        value = None if value is None else getattr(value, name)
-    return None if value is None else float(value)
-
-
 def _gain(
     before: tuple[float, float | None], after: tuple[float, float | None]
 ) -> tuple[float, float | None]:
@@ -231,30 +194,13 @@ def ap50(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> fl
     return float(average_precision_50(matches, np.ones((1, len(matches.images))))[0])
 
 
-def best_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> Floats:
-    """Of every instance the IoU of the candidate that overlaps it most, 0 without one; images in order.
-
-    Args:
-        truth: of one class, without crowds.
-        overlaps: image id -> all candidates.
-        kind: boxes or masks.
-    """
-    best = [
-        _iou(overlaps[image_id], kind).max(axis=0, initial=0)
-        if image_id in overlaps
-        else np.zeros(len(truth.instances(image_id)))
-        for image_id in truth.image_ids
-    ]
-    return np.concatenate(best)
-
-
 def in_perfect_order(overlaps: Overlaps, kind: Kind) -> Overlaps:
     """The candidates of an image with those first that find an instance, of each instance the best one.
 
     Pairs at IoU 0.5 or more are taken by falling IoU, each candidate and each instance once. Those candidates
     score 1; the others keep their order and score less.
     """
-    iou = _iou(overlaps, kind)
+    iou = overlaps.iou(kind)
     rows, columns = np.nonzero(iou >= MATCH_IOU)
     first: dict[int, int] = {}
     for place in np.argsort(-iou[rows, columns], kind="stable").tolist():
@@ -284,16 +230,13 @@ def shares_inside(truth: GroundTruth, image_id: int, found: Detections, kind: Ki
     every = [1] * len(instances)
     if kind == "segm":
         return np.asarray(coco_mask.iou(list(found.masks_rle), list(instances.masks), every))
-    corners = found.boxes_xyxy.double().cpu().numpy()
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return np.asarray(coco_mask.iou(boxes, instances.boxes_xywh, every))
+    return np.asarray(coco_mask.iou(boxes_xywh(found), instances.boxes_xywh, every))
 
 
 def merged(found: Detections, shares: Floats) -> Detections:
     """Make one candidate of those that lie inside the same instance, scored as the best of them.
 
     Args:
-        found: candidates of an image.
         shares: see `shares_inside`; a candidate belongs to the instance that holds most of it, if that is at
             least `INSIDE`.
 
@@ -334,10 +277,6 @@ def _sure(found: Sequence[Detections]) -> float:
 
 def _median(values: npt.NDArray[np.number]) -> float | None:
     return float(np.median(values)) if len(values) else None
-
-
-def _iou(overlaps: Overlaps, kind: Kind) -> Floats:
-    return overlaps.box_iou if kind == "bbox" else overlaps.mask_iou
 
 
 def _union(codes: Sequence[Mapping[str, object]]) -> dict[str, object]:

@@ -33,9 +33,6 @@ class Miss:
     """An instance without a detection.
 
     Attributes:
-        image_id: of the annotation file.
-        class_name: of the instance.
-        instance_id: of the annotation file.
         best_score: of the detection that found it with a score too low, -inf = none did.
     """
 
@@ -69,7 +66,6 @@ def worst_false_alarms(matches: Matches, count: int, score: float) -> tuple[Fals
     A detection on a crowd is no false alarm.
 
     Args:
-        matches: of the boxes or the masks.
         count: false alarms at most.
         score: lowest score of a detection that counts.
     """
@@ -90,11 +86,6 @@ def worst_misses(matches: Matches, count: int, score: float) -> tuple[Miss, ...]
     """Instances that no detection found, then those found with the lowest scores; ties in random order.
 
     One per image, classes in turn. An instance found with at least `score` is no miss.
-
-    Args:
-        matches: of the boxes or the masks.
-        count: misses at most.
-        score: lowest score of a detection that counts.
     """
     lot = np.random.default_rng(_LOT).permutation(len(matches.truth_score))
     rows = lot[~_reaches(matches.truth_score[lot], score)]
@@ -117,8 +108,6 @@ def worst_good_images(
 
     Args:
         scores: of the detections in each defect-free image.
-        count: images at most.
-        score: lowest score of a detection that counts.
     """
     best = np.array([of_image.max(initial=-np.inf) for of_image in scores])
     order = np.argsort(-best, kind="stable")

@@ -7,7 +7,7 @@ sweep over many conditions stays small. IoUs are pycocotools' own and masks stay
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from unispector.structures import Detections
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+Kind = Literal["bbox", "segm"]
+"""Judge by the boxes or by the masks."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Overlaps:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def iou(self, kind: Kind) -> FloatArray:
+        """[n, g] of the boxes or of the masks."""
+        return self.box_iou if kind == "bbox" else self.mask_iou
+
 
 class GroundTruth:
     """Validated ground truth of one test, indexed by image.
@@ -81,7 +88,6 @@ class GroundTruth:
     box: a scratch drawn thinner than a pixel can be found, as it can be learnt.
 
     Attributes:
-        annotations: what it was made of.
         class_names: names of the categories, sorted by id.
         image_ids: all images in the file's order, those without instances among them.
 
@@ -124,7 +130,6 @@ class GroundTruth:
         """Rank an image's detections and measure how far they overlap its instances.
 
         Args:
-            image_id: of the annotation file.
             detections: in that image's pixels, with canonical mask codes, as `ops.rle` writes them.
 
         Raises:
@@ -135,9 +140,8 @@ class GroundTruth:
         truth = self._instances[image_id]
         order = _ranking(detections)
         positions = np.array([self._positions[name] for name in detections.class_names], dtype=np.int64)
-        corners = detections.boxes_xyxy.double().cpu().numpy()[order]
         classes = positions[detections.labels.cpu().numpy()[order]]
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        boxes = boxes_xywh(detections)[order]
         masks = [detections.masks_rle[i] for i in order]
         box_iou, mask_iou = _ious(classes, boxes, masks, truth)
         return Overlaps(
@@ -174,13 +178,33 @@ class GroundTruth:
             )
 
 
+def boxes_xywh(found: Detections) -> FloatArray:
+    """[n, 4] left, top, width, height in pixels."""
+    corners = found.boxes_xyxy.double().cpu().numpy()
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def best_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> FloatArray:
+    """Of every instance the IoU of the detection that overlaps it most, 0 without one; images in order.
+
+    Args:
+        overlaps: image id -> its detections; an image left out has none.
+    """
+    best = [
+        overlaps[image_id].iou(kind).max(axis=0, initial=0)
+        if image_id in overlaps
+        else np.zeros(len(truth.instances(image_id)))
+        for image_id in truth.image_ids
+    ]
+    return np.concatenate(best)
+
+
 def filled_box_rle(bbox_xywh: tuple[float, float, float, float], height: int, width: int) -> Rle:
     """COCO RLE of every pixel of the image that a box touches, at least one.
 
     Args:
         bbox_xywh: left, top, width, height in pixels.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        height, width: of the image in pixels.
     """
     x, y, w, h = bbox_xywh
     left, top = min(max(math.floor(x), 0), width - 1), min(max(math.floor(y), 0), height - 1)

@@ -1,10 +1,11 @@
 """Confidence intervals of a figure: percentile bootstrap over images."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-from unispector.evaluation.matching import Matches, average_precision_50
+from unispector.evaluation.matching import Floats, Integers, Matches, average_precision_50
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,21 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, values: Floats, level: float) -> Self:
+        """The percentiles between which the share `level` of the values lies."""
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        return cls(float(low), float(high))
+
+
+def resampled(images: int, resamples: int, seed: int) -> Integers:
+    """[R, I] how often each image was drawn, of as many as there are, with replacement.
+
+    The global random state is neither used nor changed.
+    """
+    shares = np.full(images, 1 / images)
+    return np.random.default_rng(seed).multinomial(images, shares, size=resamples)
+
 
 def bootstrap_interval(matches: Matches, resamples: int, seed: int, level: float = 0.95) -> Interval:
     """Percentile bootstrap of AP50: as many images as there are, drawn with replacement, again and again.
@@ -22,9 +38,7 @@ def bootstrap_interval(matches: Matches, resamples: int, seed: int, level: float
     without any instance has no AP50 and is left out.
 
     Args:
-        matches: one test, boxes or masks.
         resamples: how often the images are drawn.
-        seed: of the draws; the global random state is neither used nor changed.
         level: share of the resamples that lie inside, between 0 and 1.
 
     Raises:
@@ -32,11 +46,8 @@ def bootstrap_interval(matches: Matches, resamples: int, seed: int, level: float
     """
     if resamples < 1:
         raise ValueError(f"an interval needs at least 1 resample, not {resamples}")
-    images = len(matches.images)
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
-    figures = average_precision_50(matches, draws)
+    figures = average_precision_50(matches, resampled(len(matches.images), resamples, seed))
     figures = figures[~np.isnan(figures)]
     if not len(figures):
         raise ValueError(f"none of {resamples} resamples has an instance; draw more")
-    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), high=float(high))
+    return Interval.of(figures, level)

@@ -4,7 +4,7 @@ COCO's greedy rule as pycocotools applies it, so that weights of one give its AP
 does not depend on the other images: it is done once, and every resample of the images only weighs it anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -12,8 +12,8 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from unispector.evaluation.coco_metrics import MAX_DETECTIONS, Kind
-from unispector.evaluation.ground_truth import GroundTruth, ImageTruth, Overlaps
+from unispector.evaluation.coco_metrics import MAX_DETECTIONS
+from unispector.evaluation.ground_truth import GroundTruth, ImageTruth, Kind, Overlaps
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -59,16 +59,6 @@ class Matches:
     class_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The detections of one image that count; `instance` counts its instances, crowds left out."""
-
-    scores: Floats
-    classes: Integers
-    instance: Integers
-    ignored: Flags
-
-
 def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> Matches:
     """Match the detections of a test to its instances.
 
@@ -77,9 +67,7 @@ def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> M
     lies on a crowd is ignored; a crowd takes any number of them.
 
     Args:
-        truth: ground truth.
         overlaps: image id -> its detections; an image left out has none.
-        kind: judge by the boxes or by the masks.
 
     Raises:
         DataError: the ground truth does not have an image id.
@@ -94,20 +82,19 @@ def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> M
         for image_id, instances in zip(images, known, strict=True)
     ]
     numbers = np.array([np.count_nonzero(rows) for rows in counted])
-    image = np.repeat(np.arange(len(images)), [len(each.scores) for each in found])
-    instance = np.concatenate([each.instance for each in found])
+    image = np.repeat(np.arange(len(images)), [len(of_image) for of_image, *_ in found])
+    scores, classes, instance, ignored = map(np.concatenate, zip(*found, strict=True))
     hits = instance >= 0
     instance[hits] += (np.cumsum(numbers) - numbers)[image[hits]]
-    scores = np.concatenate([each.scores for each in found])
     truth_score = np.full(numbers.sum(), -np.inf)
     truth_score[instance[hits]] = scores[hits]
     return Matches(
         images=np.array(images, dtype=np.int64),
         scores=scores,
-        classes=np.concatenate([each.classes for each in found]),
+        classes=classes,
         image=image,
         instance=instance,
-        ignored=np.concatenate([each.ignored for each in found]),
+        ignored=ignored,
         truth_image=np.repeat(np.arange(len(images)), numbers),
         truth_classes=np.concatenate([each.classes[rows] for each, rows in zip(known, counted, strict=True)]),
         truth_ids=np.concatenate([each.ids[rows] for each, rows in zip(known, counted, strict=True)]),
@@ -116,17 +103,22 @@ def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> M
     )
 
 
-def _found(known: ImageTruth, overlaps: Overlaps | None, kind: Kind) -> _Found:
+def _found(
+    known: ImageTruth, overlaps: Overlaps | None, kind: Kind
+) -> tuple[Floats, Integers, Integers, Flags]:
+    """Score, class, instance and whether ignored, of the detections of an image that count.
+
+    Instances count from 0 in the image, crowds left out.
+    """
     if overlaps is None:
         nothing = np.empty(0, dtype=np.int64)
-        return _Found(np.empty(0), nothing, nothing, np.empty(0, dtype=np.bool_))
-    iou = overlaps.box_iou if kind == "bbox" else overlaps.mask_iou
+        return np.empty(0), nothing, nothing, np.empty(0, dtype=np.bool_)
     kept = _within_cap(overlaps.classes)
-    column, ignored = _greedy(iou[kept], known.crowd)
+    column, ignored = _greedy(overlaps.iou(kind)[kept], known.crowd)
     row_of_column = np.cumsum(~known.crowd) - 1
     instance = np.full(len(kept), -1)
     instance[column >= 0] = row_of_column[column[column >= 0]]
-    return _Found(overlaps.scores[kept], overlaps.classes[kept], instance, ignored)
+    return overlaps.scores[kept], overlaps.classes[kept], instance, ignored
 
 
 def _within_cap(classes: Integers) -> Integers:
@@ -179,7 +171,6 @@ def average_precision_50(matches: Matches, weights: npt.NDArray[np.number]) -> F
     in which all copies of a detection come before those of the next, by image and then by rank in it.
 
     Args:
-        matches: one test, boxes or masks.
         weights: [R, I], whole numbers of at least 0, an image per column as in `matches.images`.
 
     Returns:
@@ -209,10 +200,15 @@ def _ranking(matches: Matches, label: int) -> _Ranking:
 
 def _mean_over_classes(rankings: list[_Ranking], weights: Floats) -> Floats:
     """Percent [R]; nan where no class has an instance."""
-    figures = np.stack([_average_precision(ranking, weights) for ranking in rankings])
-    present = ~np.isnan(figures)
+    return known_mean([_average_precision(ranking, weights) for ranking in rankings])
+
+
+def known_mean(figures: Sequence[Floats]) -> Floats:
+    """Mean [R] of the figures [R] that are not nan; nan where all are."""
+    stacked = np.stack(figures)
+    known = ~np.isnan(stacked)
     with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(present, figures, 0).sum(axis=0) / present.sum(axis=0)
+        mean: Floats = np.where(known, stacked, 0).sum(axis=0) / known.sum(axis=0)
     return mean
 
 

@@ -5,15 +5,14 @@ spread over draws is that of the whole set.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from unispector.evaluation.ground_truth import GroundTruth, Overlaps
+from unispector.evaluation.ground_truth import GroundTruth, Overlaps, best_overlaps
 from unispector.evaluation.matching import Matches
 from unispector.evaluation.results import Spread
 
@@ -40,17 +39,42 @@ class ScoreBin:
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """One class with one draw of prompts.
+class DrawRow:
+    """One class with one draw of prompts, and figures as further attributes."""
+
+    class_name: str
+    prompt_seed: int
+
+
+class DrawnFigures:
+    """Figures of classes and draws of prompts; one row for each class and prompt seed."""
+
+    rows: tuple[DrawRow, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in the order of the rows."""
+        return tuple(dict.fromkeys(row.class_name for row in self.rows))
+
+    def of_class(self, class_name: str, figure: str) -> Spread | None:
+        """Mean and spread over the draws of a figure such as `box_ap50` or `masks.recall`; or None."""
+        return _spread([_figure_of(row, figure) for row in self.rows if row.class_name == class_name])
+
+    def mean(self, figure: str) -> Spread | None:
+        """Mean over the classes of a draw, then mean and spread over the draws; None where none has it."""
+        draws: dict[int, list[float | None]] = {}
+        for row in self.rows:
+            draws.setdefault(row.prompt_seed, []).append(_figure_of(row, figure))
+        means = [_spread(values) for values in draws.values()]
+        return _spread([None if spread is None else spread.mean for spread in means])
+
+
+@dataclass(frozen=True)
+class ClassRow(DrawRow):
+    """One class with one draw of prompts; the class is prompted and looked for alone.
 
     Attributes:
-        class_name: the class, prompted and looked for alone.
-        prompt_seed: seed of prompts and targets.
-        prompt_images: images that were marked.
-        prompts: instances marked on them.
-        targets: images that were judged.
         possible_targets: images that could have been: all that show the class and are no prompts.
-        instances: on the targets.
         box_ap50: percent.
         mask_ap50: percent; None = the set has boxes only.
         box_fit_50, box_fit_80: percent of the marked instances whose box some detection on the prompt image
@@ -60,11 +84,8 @@ class ClassRow:
         false_alarms: detections a defect-free image with at least `half_score`; None without such a score or
             such images.
         seconds: processor time of each target, all threads together.
-        bins: reliability of the scores, see `ScoreBin`.
     """
 
-    class_name: str
-    prompt_seed: int
     prompt_images: int
     prompts: int
     targets: int
@@ -81,31 +102,16 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class DetectorFigures:
+class DetectorFigures(DrawnFigures):
     """All rows of one detector on one set.
 
     Attributes:
-        name: how the report calls it.
         fingerprint: of the model; empty for a detector without one.
-        rows: one per class and prompt seed.
     """
 
     name: str
     fingerprint: str
     rows: tuple[ClassRow, ...]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the rows."""
-        return tuple(dict.fromkeys(row.class_name for row in self.rows))
-
-    def of_class(self, class_name: str, figure: Figure) -> Spread | None:
-        """Mean and spread of a class's figure over the draws that have it; None where none has."""
-        return class_spread(self.rows, class_name, attrgetter(figure))
-
-    def mean(self, figure: Figure) -> Spread | None:
-        """Mean over the classes of a draw, then mean and spread over the draws; None where none has it."""
-        return mean_spread(self.rows, attrgetter(figure))
 
     def having(self, figure: Figure) -> int:
         """Rows that have a figure."""
@@ -141,14 +147,7 @@ class SkippedClass:
 
 @dataclass(frozen=True)
 class FailureImage:
-    """An image of a false alarm or a miss.
-
-    Attributes:
-        file: relative to the report's folder.
-        class_name: that was looked for.
-        image: file of the target.
-        note: what to look at, one line.
-    """
+    """An image of a false alarm or a miss."""
 
     file: str
     class_name: str
@@ -161,14 +160,10 @@ class OneClassReport:
     """A set measured one class at a time.
 
     Attributes:
-        data_set: name of the set.
-        roi: prompts are the instances' boxes or their masks.
         prompt_images: images marked a class, at most.
         target_limit: targets judged a class, at most.
         good_images: defect-free images looked at for each row.
         detectors: the model first, then what it is compared with; all had the same prompts and targets.
-        skipped: classes that cannot be measured.
-        images: failures of the model.
     """
 
     data_set: str
@@ -185,18 +180,11 @@ def box_fit(truth: GroundTruth, overlaps: Mapping[int, Overlaps], iou: float) ->
     """Percent of the instances whose box some detection overlaps by at least `iou`, crowds left out.
 
     Args:
-        truth: of one class.
-        overlaps: image id -> its detections; an image left out has none.
         iou: in (0, 1].
     """
-    best = [
-        overlaps[image_id].box_iou.max(axis=0, initial=0)
-        if image_id in overlaps
-        else np.zeros(len(truth.instances(image_id)))
-        for image_id in truth.image_ids
-    ]
+    best = best_overlaps(truth, overlaps, "bbox")
     counted = [~truth.instances(image_id).crowd for image_id in truth.image_ids]
-    return 100 * float(np.mean(np.concatenate(best)[np.concatenate(counted)] >= iou))
+    return 100 * float(np.mean(best[np.concatenate(counted)] >= iou))
 
 
 def half_found_score(matches: Matches) -> float | None:
@@ -231,44 +219,12 @@ def score_bins(matches: Matches) -> tuple[ScoreBin, ...]:
     return tuple(ScoreBin(*bin_) for bin_ in bounds)
 
 
-class DrawRow(Protocol):
-    """One class with one draw of prompts, and figures as further attributes."""
-
-    @property
-    def class_name(self) -> str:
-        """The class."""
-
-    @property
-    def prompt_seed(self) -> int:
-        """Seed of the draw."""
-
-
-Row = TypeVar("Row", bound=DrawRow)
-
-
-def class_spread(
-    rows: Sequence[Row], class_name: str, figure: Callable[[Row], float | None]
-) -> Spread | None:
-    """Mean and spread of a class's figure over the draws.
-
-    Args:
-        rows: of one detector.
-        class_name: of some rows.
-        figure: of a row; None = it has none.
-
-    Returns:
-        None where no draw has the figure.
-    """
-    return _spread([figure(row) for row in rows if row.class_name == class_name])
-
-
-def mean_spread(rows: Sequence[Row], figure: Callable[[Row], float | None]) -> Spread | None:
-    """Mean of a figure over the classes of a draw, then mean and spread over the draws; as `class_spread`."""
-    draws: dict[int, list[float | None]] = {}
-    for row in rows:
-        draws.setdefault(row.prompt_seed, []).append(figure(row))
-    means = [_spread(values) for values in draws.values()]
-    return _spread([None if spread is None else spread.mean for spread in means])
+def _figure_of(row: DrawRow, figure: str) -> float | None:
+    """Walk a dotted name; None where the row has no such figure."""
+    value: Any = row
+    for name in figure.split("."):
+        value = None if value is None else getattr(value, name)
+    return None if value is None else float(value)
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:

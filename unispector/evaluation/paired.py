@@ -8,13 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from unispector.evaluation.intervals import Interval
-from unispector.evaluation.matching import Matches, average_precision_50
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from unispector.evaluation.intervals import Interval, resampled
+from unispector.evaluation.matching import Floats, Matches, average_precision_50, known_mean
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,6 @@ class JudgedDraw:
 
     Attributes:
         files: file name of each image of `matches.images`; draws share those that are targets of both.
-        matches: boxes or masks.
     """
 
     files: tuple[str, ...]
@@ -44,7 +39,6 @@ def resampled_figures(draws: Sequence[JudgedDraw], resamples: int, seed: int) ->
     Args:
         draws: at least one.
         resamples: R.
-        seed: of the choice; the global random state is neither used nor changed.
 
     Returns:
         [R] percent. A draw of prompts none of whose instances were drawn is left out of the mean; nan where
@@ -52,17 +46,11 @@ def resampled_figures(draws: Sequence[JudgedDraw], resamples: int, seed: int) ->
     """
     files = sorted({name for draw in draws for name in draw.files})
     place = {name: number for number, name in enumerate(files)}
-    weights = _weights(len(files), resamples, seed)
-    figures = np.stack(
-        [
-            average_precision_50(draw.matches, weights[:, [place[name] for name in draw.files]])
-            for draw in draws
-        ]
+    weights = resampled(len(files), resamples, seed)
+    columns = [[place[name] for name in draw.files] for draw in draws]
+    return known_mean(
+        [average_precision_50(d.matches, weights[:, own]) for d, own in zip(draws, columns, strict=True)]
     )
-    known = ~np.isnan(figures)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(known, figures, 0).sum(axis=0) / known.sum(axis=0)
-    return mean
 
 
 def paired_interval(challenger: Sequence[Floats], champion: Sequence[Floats], level: float) -> Interval:
@@ -81,11 +69,4 @@ def paired_interval(challenger: Sequence[Floats], champion: Sequence[Floats], le
     differences = differences[~np.isnan(differences)]
     if not len(differences):
         raise ValueError("in no resample has every set an instance; draw more")
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), high=float(high))
-
-
-def _weights(images: int, resamples: int, seed: int) -> Integers:
-    """Count how often each image was drawn, [R, I]."""
-    shares = np.full(images, 1 / images)
-    return np.random.default_rng(seed).multinomial(images, shares, size=resamples)
+    return Interval.of(differences, level)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from unispector.errors import DataError
 from unispector.evaluation.alarms import AlarmFigures
@@ -25,6 +26,12 @@ VARIANTS = {
 }
 """Kinds of model in the order of the report, and how it calls them."""
 
+
+def variant_name(variant: str) -> str:
+    """Return the report's name of a kind of model."""
+    return VARIANTS.get(variant, variant)
+
+
 FIGURES = ("bbox.AP", "bbox.AP50", "bbox.AP75", "segm.AP", "segm.AP50", "segm.AP75")
 """Box and mask figures a summary has."""
 
@@ -37,10 +44,7 @@ class EvaluationRow:
 
     Attributes:
         variant: kind of model, see `VARIANTS`.
-        data_set: name of the set.
         subset: `unseen` = classes (or, across domains, whole sets) that training never saw.
-        split_seed: seed of the split the model was trained on.
-        prompt_seed: seed of the prompt draw.
         metrics: average precision in percent.
         intervals: confidence interval of some of `FIGURES`, by figure.
         alarms: false alarms on defect-free images, and recall at a fixed rate of them; None where the
@@ -65,11 +69,8 @@ class DrawnImage:
     """One image of the report.
 
     Attributes:
-        file: relative to the report's folder.
         kind: a `sample` drawn at random, or one of the worst failures.
-        data_set, subset: of the evaluation it is from.
         classes: what the target shows, or the class that failed.
-        image: file of the target.
         note: what to look at, one line; empty for a sample.
     """
 
@@ -88,7 +89,6 @@ class ModelRecord:
 
     Attributes:
         variant: kind of model, see `VARIANTS`.
-        split_seed: of the split it was trained on.
         fingerprint: hex SHA-256 of weights and model configuration.
         provenance: what produced it (data hash, commit, training run ...).
     """
@@ -112,10 +112,7 @@ class Summary:
     """One variant on one set and subset, over split seeds and prompt seeds.
 
     Attributes:
-        variant, data_set, subset: what is summarised.
-        split_seeds: the seeds of the models in it.
         rows: number of evaluations in it.
-        figures: of each of `FIGURES`.
     """
 
     variant: str
@@ -132,8 +129,7 @@ class EvaluationReport:
 
     Attributes:
         rows: one per model, set, subset and prompt seed.
-        images: those drawn, of the main variant.
-        models: those judged.
+        pictures: those drawn, of the main variant.
         prompts_judged: prompt images were targets too, which the protocol does not allow.
     """
 
@@ -150,28 +146,18 @@ class EvaluationReport:
             DataError: the file is absent or was not written by `evaluation_json`.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rows = tuple(_row(row) for row in content["rows"])
-            pictures = tuple(_picture(picture) for picture in content["pictures"])
-            models = tuple(ModelRecord(**model) for model in content["models"])
-            prompts_judged = bool(content["prompts_judged"])
+            report = TypeAdapter(cls).validate_json(path.read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage evaluate") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise DataError(f"{path}: not a record of evaluations; run the evaluate stage again") from error
-        if not rows:
+        if not report.rows:
             raise DataError(f"{path}: no evaluations in it; run the evaluate stage again")
-        return cls(rows, pictures, models, prompts_judged)
+        return report
 
     def evaluation_json(self) -> str:
         """Every row, image and model, as JSON text."""
-        content = {
-            "rows": [_row_as_dict(row) for row in self.rows],
-            "pictures": [vars(picture) for picture in self.pictures],
-            "models": [vars(model) for model in self.models],
-            "prompts_judged": self.prompts_judged,
-        }
-        return json.dumps(content, indent=1) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     def metrics_json(self) -> str:
         """Means and spreads as nested JSON for `dvc metrics`.
@@ -207,10 +193,11 @@ class EvaluationReport:
             _summary(group)
             for data_set in self.data_sets
             for subset in SUBSETS
-            if (group := self._group(variant, data_set, subset))
+            if (group := self.rows_of(variant, data_set, subset))
         )
 
-    def _group(self, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
+    def rows_of(self, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
+        """Evaluations of one variant on one part of a set, over all seeds."""
         wanted = (variant, data_set, subset)
         return [row for row in self.rows if (row.variant, row.data_set, row.subset) == wanted]
 
@@ -218,8 +205,7 @@ class EvaluationReport:
         """Only the rows of the split seeds that every variant was evaluated on: a fair comparison."""
         seeds = [{row.split_seed for row in self.rows if row.variant == variant} for variant in self.variants]
         shared = set.intersection(*seeds)
-        rows = tuple(row for row in self.rows if row.split_seed in shared)
-        return replace(self, rows=rows)
+        return replace(self, rows=tuple(row for row in self.rows if row.split_seed in shared))
 
 
 def figure_of(metrics: SetMetrics, figure: str) -> float:
@@ -248,28 +234,6 @@ def class_scores(rows: Iterable[EvaluationRow], figure: str) -> dict[tuple[str, 
     sets = {key[0]: number for number, key in reversed(list(enumerate(values)))}
     ordered = sorted(values, key=lambda key: (sets[key[0]], order[key[1]], key[2]))
     return {key: float(np.mean(values[key])) for key in ordered}
-
-
-def _row(content: Mapping[str, Any]) -> EvaluationRow:
-    parts = {
-        "metrics": SetMetrics.from_dict(content["metrics"]),
-        "intervals": {figure: Interval(**interval) for figure, interval in content["intervals"].items()},
-        "alarms": content["alarms"] and AlarmFigures(**content["alarms"]),
-    }
-    return EvaluationRow(**{**content, **parts})
-
-
-def _row_as_dict(row: EvaluationRow) -> dict[str, Any]:
-    parts = {
-        "metrics": row.metrics.as_dict(),
-        "intervals": {figure: vars(interval) for figure, interval in row.intervals.items()},
-        "alarms": row.alarms and vars(row.alarms),
-    }
-    return {**vars(row), **parts}
-
-
-def _picture(content: Mapping[str, Any]) -> DrawnImage:
-    return DrawnImage(**{**content, "classes": tuple(content["classes"])})
 
 
 def _summary(rows: Sequence[EvaluationRow]) -> Summary:

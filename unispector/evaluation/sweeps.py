@@ -18,7 +18,6 @@ class SweepKind:
     """One thing that is changed.
 
     Attributes:
-        title: what is changed.
         axis: what a level is, with its unit.
         reference: level that drops are relative to.
         step: distance of levels; level = `step` times the whole step number of the experiment store.
@@ -54,12 +53,9 @@ class SweepRow:
     """One model on one data set at one level of one change.
 
     Attributes:
-        sweep: what is changed, a key of `SWEEPS`.
         level: by how much, in the unit of the sweep's axis.
-        trial: number of the random draw of the change.
         variant, data_set, subset, split_seed, prompt_seed: as of an `EvaluationRow`.
         figures: each of `FIGURES`, in percent.
-        images: number of targets judged.
 
     Raises:
         ValueError: an unknown sweep or subset, a level that is no number, or other figures.
@@ -92,7 +88,6 @@ class CurvePoint:
         mean, deviation: mean and standard deviation (population) in percent.
         drop: percent of the mean at the reference level that is lost (negative: gained); None if that
             mean is 0 or was not measured.
-        rows: number of evaluations in it.
     """
 
     level: float

@@ -32,11 +32,11 @@ def evaluate(config: Config, root: Path, tracking: TrackingStore | None) -> Eval
     todo = plan(config, root)
     shutil.rmtree(root / PICTURES, ignore_errors=True)
     (root / PICTURES).mkdir(parents=True)
-    result = evaluate_models(todo, config, (root / PICTURES).parent)
-    atomic_write_text(root / EVALUATION, result.report.evaluation_json())
-    atomic_write_text(root / PROMPT_SPACE, records_json(result.spaces))
-    atomic_write_text(root / METRICS, result.report.metrics_json())
+    report, spaces = evaluate_models(todo, config, (root / PICTURES).parent)
+    atomic_write_text(root / EVALUATION, report.evaluation_json())
+    atomic_write_text(root / PROMPT_SPACE, records_json(spaces))
+    atomic_write_text(root / METRICS, report.metrics_json())
     if tracking is not None:
         files = [root / EVALUATION, root / METRICS, root / PICTURES]
-        track_evaluation(tracking, config, result.report, files, root)
-    return result.report
+        track_evaluation(tracking, config, report, files, root)
+    return report

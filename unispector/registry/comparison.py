@@ -22,8 +22,7 @@ from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_for_tests
-from unispector.evaluation.coco_metrics import Kind
-from unispector.evaluation.ground_truth import GroundTruth, Overlaps
+from unispector.evaluation.ground_truth import GroundTruth, Kind, Overlaps
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.matching import match
 from unispector.evaluation.paired import JudgedDraw, paired_interval, plain_figure, resampled_figures

@@ -34,7 +34,6 @@ class Line:
     """One line of a chart.
 
     Attributes:
-        name: in the legend.
         x, y: of its points, from left to right.
         deviation: half the height of the band around each point; () for no band.
         published: draw it dashed and grey, as a published figure.
@@ -52,7 +51,6 @@ class LineChart:
     """AP50 over the levels of a change.
 
     Attributes:
-        title, x_label: what is shown, and over what.
         reference: level marked by an upright line.
         lines: those of the same place have the same colour in every chart.
     """
@@ -85,9 +83,6 @@ class ScatterChart:
     """Points of classes in a plane.
 
     Attributes:
-        title: what is shown.
-        axis_labels: of x and y.
-        points: (x, y) of each point.
         labels: class of each point, position in `class_names`.
         class_names: in the legend, unless they are more than `NAMED_CLASSES`.
         reach: the axes go from -reach to reach.
@@ -140,8 +135,6 @@ class IntervalChart:
     """Figures in percent with their intervals, a row each.
 
     Attributes:
-        title: what is shown.
-        rows: names, from top to bottom.
         series: by name in the legend, (low, figure, high) of each row; None where there is none.
     """
 
@@ -181,7 +174,6 @@ def svg(chart: Chart, name: str) -> str:
     the text around it.
 
     Args:
-        chart: what to draw.
         name: of the chart, one of its own in the page: all of its ids begin with it.
     """
     source = _saved(chart, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))

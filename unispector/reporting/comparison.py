@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport
-from unispector.reporting.measured import mean_of_report, measured, rows_of
+from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport, variant_name
+from unispector.reporting.measured import mean_of_report, measured
 from unispector.reporting.model import (
     Block,
     BoxesMasks,
@@ -25,7 +25,7 @@ from unispector.reporting.published import (
     RESULTS_SOURCE,
     PublishedMethod,
 )
-from unispector.reporting.result_sections import unfair_seeds, variant_name
+from unispector.reporting.result_sections import unfair_seeds
 
 _ABLATION_FIGURES = ("bbox.AP", "bbox.AP50", "bbox.AP75", "segm.AP", "segm.AP50")
 _ABLATION_COLUMNS = ("boxes, AP", "boxes, AP50", "boxes, AP75", "masks, AP", "masks, AP50")
@@ -80,7 +80,7 @@ def _own_rows(report: EvaluationReport, shared: Sequence[str]) -> Iterator[Row]:
 
 
 def _own_pair(report: EvaluationReport, variant: str, data_set: str) -> BoxesMasks | None:
-    rows = rows_of(report, variant, data_set, "unseen")
+    rows = report.rows_of(variant, data_set, "unseen")
     boxes, masks = measured(rows, "bbox.AP50"), measured(rows, "segm.AP50")
     return BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None
 
@@ -118,7 +118,7 @@ def _ablation_blocks(report: EvaluationReport) -> tuple[Block, ...]:
 def _own_ablation(report: EvaluationReport, variant: str, on_it: bool) -> list[Cell]:
     figures: list[Measured | None]
     if on_it:
-        rows = rows_of(report, variant, ABLATION_SET, "unseen")
+        rows = report.rows_of(variant, ABLATION_SET, "unseen")
         figures = [measured(rows, figure) for figure in _ABLATION_FIGURES]
     else:
         figures = [mean_of_report(report, variant, "unseen", figure) for figure in _ABLATION_FIGURES]

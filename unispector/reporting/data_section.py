@@ -27,10 +27,7 @@ class DataRecord:
     """Facts about the data, from the stages before.
 
     Attributes:
-        statistics: all sets in figures.
         figure: PNG of the ratios of prompts to targets, relative to the report.
-        conversions: what each release gave.
-        splits: what trains and what tests.
         near_duplicates: images on both sides of a split that look alike.
         checks: rules tried on each set and on the splits.
         docs: links to the pages of the checks, of the sets and of the splits, relative to the report.

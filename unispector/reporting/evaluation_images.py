@@ -7,7 +7,7 @@ to be at hand.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import TestPair
 from unispector.errors import DataError
 from unispector.evaluation.failures import FalseAlarm, Miss, in_turn
+from unispector.evaluation.ground_truth import boxes_xywh
 from unispector.evaluation.matching import MATCH_IOU
 from unispector.evaluation.results import SUBSETS, DrawnImage, ImageKind, Subset
 from unispector.ops.drawing import (
@@ -48,8 +49,6 @@ class Shown:
     """The inputs of the images.
 
     Attributes:
-        prompts: annotations of the prompt images.
-        targets: ground truth.
         detections: of the target images to be drawn at least, by image id.
         images: folder the file names are relative to.
     """
@@ -65,8 +64,6 @@ class _Scene:
     """A target image with all there is to draw of it.
 
     Attributes:
-        shown: annotations and detections.
-        image: the target.
         score: lowest score of a detection that is drawn.
     """
 
@@ -116,13 +113,7 @@ class Strip:
 
 
 def choose_samples(targets: Annotations, seed: int, count: int) -> list[tuple[ImageRecord, str]]:
-    """Distinct images with the class they stand for: classes in turn, images at random.
-
-    Args:
-        targets: ground truth.
-        seed: of the lot.
-        count: images at most.
-    """
+    """Distinct images with the class they stand for: classes in turn, images at random."""
     order = [targets.images[i] for i in np.random.default_rng(seed).permutation(len(targets.images))]
     showing: dict[str, list[int]] = {name: [] for name in targets.class_names}
     for position, image in enumerate(order):
@@ -131,22 +122,18 @@ def choose_samples(targets: Annotations, seed: int, count: int) -> list[tuple[Im
     return [(order[position], name) for name, position in islice(in_turn(showing), count)]
 
 
-def draw_samples(
-    shown: Shown, test: TestPair, chosen: Sequence[tuple[ImageRecord, str]], score: float, out: Path
-) -> list[DrawnImage]:
-    """Draw target images, each beside one of its class's prompts.
+def sample_strips(
+    shown: Shown, chosen: Iterable[tuple[ImageRecord, str]], score: float
+) -> Iterator[tuple[str, Strip]]:
+    """Draw target images, each beside one of its class's prompts, with the end of the file's name.
 
     Args:
-        shown: annotations and detections.
-        test: names the set and the classes' part.
         chosen: images with the class they stand for, see `choose_samples`.
         score: lowest score of a detection that is drawn.
-        out: folder of the reports; the files are written to `pictures/` in it.
     """
-    return [
-        _write(_sample(shown, image, label, number, score), test, f"{number:02d}", out)
-        for number, (image, label) in enumerate(chosen, start=1)
-    ]
+    for number, (image, label) in enumerate(chosen, start=1):
+        panels = sample_panels(shown, image, label, number, score)
+        yield f"{number:02d}", Strip("sample", _classes_in(shown.targets, image), image.file_name, "", panels)
 
 
 def sample_panels(
@@ -155,67 +142,46 @@ def sample_panels(
     """Prompt, ground truth and prediction of a target image.
 
     Args:
-        shown: annotations and detections.
-        image: the target.
-        label: class of the prompt.
         number: which of the class's prompt images, in turn from 1.
-        score: lowest score of a detection that is drawn.
     """
     scene = _Scene(shown, image, score)
     return scene.panels(label, number, scene.truth, detection_regions(scene.found.above(score)))
 
 
-def draw_failures(
-    shown: Shown, test: TestPair, failures: Sequence[FalseAlarm | Miss], score: float, out: Path
-) -> list[DrawnImage]:
+def failure_strips(
+    shown: Shown, failures: Sequence[FalseAlarm | Miss], score: float
+) -> Iterator[tuple[str, Strip]]:
     """Draw false alarms, then missed instances, each marked in red, beside one of its class's prompts.
 
     Args:
-        shown: annotations and detections.
-        test: names the set and the classes' part.
         failures: told by the boxes, see `worst_false_alarms` and `worst_misses`.
         score: lowest score of a detection that is drawn; the one the failures were chosen by.
-        out: folder of the reports; the files are written to `pictures/` in it.
+
+    Yields:
+        The end of the file's name, and what to write there.
 
     Raises:
         DataError: a false alarm is not among the detections of its image.
     """
-    return [
-        _write(picture, test, suffix, out)
-        for suffix, picture in failure_strips(shown, failures, score).items()
-    ]
-
-
-def failure_strips(shown: Shown, failures: Sequence[FalseAlarm | Miss], score: float) -> dict[str, Strip]:
-    """Draw the images of `draw_failures` by the end of the file's name: false alarms, then misses."""
     scenes = {image.id: _Scene(shown, image, score) for image in shown.targets.images}
     alarms = [failure for failure in failures if isinstance(failure, FalseAlarm)]
+    for number, alarm in enumerate(alarms, start=1):
+        yield f"false-alarm-{number:02d}", _alarm(scenes[alarm.image_id], alarm, number)
     misses = [failure for failure in failures if isinstance(failure, Miss)]
-    return {
-        f"false-alarm-{number:02d}": _alarm(scenes[alarm.image_id], alarm, number)
-        for number, alarm in enumerate(alarms, start=1)
-    } | {
-        f"miss-{number:02d}": _miss(scenes[miss.image_id], miss, number)
-        for number, miss in enumerate(misses, start=1)
-    }
+    for number, miss in enumerate(misses, start=1):
+        yield f"miss-{number:02d}", _miss(scenes[miss.image_id], miss, number)
 
 
-def draw_good_alarms(
-    shown: Shown, test: TestPair, found: Mapping[str, Detections], score: float, out: Path
-) -> list[DrawnImage]:
+def good_alarm_strips(
+    shown: Shown, found: Mapping[str, Detections], score: float
+) -> Iterator[tuple[str, Strip]]:
     """Draw defect-free images with their surest detection marked in red, beside one of its class's prompts.
 
     Args:
-        shown: prompts and the images' folder.
-        test: names the set and the classes' part.
         found: file -> its detections, at least one, see `worst_good_images`.
-        score: lowest score of a detection that is drawn.
-        out: folder of the reports; the files are written to `pictures/` in it.
     """
-    return [
-        _write(_good_alarm(shown, file, of_file, number, score), test, f"defect-free-{number:02d}", out)
-        for number, (file, of_file) in enumerate(found.items(), start=1)
-    ]
+    for number, (file, of_file) in enumerate(found.items(), start=1):
+        yield f"defect-free-{number:02d}", _good_alarm(shown, file, of_file, number, score)
 
 
 def file_stem(name: str) -> str:
@@ -223,29 +189,23 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^\w.-]", "-", name)
 
 
-def _write(picture: Strip, test: TestPair, suffix: str, out: Path) -> DrawnImage:
+def write_strips(strips: Iterable[tuple[str, Strip]], test: TestPair, out: Path) -> list[DrawnImage]:
+    """Write strips as they are drawn.
+
+    Args:
+        out: folder of the reports; the files are written to `pictures/` in it.
+    """
     subset: Subset = "seen" if test.part == "seen" else "unseen"
-    name = file_stem(f"{test.set_name}-{subset}-{suffix}")
-    record = DrawnImage(
-        file=f"pictures/{name}.jpg",
-        kind=picture.kind,
-        data_set=test.set_name,
-        subset=subset,
-        classes=picture.classes,
-        image=picture.image,
-        note=picture.note,
-    )
-    caption = f"{test.set_name} · {SUBSETS[subset]} · {picture.image}"
-    if picture.kind != "sample":
-        caption = f"{picture.kind.capitalize()}, {picture.classes[0]}: {picture.note} · {caption}"
-    write_image(out / record.file, side_by_side(picture.panels, caption))
-    return record
-
-
-def _sample(shown: Shown, image: ImageRecord, label: str, number: int, score: float) -> Strip:
-    classes = _classes_in(shown.targets, image)
-    panels = sample_panels(shown, image, label, number, score)
-    return Strip("sample", classes, image.file_name, "", panels)
+    records = []
+    for suffix, strip in strips:
+        file = f"pictures/{file_stem(f'{test.set_name}-{subset}-{suffix}')}.jpg"
+        caption = f"{test.set_name} · {SUBSETS[subset]} · {strip.image}"
+        if strip.kind != "sample":
+            caption = f"{strip.kind.capitalize()}, {strip.classes[0]}: {strip.note} · {caption}"
+        write_image(out / file, side_by_side(strip.panels, caption))
+        classes, image, note = strip.classes, strip.image, strip.note
+        records.append(DrawnImage(file, strip.kind, test.set_name, subset, classes, image, note))
+    return records
 
 
 def _alarm(scene: _Scene, alarm: FalseAlarm, number: int) -> Strip:
@@ -326,8 +286,7 @@ def _taken_for(label: str, drawn: Detections, overlaps: Floats) -> str:
 
 def _overlaps(found: Detections, instances: Sequence[InstanceRecord]) -> Floats:
     """COCO's IoU of boxes [n, g], whatever their classes."""
-    corners = found.boxes_xyxy.double().cpu().numpy()
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    boxes = boxes_xywh(found)
     truth = np.array([instance.bbox for instance in instances], dtype=np.float64).reshape(-1, 4)
     iou = coco_mask.iou(boxes, truth, np.zeros(len(truth), dtype=bool))
     return np.asarray(iou, dtype=np.float64).reshape(len(boxes), len(truth))

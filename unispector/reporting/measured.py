@@ -10,12 +10,6 @@ from unispector.evaluation.results import EvaluationReport, EvaluationRow, Subse
 from unispector.reporting.model import Measured
 
 
-def rows_of(report: EvaluationReport, variant: str, data_set: str, subset: Subset) -> list[EvaluationRow]:
-    """Evaluations of one variant on one part of a set, over all seeds."""
-    wanted = (variant, data_set, subset)
-    return [row for row in report.rows if (row.variant, row.data_set, row.subset) == wanted]
-
-
 def measured(rows: Sequence[EvaluationRow], figure: str) -> Measured | None:
     """One of `FIGURES` over evaluations of one model kind and set; None without any.
 
@@ -59,5 +53,5 @@ def mean_over_sets(figures: Iterable[Measured | None]) -> Measured | None:
 def mean_of_report(report: EvaluationReport, variant: str, subset: Subset, figure: str) -> Measured | None:
     """A variant's figure as the mean over the report's sets."""
     return mean_over_sets(
-        measured(rows_of(report, variant, data_set, subset), figure) for data_set in report.data_sets
+        measured(report.rows_of(variant, data_set, subset), figure) for data_set in report.data_sets
     )

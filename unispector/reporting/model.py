@@ -14,7 +14,6 @@ class Measured:
     """A figure of one or several evaluations.
 
     Attributes:
-        mean: over the evaluations.
         deviation: standard deviation (population) over them; None where there is but one.
         interval: 95 % confidence interval; None where there is none.
     """
@@ -78,8 +77,6 @@ class Span:
 
     Attributes:
         text: to be shown to the letter.
-        look: what it is.
-        target: of a link.
     """
 
     text: str
@@ -118,8 +115,6 @@ class Table:
     Attributes:
         texts: headings of the first columns, which hold text; a page leaves out a first cell that
             repeats the one above it, if there are several such columns.
-        numbers: the other columns.
-        rows: from top to bottom.
         key: its name among the section's plain numbers.
     """
 
@@ -184,7 +179,6 @@ class Figure:
     Attributes:
         file: relative to the report's folder.
         title: what is said in its place where it cannot be seen.
-        caption: told with it.
         plain: what the plain numbers say of it; None = nothing.
     """
 
@@ -201,7 +195,6 @@ class Charts:
     Attributes:
         charts: by a name of its own in the page, which can be a file's.
         folder: where a PNG of each lies for the Markdown; empty = the Markdown does without.
-        note: said above them.
     """
 
     charts: Mapping[str, Chart]
@@ -226,7 +219,6 @@ class Section:
 
     Attributes:
         title: heading; empty = none.
-        blocks: from top to bottom.
         key: its anchor, and its name among the plain numbers.
         plain: its numbers, fit for JSON; None = those of its tables.
     """
@@ -242,8 +234,6 @@ class Card:
     """A figure in large, and the same of every model as a bar.
 
     Attributes:
-        key: its name among the plain numbers.
-        title: what it is.
         figure: the main model's; None where there is none.
         bars: name of a model, its figure in percent, whether it is the main one.
     """

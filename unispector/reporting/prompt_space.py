@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
 from unispector.errors import DataError
-from unispector.evaluation.results import VARIANTS
+from unispector.evaluation.results import VARIANTS, variant_name
 from unispector.ops.directions import (
     Floats,
     Labels,
@@ -109,10 +109,7 @@ class PromptSpaceRecord:
     """The prompt space of one model on one data set.
 
     Attributes:
-        data_set: name of the set.
         variant: kind of model, see `results.VARIANTS`.
-        split_seed: of the split it was trained on.
-        space: what was measured.
     """
 
     data_set: str
@@ -127,14 +124,9 @@ def scatter_chart(space: PromptSpace, title: str, reach: float) -> ScatterChart:
     """The points of a space, a colour for each class.
 
     Args:
-        space: what to draw.
-        title: above it.
         reach: how far the axes go; 0 stands for 1.
     """
-    labels = (
-        f"first component ({space.explained[0]:.0%})",
-        f"second component ({space.explained[1]:.0%})",
-    )
+    labels = (f"first component ({space.explained[0]:.0%})", f"second component ({space.explained[1]:.0%})")
     return ScatterChart(title, labels, space.points, space.labels, space.class_names, reach or 1.0)
 
 
@@ -194,7 +186,7 @@ def angle_rows(records: Sequence[PromptSpaceRecord]) -> list[list[str]]:
         [
             record.data_set,
             str(record.split_seed),
-            _variant_name(record.variant),
+            variant_name(record.variant),
             str(len(record.space.labels)),
             str(len(record.space.class_names)),
             _degrees(record.space.within_degrees),
@@ -257,13 +249,9 @@ def _row_of_charts(number: int, records: Sequence[PromptSpaceRecord]) -> Charts:
     reach = max(record.space.reach for record in records)
     charts = {}
     for record in records:
-        title = f"{record.data_set}: {_variant_name(record.variant)}, split {record.split_seed}"
+        title = f"{record.data_set}: {variant_name(record.variant)}, split {record.split_seed}"
         charts[f"prompts-{number}-{record.variant}"] = scatter_chart(record.space, title, reach)
     return Charts(charts, note=CHART_NOTE if number == 0 else "")
-
-
-def _variant_name(variant: str) -> str:
-    return VARIANTS.get(variant, variant)
 
 
 def _degrees(angle: float | None) -> str:

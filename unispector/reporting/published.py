@@ -53,7 +53,6 @@ class PublishedMethod:
     """A method's AP50 in percent on unseen classes.
 
     Attributes:
-        name: of the method.
         tuned: trained on the benchmark's seen classes; if not, it is used as it was released.
         sets: of each of `PUBLISHED_SETS`; None where the method gives no boxes or no masks.
         mean: over the sets, as it is published.
@@ -70,7 +69,6 @@ class PublishedAblation:
     """A line of the ablation on `ABLATION_SET`, in percent.
 
     Attributes:
-        components: what the model has.
         boxes: AP, AP50 and AP75.
         masks: AP and AP50.
     """
@@ -107,10 +105,7 @@ MAIN_TABLE = (
     _method("SegGPT", None, (16.0, 20.1, 3.1, 6.8, 1.7, 0.9, 1.7, 7.2)),
     _method("SINE", (0.7, 2.0, 0.6, 4.6, 0.1, 0.7, 0.9, 1.4), (0.5, 2.0, 0.5, 4.4, 0.2, 0.6, 0.9, 1.3)),
     _method(
-        "SINE",
-        (0.9, 1.6, 1.2, 4.5, 0.1, 0.6, 1.0, 1.4),
-        (0.9, 1.9, 0.5, 4.1, 0.1, 0.2, 0.8, 1.2),
-        tuned=True,
+        "SINE", (0.9, 1.6, 1.2, 4.5, 0.1, 0.6, 1.0, 1.4), (0.9, 1.9, 0.5, 4.1, 0.1, 0.2, 0.8, 1.2), tuned=True
     ),
     _method("DINOv", (3.2, 30.0, 2.2, 19.0, 4.1, 4.3, 8.4, 10.2), (0.8, 26.9, 1.4, 15.0, 2.1, 3.8, 7.0, 8.1)),
     _method(
@@ -126,9 +121,7 @@ MAIN_TABLE = (
         tuned=True,
     ),
     _method(
-        "YOLOE",
-        (1.6, 48.3, 16.6, 26.9, 4.9, 7.2, 14.4, 17.1),
-        (0.4, 45.4, 13.9, 22.7, 2.0, 5.9, 12.2, 14.6),
+        "YOLOE", (1.6, 48.3, 16.6, 26.9, 4.9, 7.2, 14.4, 17.1), (0.4, 45.4, 13.9, 22.7, 2.0, 5.9, 12.2, 14.6)
     ),
     _method(
         "YOLOE",

@@ -34,7 +34,6 @@ def html(report: Report, images: Mapping[str, str] | None = None) -> str:
     """The report as one HTML page that needs nothing beside it: no script, no request, images inside.
 
     Args:
-        report: what it says.
         images: data URI of every figure, by its file.
 
     Raises:

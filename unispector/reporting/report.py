@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, DrawnImage, EvaluationReport
+from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, DrawnImage, EvaluationReport, variant_name
 from unispector.reporting.comparison import comparison_section
 from unispector.reporting.measured import mean_of_report
 from unispector.reporting.model import (
@@ -33,7 +33,6 @@ from unispector.reporting.result_sections import (
     result_rows,
     results_section,
     split_seeds,
-    variant_name,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +76,6 @@ class Sources:
     """The inputs of a report.
 
     Attributes:
-        evaluation: all evaluations.
         ui_command: shell command that opens the experiment store.
         robustness, prompt_space, data: their sections; None where there is nothing to tell.
         timings: each stage's name (`stage` or `stage@set`), seconds, and when it ended.
@@ -239,11 +237,7 @@ def _moment(iso: str) -> str:
     return iso[:19].replace("T", " ")
 
 
-_ORIGINS = {
-    "data_sha256": "training data",
-    "git_commit": "code",
-    "mlflow_run_id": "training run",
-}
+_ORIGINS = {"data_sha256": "training data", "git_commit": "code", "mlflow_run_id": "training run"}
 _SHORT = 12
 
 

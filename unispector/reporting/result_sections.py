@@ -7,14 +7,14 @@ from unispector.evaluation.results import (
     FIGURES,
     MAIN_VARIANT,
     SUBSETS,
-    VARIANTS,
     EvaluationReport,
     EvaluationRow,
     Subset,
     class_scores,
+    variant_name,
 )
 from unispector.reporting.charts import IntervalChart
-from unispector.reporting.measured import mean_over_sets, measured, rows_of, spread_of
+from unispector.reporting.measured import mean_over_sets, measured, spread_of
 from unispector.reporting.model import (
     Block,
     Cell,
@@ -52,11 +52,6 @@ _MODEL = ("data set", "model")
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 
 
-def variant_name(variant: str) -> str:
-    """Return the report's name of a kind of model."""
-    return VARIANTS.get(variant, variant)
-
-
 def unfair_seeds(report: EvaluationReport) -> EvaluationReport | None:
     """The report on the seeds all variants share, where the variants' seeds differ; else None."""
     shared = report.on_shared_seeds()
@@ -75,7 +70,7 @@ def result_rows(
     names = _model_names(report)
 
     def cells(variant: str, data_set: str) -> list[Measured | None]:
-        groups = {subset: rows_of(report, variant, data_set, subset) for subset in SUBSETS}
+        groups = {subset: report.rows_of(variant, data_set, subset) for subset in SUBSETS}
         if not any(groups.values()):
             return []
         return [measured(groups[subset], figure) for _, subset, figure in columns]
@@ -92,8 +87,6 @@ def _set_rows(
     """Set by set and model by model; with several sets the means of what was measured at the end.
 
     Args:
-        names: of each variant.
-        data_sets: in this order.
         cells: of a variant on a set; empty = no row.
         least: sets of a variant that make a mean.
     """
@@ -131,7 +124,7 @@ def _model_names(report: EvaluationReport) -> dict[str, str]:
 
 def _results_charts(report: EvaluationReport) -> Charts:
     def point(variant: str, data_set: str, figure: str) -> tuple[float, float, float] | None:
-        found = measured(rows_of(report, variant, data_set, "unseen"), figure)
+        found = measured(report.rows_of(variant, data_set, "unseen"), figure)
         if found is None:
             return None
         interval = found.interval or Interval(found.mean, found.mean)
@@ -216,7 +209,7 @@ _ALARM_FIGURES = ("good_images", "false_alarms", "threshold", "recall_boxes", "r
 
 def _alarm_rows(report: EvaluationReport, data_sets: list[str], subset: Subset) -> Iterator[Row]:
     def cells(variant: str, data_set: str) -> list[Cell]:
-        rows = [row for row in rows_of(report, variant, data_set, subset) if row.alarms]
+        rows = [row for row in report.rows_of(variant, data_set, subset) if row.alarms]
         if not rows:
             return []
         good, alarms, threshold, *found = (
@@ -246,7 +239,7 @@ def _size_blocks(report: EvaluationReport) -> Iterator[Block]:
 
 def _size_rows(report: EvaluationReport, subset: Subset) -> Iterator[Row]:
     def cells(variant: str, data_set: str) -> list[Measured | None]:
-        rows = rows_of(report, variant, data_set, subset)
+        rows = report.rows_of(variant, data_set, subset)
         return _by_size(rows, "AP50") if rows else []
 
     return _set_rows(_names(report), report.data_sets, cells, least=2)

@@ -3,15 +3,7 @@
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from unispector.data.statistics import (
-    ClassStatistics,
-    Colour,
-    Moments,
-    PromptRules,
-    Quantiles,
-    SetStatistics,
-    Statistics,
-)
+from unispector.data.statistics import ClassStatistics, Colour, SetStatistics, Statistics
 from unispector.reporting.model import Block, Figure, Report, Section, Table, Text
 from unispector.reporting.published import COLOUR_SOURCE, COUNT_SOURCE, PUBLISHED
 
@@ -47,7 +39,6 @@ def statistics_report(statistics: Statistics, figure: str) -> Report:
     """The statistics as a report of their own.
 
     Args:
-        statistics: all sets.
         figure: path of the PNG of `ratio_figure`, relative to the report.
     """
     *tables, ratios = statistics_blocks(statistics, figure)
@@ -88,7 +79,9 @@ def ratio_figure(statistics: Statistics) -> bytes:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     _draw_ratios(axes, classes, upright=not named)
-    _draw_tail(axes, classes, statistics.rules, upright=not named)
+    if tail := sum(item.images <= statistics.rules.tail_images for item in classes):
+        before_tail = axes.axhline if named else axes.axvline
+        before_tail(len(classes) - tail - 0.5, color="#7a8494", linewidth=1, linestyle="--")
     (_label_by_name if named else _label_by_images)(axes, classes)
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     file = BytesIO()
@@ -123,14 +116,6 @@ def _draw_ratios(axes: "Axes", classes: list[ClassStatistics], *, upright: bool)
     (axes.set_ylabel if upright else axes.set_xlabel)("prompt images : target images")
 
 
-def _draw_tail(axes: "Axes", classes: list[ClassStatistics], rules: PromptRules, *, upright: bool) -> None:
-    """A dashed line before the first class of few images."""
-    tail = sum(item.images <= rules.tail_images for item in classes)
-    if tail:
-        line = axes.axvline if upright else axes.axhline
-        line(len(classes) - tail - 0.5, color="#7a8494", linewidth=1, linestyle="--")
-
-
 def _label_by_name(axes: "Axes", classes: list[ClassStatistics]) -> None:
     axes.set_yticks(range(len(classes)), [f"{item.name} ({item.images})" for item in classes])
     axes.set_ylim(len(classes) - 0.4, -0.6)
@@ -145,22 +130,13 @@ def _label_by_images(axes: "Axes", classes: list[ClassStatistics]) -> None:
 
 
 def _size_row(item: SetStatistics) -> tuple[str, ...]:
-    sides = map(_range, (item.width, item.height, item.instances_per_image))
-    return (item.name, *sides, _percentages(item.instance_size))
+    sides = (item.width, item.height, item.instances_per_image)
+    ranges = (f"{of.minimum:g} / {of.median:g} / {of.maximum:g}" for of in sides)
+    size = item.instance_size
+    shares = (size.minimum, size.lower, size.median, size.upper, size.maximum)
+    return (item.name, *ranges, " / ".join(f"{100 * share:.2g}" for share in shares))
 
 
 def _colour(colour: Colour) -> list[str]:
-    return [_moments(values) for values in (colour.hue, colour.saturation, colour.value)]
-
-
-def _moments(values: Moments) -> str:
-    return f"{values.mean:.1f} ± {values.deviation:.1f}"
-
-
-def _range(values: Quantiles) -> str:
-    return " / ".join(f"{value:g}" for value in (values.minimum, values.median, values.maximum))
-
-
-def _percentages(shares: Quantiles) -> str:
-    values = (shares.minimum, shares.lower, shares.median, shares.upper, shares.maximum)
-    return " / ".join(f"{100 * value:.2g}" for value in values)
+    moments = (colour.hue, colour.saturation, colour.value)
+    return [f"{values.mean:.1f} ± {values.deviation:.1f}" for values in moments]

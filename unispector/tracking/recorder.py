@@ -30,10 +30,7 @@ class RunRecord:
     """What a run is to hold in the end, its figures and images apart.
 
     Attributes:
-        experiment: its experiment.
-        name: shown in MLflow's pages.
         tags: the hash of everything that determines the work under `job`.
-        params: flat parameters.
         model: directory of the model it makes, recorded once it is `FINISHED`; empty without one.
         status: `RUNNING`, then `FINISHED`, `FAILED` or `KILLED`.
         ended: when, in seconds since 1970; None while it runs.
@@ -69,8 +66,6 @@ class Recorder:
         """Write the file; the store is not touched yet.
 
         Args:
-            store: where the run is to be.
-            record: what it is to hold.
             file: where that lies until the store has it all.
         """
         self._store, self._record, self._file = store, record, file
@@ -86,7 +81,6 @@ class Recorder:
         """Record more; the first call opens the run. After trouble the store is left alone for a while.
 
         Args:
-            points: figures.
             artifacts: all files so far, those recorded before too.
         """
         self._unsent += points
@@ -104,7 +98,6 @@ class Recorder:
 
         Args:
             status: `FINISHED`, `FAILED` or `KILLED`.
-            points, artifacts: see `update`.
             at: when, in seconds since 1970; None = now.
 
         Returns:

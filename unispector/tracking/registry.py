@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -60,11 +59,8 @@ class Event:
     """A decision on a version.
 
     Attributes:
-        action: what was done.
-        version: to which version.
         before: champion until then; None where there was none.
         by: `rules`, or a user's name.
-        reason: in words.
         time: ISO, UTC.
         run_id: MLflow run that keeps the event; empty before it is recorded.
     """
@@ -89,7 +85,7 @@ def _told(
             return method(self, *args, **kwargs)
         except store_trouble() as error:
             raise RegistryError(
-                f"{self.place}: the model registry cannot be used ({_without_password(error)}); "
+                f"{self.place}: the model registry cannot be used ({one_line(error)}); "
                 "see that its server runs, or that the folder can be written"
             ) from error
 
@@ -107,7 +103,6 @@ class ModelRegistry:
 
         Args:
             store: the registry is in the same database, or on the same server.
-            name: of the registered model.
         """
         self.name = name
         self._store = store
@@ -166,7 +161,6 @@ class ModelRegistry:
         Args:
             package: an MLflow model, as `serving.registered_model.save_registered_model` writes it.
             run_id: the run that trained the model; where the store has no such run, one is made.
-            tags: of the version.
         """
         client = self._store.client()
         key = tags.get(KEY, secrets.token_hex(16))
@@ -228,7 +222,6 @@ class ModelRegistry:
 
         Args:
             event: what was decided; `history` has it once it is finished.
-            files: kept with it, such as the decision's figures.
         """
         run = self._open(event)
         for file in files:
@@ -346,10 +339,6 @@ def _all_pages(page: Callable[[str | None], Any]) -> list[Any]:
         token = part.token
         if not token:
             return found
-
-
-def _without_password(error: Exception) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", one_line(error))
 
 
 def _version(found: Any, aliases: Mapping[int, tuple[str, ...]]) -> ModelVersion:

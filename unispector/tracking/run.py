@@ -46,8 +46,6 @@ class TrackedRun:
         """Wrap an existing run.
 
         Args:
-            client: of the store the run lives in.
-            run_id: MLflow's id.
             root: the store's folder; model directories are recorded relative to it.
             reopened: an earlier attempt at the same job may have recorded metrics already.
         """
@@ -67,10 +65,6 @@ class TrackedRun:
 
         params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
         self._client.log_batch(self.run_id, params=params)
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers at a step, now; see `points`."""
-        self.points([Point(step, time.time(), values)])
 
     def points(self, points: "Sequence[Point]") -> None:
         """Record numbers at steps.
@@ -143,7 +137,6 @@ class TrackedRun:
         """Copy a file, or all of a directory, into the run's artifacts.
 
         Args:
-            path: what to copy.
             folder: where to put it among the run's artifacts; None = at the top.
         """
         if path.is_dir():
@@ -198,19 +191,13 @@ class TrackingStore:
 
     @contextmanager
     def run(
-        self,
-        experiment: str,
-        name: str,
-        tags: Mapping[str, str],
-        parent: str | None = None,
+        self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None
     ) -> Iterator[TrackedRun]:
         """Open a run; one whose tag `job` equals that of an earlier run goes on with that run.
 
         The run ends FINISHED, KILLED after an interrupt, and FAILED after any other exception.
 
         Args:
-            experiment: made when new.
-            name: shown in MLflow's pages.
             tags: put a hash of everything that determines the work under `job`, so that a killed
                 job which starts again makes no second run.
             parent: id of the run this one is nested under.
@@ -257,11 +244,7 @@ class TrackingStore:
 
     @contextmanager
     def unfailing(self, what: str) -> Iterator[None]:
-        """Turn errors of the store into warnings: what is recorded there is on the disk too.
-
-        Args:
-            what: is recorded in the block, for the warning.
-        """
+        """Turn errors of the store into warnings: what is recorded there is on the disk too."""
         try:
             yield
         except store_trouble() as error:
