@@ -146,7 +146,7 @@ class EvaluationReport:
             DataError: the file is absent or was not written by `evaluation_json`.
         """
         try:
-            report = TypeAdapter(cls).validate_json(path.read_bytes())
+            report = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True, extra="forbid")
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage evaluate") from error
         except ValueError as error:
