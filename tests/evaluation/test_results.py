@@ -85,6 +85,17 @@ def test_damaged_files_are_refused_in_one_line(text, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "damaged"), [('"split_seed": 42', '"split_seed": "42"'), ('"rows":', '"x": 1, "rows":')]
+)
+def test_a_file_with_another_type_or_key_is_refused(report, written, damaged, tmp_path):
+    text = report.evaluation_json()
+    assert written in text
+    (tmp_path / "evaluation.json").write_text(text.replace(written, damaged, 1))
+    with pytest.raises(DataError, match="not a record"):
+        EvaluationReport.read(tmp_path / "evaluation.json")
+
+
 def test_variants_come_in_the_order_of_the_report(report):
     assert report.variants == ("unispector", "untrained")
 
