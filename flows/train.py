@@ -39,12 +39,7 @@ def worth_a_retry(_task: Any, run: Any, state: Any) -> bool:
 
 
 # No cache: whether a training is up to date is for DVC to say, which looks at the files.
-@task(
-    name="train",
-    task_run_name="{job.name}",
-    retry_condition_fn=worth_a_retry,
-    cache_policy=NO_CACHE,
-)
+@task(name="train", task_run_name="{job.name}", retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
 def train_model(job: TrainingJob) -> TrainingReport:
     """Train one model; see `unispector.training.jobs.train_tracked`."""
     return train_tracked(job)

@@ -89,9 +89,7 @@ def test_switches_choose_the_parts(small_config: ModelConfig):
 
 @pytest.mark.parametrize("prior", [True, False])
 def test_swin_detects(
-    prior: bool,
-    small_model: Callable[..., torch.nn.Module],
-    draw_prompts: Callable[..., ClassPrompts],
+    prior: bool, small_model: Callable[..., torch.nn.Module], draw_prompts: Callable[..., ClassPrompts]
 ):
     backbone = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False)
     model = small_model(backbone=backbone, similarity_prior=SimilarityPriorConfig(enabled=prior))

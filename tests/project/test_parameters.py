@@ -261,12 +261,7 @@ def test_show_changed_hides_what_the_code_would_do_anyway(
     assert main(["params", "show", "--params", str(file), "--changed", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == {
-        each.name: {
-            "value": each.value,
-            "source": "params.yaml",
-            "changed": True,
-            "meaning": each.meaning,
-        }
+        each.name: {"value": each.value, "source": "params.yaml", "changed": True, "meaning": each.meaning}
         for each in parameters(file)
         if each.changed
     }

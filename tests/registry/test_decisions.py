@@ -58,10 +58,7 @@ def test_approval_makes_a_champion_and_retires_the_one_before(registry):
     approve(registry, CHALLENGER, "bob", "better")
     assert aliases(registry) == {CHAMPION: 3}
     assert states(registry) == ["retired", "challenger", "champion"]
-    assert told(registry) == [
-        ("approved", 1, None, "ann", "the first"),
-        ("approved", 3, 1, "bob", "better"),
-    ]
+    assert told(registry) == [("approved", 1, None, "ann", "the first"), ("approved", 3, 1, "bob", "better")]
 
 
 def test_the_same_decision_again_is_no_second_event(registry, trusted):

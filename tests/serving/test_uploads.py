@@ -10,13 +10,7 @@ from PIL import Image
 
 from unispector.errors import DataError
 from unispector.ops.files import read_image, read_mask
-from unispector.serving.uploads import (
-    SCANS,
-    TooLargeError,
-    decode_image,
-    decode_mask,
-    upload_size,
-)
+from unispector.serving.uploads import SCANS, TooLargeError, decode_image, decode_mask, upload_size
 
 PIXELS = 10_000
 RNG = np.random.default_rng(3)

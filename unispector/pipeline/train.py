@@ -15,12 +15,7 @@ from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.pipeline.fingerprint import read_fingerprints
 from unispector.project.lineage import git_state
 from unispector.project.paths import CHECKPOINTS, MAPS, MODELS, SPLITS, TRAINING_SUMMARY
-from unispector.training.job import (
-    CHECKPOINT,
-    MAPS_USED,
-    TrainingJob,
-    Variant,
-)
+from unispector.training.job import CHECKPOINT, MAPS_USED, TrainingJob, Variant
 from unispector.training.jobs import TrainingReport
 from unispector.training.runs import RUN_FILE
 

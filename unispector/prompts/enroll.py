@@ -79,11 +79,7 @@ def enroll(
 
 
 def _checks(
-    detector: UniSpector,
-    marked: MarkedFolder,
-    enrolled: Enrolled,
-    roi: Literal["box", "mask"],
-    score: float,
+    detector: UniSpector, marked: MarkedFolder, enrolled: Enrolled, roi: Literal["box", "mask"], score: float
 ) -> tuple[ImageCheck, ...]:
     """The checks of all images, with a bar."""
     checks: list[ImageCheck] = []

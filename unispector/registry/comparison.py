@@ -9,14 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.benchmark.conditions import PromptCondition, changed_prompts
-from unispector.benchmark.judge import (
-    Trial,
-    advance,
-    judge,
-    read_pair,
-    scores_on,
-    share_bar,
-)
+from unispector.benchmark.judge import Trial, advance, judge, read_pair, scores_on, share_bar
 from unispector.benchmark.plan import Evaluation
 from unispector.config import Config
 from unispector.data.coco import Annotations

@@ -8,15 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unispector.errors import RegistryError, UniSpectorError
-from unispector.tracking.registry import (
-    CHALLENGER,
-    CHAMPION,
-    Action,
-    Event,
-    ModelRegistry,
-    ModelVersion,
-    now,
-)
+from unispector.tracking.registry import CHALLENGER, CHAMPION, Action, Event, ModelRegistry, ModelVersion, now
 
 REFUSED, RETIRED = "refused", "retired"
 

@@ -21,14 +21,7 @@ from unispector.project.paths import PROMOTIONS, check_report
 from unispector.registry.comparison import compare_models
 from unispector.registry.decisions import finish_begun, promote_version, refuse
 from unispector.registry.register import read_lineage
-from unispector.registry.rules import (
-    Criteria,
-    Decision,
-    RuleOutcome,
-    compared_rules,
-    data_rule,
-    working_rule,
-)
+from unispector.registry.rules import Criteria, Decision, RuleOutcome, compared_rules, data_rule, working_rule
 from unispector.tracking.registry import CHALLENGER, CHAMPION, Event, ModelRegistry, ModelVersion, now
 from unispector.tracking.run import TrackingStore
 

@@ -14,13 +14,7 @@ from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import RegistryError
-from unispector.evaluation.results import (
-    MAIN_VARIANT,
-    SUBSETS,
-    EvaluationReport,
-    Summary,
-    mean_over_sets,
-)
+from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, EvaluationReport, Summary, mean_over_sets
 from unispector.modeling.saved_model import CONFIG, WEIGHTS, SavedModel, load_model
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.project.lineage import UNKNOWN, dvc_hash

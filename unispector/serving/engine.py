@@ -62,9 +62,7 @@ class Engine:
     def answer(self) -> ModelAnswer:
         """The model as answers name it."""
         return ModelAnswer(
-            reference=self.model.reference,
-            version=self.model.version,
-            fingerprint=self.detector.fingerprint,
+            reference=self.model.reference, version=self.model.version, fingerprint=self.detector.fingerprint
         )
 
 

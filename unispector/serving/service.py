@@ -32,12 +32,7 @@ class Service:
     """
 
     def __init__(
-        self,
-        reloader: Reloader,
-        metrics: Metrics,
-        limits: Limits,
-        token: str = "",
-        poll_seconds: float = 5.0,
+        self, reloader: Reloader, metrics: Metrics, limits: Limits, token: str = "", poll_seconds: float = 5.0
     ) -> None:
         """Put the parts together; nothing runs yet.
 
