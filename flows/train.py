@@ -49,9 +49,6 @@ def train_model(job: TrainingJob) -> TrainingReport:
 def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     """Train every model that `params` asks for and write `reports/training.json`.
 
-    Args:
-        params: the parameters' file; its folder is the project's.
-
     Raises:
         UniSpectorError: the parameters, the data or a training are at fault.
     """
@@ -75,12 +72,7 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
 
 
 def page(jobs: Sequence[TrainingJob], outcomes: Sequence[TrainingReport | Exception]) -> str:
-    """Write Prefect's page of the run: a line for each model, and why one failed.
-
-    Args:
-        jobs: that were run.
-        outcomes: what came of each.
-    """
+    """Write Prefect's page of the run: a line for each model, and why one failed."""
     rows = ["| model | steps | last loss | minutes | MLflow run |", "|---|---|---|---|---|"]
     for job, outcome in zip(jobs, outcomes, strict=True):
         if isinstance(outcome, TrainingReport):
@@ -96,10 +88,6 @@ def stop_at_once(reason: str, code: int) -> None:
     """End this process now: Python would first wait for its threads, thus for the trainings, to end.
 
     The guard ends Ray's processes and Prefect's.
-
-    Args:
-        reason: for the user.
-        code: to exit with.
     """
     logger.warning("%s; `make repro` goes on from the last checkpoints", reason)
     SubprocessASGIServer().stop()

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from unispector.training.images import FOLDER, TrainingImages, _lowest_drawn, choose_examples
 
 from unispector.config import load_config
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
@@ -16,6 +15,7 @@ from unispector.modeling.saved_model import load_model
 from unispector.pipeline.train import plan
 from unispector.project.paths import TRACKING
 from unispector.structures import Detections
+from unispector.training.images import FOLDER, TrainingImages, _lowest_drawn, choose_examples
 from unispector.training.job import initial_model, train
 from unispector.training.monitor import SeenPrompts
 from unispector.training.ray_trainer import Reported, WorkerGroup

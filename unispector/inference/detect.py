@@ -20,10 +20,8 @@ class DetectionReport:
     """The result of a run of `detect`.
 
     Attributes:
-        images: images looked at.
         detections: detections recorded in `detections.json`.
         drawn: those with at least the score asked for, which the images show.
-        output: the folder written to.
     """
 
     images: int
@@ -50,10 +48,7 @@ def detect(
     Args:
         model_directory: a saved model.
         targets: image files, and folders whose images (not those of subfolders) are taken.
-        prompts: marked images, or the file of a prompt bank.
-        output: folder to write to; made when absent.
         min_score: lowest score that is drawn.
-        batch_size: images per forward pass.
 
     Raises:
         DataError: a target or prompt is absent, unreadable or badly marked.

@@ -89,7 +89,6 @@ class UniSpector:
 
         Args:
             prompts: at least one; classes are numbered in order of first appearance.
-            batch_size: images per forward pass.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
@@ -122,8 +121,6 @@ class UniSpector:
         Args:
             annotations: prompt images; each category needs an instance.
             root: folder the file names are relative to.
-            roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
-            batch_size: images per forward pass.
 
         Raises:
             DataError: an image cannot be used.
@@ -144,8 +141,6 @@ class UniSpector:
         Args:
             annotations: prompt images.
             root: folder the file names are relative to.
-            roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
-            batch_size: images per forward pass.
             change: what to do to every image before it is looked at, its size kept; None = nothing.
 
         Raises:
@@ -181,7 +176,6 @@ class UniSpector:
         Args:
             samples: all marked images in a frame; always the same, in the same order.
             sizes: side of the input for each class.
-            batch_size: images per forward pass.
 
         Returns:
             All N instances, their labels [N], and which of the samples' instances each is; on the CPU.

@@ -17,9 +17,6 @@ class InstanceEmbeddings:
     Attributes:
         encoded: the instances, float32 on the CPU.
         labels: [N] int64 index into `class_names`.
-        instance_ids: N ids in the annotation file.
-        class_names: C names.
-        fingerprint: of the model that made them.
         image_sizes: C sides of the network input in pixels that the classes are looked at with.
     """
 

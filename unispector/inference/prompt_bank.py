@@ -89,7 +89,6 @@ class PromptBank:
             encoded: N marked instances.
             labels: [N] int64 index into `class_names`.
             class_names: C names, in the order of the bank.
-            fingerprint: of the model that made the embeddings.
             image_sizes: C sides of the input that the classes were encoded with.
 
         Raises:

@@ -177,8 +177,6 @@ def show(reports: Path, tracking: TrackingStore, console: "Console | None" = Non
     """Print the results, where the report and its images are, and how to look at the runs.
 
     Args:
-        reports: folder of the reports.
-        tracking: the experiment store.
         console: where to print; None = standard output.
 
     Raises:

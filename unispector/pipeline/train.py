@@ -31,10 +31,6 @@ def plan(config: Config, root: Path = Path()) -> tuple[TrainingJob, ...]:
     One `unispector` and one `untrained` model for each of `train.seeds`, and one of each row of
     `train.ablation` for each of `train.ablation_seeds`.
 
-    Args:
-        config: all parameters.
-        root: the project's folder.
-
     Raises:
         ConfigError: a seed is no split seed, or an ablation seed is not trained.
         DataError: the stage `fingerprint` has not run.

@@ -42,10 +42,6 @@ class Change:
 def parameters(params: Path, preset: str | None = None) -> tuple[Parameter, ...]:
     """Every parameter in force, in the order of `Config`; of sets only what is written of them.
 
-    Args:
-        params: file of parameters.
-        preset: name of a preset to lay over it; None = the file alone.
-
     Raises:
         ConfigError: the file or the preset cannot be used.
     """
@@ -71,9 +67,7 @@ def use_preset(preset: str, params: Path, *, dry_run: bool = False) -> tuple[Cha
     """Put a preset's values into `params.yaml`; comments and all other values stay.
 
     Args:
-        preset: name of the preset.
         params: file of parameters, replaced as a whole.
-        dry_run: only tell what would change.
 
     Returns:
         The values that changed or were not written yet.

@@ -59,7 +59,6 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
         content: the file's.
         values: by section and field; what the file does not have yet goes behind the last key there.
         wanted: what the file must say afterwards.
-        origin: the file's name, for messages.
 
     Raises:
         ConfigError: the file would say something else, as with anchors or a key given twice.

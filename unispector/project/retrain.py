@@ -69,7 +69,6 @@ class LastRetraining:
     Attributes:
         key: state it was about, see `RetrainingNeed`.
         outcome: `going on`, `data refused`, `failed` or `decided`.
-        reason: in one line.
         version: of the registered model; None before there is one.
         time: of this record, ISO 8601 in UTC.
     """
@@ -99,10 +98,6 @@ def look(config: Config, root: Path = Path()) -> RetrainingNeed:
 
     Reads and hashes only what DVC finds changed; of data at rest, file times and sizes.
 
-    Args:
-        config: all parameters.
-        root: the project's folder.
-
     Raises:
         RetrainingError: DVC cannot say; the message has its reason.
     """
@@ -131,7 +126,6 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
 
     Args:
         targets: stages to bring up to date with all they need; none = the whole pipeline.
-        root: the project's folder.
 
     Raises:
         DataRefusedError: `targets` are `CHECKS`, and a stage said in one line what is to be mended.
@@ -155,10 +149,6 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
 
 def version_key(config: Config, root: Path = Path()) -> str:
     """Hash of the trained models and the splits: the same training is registered once.
-
-    Args:
-        config: all parameters.
-        root: the project's folder.
 
     Raises:
         RetrainingError: nothing was trained yet.

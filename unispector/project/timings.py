@@ -43,7 +43,6 @@ def timed(name: str, root: Path = Path()) -> Iterator[None]:
 
     Args:
         name: `stage`, or `stage@set` for a stage that runs once per set.
-        root: the project's folder.
     """
     start = time.perf_counter()
     yield
@@ -54,9 +53,6 @@ def timed(name: str, root: Path = Path()) -> Iterator[None]:
 
 def read_timings(root: Path = Path()) -> tuple[StageTiming, ...]:
     """Read the records of `timed`, in the order of the pipeline; unknown stages come last.
-
-    Args:
-        root: the project's folder.
 
     Raises:
         DataError: a record is damaged.

@@ -26,7 +26,6 @@ class MarkCheck:
     """The check of one mark.
 
     Attributes:
-        id: of the annotation.
         box_xyxy: pixels.
         score: of the best detection of its class there, in [0, 1]; 0 = the mark was missed.
         other: the class already enrolled that scores best there; empty = none was detected.
@@ -55,7 +54,6 @@ class ImageCheck:
     """One image, looked at with prompts from the others.
 
     Attributes:
-        file_name: of the annotations.
         marks: at least one.
         detections: of all classes, those whose score counts.
         found_without: other image -> marks that are found here when its prompts are left out too.
@@ -77,10 +75,8 @@ class Worth:
     """The worth of one image's prompts to all other images.
 
     Attributes:
-        file_name: of the image.
         found: marks on the other images that are found with it among the prompts.
         without: those found without it.
-        marks: on the other images.
     """
 
     file_name: str
@@ -127,10 +123,8 @@ def leave_one_out(
     Args:
         detector: the model; it encodes every image once as prompt and once as target.
         annotations: images and marks of one category, named as the class; every image has a mark.
-        root: folder their file names are relative to.
-        enrolled: what the class joins.
-        roi: prompt with boxes or with masks.
         score: lowest score of a detection that counts, in [0, 1].
+        root: folder their file names are relative to.
 
     Yields:
         A check for each image that has prompts from others, in their order.

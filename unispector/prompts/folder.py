@@ -23,7 +23,6 @@ class MarkedFolder:
     """The images of a folder that show one class.
 
     Attributes:
-        root: the folder.
         annotations: images and marks of the class, the only category.
         images: file name -> what is kept of it.
         digest: SHA-256 of all files of the folder and their names.
@@ -55,10 +54,8 @@ def read_marked(
     """Read a folder by the rules of a conversion, its checks included.
 
     Args:
-        folder: marked images.
         source: its layout, a key of `SOURCES`.
         label: what its one class will be called, or which of its classes is meant.
-        roi: keep boxes or masks.
         min_side: share of the image's sides under which a component of a mask is dropped.
         out: annotation file to write; beside it come the account of what was dropped and the checks.
 

@@ -121,9 +121,6 @@ class StoredPrompt:
     def instances(self, width: int, height: int) -> Iterator[tuple[Box, Rle | None]]:
         """The box of each mark, cut at the image's edge, and its mask, which stays a code.
 
-        Args:
-            width, height: of the image, in pixels.
-
         Raises:
             DataError: a mask is of another size.
         """
@@ -137,10 +134,6 @@ class StoredPrompt:
 
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
     """Prompts as a detector reads them: image by image, masks decoded only when it is their turn.
-
-    Args:
-        classes: prompts by name of the class.
-        folder: that keeps the images.
 
     Raises:
         DataError: an image is unreadable, or a mask is of another size.

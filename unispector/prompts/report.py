@@ -34,14 +34,9 @@ class EnrollReport:
     """The result of an enrolment.
 
     Attributes:
-        label: the class.
         outcome: `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all
             images were enrolled before, so nothing was checked.
-        version: of the prompts in the store after it.
         marked: the images that were checked.
-        known: images of the folder that were enrolled before.
-        checks: image by image.
-        limits: what the checks had to pass.
         model: fingerprint of the model that checked.
         output: folder of the report; nothing is written where nothing was checked.
     """
@@ -201,7 +196,6 @@ def refusals(checks: Sequence[ImageCheck], limits: EnrollConfig) -> tuple[str, .
 
     Args:
         checks: at least one, or none where nothing was checked.
-        limits: what they must pass.
     """
     marks = [mark for check in checks for mark in check.marks]
     found, confused = sum(mark.found for mark in marks), sum(mark.confused for mark in marks)

@@ -50,7 +50,6 @@ class PromptSet:
         version: 0 is the empty one that every store begins with.
         parent: the version before it; None of version 0.
         time: when it was made, ISO 8601 in UTC.
-        by: who made it.
         note: what was changed, and why.
         classes: the prompts of each class, at least one.
         lineage: where the change came from, such as the hash of a folder and figures of checks.
@@ -161,10 +160,6 @@ class PromptStore:
 
         Args:
             label: name of the class; letters, digits, spaces and `_-./`, at most 80.
-            images: at least one.
-            by: who adds them.
-            note: why.
-            lineage: where they come from.
             checked: the version they were checked with; another may not be in use now. None = any may.
 
         Raises:
@@ -206,7 +201,6 @@ class PromptStore:
 
         Args:
             version: the earlier one; None = the one before the current.
-            by: who reverts.
 
         Raises:
             PromptBankError: there is no such version, an image of it is damaged or gone, or the store

@@ -30,7 +30,6 @@ class SetDraw:
     """One draw of prompts of a set, and its targets.
 
     Attributes:
-        seed: of the draw.
         prompts, targets: of classes that neither model was trained on.
     """
 
@@ -44,7 +43,6 @@ class ComparisonSet:
     """One set on which both models are measured.
 
     Attributes:
-        name: the set.
         images: folder the file names are relative to.
         draws: at least one.
         classes: that are prompted and looked for.
@@ -95,7 +93,6 @@ def compare_models(
         evaluations: prompts and targets of unseen classes.
         trained: classes that either model was trained on, `<set>/<class>` as in the training files; they
             are neither prompted nor looked for.
-        config: all parameters.
 
     Raises:
         CheckpointError: a model cannot be loaded.
@@ -166,9 +163,6 @@ def measure(
     """Measure a model on a set; every target is encoded once for all prompts.
 
     Args:
-        detector: the model.
-        data_set: the set.
-        config: all parameters.
         advance: gets shares of the work that add up to 1.
 
     Raises:
@@ -224,10 +218,9 @@ def _changed(
 
 def _at(conditions: Sequence[PromptCondition], sweep: str, level: float) -> list[PromptBank]:
     """The banks of one level of one change."""
+    wanted = (sweep, level)
     return [
-        condition.bank
-        for condition in conditions
-        if (sweep, level) in {(place.sweep, place.level) for place in condition.places}
+        each.bank for each in conditions if wanted in {(place.sweep, place.level) for place in each.places}
     ]
 
 

@@ -86,9 +86,6 @@ def register_challenger(config: Config, root: Path, store: TrackingStore, key: s
     is done. A version that was challenger before retires.
 
     Args:
-        config: all parameters.
-        root: the project's folder.
-        store: holds the registry.
         key: the same for the same training.
 
     Raises:
@@ -116,8 +113,7 @@ def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> 
 
     Args:
         directory: of the trained model.
-        lineage: goes along as `lineage.json`.
-        card: goes along as `README.md`.
+        lineage, card: go along as `lineage.json` and `README.md`.
         folder: to be made, for `ModelRegistry.register`.
     """
     from unispector.registry.registered_model import save_registered_model

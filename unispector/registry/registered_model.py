@@ -114,11 +114,7 @@ class RegisteredModel(PythonModel):
     """A detector behind MLflow's `predict`; `EXPLAINED` says what goes in and comes out."""
 
     def load_context(self, context: Any) -> None:
-        """Load the detector, on the GPU where there is one.
-
-        Args:
-            context: its artifact `package` is the folder of the saved model.
-        """
+        """Load the detector from the artifact `package`, on the GPU where there is one."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._detector = UniSpector.load(context.artifacts["package"], device)
 
@@ -129,11 +125,6 @@ class RegisteredModel(PythonModel):
         params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Find the prompted classes on images.
-
-        Args:
-            context: not read.
-            model_input: table with the column `image`.
-            params: see the signature.
 
         Returns:
             A row an image, in the same order: `width`, `height`, and `detections` as JSON text.
@@ -195,11 +186,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
 
 
 def requirements(package: Path) -> list[str]:
-    """List the packages a registered model needs, each in the version installed here.
-
-    Args:
-        package: folder of the saved model, which may take weights from packages besides.
-    """
+    """List what a saved model needs, in the versions installed here; it may take weights from packages."""
     written = json.loads((package / CONFIG).read_text(encoding="utf-8"))["config"]["model"]
     names = sorted({*REQUIRED, *packages_of(ModelConfig.model_validate(written))})
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
@@ -219,9 +206,6 @@ def example() -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def try_registered_model(folder: Path) -> None:
     """Load an MLflow model in a process of its own, with its own copy of the code, and let it predict.
-
-    Args:
-        folder: of the MLflow model.
 
     Raises:
         RegistryError: it does not load, or does not answer its own example.
@@ -249,9 +233,6 @@ def try_registered_model(folder: Path) -> None:
 
 def answer_example(package: Path) -> None:
     """Load a package with the code that runs here, and let it find the example's defect.
-
-    Args:
-        package: folder with `model.safetensors` and `config.json`.
 
     Raises:
         CheckpointError: it does not load.

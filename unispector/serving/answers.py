@@ -71,8 +71,6 @@ class VersionAnswer(Message):
     Attributes:
         version: its number.
         time: ISO 8601, UTC.
-        by: who made it.
-        note: why.
         classes: that it has.
     """
 

@@ -45,7 +45,6 @@ class Engine:
     """A model with its prompts, ready to detect; never changed, only replaced.
 
     Attributes:
-        detector: the loaded model.
         bank: its prompts; None while no class is enrolled.
         model: where it came from.
         bank_version: of the prompts.
@@ -72,7 +71,6 @@ class Reloader:
     Attributes:
         engine: in use; None before the first.
         trouble: why what should be in use is not, in one line; empty when all is well.
-        prompts: where the prompts come from.
     """
 
     def __init__(
@@ -83,8 +81,6 @@ class Reloader:
         Args:
             wanted: says which model should be in use now; raises when there is none.
             prompts: says which prompts.
-            metrics: told of every attempt.
-            device: where models run.
         """
         self.engine: Engine | None = None
         self.trouble = "the model is still being loaded"

@@ -47,9 +47,6 @@ def serve(
         model: reference of a model; behind an alias of the registry, whatever version it stands for is
             served, also when that changes. There need be none yet.
         bank: file of a prompt bank, or folder of a prompt store, made by the first prompt.
-        address: on loopback, or a token is needed.
-        limits: of requests.
-        device: where the model runs.
         poll_seconds: between two looks for another model or other prompts.
 
     Raises:

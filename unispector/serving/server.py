@@ -60,11 +60,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def make_server(service: Service) -> uvicorn.Server:
-    """A server that does not run yet.
-
-    Args:
-        service: not used before.
-    """
+    """A server that does not run yet."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
     config = uvicorn.Config(
         build_app(service),
@@ -85,10 +81,6 @@ def make_server(service: Service) -> uvicorn.Server:
 
 def run_server(service: Service, sock: socket.socket) -> None:
     """Answer requests until SIGTERM or SIGINT; those in flight are answered first.
-
-    Args:
-        service: not used before.
-        sock: of `listening`.
 
     Raises:
         SystemExit: 0 after SIGTERM.

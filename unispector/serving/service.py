@@ -22,11 +22,8 @@ class Service:
     """Everything that requests share.
 
     Attributes:
-        limits: of requests.
         reloader: has the model and the prompts in use.
-        metrics: figures for Prometheus.
         token: that requests must carry; empty = none.
-        batcher: detects.
         memory: bytes of bodies and decoded images.
         queue: images waiting or looked at.
     """
@@ -38,8 +35,6 @@ class Service:
 
         Args:
             reloader: asked for another engine every `poll_seconds`.
-            metrics: the same that the reloader tells.
-            limits: of requests.
             token: that requests must carry; empty = none, and only requests meant for loopback are taken.
             poll_seconds: between two looks for another model or other prompts.
         """
@@ -81,7 +76,6 @@ class Service:
         """Run something on the loader's thread that is waited for once it has begun.
 
         Args:
-            function: what to run.
             end: when it is given up if it has not begun, on the loop's clock.
 
         Raises:

@@ -46,7 +46,6 @@ def choose_examples(annotations: Annotations, count: int) -> tuple[Example, ...]
     """Classes spread over all that can be shown, each with two images that no other one has.
 
     Args:
-        annotations: of the training images.
         count: examples at most.
     """
     showing: dict[int, list[ImageRecord]] = {category.id: [] for category in annotations.categories}
@@ -71,10 +70,7 @@ class TrainingImages:
     """Draws a model while it is trained.
 
     Attributes:
-        annotations: of the training images.
         images: folder their `file_name`s are relative to.
-        config: of the model.
-        folder: where the images go.
     """
 
     annotations: Annotations
@@ -89,7 +85,6 @@ class TrainingImages:
 
         Args:
             step: steps done, in the files' names and titles.
-            model: as it is now.
             prompts: where it puts the prompts of the latest batches.
 
         Raises:

@@ -106,7 +106,6 @@ def train(job: TrainingJob, run_id: str, group: WorkerGroup, report: Report) -> 
     """Train one model, going on from the job's checkpoint where there is one, and save it.
 
     Args:
-        job: what to train.
         run_id: the MLflow run, recorded with the model.
         group: this process among those that train the model together.
         report: see `training.loop.Callbacks`.

@@ -21,7 +21,6 @@ class TrainingReport:
     """The result of one training.
 
     Attributes:
-        variant, seed: of the job.
         steps: optimiser steps of the model.
         loss: mean total loss of the last report; None for an untrained model.
         seconds: wall time, of the last attempt when the job went on from a checkpoint.
@@ -40,10 +39,6 @@ class TrainingReport:
 
 def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
     """Run one job: on the running Ray cluster, followed line by line and recorded in MLflow.
-
-    Args:
-        job: of `plan`.
-        root: the project's folder.
 
     Raises:
         WorkerLostError: the training failed for a reason that may pass; another call goes on with it.
@@ -71,7 +66,6 @@ def side_by_side(config: Config, where: tuple[Machine, ...]) -> int:
     """Return the number of jobs that train at a time: those there is room for, `train.side_by_side` at most.
 
     Args:
-        config: all parameters.
         where: the machines of the running cluster.
 
     Raises:

@@ -26,7 +26,6 @@ def build_optimiser(
     are left out. A group's `rate` says which of the two rates is its own: `learning` or `backbone`.
 
     Args:
-        model: the detector.
         learning_rate: base rate.
         backbone_rate: factor for a backbone's network.
         weight_decay: AdamW's decoupled decay.
@@ -56,10 +55,7 @@ def linear_schedule(optimiser: AdamW, *, steps: int, warmup: int, start: int = 0
     """Rise from a thousandth over `warmup` steps, then fall linearly to 0 at `steps`.
 
     Args:
-        optimiser: with its base rates, not yet touched by a schedule.
-        steps: optimiser steps in all.
         warmup: steps of the rise.
-        start: steps already done.
     """
 
     def factor(step: int) -> float:
