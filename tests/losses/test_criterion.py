@@ -25,14 +25,9 @@ LEVELS = ((1, 1), (2, 2), (4, 4), (8, 8))
 CANDIDATE_TERMS = ("score", "box", "mask")
 GROUPS = {group: {f"loss_{group}/{name}" for name in BASE_TERMS} for group in ("first", "last", "denoising")}
 ONCE = {
-    "loss/denoising",
-    "loss/contrastive",
-    "loss/relevance",
-    "loss/prior",
-    "loss_candidate/score",
-    "loss_candidate/box",
-    "loss_candidate/mask",
-}
+    "loss/denoising", "loss/contrastive", "loss/relevance", "loss/prior", "loss_candidate/score",
+    "loss_candidate/box", "loss_candidate/mask",
+}  # fmt: skip
 
 
 def criterion(weights: LossWeights = WEIGHTS, points: int = 64) -> Criterion:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from live_service import follow, serving
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import StoredPrompts
@@ -191,17 +192,9 @@ def boxes(rng: Rng) -> Bad:
 
 def label(rng: Rng) -> Bad:
     values = [
-        "../x",
-        "..",
-        "a/../../b",
-        "/etc/passwd",
-        "a\0b",
-        "a\nb",
-        "<script>",
-        "' OR 1=1",
-        "$(id)",
+        "../x", "..", "a/../../b", "/etc/passwd", "a\0b", "a\nb", "<script>", "' OR 1=1", "$(id)",
         "{{7*7}}",
-    ]
+    ]  # fmt: skip
     values += ["", " ", "a" * int(rng.integers(81, 60_000)), "a\u202eb", "%2e%2e", "\\\\host\\x", "a\x1b[2J"]
     raw = [value.encode() for value in values] + [b"\xff\xfe\x80", b"\xc0\xaf", b"\xed\xa0\x80"]
     return one_of(rng, [prompt(rng, one_of(rng, raw)), detect(picture(rng), ("classes", one_of(rng, raw)))])
@@ -281,13 +274,9 @@ def too_long(rng: Rng) -> Bad:
 
 def address(rng: Rng) -> Bad:
     paths = [
-        b"/",
-        b"/../../etc/passwd",
-        b"/%2e%2e/%2e%2e/etc/passwd",
-        b"/prompts/../x",
-        b"/prompts/..%2fx",
+        b"/", b"/../../etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/prompts/../x", b"/prompts/..%2fx",
         b"//",
-    ]
+    ]  # fmt: skip
     paths += [
         b"/prompts/%00",
         b"/prompts/%ff%fe",
@@ -361,7 +350,7 @@ def versions(store: PromptStore) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("count", [76, pytest.param(513, marks=pytest.mark.slow)])
-def test_hostile_requests(serving, follow, tiny_model, files, tmp_path, count, caplog):
+def test_hostile_requests(tiny_model, files, tmp_path, count, caplog):
     assert count % len(KINDS) == 0
     store = PromptStore(tmp_path / "prompts")
     store.add("spot", [MarkedImage(files[0], "p.png", [[5, 5, 20, 10]])], "a test", "", {})

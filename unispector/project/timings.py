@@ -14,18 +14,9 @@ from unispector.ops.files import atomic_write_json
 TIMINGS = Path("artifacts/timings")
 
 STAGES = (
-    "generate",
-    "convert",
-    "survey",
-    "validate",
-    "split",
-    "statistics",
-    "fingerprint",
-    "train",
-    "evaluate",
-    "sweep",
-    "report",
-)
+    "generate", "convert", "survey", "validate", "split", "statistics", "fingerprint", "train", "evaluate",
+    "sweep", "report",
+)  # fmt: skip
 """Stages in the order of the pipeline."""
 
 

@@ -150,18 +150,11 @@ def leave_one_out(
 
 def worth_of(checks: Collection[ImageCheck]) -> tuple[Worth, ...]:
     """Return the worth of each image, over the images it was tried on."""
-    names = dict.fromkeys(name for check in checks for name in check.found_without)
     worth = []
-    for name in sorted(names):
+    for name in sorted({name for check in checks for name in check.found_without}):
         seen = [check for check in checks if name in check.found_without]
-        worth.append(
-            Worth(
-                name,
-                found=sum(check.found for check in seen),
-                without=sum(check.found_without[name] for check in seen),
-                marks=sum(len(check.marks) for check in seen),
-            )
-        )
+        found, without = sum(check.found for check in seen), sum(check.found_without[name] for check in seen)
+        worth.append(Worth(name, found, without, sum(len(check.marks) for check in seen)))
     return tuple(worth)
 
 

@@ -121,12 +121,8 @@ def _pictures(annotations: Annotations, folder: Path, roi: Literal["box", "mask"
         marks, data = annotations.instances_of(image.id), packed.read_bytes(folder / image.file_name)
         # A conversion gives every instance its code.
         codes = [mark.segmentation for mark in marks if isinstance(mark.segmentation, dict)]
-        boxes = [mark.bbox for mark in marks]
-        pictures[image.file_name] = (
-            MarkedImage(data, image.file_name, masks_rle=codes)
-            if roi == "mask"
-            else MarkedImage(data, image.file_name, boxes)
-        )
+        own = ((), codes) if roi == "mask" else ([mark.bbox for mark in marks], ())
+        pictures[image.file_name] = MarkedImage(data, image.file_name, *own)
     return pictures
 
 

