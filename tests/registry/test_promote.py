@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from killed import KilledError, kill_at
 from unispector.config import PromoteConfig, SweepConfig
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.coco import Annotations
@@ -267,38 +268,15 @@ def test_without_a_challenger_there_is_nothing_to_decide(decide):
     assert "\n" not in str(error.value)
 
 
-class Killed(BaseException):
-    """As SIGKILL, nothing in the process may take it for an error to handle."""
-
-
-WRITES = ("begin", "set_alias", "remove_alias", "tag", "finish")
-
-
-def kill_at(monkeypatch, place):
-    """Die before the write of this number, counted over files and registry."""
-    done = 0
-
-    def dying(write):
-        def one(*args, **kwargs):
-            nonlocal done
-            done += 1
-            if done == place:
-                raise Killed
-            return write(*args, **kwargs)
-
-        return one
-
-    for name in WRITES:
-        monkeypatch.setattr(ModelRegistry, name, dying(getattr(ModelRegistry, name)))
-    for name in ("atomic_write_text", "atomic_write_json"):
-        monkeypatch.setattr(stage, name, dying(getattr(stage, name)))
+WRITES = [(ModelRegistry, name) for name in ("begin", "set_alias", "remove_alias", "tag", "finish")]
+WRITES += [(stage, name) for name in ("atomic_write_text", "atomic_write_json")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("good", [True, False])
-@pytest.mark.parametrize("place", range(1, 9))
+@pytest.mark.parametrize("step", range(8))
 def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
-    decide, root, registry, add, sharp_model, monkeypatch, unmeasured, place, good
+    decide, root, registry, add, sharp_model, monkeypatch, unmeasured, step, good
 ):
     make_champion(registry, add(sharp_model))
     if good:
@@ -307,13 +285,13 @@ def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
         write_report(root, "tile", failed=1)
     add(sharp_model)
     with monkeypatch.context() as patch:
-        kill_at(patch, place)
+        kill_at(patch, WRITES, step)
         try:
             decide()
             killed = False
-        except Killed:
+        except KilledError:
             killed = True
-    assert killed or place > (6 if good else 5)
+    assert killed or step >= (6 if good else 5)
     known = [json.loads(file.read_text())["time"] for file in root.glob("reports/promotion/2-vs-*.json")]
     decision = decide()
     assert known in ([], [decision.time])
@@ -333,8 +311,8 @@ def test_what_a_person_decided_stands_though_a_decision_was_cut_off(
 ):
     add(sharp_model)
     with monkeypatch.context() as patch:
-        patch.setattr(ModelRegistry, "begin", lambda *_: (_ for _ in ()).throw(Killed()))
-        with pytest.raises(Killed):
+        kill_at(patch, [(ModelRegistry, "begin")], 0)
+        with pytest.raises(KilledError):
             decide()
     assert list(root.glob("reports/promotion/1-vs-none.json"))  # written down, not carried out
     refuse(registry, 1, "ada", "not on my line")

@@ -46,7 +46,6 @@ def detect(
     0.05 and are not drawn are left out.
 
     Args:
-        model_directory: a saved model.
         targets: image files, and folders whose images (not those of subfolders) are taken.
         min_score: lowest score that is drawn.
 

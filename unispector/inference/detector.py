@@ -43,11 +43,7 @@ class UniSpector:
     """
 
     def __init__(self, saved: SavedModel) -> None:
-        """Wrap a loaded model.
-
-        Args:
-            saved: weights in a ready network, its configuration and its fingerprint.
-        """
+        """Wrap a loaded model."""
         self.fingerprint = saved.fingerprint
         self.provenance = saved.provenance
         self._model = saved.model.eval()
@@ -118,10 +114,6 @@ class UniSpector:
     ) -> PromptBank:
         """Encode every annotated instance of a COCO file as a prompt of its category.
 
-        Args:
-            annotations: prompt images; each category needs an instance.
-            root: folder the file names are relative to.
-
         Raises:
             DataError: an image cannot be used.
             PromptBankError: a category has no instance; the message names it.
@@ -139,8 +131,6 @@ class UniSpector:
         """Encode every annotated instance of a COCO file on its own; an image is encoded only once.
 
         Args:
-            annotations: prompt images.
-            root: folder the file names are relative to.
             change: what to do to every image before it is looked at, its size kept; None = nothing.
 
         Raises:
@@ -214,7 +204,6 @@ class UniSpector:
 
         Args:
             images: files, or uint8 RGB arrays [h, w, 3], of any size.
-            bank: made by this model.
             batch_size: images per forward pass; changes speed, not results.
             limit: (query, class) pairs kept per image.
 
@@ -248,10 +237,7 @@ class UniSpector:
         """Detections of many banks on every image, which is encoded only once for all of them.
 
         Args:
-            images: as for `detect`.
             banks: alternative prompts of the same classes, in the same order; at least one.
-            batch_size: images that are encoded together; changes speed, not results.
-            limit: (query, class) pairs kept per image and bank.
 
         Yields:
             Per image, the detections of each bank.

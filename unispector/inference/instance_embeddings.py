@@ -1,7 +1,7 @@
 """Embeddings of single marked instances, from which any bank of some of them is a mean away."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,11 +42,4 @@ class InstanceEmbeddings:
         kept = [row for row, number in enumerate(self.instance_ids) if number in instance_ids]
         rows = torch.tensor(kept, dtype=torch.int64)
         ids = tuple(self.instance_ids[row] for row in kept)
-        return InstanceEmbeddings(
-            self.encoded.rows(rows),
-            self.labels[rows],
-            ids,
-            self.class_names,
-            self.fingerprint,
-            self.image_sizes,
-        )
+        return replace(self, encoded=self.encoded.rows(rows), labels=self.labels[rows], instance_ids=ids)

@@ -56,7 +56,6 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
     """Put values into a file of parameters; its comments and its order stay.
 
     Args:
-        content: the file's.
         values: by section and field; what the file does not have yet goes behind the last key there.
         wanted: what the file must say afterwards.
 

@@ -67,7 +67,6 @@ class LastRetraining:
     """How the latest retraining ended; one record, which the next retraining replaces.
 
     Attributes:
-        key: state it was about, see `RetrainingNeed`.
         outcome: `going on`, `data refused`, `failed` or `decided`.
         version: of the registered model; None before there is one.
         time: of this record, ISO 8601 in UTC.
@@ -101,8 +100,8 @@ def look(config: Config, root: Path = Path()) -> RetrainingNeed:
     Raises:
         RetrainingError: DVC cannot say; the message has its reason.
     """
-    raw, tracked = root / config.data.root, _tracked(root / config.data.root)
-    notes = _notes(config, raw)
+    raw = root / config.data.root
+    notes, tracked = _notes(config, raw), sorted(raw.glob("*.dvc"))
     changed = _changed(root, tracked)
     youngest = max((_youngest(path.with_suffix("")) for path in changed), default=0.0)
     names = tuple(path.stem for path in changed)
@@ -162,11 +161,6 @@ def version_key(config: Config, root: Path = Path()) -> str:
             f"{path}: does not name a model for each of train.seeds; run `make repro`"
         ) from error
     return hashlib.sha256("\0".join([*prints, dvc_hash(root, SPLITS.as_posix())]).encode()).hexdigest()
-
-
-def _tracked(raw: Path) -> list[Path]:
-    """DVC's files of the raw sets, in order."""
-    return sorted(raw.glob("*.dvc"))
 
 
 def _notes(config: Config, raw: Path) -> tuple[str, ...]:

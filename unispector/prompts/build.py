@@ -17,10 +17,6 @@ def build_prompts(
 ) -> PromptBank:
     """Encode every instance of a COCO file and save one embedding per category.
 
-    Args:
-        image_root: folder its file names are relative to.
-        output: bank to write, atomically.
-
     Raises:
         DataError: the annotations or an image cannot be used.
         CheckpointError: the model cannot be loaded.

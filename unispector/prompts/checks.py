@@ -97,7 +97,6 @@ class Enrolled:
     Attributes:
         bank: all classes enrolled already; the class itself may be among them, without images that are to
             be checked. None = no class.
-        label: name of the class that is checked.
     """
 
     bank: PromptBank | None
@@ -124,7 +123,6 @@ def leave_one_out(
         detector: the model; it encodes every image once as prompt and once as target.
         annotations: images and marks of one category, named as the class; every image has a mark.
         score: lowest score of a detection that counts, in [0, 1].
-        root: folder their file names are relative to.
 
     Yields:
         A check for each image that has prompts from others, in their order.

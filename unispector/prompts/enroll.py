@@ -38,7 +38,6 @@ def enroll(
         config: the limits (`enroll`), the kind of prompt and the size rule of masks.
         source: its layout, a key of `SOURCES` such as `coco`, `voc`, `yolo`, `labelme` or `masks`.
         label: name of the class. It renames the one class of the folder; of several, it says which is meant.
-        model: reference of the model that checks.
         reports: gets a folder named as the class, with `report.md`, `report.json`, drawings and what the
             conversion of the folder wrote.
 

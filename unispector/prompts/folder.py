@@ -54,7 +54,6 @@ def read_marked(
     """Read a folder by the rules of a conversion, its checks included.
 
     Args:
-        source: its layout, a key of `SOURCES`.
         label: what its one class will be called, or which of its classes is meant.
         min_side: share of the image's sides under which a component of a mask is dropped.
         out: annotation file to write; beside it come the account of what was dropped and the checks.

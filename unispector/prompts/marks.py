@@ -34,7 +34,6 @@ class MarkedImage:
 
     Attributes:
         data: content of the file: PNG, JPEG, BMP, TIFF or WebP.
-        name: what messages and histories call it.
         boxes_xywh: boxes (left, top, width, height) in pixels of the upright image.
         masks_rle: COCO run-length codes of the image's size.
     """
@@ -170,10 +169,6 @@ def one_line(text: str) -> str:
 
 def check_new(own: Iterable[StoredPrompt], new: Iterable[StoredPrompt]) -> None:
     """Refuse a mark that a class has already.
-
-    Args:
-        own: prompts of the class.
-        new: what is to be added to it.
 
     Raises:
         DataError: the same mark on the same image; the message names the image.

@@ -36,7 +36,6 @@ class EnrollReport:
     Attributes:
         outcome: `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all
             images were enrolled before, so nothing was checked.
-        marked: the images that were checked.
         model: fingerprint of the model that checked.
         output: folder of the report; nothing is written where nothing was checked.
     """

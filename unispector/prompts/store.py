@@ -50,7 +50,6 @@ class PromptSet:
         version: 0 is the empty one that every store begins with.
         parent: the version before it; None of version 0.
         time: when it was made, ISO 8601 in UTC.
-        note: what was changed, and why.
         classes: the prompts of each class, at least one.
         lineage: where the change came from, such as the hash of a folder and figures of checks.
     """

@@ -43,12 +43,10 @@ class ComparisonSet:
     """One set on which both models are measured.
 
     Attributes:
-        images: folder the file names are relative to.
         draws: at least one.
         classes: that are prompted and looked for.
         trained: unseen classes of the set that a model was trained on, left out.
         changed: whether prompts are changed here too.
-        good: defect-free images.
     """
 
     name: str
@@ -89,8 +87,6 @@ def compare_models(
     """Measure both models on every set, one model at a time.
 
     Args:
-        challenger, champion: model directories.
-        evaluations: prompts and targets of unseen classes.
         trained: classes that either model was trained on, `<set>/<class>` as in the training files; they
             are neither prompted nor looked for.
 

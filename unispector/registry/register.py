@@ -40,7 +40,6 @@ class Lineage:
         commit: of the code that trained it, 40 hex digits.
         dirty: whether that code had changes, `true` or `false`; all three are `unknown` where nobody knows.
         split_seed: of the split it was trained on.
-        seeds: all seeds that were trained then.
         training_run: MLflow's id; empty where training was not recorded.
         metrics: `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets.
         thresholds: for each set of unseen classes with defect-free images, the lowest score at which there
@@ -112,7 +111,6 @@ def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> 
     """Write a trained model as an MLflow model that needs nothing of this project.
 
     Args:
-        directory: of the trained model.
         lineage, card: go along as `lineage.json` and `README.md`.
         folder: to be made, for `ModelRegistry.register`.
     """

@@ -143,9 +143,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
     """Write an MLflow model that stands alone: the saved detector, a copy of this code, pinned requirements.
 
     Args:
-        folder: to be made.
         package: folder named `package` with `model.safetensors`, `config.json` and what else goes along.
-        metadata: kept in the model's description.
     """
     # MLflow would add this project's lock file, and log every file it copies.
     os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"

@@ -86,7 +86,6 @@ class RuleOutcome:
 
     Attributes:
         figure: what was measured, in words and numbers.
-        limit: what was asked for.
     """
 
     name: str
@@ -101,11 +100,9 @@ class Decision:
 
     Attributes:
         challenger, champion: version numbers; champion None where there was none.
-        fingerprint: of the challenger's model.
         key: of all else that the decision depends on: champion, rules, data.
         time: when it was made, ISO 8601 in UTC.
         automatic: whether passing is enough to become champion.
-        rules: all that were asked; each must hold.
         comparison: the figures; None where they were not taken.
     """
 

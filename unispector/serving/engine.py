@@ -27,7 +27,6 @@ class WantedModel:
     """The model that should be served now.
 
     Attributes:
-        reference: what the service was started with.
         version: of the registry; empty of a folder.
         folder: where it lies; asked only when the model is loaded.
     """
@@ -46,8 +45,6 @@ class Engine:
 
     Attributes:
         bank: its prompts; None while no class is enrolled.
-        model: where it came from.
-        bank_version: of the prompts.
         since: when it came into use, ISO 8601, UTC.
     """
 

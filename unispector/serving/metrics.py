@@ -13,7 +13,6 @@ class Metrics:
         requests: answered requests by route, method and status.
         seconds: from a request's headers to the end of its answer, by route.
         batches: images of each turn of the detector.
-        queue: images that wait or are looked at.
         reloads: attempts to take in another model or other prompts, by outcome.
         trouble: 1 while what should be served cannot be.
     """

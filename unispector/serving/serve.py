@@ -30,7 +30,6 @@ class Address:
     """The address to listen on.
 
     Attributes:
-        host: name or address of an interface of this machine.
         port: 0 = a free one.
     """
 

@@ -41,7 +41,6 @@ def listening(host: str, port: int) -> socket.socket:
     """A socket that takes connections from now on.
 
     Args:
-        host: name or address of an interface of this machine.
         port: 0 = a free one.
 
     Raises:

@@ -21,10 +21,8 @@ class Service:
     """Everything that requests share.
 
     Attributes:
-        reloader: has the model and the prompts in use.
         token: that requests must carry; empty = none.
         memory: bytes of bodies and decoded images.
-        queue: images waiting or looked at.
     """
 
     def __init__(

@@ -71,7 +71,6 @@ class WorkerGroup:
 
     Attributes:
         rank: number of this process, from 0.
-        size: processes of the job.
         local_rank: number of this process on its machine: which of the visible GPUs is its own.
     """
 
@@ -90,8 +89,6 @@ class Job:
             a folder of Ray's.
         folder: absolute folder of the job's progress file.
         processes: worker processes; more than one train in parallel, each on its slice of a batch.
-        threads: CPUs each process occupies.
-        gpu: each process occupies a GPU as well.
         hours: a process that has run so long is stopped, and the job with it; None = never.
     """
 
