@@ -205,41 +205,22 @@ def compared_rules(
 
 def _rules(criteria: PromoteConfig, alarm_score: float) -> tuple[tuple[str, str, Judge], ...]:
     """Name, limit in words, and test of each rule that compares."""
-    falls = f"falls by at most {criteria.robustness_drop:g} points"
-    blurred = f"with prompts blurred by {criteria.blur:g} pixels"
-    shifted = f"with prompt boxes of IoU {criteria.box_iou:g}"
-    alarms = f"detections of at least {alarm_score:g} per defect-free image"
+    drop = criteria.robustness_drop
+    gain = f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes lies above 0"
+    masks = f"mean AP50 of masks falls by at most {criteria.mask_drop:g} points"
+    sets = f"AP50 of boxes and of masks falls by at most {criteria.set_drop:g} points on each set"
+    boxes, falls = "mean AP50 of boxes with", f"falls by at most {drop:g} points"
+    blurred = f"{boxes} prompts blurred by {criteria.blur:g} pixels {falls}"
+    shifted = f"{boxes} prompt boxes of IoU {criteria.box_iou:g} {falls}"
+    rise = criteria.alarm_rise
+    alarms = f"detections of at least {alarm_score:g} per defect-free image rise by at most {rise:g}"
     return (
-        (
-            "gain",
-            f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes lies above 0",
-            _gain,
-        ),
-        (
-            "masks",
-            f"mean AP50 of masks falls by at most {criteria.mask_drop:g} points",
-            lambda comparison: _mean_holds(comparison, lambda s: s.masks, criteria.mask_drop),
-        ),
-        (
-            "every set",
-            f"AP50 of boxes and of masks falls by at most {criteria.set_drop:g} points on each set",
-            lambda comparison: _every_set_holds(comparison, criteria.set_drop),
-        ),
-        (
-            "blurred prompts",
-            f"mean AP50 of boxes {blurred} {falls}",
-            lambda comparison: _mean_holds(comparison, lambda s: s.blurred, criteria.robustness_drop),
-        ),
-        (
-            "inexact boxes",
-            f"mean AP50 of boxes {shifted} {falls}",
-            lambda comparison: _mean_holds(comparison, lambda s: s.shifted, criteria.robustness_drop),
-        ),
-        (
-            "false alarms",
-            f"{alarms} rise by at most {criteria.alarm_rise:g}",
-            lambda comparison: _alarms_hold(comparison, criteria.alarm_rise),
-        ),
+        ("gain", gain, _gain),
+        ("masks", masks, lambda both: _mean_holds(both, lambda s: s.masks, criteria.mask_drop)),
+        ("every set", sets, lambda both: _every_set_holds(both, criteria.set_drop)),
+        ("blurred prompts", blurred, lambda both: _mean_holds(both, lambda s: s.blurred, drop)),
+        ("inexact boxes", shifted, lambda both: _mean_holds(both, lambda s: s.shifted, drop)),
+        ("false alarms", alarms, lambda both: _alarms_hold(both, rise)),
     )
 
 
@@ -294,21 +275,14 @@ def interval_text(interval: Interval) -> str:
 
 def _sets_blocks(comparison: Comparison) -> tuple[Block, ...]:
     columns = ("boxes", "interval", "masks", "blurred", "inexact boxes", "alarms an image")
-    rows = [
-        (
-            member.name,
-            points_text(member.boxes),
-            interval_text(member.interval),
-            *(
-                "" if pair is None else points_text(pair)
-                for pair in (member.masks, member.blurred, member.shifted)
-            ),
-            "" if member.alarms is None else alarms_text(member.alarms),
-        )
-        for member in comparison.sets
-    ]
-    told = []
+    rows, told = [], []
     for member in comparison.sets:
+        others = [
+            points_text(pair) if pair else "" for pair in (member.masks, member.blurred, member.shifted)
+        ]
+        alarms = alarms_text(member.alarms) if member.alarms else ""
+        boxes = points_text(member.boxes), interval_text(member.interval)
+        rows.append((member.name, *boxes, *others, alarms))
         left_out = f"; left out, trained on: {', '.join(member.trained)}" if member.trained else ""
         told.append(f"{member.name}: {', '.join(member.classes)}{left_out}")
     told += [f"{name}: left out, all its classes were trained on" for name in comparison.left_out]
