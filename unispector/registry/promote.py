@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.config import Config
-from unispector.data.checks.expectations import CheckReport, CheckResult
+from unispector.data.checks.expectations import CheckReport
 from unispector.errors import RegistryError, UniSpectorError
 from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
@@ -27,6 +28,8 @@ from unispector.tracking.run import TrackingStore
 
 BY_RULES = "rules"
 """Who decides here, as the registry's history names it."""
+
+_REPORT = TypeAdapter(CheckReport)
 
 
 def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
@@ -226,13 +229,11 @@ def _data_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"{name}: no report; run the stage validate"
     for name, path in reports.items():
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            results = tuple(CheckResult(**result) for result in content["results"])
-            report = CheckReport(content["name"], content["passed"], results)
-        except (OSError, ValueError, KeyError, TypeError):
+            report = _REPORT.validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValueError):
             yield f"{name}: damaged report; run the stage validate"
             continue
-        if report.passed is not True:
+        if not report.passed:
             yield report.summary()
 
 

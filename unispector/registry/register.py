@@ -1,7 +1,6 @@
 """Stage `register`: the newly trained model becomes a version of the registry, and its challenger."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from unispector.config import Config
 from unispector.data.coco import Annotations
@@ -70,10 +70,8 @@ def read_lineage(directory: Path) -> Lineage:
     """
     path = directory / LINEAGE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(content[name]) for name in ("trained_classes", "seeds")}
-        return Lineage(**{**content, **lists})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return TypeAdapter(Lineage).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise RegistryError(f"{path}: not the lineage of a registered model; register it again") from error
 
 
