@@ -1,6 +1,7 @@
 """A service on a free port of loopback, in a thread of the test's process."""
 
 import io
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,3 +103,21 @@ def assert_equal(message: dict[str, Any], found: Detections) -> None:
     assert np.array_equal(np.float32(corners).reshape(-1, 4), found.boxes_xyxy.numpy())
     for each, rle in zip(message["detections"], found.masks_rle, strict=True):
         assert np.array_equal(decode_rle(each["mask"]), decode_rle(rle))
+
+
+def multipart(*parts: tuple[str, str | None, bytes]) -> bytes:
+    """A form of (name, file name, content), with the boundary `xyz`."""
+    pieces = []
+    for name, filename, data in parts:
+        disposition = f'form-data; name="{name}"' + ("" if filename is None else f'; filename="{filename}"')
+        pieces.append(f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + data + b"\r\n")
+    return b"".join(pieces) + b"--xyz--\r\n"
+
+
+def tiled_tiff(side: int, content: bytes) -> bytes:
+    """A TIFF of 16 x 16 pixels in one square tile."""
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1}
+    tags |= {322: side, 323: side, 324: 500, 325: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head.ljust(500, b"\0") + content

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from live_service import follow, serving
+from live_service import follow, multipart, serving, tiled_tiff
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import StoredPrompts
@@ -46,12 +46,8 @@ def picture(rng: Rng, kind: str = "PNG") -> bytes:
 
 
 def form(path: str, *parts: tuple[str, str | None, bytes], kind: str = "") -> Bad:
-    pieces = []
-    for name, filename, data in parts:
-        disposition = f'form-data; name="{name}"' + ("" if filename is None else f'; filename="{filename}"')
-        pieces.append(f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + data + b"\r\n")
-    body = b"".join(pieces) + b"--xyz--\r\n"
-    return Bad(kind, "POST", path.encode(), (b"Content-Type: multipart/form-data; boundary=xyz",), body)
+    headers = (b"Content-Type: multipart/form-data; boundary=xyz",)
+    return Bad(kind, "POST", path.encode(), headers, multipart(*parts))
 
 
 def detect(data: bytes, *fields: tuple[str, bytes], name: str = "p.png") -> Bad:
@@ -99,22 +95,7 @@ def pixel_bomb(rng: Rng) -> Bad:
 
 def tile_bomb(rng: Rng) -> Bad:
     side = 16 * int(rng.integers(70, 4096))
-    content = zlib.compress(bytes(2**20))
-    tags = {
-        256: 16,
-        257: 16,
-        258: 8,
-        259: 8,
-        262: 1,
-        277: 1,
-        322: side,
-        323: side,
-        324: 500,
-        325: len(content),
-    }
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
-    data = head.ljust(500, b"\0") + content
+    data = tiled_tiff(side, zlib.compress(bytes(2**20)))
     return one_of(rng, [detect(data), prompt(rng, data=data)])
 
 
