@@ -23,14 +23,7 @@ from unispector.errors import CheckpointError, PromptBankError, ServiceError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
-from unispector.serving.serve import (
-    TOKEN,
-    fixed_model,
-    followed_model,
-    open_prompts,
-    serve,
-    token_for,
-)
+from unispector.serving.serve import TOKEN, fixed_model, followed_model, open_prompts, serve, token_for
 from unispector.serving.server import listening
 
 
