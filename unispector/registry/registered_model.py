@@ -34,7 +34,7 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import CONFIG, packages_of
-from unispector.ops.rle import BoolArray, segmentation_to_mask
+from unispector.ops.rle import segmentation_to_mask
 from unispector.serving.messages import PromptMessage, image_message
 from unispector.serving.uploads import decode_image
 from unispector.structures import Detections
@@ -278,14 +278,10 @@ def _prompts(text: str) -> list[Prompt]:
 def _prompt(name: str, message: PromptMessage) -> Prompt:
     pixels = decode_image(_content(message.image, name), name, MAX_PIXELS)
     try:
-        masks = [_mask(mask.model_dump(), pixels.shape) for mask in message.masks]
+        masks = [segmentation_to_mask(mask.model_dump(), *pixels.shape[:2]) for mask in message.masks]
         return Prompt(pixels, message.boxes, np.stack(masks) if masks else None, message.label)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-
-
-def _mask(rle: dict[str, Any], shape: tuple[int, ...]) -> BoolArray:
-    return segmentation_to_mask(rle, shape[0], shape[1])
 
 
 def _content(text: str, name: str) -> bytes:
