@@ -41,12 +41,6 @@ def enroll_flow(
 
     Args:
         source: layout of the folder, such as `coco` or `masks`.
-        folder: marked images.
-        label: name of the class.
-        model: that checks.
-        store: the prompts in production.
-        by: who enrols; None = the system's user.
-        params: the parameters' file.
 
     Raises:
         UniSpectorError: the folder, the model or the store is at fault. That the checks refuse the images

@@ -31,9 +31,6 @@ def decide(params: Path) -> Decision:
 def promote_flow(params: Path = Path("params.yaml")) -> Decision:
     """Judge the challenger against the champion; that it is refused is no failure.
 
-    Args:
-        params: the parameters' file; its folder is the project's.
-
     Raises:
         UniSpectorError: there is no challenger, or a model, the data or the registry are at fault.
     """

@@ -39,12 +39,7 @@ def worth_a_retry(_task: Any, run: Any, state: Any) -> bool:
 
 
 # No cache: whether a training is up to date is for DVC to say, which looks at the files.
-@task(
-    name="train",
-    task_run_name="{job.name}",
-    retry_condition_fn=worth_a_retry,
-    cache_policy=NO_CACHE,
-)
+@task(name="train", task_run_name="{job.name}", retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
 def train_model(job: TrainingJob) -> TrainingReport:
     """Train one model; see `unispector.training.jobs.train_tracked`."""
     return train_tracked(job)
@@ -53,9 +48,6 @@ def train_model(job: TrainingJob) -> TrainingReport:
 @flow(name="train", validate_parameters=False)
 def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
     """Train every model that `params` asks for and write `reports/training.json`.
-
-    Args:
-        params: the parameters' file; its folder is the project's.
 
     Raises:
         UniSpectorError: the parameters, the data or a training are at fault.
@@ -80,12 +72,7 @@ def train_flow(params: Path = Path("params.yaml")) -> list[TrainingReport]:
 
 
 def page(jobs: Sequence[TrainingJob], outcomes: Sequence[TrainingReport | Exception]) -> str:
-    """Write Prefect's page of the run: a line for each model, and why one failed.
-
-    Args:
-        jobs: that were run.
-        outcomes: what came of each.
-    """
+    """Write Prefect's page of the run: a line for each model, and why one failed."""
     rows = ["| model | steps | last loss | minutes | MLflow run |", "|---|---|---|---|---|"]
     for job, outcome in zip(jobs, outcomes, strict=True):
         if isinstance(outcome, TrainingReport):
@@ -101,10 +88,6 @@ def stop_at_once(reason: str, code: int) -> None:
     """End this process now: Python would first wait for its threads, thus for the trainings, to end.
 
     The guard ends Ray's processes and Prefect's.
-
-    Args:
-        reason: for the user.
-        code: to exit with.
     """
     logger.warning("%s; `make repro` goes on from the last checkpoints", reason)
     SubprocessASGIServer().stop()

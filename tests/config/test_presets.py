@@ -187,9 +187,7 @@ def test_a_new_preset_is_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("- 3", "preset odd: holds no sections"),
     ],
 )
-def test_an_unusable_preset_is_told_in_one_line(
-    content: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_preset_is_told_in_one_line(content, problem, tmp_path, monkeypatch):
     monkeypatch.setattr(params, "_PRESETS", tmp_path)
     (tmp_path / "odd.yaml").write_text(content)
     with pytest.raises(ConfigError, match=problem) as caught:

@@ -26,11 +26,7 @@ Closer = Callable[[int, float], UniSpector]
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))
 
 
-MARKS = (
-    ((1, (5, 5, 20, 10)), (1, (40, 30, 10, 10))),
-    ((2, (8, 8, 40, 40)),),
-    ((1, (2, 60, 24, 20)),),
-)
+MARKS = (((1, (5, 5, 20, 10)), (1, (40, 30, 10, 10))), ((2, (8, 8, 40, 40)),), ((1, (2, 60, 24, 20)),))
 
 
 def half_mask(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -99,9 +95,7 @@ def assert_encoded(left: EncodedPrompts, right: EncodedPrompts) -> None:
         torch.testing.assert_close(of_left, of_right, atol=1e-5, rtol=1e-4)
 
 
-def test_a_class_prompt_is_the_mean_over_instances_not_images(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
-) -> None:
+def test_a_class_prompt_is_the_mean_over_instances_not_images(detector, pictures, bank):
     marks = [(pictures[0], (5, 5, 20, 10)), (pictures[0], (40, 30, 10, 10)), (pictures[2], (2, 60, 24, 20))]
     alone = [detector.encode([Prompt(image, boxes_xywh=[box])]).embeddings[0] for image, box in marks]
     assert bank.class_names == ("crack", "hole")
@@ -122,11 +116,7 @@ def closer(tiny_model: Path) -> Closer:
     return built
 
 
-def test_a_class_with_small_marks_is_encoded_and_looked_for_closer(
-    closer: Callable[[int, float], UniSpector],
-    annotations: tuple[Annotations, Path],
-    pictures: list[np.ndarray],
-) -> None:
+def test_a_class_with_small_marks_is_encoded_and_looked_for_closer(closer, annotations, pictures):
     """As by the same network with a larger frame; the other class as without."""
     usual, larger, both = closer(96, 1.0), closer(128, 1.0), closer(96, 2.0)
     instances = both.encode_instances(*annotations)
@@ -157,11 +147,7 @@ def test_a_class_with_small_marks_is_encoded_and_looked_for_closer(
     assert len(both.detect(pictures[:1], bank, limit=3)[0]) == 3
 
 
-def test_prompts_and_annotations_are_looked_at_equally_closely(
-    closer: Callable[[int, float], UniSpector],
-    annotations: tuple[Annotations, Path],
-    pictures: list[np.ndarray],
-) -> None:
+def test_prompts_and_annotations_are_looked_at_equally_closely(closer, annotations, pictures):
     detector = closer(96, 2.0)
     marks = [(pictures[i], [box for _, box in boxes], boxes[0][0]) for i, boxes in enumerate(MARKS)]
     prompts = [Prompt(image, boxes, label=("crack", "hole")[number - 1]) for image, boxes, number in marks]
@@ -170,11 +156,7 @@ def test_prompts_and_annotations_are_looked_at_equally_closely(
     torch.testing.assert_close(by_hand.embeddings, by_file.embeddings, atol=1e-5, rtol=1e-4)
 
 
-def test_alternative_banks_of_several_sizes_are_tried_in_one_pass(
-    closer: Callable[[int, float], UniSpector],
-    annotations: tuple[Annotations, Path],
-    pictures: list[np.ndarray],
-) -> None:
+def test_alternative_banks_of_several_sizes_are_tried_in_one_pass(closer, annotations, pictures):
     detector = closer(96, 2.0)
     bank = detector.encode_annotations(*annotations)
     banks = [replace(bank, image_sizes=sizes) for sizes in ((96, 96), (128, 96), (96, 128), (192, 192))]
@@ -189,26 +171,20 @@ def test_a_bank_of_another_size_of_the_input_is_refused(detector: UniSpector, ba
         detector.detect([], replace(bank, image_sizes=(4000, 80)))
 
 
-def test_prompts_do_not_depend_on_the_batch(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
-) -> None:
+def test_prompts_do_not_depend_on_the_batch(detector, pictures, bank):
     prompts = [Prompt(image, boxes_xywh=[(3, 3, 20, 20)], label=str(i)) for i, image in enumerate(pictures)]
     together = detector.encode(prompts, batch_size=8)
     one_by_one = detector.encode(prompts, batch_size=1)
     torch.testing.assert_close(together.embeddings, one_by_one.embeddings, atol=1e-5, rtol=1e-4)
 
 
-def test_annotations_encode_as_the_same_prompts_given_by_hand(
-    detector: UniSpector, bank: PromptBank, annotations: tuple[Annotations, Path]
-) -> None:
+def test_annotations_encode_as_the_same_prompts_given_by_hand(detector, bank, annotations):
     encoded = detector.encode_annotations(*annotations)
     assert (encoded.class_names, encoded.counts) == (bank.class_names, bank.counts)
     torch.testing.assert_close(encoded.embeddings, bank.embeddings, atol=1e-5, rtol=1e-4)
 
 
-def test_annotated_masks_prompt_by_themselves_when_asked_to(
-    detector: UniSpector, pictures: list[np.ndarray], annotations: tuple[Annotations, Path]
-) -> None:
+def test_annotated_masks_prompt_by_themselves_when_asked_to(detector, pictures, annotations):
     by_box = detector.encode_annotations(*annotations)
     by_mask = detector.encode_annotations(*annotations, roi="mask")
     assert (by_mask.embeddings - by_box.embeddings).abs().max() > 1e-5
@@ -217,9 +193,7 @@ def test_annotated_masks_prompt_by_themselves_when_asked_to(
     assert sample.roi_masks.sum() == 25 * 50  # 20 x 40 pixels of 64 x 64, seen at 80 x 80
 
 
-def test_a_category_without_instance_is_named(
-    detector: UniSpector, annotations: tuple[Annotations, Path]
-) -> None:
+def test_a_category_without_instance_is_named(detector, annotations):
     given, root = annotations
     more = Annotations(
         given.images, given.instances, (*given.categories, CategoryRecord(3, "dent", "defect"))
@@ -241,9 +215,7 @@ def test_masks_and_boxes_prompt_differently(detector: UniSpector, pictures: list
     assert by_filled.embeddings.shape == by_box.embeddings.shape
 
 
-def test_batches_detect_what_single_pictures_do(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
-) -> None:
+def test_batches_detect_what_single_pictures_do(detector, pictures, bank):
     together = detector.detect(pictures, bank, batch_size=3)
     assert [found.image_hw for found in together] == list(SIZES)
     for picture, found in zip(pictures, together, strict=True):
@@ -251,9 +223,7 @@ def test_batches_detect_what_single_pictures_do(
         assert_same(found, detector.detect([picture], bank)[0])
 
 
-def test_targets_and_prompts_are_seen_alike(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_and_prompts_are_seen_alike(detector, pictures, bank, monkeypatch):
     seen: list[torch.Tensor] = []
     encode = detector._model.encode_images
     monkeypatch.setattr(
@@ -265,17 +235,13 @@ def test_targets_and_prompts_are_seen_alike(
     assert [torch.equal(prompt, target) for target in targets].count(True) == 1
 
 
-def test_files_and_arrays_detect_the_same(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank, tmp_path: Path
-) -> None:
+def test_files_and_arrays_detect_the_same(detector, pictures, bank, tmp_path):
     Image.fromarray(pictures[3]).save(tmp_path / "a.png")
     assert_same(detector.detect([tmp_path / "a.png"], bank)[0], detector.detect([pictures[3]], bank)[0])
     assert_same(detector.detect([str(tmp_path / "a.png")], bank)[0], detector.detect([pictures[3]], bank)[0])
 
 
-def test_detections_are_in_the_pictures_own_pixels(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
-) -> None:
+def test_detections_are_in_the_pictures_own_pixels(detector, pictures, bank):
     for found, (height, width) in zip(detector.detect(pictures, bank, limit=7), SIZES, strict=True):
         assert len(found) <= 7
         assert found.class_names == bank.class_names
@@ -296,9 +262,7 @@ def test_a_bank_works_after_a_round_trip_and_only_with_its_model(
         other.detect(pictures[:1], again)
 
 
-def test_a_stream_refuses_another_models_bank_before_the_first_picture(
-    bank: PromptBank, other_tiny_model: Path
-) -> None:
+def test_a_stream_refuses_another_models_bank_before_the_first_picture(bank, other_tiny_model):
     with pytest.raises(PromptBankError):
         UniSpector.load(other_tiny_model).stream(iter([]), bank)
 
@@ -354,9 +318,7 @@ def test_many_banks_detect_what_each_does_alone_and_pictures_are_encoded_once(
     assert min(abs(first - other) for first, *others in scores for other in others) > 1e-5
 
 
-def test_how_many_banks_are_decoded_at_once_changes_nothing(
-    detector: UniSpector, pictures: list[np.ndarray], banks: list[PromptBank], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_many_banks_are_decoded_at_once_changes_nothing(detector, pictures, banks, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     whole = list(detector.stream_banks(pictures, banks, batch_size=2))
     decoded: list[int] = []
@@ -377,9 +339,7 @@ def test_how_many_banks_are_decoded_at_once_changes_nothing(
         assert decoded == parts
 
 
-def test_banks_of_other_classes_are_refused_before_the_first_picture(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
-) -> None:
+def test_banks_of_other_classes_are_refused_before_the_first_picture(detector, pictures, bank):
     renamed = replace(bank, class_names=("hole", "crack"))
     with pytest.raises(PromptBankError, match=r"\(hole, crack and crack, hole\)"):
         detector.stream_banks(iter([]), [bank, renamed])
@@ -406,9 +366,7 @@ def test_an_image_is_encoded_once_for_all_its_instances_and_any_of_them_make_a_b
         torch.testing.assert_close(some.embeddings, alone.embeddings, atol=1e-5, rtol=1e-4)
 
 
-def test_crowds_are_no_prompts_and_leave_no_gap(
-    detector: UniSpector, annotations: tuple[Annotations, Path]
-) -> None:
+def test_crowds_are_no_prompts_and_leave_no_gap(detector, annotations):
     given, root = annotations
     crowd = tuple(replace(instance, iscrowd=int(instance.id == 2)) for instance in given.instances)
     without = detector.encode_instances(replace(given, instances=crowd), root)
@@ -423,9 +381,7 @@ def test_crowds_are_no_prompts_and_leave_no_gap(
     assert not torch.equal(without.encoded.memory.outside[0][0], rest.memory.outside[0][0])
 
 
-def test_instances_follow_the_images_whatever_the_order_of_the_file(
-    detector: UniSpector, annotations: tuple[Annotations, Path]
-) -> None:
+def test_instances_follow_the_images_whatever_the_order_of_the_file(detector, annotations):
     given, root = annotations
     backwards = Annotations(given.images[::-1], given.instances[::-1], given.categories)
     found = detector.encode_instances(backwards, root)
@@ -434,9 +390,7 @@ def test_instances_follow_the_images_whatever_the_order_of_the_file(
     assert_encoded(found.encoded, everything.encoded.rows(torch.tensor([3, 2, 1, 0])))
 
 
-def test_pictures_are_changed_before_they_are_looked_at(
-    detector: UniSpector, annotations: tuple[Annotations, Path], tmp_path: Path
-) -> None:
+def test_pictures_are_changed_before_they_are_looked_at(detector, annotations, tmp_path):
     given, root = annotations
     seen: list[tuple[int, int]] = []
 
@@ -466,9 +420,7 @@ def exactly_same(left: Detections, right: Detections) -> bool:
     )
 
 
-def test_the_banks_memory_survives_its_file_and_changes_what_is_found(
-    detector: UniSpector, bank: PromptBank, pictures: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_the_banks_memory_survives_its_file_and_changes_what_is_found(detector, bank, pictures, tmp_path):
     bank.save(tmp_path / "bank.safetensors")
     again = PromptBank.load(tmp_path / "bank.safetensors")
     without = replace(bank, memory=None, owners=())
@@ -478,9 +430,7 @@ def test_the_banks_memory_survives_its_file_and_changes_what_is_found(
         assert not torch.equal(found.scores[:5], poorer.scores[:5])
 
 
-def test_banks_of_different_numbers_of_prompts_are_tried_in_one_pass(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank, banks: list[PromptBank]
-) -> None:
+def test_banks_of_different_numbers_of_prompts_are_tried_in_one_pass(detector, pictures, bank, banks):
     mixed = [banks[0], bank, banks[1].merge(bank), banks[2].merge(banks[3])]
     assert [each.counts for each in mixed] == [(1, 1), (3, 1), (4, 2), (2, 2)]
     for picture, of_image in zip(pictures, detector.stream_banks(pictures, mixed, 3), strict=True):
@@ -490,17 +440,13 @@ def test_banks_of_different_numbers_of_prompts_are_tried_in_one_pass(
             assert found.masks_rle == alone.masks_rle
 
 
-def test_the_order_of_classes_in_a_bank_plays_no_part(
-    detector: UniSpector, pictures: list[np.ndarray], bank: PromptBank
-) -> None:
+def test_the_order_of_classes_in_a_bank_plays_no_part(detector, pictures, bank):
     turned = bank.select(["hole", "crack"])
     for found, other in zip(detector.detect(pictures, bank), detector.detect(pictures, turned), strict=True):
         assert_same(found, replace(other, labels=1 - other.labels))
 
 
-def test_a_model_without_similarity_prior_has_no_memory(
-    model_without_prior: Path, pictures: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_a_model_without_similarity_prior_has_no_memory(model_without_prior, pictures, tmp_path):
     plain = UniSpector.load(model_without_prior)
     marks = [
         Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10)], label="a"),
@@ -535,9 +481,7 @@ def test_an_absent_model_is_one_line(tmp_path: Path) -> None:
         UniSpector.load(tmp_path)
 
 
-def test_the_packages_models_load_by_name(
-    tiny_model: Path, other_tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_packages_models_load_by_name(tiny_model, other_tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(saved_model, "SHIPPED", tmp_path)
     shutil.copytree(tiny_model, tmp_path / "fast")
     fast = UniSpector.load(tiny_model).fingerprint

@@ -81,9 +81,7 @@ def test_a_box_over_the_edge_is_cut_there_and_said_to_be(caplog: pytest.LogCaptu
         ((10, 10, 5), "box 10,10,5 must be"),
     ],
 )
-def test_an_impossible_box_is_named_with_its_picture(
-    tmp_path: Path, box: tuple[float, ...], problem: str
-) -> None:
+def test_an_impossible_box_is_named_with_its_picture(tmp_path, box, problem):
     path = tmp_path / "part.png"
     Image.fromarray(picture()).save(path)
     with pytest.raises(DataError, match=problem) as caught:

@@ -149,9 +149,7 @@ def test_selection_keeps_the_order_asked_for() -> None:
         ([[1.0]], ("a",), (0,), "class 'a' has no prompt"),
     ],
 )
-def test_an_impossible_bank_is_refused(
-    rows: list[list[float]], names: tuple[str, ...], counts: tuple[int, ...], message: str
-) -> None:
+def test_an_impossible_bank_is_refused(rows, names, counts, message):
     with pytest.raises(PromptBankError, match=message):
         bank_of(rows, names, counts)
 

@@ -104,9 +104,7 @@ def looped_assigned(judged: JudgedCandidates, targets: list[Targets]) -> list[in
     counts=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     candidates=st.integers(0, 12),
 )
-def test_each_candidate_is_drawn_to_the_instance_it_fits_best(
-    seed: int, counts: tuple[int, int], candidates: int
-):
+def test_each_candidate_is_drawn_to_the_instance_it_fits_best(seed, counts, candidates):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(count: int) -> Tensor:

@@ -25,14 +25,9 @@ LEVELS = ((1, 1), (2, 2), (4, 4), (8, 8))
 CANDIDATE_TERMS = ("score", "box", "mask")
 GROUPS = {group: {f"loss_{group}/{name}" for name in BASE_TERMS} for group in ("first", "last", "denoising")}
 ONCE = {
-    "loss/denoising",
-    "loss/contrastive",
-    "loss/relevance",
-    "loss/prior",
-    "loss_candidate/score",
-    "loss_candidate/box",
-    "loss_candidate/mask",
-}
+    "loss/denoising", "loss/contrastive", "loss/relevance", "loss/prior", "loss_candidate/score",
+    "loss_candidate/box", "loss_candidate/mask",
+}  # fmt: skip
 
 
 def criterion(weights: LossWeights = WEIGHTS, points: int = 64) -> Criterion:
@@ -200,7 +195,7 @@ def test_perfect_denoising_costs_almost_nothing_whatever_the_padding_says(batch:
     assert off.item() == pytest.approx(4 * 0.25 * 20 / 8, rel=1e-3)
 
 
-def test_mask_terms_of_denoising_are_those_of_the_same_matched_queries(batch: Batch):
+def test_mask_terms_of_denoising_are_those_of_the_same_matched_queries(batch):
     # One image, one group: denoising query t is instance t; give the object queries the same predictions.
     output, targets = batch((3,), queries=3, layers=1, groups=1)
     layer = matched(output.denoising[0])
@@ -224,7 +219,7 @@ def test_mask_terms_of_denoising_are_those_of_the_same_matched_queries(batch: Ba
         assert gathered[0] > 0.1
 
 
-def test_mask_terms_approach_the_integral_over_the_mask(batch: Batch):
+def test_mask_terms_approach_the_integral_over_the_mask(batch):
     # Constant logits leave no uncertain place: the sampled mean must approach the mean over all pixels.
     output, targets = batch((1,), queries=1, layers=1, groups=0)
     layer = matched(output.layers[0])

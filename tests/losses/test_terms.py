@@ -7,14 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unispector.losses.terms import (
-    box_loss,
-    dice_loss,
-    focal_loss,
-    giou_loss,
-    mask_loss,
-    quality_focal_loss,
-)
+from unispector.losses.terms import box_loss, dice_loss, focal_loss, giou_loss, mask_loss, quality_focal_loss
 
 COUNT = 3.0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from unispector.config import BackboneConfig, ModelConfig
+from unispector.config import BackboneConfig
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import VisualPrompts
 
@@ -35,9 +35,7 @@ def gradients(model: UniSpectorModel, regions: VisualPrompts) -> tuple[torch.Ten
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_loss_and_gradients_are_the_same(
-    kind: str, small_model: MakeModel, small_config: ModelConfig, draw_regions: Callable[..., VisualPrompts]
-):
+def test_loss_and_gradients_are_the_same(kind, small_model, small_config, draw_regions):
     """Also with stochastic depth: the second computation drops what the first one dropped."""
     model = small_model(small_config, backbone=BACKBONES[kind], encoder_layers=2).train()
     regions = draw_regions([0, 1, 1])

@@ -1,6 +1,5 @@
 """From configuration to modules, and what is said when they do not fit."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from unispector.modeling.prior.candidate_head import CandidateHead
 from unispector.modeling.prior.evidence import PriorEvidence
 from unispector.modeling.prior.similarity_prior import SimilarityPrior
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
-from unispector.structures import ClassPrompts
 
 NAME = "test_efficientnet"
 
@@ -88,11 +86,7 @@ def test_switches_choose_the_parts(small_config: ModelConfig):
 
 
 @pytest.mark.parametrize("prior", [True, False])
-def test_swin_detects(
-    prior: bool,
-    small_model: Callable[..., torch.nn.Module],
-    draw_prompts: Callable[..., ClassPrompts],
-):
+def test_swin_detects(prior, small_model, draw_prompts):
     backbone = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False)
     model = small_model(backbone=backbone, similarity_prior=SimilarityPriorConfig(enabled=prior))
     with torch.no_grad():

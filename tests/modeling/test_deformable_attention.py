@@ -8,11 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unispector.modeling.deformable_attention import (
-    DeformableAttention,
-    deformable_sample,
-    gathered_sample,
-)
+from unispector.modeling.deformable_attention import DeformableAttention, deformable_sample, gathered_sample
 
 LEVELS = ((1, 2), (3, 2), (4, 5))
 Form = Callable[[Tensor, tuple[tuple[int, int], ...], Tensor, Tensor], Tensor]

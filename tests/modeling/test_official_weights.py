@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from published import HEAD, LEVELS, PIXELS, Published, mlp, pair
 from unispector.errors import CheckpointError
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.official_weights import map_official
@@ -16,82 +17,20 @@ from unispector.modeling.prompt_encoder import PromptEncoder
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.structures import ImageFeatures, VisualPrompts
 
-WIDTH, HEADS, LEVELS, POINTS, HIDDEN, LAYERS, QUERIES = 32, 4, 4, 3, 40, 2, 5
+WIDTH, HEADS, POINTS, HIDDEN, LAYERS, QUERIES = 32, 4, 3, 40, 2, 5
 CHANNELS = (6, 8, 10, 12)
 SIZES = ((12, 12), (6, 6), (3, 3), (2, 2))  # strides 8, 16, 32, 64
-PIXELS, HEAD = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
 
 
-def linear(name: str, out: int, into: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
-
-
-def norm(name: str, width: int = WIDTH) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def deformable(name: str) -> dict[str, tuple[int, ...]]:
-    samples = HEADS * LEVELS * POINTS
-    return {
-        **linear(f"{name}.sampling_offsets", 2 * samples, WIDTH),
-        **linear(f"{name}.attention_weights", samples, WIDTH),
-        **linear(f"{name}.value_proj", WIDTH, WIDTH),
-        **linear(f"{name}.output_proj", WIDTH, WIDTH),
-    }
-
-
-def attention(name: str) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{name}.in_proj_weight": (3 * WIDTH, WIDTH),
-        f"{name}.in_proj_bias": (3 * WIDTH,),
-        **linear(f"{name}.out_proj", WIDTH, WIDTH),
-    }
-
-
-def feedforward(name: str) -> dict[str, tuple[int, ...]]:
-    return {**linear(f"{name}.linear1", HIDDEN, WIDTH), **linear(f"{name}.linear2", WIDTH, HIDDEN)}
-
-
-def mlp(name: str, *widths: int) -> dict[str, tuple[int, ...]]:
-    parts = [linear(f"{name}.layers.{i}", b, a) for i, (a, b) in enumerate(itertools.pairwise(widths))]
-    return {name: shape for part in parts for name, shape in part.items()}
-
-
-def shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a small published base, without its backbone and unused parts."""
-    found: dict[str, tuple[int, ...]] = {}
-    for index, (channels, kernel) in enumerate(zip((*CHANNELS[1:], CHANNELS[-1]), (1, 1, 1, 3), strict=True)):
-        found[f"{PIXELS}input_proj.{index}.0.weight"] = (WIDTH, channels, kernel, kernel)
-        found[f"{PIXELS}input_proj.{index}.0.bias"] = (WIDTH,)
-        found |= norm(f"{PIXELS}input_proj.{index}.1")
-    found[f"{PIXELS}transformer.level_embed"] = (LEVELS, WIDTH)
-    for index in range(LAYERS):
-        layer = f"{PIXELS}transformer.encoder.layers.{index}"
-        found |= deformable(f"{layer}.self_attn") | feedforward(layer)
-        found |= norm(f"{layer}.norm1") | norm(f"{layer}.norm2")
-        layer = f"{HEAD}decoder.layers.{index}"
-        found |= deformable(f"{layer}.cross_attn") | attention(f"{layer}.self_attn") | feedforward(layer)
-        for number in (1, 2, 3):
-            found |= norm(f"{layer}.norm{number}")
-    found |= {f"{PIXELS}adapter_1.weight": (WIDTH, CHANNELS[0], 1, 1)} | norm(f"{PIXELS}adapter_1.norm")
-    found |= {f"{PIXELS}layer_1.weight": (WIDTH, WIDTH, 3, 3)} | norm(f"{PIXELS}layer_1.norm")
-    found |= {f"{PIXELS}mask_features.weight": (WIDTH, WIDTH, 1, 1), f"{PIXELS}mask_features.bias": (WIDTH,)}
-    found |= {f"{HEAD}query_feat.weight": (QUERIES, WIDTH), f"{HEAD}query_embed.weight": (QUERIES, 4)}
-    found |= {f"{HEAD}content_tokens.weight": (1, WIDTH), f"{HEAD}pos_embed.weight": (1, WIDTH)}
-    found |= {f"{HEAD}label_enc.weight": (2, WIDTH), f"{HEAD}pb_embedding.weight": (2, WIDTH)}
-    for index in range(LEVELS):
-        layer = f"{HEAD}project_cross_attention_layers.{index}"
-        found |= attention(f"{layer}.multihead_attn") | norm(f"{layer}.norm")
-    found |= mlp(f"{HEAD}decoder.ref_point_head", 2 * WIDTH, WIDTH, WIDTH)
-    found |= mlp(f"{HEAD}_bbox_embed", WIDTH, WIDTH, WIDTH, 4) | norm(f"{HEAD}decoder_norm")
-    found |= mlp(f"{HEAD}mask_embed", WIDTH, WIDTH, WIDTH, WIDTH)
-    return found | {f"{HEAD}class_embed_openset": (WIDTH, 2 * WIDTH), "backbone.patch_embed.proj.bias": (1,)}
+PUBLISHED = Published(WIDTH, HEADS, POINTS, HIDDEN, LAYERS, LAYERS, QUERIES, CHANNELS)
 
 
 @pytest.fixture
 def state() -> dict[str, Tensor]:
     """The small base with random values, the box head and the norm under all their names."""
-    found = {name: torch.randn(shape) * 0.3 for name, shape in shapes().items()}
+    shapes = PUBLISHED.shapes() | mlp(f"{HEAD}_bbox_embed", WIDTH, WIDTH, WIDTH, 4)
+    shapes |= pair(f"{HEAD}decoder_norm", WIDTH) | {"backbone.patch_embed.proj.bias": (1,)}
+    found = {name: torch.randn(shape) * 0.3 for name, shape in shapes.items()}
     for name in list(found):
         if name.startswith(f"{HEAD}_bbox_embed."):
             rest = name.removeprefix(f"{HEAD}_bbox_embed.")
@@ -184,9 +123,9 @@ def apply_deformable(
 def sine(position: Tensor, channels: int) -> Tensor:
     """[N] angles to [N, channels], sine and cosine in turn."""
     out = torch.zeros(len(position), channels)
-    for pair in range(channels // 2):
-        angle = position / 10000 ** (2 * pair / channels)
-        out[:, 2 * pair], out[:, 2 * pair + 1] = angle.sin(), angle.cos()
+    for place in range(channels // 2):
+        angle = position / 10000 ** (2 * place / channels)
+        out[:, 2 * place], out[:, 2 * place + 1] = angle.sin(), angle.cos()
     return out
 
 

@@ -103,11 +103,7 @@ def test_a_perfect_prediction_returns_the_original_box(image_size: int, hw: tupl
 
 def test_boxes_are_clipped_to_the_image():
     boxes = torch.tensor([[[0.5, 0.5, 1.2, 1.2]]])
-    (result,) = run(
-        output(torch.ones(1, 1, 1), boxes, torch.ones(1, 1, 24, 24)),
-        [(50, 30)],
-        image_size=72,
-    )
+    (result,) = run(output(torch.ones(1, 1, 1), boxes, torch.ones(1, 1, 24, 24)), [(50, 30)], image_size=72)
     assert result.boxes_xyxy.tolist() == [[0, 0, 30, 50]]
     assert masks_of(result).all()
 

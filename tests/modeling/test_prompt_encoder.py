@@ -151,9 +151,7 @@ def test_spectra_matter_only_to_the_spectral_branch(features: ImageFeatures, dra
 
 
 @pytest.mark.parametrize("log", [True, False])
-def test_a_spectrum_with_zeros_gives_finite_gradients(
-    log: bool, features: ImageFeatures, draw_regions: Regions
-):
+def test_a_spectrum_with_zeros_gives_finite_gradients(log, features, draw_regions):
     module = encoder(log=log)
     prompts = draw_regions([0])
     spectra = torch.zeros(1, BINS)

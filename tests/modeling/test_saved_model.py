@@ -22,10 +22,8 @@ from unispector.modeling.saved_model import (
     shipped_model,
 )
 from unispector.modeling.unispector import UniSpectorModel
-from unispector.structures import VisualPrompts
 
 MakeModel = Callable[..., UniSpectorModel]
-Regions = Callable[..., VisualPrompts]
 
 
 def parameters(model: ModelConfig) -> Config:
@@ -42,9 +40,7 @@ def saved(
     return tmp_path / "m", model, save_model(tmp_path / "m", model, config, {"commit": "abc"})
 
 
-def test_round_trip(
-    saved: tuple[Path, UniSpectorModel, str], draw_regions: Regions, small_config: ModelConfig
-):
+def test_round_trip(saved, draw_regions, small_config):
     directory, model, fingerprint = saved
     loaded = load_model(directory)
     assert loaded.fingerprint == fingerprint
@@ -67,9 +63,7 @@ def test_round_trip(
     assert torch.equal(last.masks, same_last.masks)
 
 
-def test_the_fingerprint_is_of_weights_and_model_settings(
-    saved: tuple[Path, UniSpectorModel, str], tmp_path: Path, small_config: ModelConfig
-):
+def test_the_fingerprint_is_of_weights_and_model_settings(saved, tmp_path, small_config):
     _, model, fingerprint = saved
 
     def save(name: str, settings: ModelConfig, provenance: str = "abc") -> str:
@@ -183,13 +177,7 @@ def test_of_several_networks_those_of_packages_are_not_stored_again(joined: tupl
 
 
 @pytest.mark.parametrize("backbone", [CONVOLUTIONS, (TOKENS, CONVOLUTIONS)], ids=["alone", "second"])
-def test_a_package_with_other_weights_is_named(
-    backbone: BackboneConfig | tuple[BackboneConfig, ...],
-    tmp_path: Path,
-    small_model: MakeModel,
-    small_config: ModelConfig,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_package_with_other_weights_is_named(backbone, tmp_path, small_model, small_config, monkeypatch):
     settings = small_config.model_copy(update={"backbone": backbone})
     config = parameters(settings)
     save_model(tmp_path / "m", small_model(settings), config, {})

@@ -15,9 +15,7 @@ from unispector.modeling.unispector import UniSpectorModel
 Make = Callable[..., UniSpectorModel]
 
 
-def test_what_fits_is_loaded_and_the_rest_keeps_its_values(
-    small_model: Make, small_config: ModelConfig, tmp_path: Path
-):
+def test_what_fits_is_loaded_and_the_rest_keeps_its_values(small_model, small_config, tmp_path):
     """A full model starts from a base, which has no spectral branch, aligner, or PQS."""
     base, model = small_model(small_config.with_parts(sspe=False, pqs=False)), small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -103,9 +101,7 @@ def test_a_joined_model_begins_as_the_one_it_starts_from(small_model: Make, smal
     assert not b.shared[len(a.shared)].weight.any()
 
 
-def test_a_vision_transformer_gives_its_weights_to_a_joined_model(
-    small_model: Make, small_config: ModelConfig
-):
+def test_a_vision_transformer_gives_its_weights_to_a_joined_model(small_model, small_config):
     tokens = BackboneConfig(name="test_vit", weights="none", blocks=(1, 4))
     one = small_config.model_copy(update={"backbone": tokens})
     start = small_model(one)

@@ -61,9 +61,7 @@ def either(
 
 
 @torch.no_grad()
-def test_a_batch_is_its_images_one_by_one(
-    either: UniSpectorModel, draw_regions: Regions, draw_prompts: Prompts
-):
+def test_a_batch_is_its_images_one_by_one(either, draw_regions, draw_prompts):
     batch = images()
     regions = draw_regions([0, 0, 2])
     features = either.encode_images(batch)
@@ -157,9 +155,7 @@ def test_candidates_of_queries_are_those_of_the_last_layer(small_model: MakeMode
         close(candidates.facts[number, GIVEN], likely)
 
 
-def test_the_head_teaches_the_prior_but_neither_decoder_nor_class_masks(
-    small_model: MakeModel, draw_prompts: Prompts
-):
+def test_the_head_teaches_the_prior_but_neither_decoder_nor_class_masks(small_model, draw_prompts):
     model = small_model()
     judged = model.detect(model.encode_images(images(1)), draw_prompts(model, 2)).candidates
     (judged.scores.sum() + judged.boxes.sum() + judged.masks.square().sum()).backward()
@@ -172,9 +168,7 @@ def test_the_head_teaches_the_prior_but_neither_decoder_nor_class_masks(
 
 @torch.no_grad()
 @pytest.mark.parametrize("count", [1, 4])
-def test_sets_of_prompts_together_are_each_set_alone(
-    either: UniSpectorModel, draw_prompts: Prompts, count: int
-):
+def test_sets_of_prompts_together_are_each_set_alone(either, draw_prompts, count):
     features, sets = either.encode_images(images()), draw_prompts(either, 5, count)
     output = either.detect(features, sets)
     together = output.layers[-1]
@@ -196,9 +190,7 @@ def test_sets_of_prompts_together_are_each_set_alone(
 
 @torch.no_grad()
 @pytest.mark.parametrize("pqs", [True, False])
-def test_queries_are_chosen_for_each_image_and_set_of_prompts(
-    small_model: MakeModel, small_config: ModelConfig, draw_prompts: Prompts, pqs: bool
-):
+def test_queries_are_chosen_for_each_image_and_set_of_prompts(small_model, small_config, draw_prompts, pqs):
     model = small_model(small_config if pqs else small_config.with_parts(sspe=False, pqs=False))
     features, sets = model.encode_images(images(2)), draw_prompts(model, 4, 3)
     selection = model.detect(features, sets).selection

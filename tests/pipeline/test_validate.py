@@ -57,9 +57,7 @@ def change_annotations(project: Path, name: str, **changes: object) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_all_sets_are_checked_without_their_images(
-    config: Config, project: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_all_sets_are_checked_without_their_images(config, project, caplog):
     caplog.set_level("INFO", "unispector.pipeline.validate")
     reports = validate(config, project)
     assert [report.name for report in reports] == ["Tile", "Other"]

@@ -170,9 +170,7 @@ def test_a_file_that_cannot_be_rewritten_is_left(tmp_path: Path, small: Path) ->
     assert file.read_text() == content
 
 
-def test_params_write_brings_such_a_file_in_order(
-    tmp_path: Path, small: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_params_write_brings_such_a_file_in_order(tmp_path, small, capsys):
     file = tmp_path / "params.yaml"
     file.write_text("train: {steps: 1, steps: 2}\n")
     assert main(["params", "write", "--params", str(file)]) == 0
@@ -252,21 +250,14 @@ def test_show_prints_aligned_sections(file: Path, capsys: pytest.CaptureFixture[
     assert len({re.search(r"(params\.yaml|preset paper)(  |$)", row).start() for row in rows}) == 1
 
 
-def test_show_changed_hides_what_the_code_would_do_anyway(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_changed_hides_what_the_code_would_do_anyway(file, capsys):
     assert main(["params", "show", "--params", str(file), "--changed", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {}
     use_preset("paper", file)
     assert main(["params", "show", "--params", str(file), "--changed", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == {
-        each.name: {
-            "value": each.value,
-            "source": "params.yaml",
-            "changed": True,
-            "meaning": each.meaning,
-        }
+        each.name: {"value": each.value, "source": "params.yaml", "changed": True, "meaning": each.meaning}
         for each in parameters(file)
         if each.changed
     }
@@ -299,9 +290,7 @@ def test_use_prints_what_changes(file: Path, capsys: pytest.CaptureFixture[str])
         (["use"], "Missing argument 'preset'"),
     ],
 )
-def test_a_mistake_is_one_line(
-    arguments: list[str], problem: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_a_mistake_is_one_line(arguments, problem, file, monkeypatch, capsys):
     monkeypatch.chdir(file.parent)
     assert main(["params", *arguments]) in (1, 2)
     assert problem in capsys.readouterr().err

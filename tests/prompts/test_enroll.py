@@ -120,11 +120,7 @@ def test_the_report_can_be_read(enrolled):
     share = f"{report.found} of 4 ({report.found / 4:.0%})"
     assert f"**passed: {share} marks are found by prompts from the other images**" in text
     record = json.loads((folder / "report.json").read_text())
-    assert (record["outcome"], record["found"], record["replace"]) == (
-        "passed",
-        report.found,
-        report.weak,
-    )
+    assert (record["outcome"], record["found"], record["replace"]) == ("passed", report.found, report.weak)
     assert [each["file_name"] for each in record["pictures"]] == [f"images/{n}.png" for n in range(4)]
     drawings = sorted(file.name for file in (folder / "pictures").iterdir())
     assert drawings == [f"00{n + 1}-{n}.png" for n in range(4)]
@@ -267,8 +263,7 @@ def check_of(found: int, confused: int, marks: int) -> ImageCheck:
 
 
 @pytest.mark.parametrize(
-    ("found", "confused", "lines"),
-    [(55, 30, 0), (54, 30, 1), (55, 31, 1), (0, 100, 2), (100, 0, 0)],
+    ("found", "confused", "lines"), [(55, 30, 0), (54, 30, 1), (55, 31, 1), (0, 100, 2), (100, 0, 0)]
 )
 def test_the_limits_themselves_are_allowed(found, confused, lines):
     limits = EnrollConfig(found=0.55, confused=0.3)

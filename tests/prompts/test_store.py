@@ -75,7 +75,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_new_store_is_empty_and_reading_makes_nothing(prompts, detector):
     assert prompts.current() == PromptSet()
     assert (prompts.history(), prompts.bank(detector)) == ((), None)
-    assert prompts.annotations() == Annotations((), (), ())
+    assert prompts.annotations(prompts.current()) == Annotations((), (), ())
     assert not prompts.folder.exists()
 
 
@@ -147,7 +147,7 @@ def test_prompts_are_what_came(prompts, kind):
     prompts.add("spot", [MarkedImage(data, "a", masks_rle=encode_rle(masks))], "ann", "", {})
     boxes = [(1.5, 2.25, 30, 40.125), (-3.5, 50, 10, 20)]
     prompts.add("dent", [MarkedImage(data, "a", boxes)], "ann", "", {})
-    marks = prompts.annotations()
+    marks = prompts.annotations(prompts.current())
     assert marks.class_names == ("spot", "dent")
     (image,) = marks.images
     assert (image.width, image.height) == (80, 60)
@@ -388,7 +388,7 @@ def one_line(refused: pytest.ExceptionInfo[PromptBankError], *parts: str) -> Non
 def test_a_damaged_version_is_named(filled, detector, change):
     file = filled.folder / "versions/000003.json"
     file.write_text(change(file.read_text()))
-    for use in (filled.current, filled.annotations, lambda: filled.bank(detector)):
+    for use in (filled.current, lambda: filled.annotations(filled.current()), lambda: filled.bank(detector)):
         with pytest.raises(PromptBankError) as refused:
             use()
         remedy = f"write 2 into {filled.folder / 'CURRENT'}"
@@ -440,16 +440,20 @@ def test_what_is_gone_is_named(filled):
 def test_a_picture_gone_or_changed_is_named(filled, detector):
     kept = filled.folder / "pictures" / f"{hashlib.sha256(encoded(2)).hexdigest()}.png"
     kept.write_bytes(encoded(8))
-    for use in (filled.annotations, lambda: filled.bank(detector), lambda: filled.revert(2, "ann")):
+    for use in (
+        lambda: filled.annotations(filled.current()),
+        lambda: filled.bank(detector),
+        lambda: filled.revert(2, "ann"),
+    ):
         with pytest.raises(PromptBankError) as refused:
             use()
         one_line(refused, f"{kept}: changed since it was enrolled; restore")
     kept.unlink()
     with pytest.raises(PromptBankError, match="cannot be read"):
-        filled.annotations()
+        filled.annotations(filled.current())
     assert filled.current().version == 3
     filled.add("new", [boxed(2, (30, 30, 9, 9))], "ann", "brings the image again", {})
-    assert len(filled.annotations().instances) == 5
+    assert len(filled.annotations(filled.current()).instances) == 5
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
@@ -498,7 +502,7 @@ def whole(prompts: PromptStore) -> None:
     now = prompts.current()
     assert [prompts.version(number).version for number in range(now.version)] == list(range(now.version))
     marks = sum(len(prompt.marks()) for own in now.classes.values() for prompt in own)
-    assert len(prompts.annotations().instances) == marks
+    assert len(prompts.annotations(prompts.current()).instances) == marks
 
 
 def test_two_writers_at_once_lose_nothing(prompts):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from killed import KilledError, kill_at
 from unispector.errors import RegistryError
 from unispector.registry import decisions as registry_actions
 from unispector.registry.decisions import approve, check_model, promote_version, refuse, rollback
@@ -58,10 +59,7 @@ def test_approval_makes_a_champion_and_retires_the_one_before(registry):
     approve(registry, CHALLENGER, "bob", "better")
     assert aliases(registry) == {CHAMPION: 3}
     assert states(registry) == ["retired", "challenger", "champion"]
-    assert told(registry) == [
-        ("approved", 1, None, "ann", "the first"),
-        ("approved", 3, 1, "bob", "better"),
-    ]
+    assert told(registry) == [("approved", 1, None, "ann", "the first"), ("approved", 3, 1, "bob", "better")]
 
 
 def test_the_same_decision_again_is_no_second_event(registry, trusted):
@@ -156,32 +154,6 @@ WRITES = [(ModelRegistry, name) for name in ("begin", "set_alias", "tag", "remov
 WRITES.append((TrackedRun, "artifact"))
 
 
-class KilledError(BaseException):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-def cut_off(monkeypatch, after: int) -> list[str]:
-    """Let what writes to the registry stop after so many writes."""
-    done: list[str] = []
-
-    def wrap(owner, name):
-        write = getattr(owner, name)
-
-        def counted(*args, **kwargs):
-            if len(done) == after:
-                raise KilledError
-            write(*args, **kwargs)
-            if len(done) == after:  # a write inside of this one came first
-                raise KilledError
-            done.append(name)
-
-        return counted
-
-    for owner, name in WRITES:
-        monkeypatch.setattr(owner, name, wrap(owner, name))
-    return done
-
-
 DECISIONS = {
     "promoted": lambda registry, files: promote_version(registry, 3, "rules", "passed", files),
     "refused": lambda registry, files: refuse(registry, 3, "rules", "failed", files),
@@ -209,7 +181,7 @@ def test_a_decision_that_is_cut_off_anywhere_is_healed_by_asking_again(
         begin_anew(registry)
         before = len(registry.history())
         with monkeypatch.context() as patch:
-            done = cut_off(patch, step)
+            done = kill_at(patch, WRITES, step)
             try:
                 DECISIONS[action](registry, files)
             except KilledError:
@@ -240,7 +212,7 @@ def begin_anew(registry) -> None:
 def test_what_was_cut_off_is_carried_out_before_another_decision(registry, trusted, monkeypatch):
     approve(registry, 1, "ann", "one")
     with monkeypatch.context() as patch:
-        cut_off(patch, 1)
+        kill_at(patch, WRITES, 1)
         with pytest.raises(KilledError):
             promote_version(registry, 2, "rules", "passed")
     assert states(registry) == ["champion", "challenger", "challenger"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from killed import KilledError, kill_at
 from unispector.config import PromoteConfig, SweepConfig
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.coco import Annotations
@@ -18,7 +19,7 @@ from unispector.registry import promote as stage
 from unispector.registry.decisions import approve, refuse, rollback
 from unispector.registry.promote import BY_RULES, decision_files, promote, settled
 from unispector.registry.register import LINEAGE, Lineage
-from unispector.registry.rules import Decision
+from unispector.registry.rules import DECISION
 from unispector.tracking.registry import CHALLENGER, CHAMPION, ModelRegistry
 from unispector.tracking.run import TrackingStore
 
@@ -87,16 +88,21 @@ def told(registry):
 
 
 @pytest.fixture
+def decide(config, root, store):
+    return lambda: promote(config, root, store)
+
+
+@pytest.fixture
 def unmeasured(monkeypatch):
     """Nothing may be measured any more."""
     monkeypatch.setattr(stage, "compare_models", None)
 
 
 def test_the_first_version_becomes_champion_without_being_measured(
-    config, root, store, registry, add, sharp_model, unmeasured
+    decide, root, registry, add, sharp_model, unmeasured
 ):
     add(sharp_model)
-    decision = promote(config, root, store)
+    decision = decide()
     assert decision.promoted
     assert [rule.name for rule in decision.rules] == ["data checks", "working model"]
     assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (1, None)
@@ -106,24 +112,24 @@ def test_the_first_version_becomes_champion_without_being_measured(
     assert event.reason == decision.summary
     page, data = decision_files(decision.challenger, decision.champion, root)
     assert page.read_text() == decision.markdown()
-    assert Decision.from_dict(json.loads(data.read_text())) == decision
+    assert DECISION.validate_json(data.read_text()) == decision
     kept = {file.name: file.read_bytes() for file in registry.event_files(event)}
     assert kept == {file.name: file.read_bytes() for file in (page, data)}
-    assert promote(config, root, store) == decision
+    assert decide() == decision
     assert len(registry.history()) == 1
 
 
 def test_a_better_model_takes_over_and_the_worse_one_does_not_get_it_back(
-    config, root, store, registry, add, sharp_model, other_model, monkeypatch
+    decide, registry, add, sharp_model, other_model, monkeypatch
 ):
     make_champion(registry, add(other_model))
     add(sharp_model)  # the benchmark's truth is what this one found
-    better = promote(config, root, store)
+    better = decide()
     assert better.promoted, better.markdown()
     assert {member.name for member in better.comparison.sets} == {"tile", "steel"}
     assert number_of(registry, CHAMPION) == 2
     add(other_model)
-    worse = promote(config, root, store)
+    worse = decide()
     assert "gain" in [rule.name for rule in worse.broken]
     old = better.comparison.mean(lambda s: s.boxes)
     again = worse.comparison.mean(lambda s: s.boxes)
@@ -132,16 +138,14 @@ def test_a_better_model_takes_over_and_the_worse_one_does_not_get_it_back(
     assert [version.tags["state"] for version in registry.versions()] == ["refused", "champion", "retired"]
     assert told(registry) == [("refused", 3, 2, BY_RULES), ("promoted", 2, 1, BY_RULES)]
     monkeypatch.setattr(stage, "compare_models", None)
-    assert promote(config, root, store) == worse
+    assert decide() == worse
     assert len(registry.history()) == 2
 
 
-def test_the_same_model_again_is_refused_with_a_difference_of_nothing(
-    config, root, store, registry, add, sharp_model
-):
+def test_the_same_model_again_is_refused_with_a_difference_of_nothing(decide, registry, add, sharp_model):
     make_champion(registry, add(sharp_model))
     add(sharp_model)
-    decision = promote(config, root, store)
+    decision = decide()
     assert [rule.name for rule in decision.broken] == ["gain"]
     assert (decision.comparison.interval.low, decision.comparison.interval.high) == (0, 0)
     assert number_of(registry, CHAMPION) == 1
@@ -149,46 +153,46 @@ def test_the_same_model_again_is_refused_with_a_difference_of_nothing(
 
 
 def test_classes_either_model_knows_leave_nothing_to_compare(
-    config, root, store, registry, add, benchmark, sharp_model
+    decide, root, registry, add, benchmark, sharp_model
 ):
     names = {"tile": [], "steel": []}
     for file in (benchmark.root / SPLITS).rglob("target/*.json"):
         names[file.parts[-3]] += Annotations.read(file).class_names
     make_champion(registry, add(sharp_model, {f"tile/{name}" for name in names["tile"]}))
     add(sharp_model, {f"steel/{name}" for name in names["steel"]})
-    decision = promote(config, root, store)
+    decision = decide()
     assert sorted(decision.comparison.left_out) == ["steel", "tile"]
     assert decision.broken[0].figure == "no set has a class that neither model was trained on"
     assert number_of(registry, CHAMPION) == 1
 
 
 def test_data_that_do_not_pass_are_a_no_until_they_are_mended(
-    config, root, store, registry, add, sharp_model, unmeasured
+    decide, root, registry, add, sharp_model, unmeasured
 ):
     write_report(root, "tile", failed=2)
     write_report(root, "gone", failed=0)
     (root / check_report("steel")).write_text("{")
     add(sharp_model)
-    decision = promote(config, root, store)
+    decision = decide()
     assert decision.broken[0].figure == (
         "steel: damaged report; run the stage validate; tile: rule broken: box is inside: 7.png and 1 more"
     )
     (root / check_report("steel")).unlink()
-    assert "steel: no report" in promote(config, root, store).broken[0].figure
+    assert "steel: no report" in decide().broken[0].figure
     assert number_of(registry, CHAMPION) is None
     for name in ("tile", "steel"):
         write_report(root, name, failed=0)
-    assert promote(config, root, store).promoted
+    assert decide().promoted
     assert number_of(registry, CHAMPION) == 1
 
 
 def test_a_model_that_does_not_work_is_refused_and_nothing_measured(
-    config, root, store, registry, add, sharp_model, tmp_path, unmeasured
+    decide, config, registry, add, sharp_model, tmp_path, unmeasured
 ):
     make_champion(registry, add(sharp_model))
     add(sharp_model)
     (registry.model_directory(2) / "model.safetensors").write_bytes(b"damaged")
-    decision = promote(config, root, store)
+    decision = decide()
     assert "do not belong together" in decision.broken[0].figure
     assert {rule.figure for rule in decision.broken[1:]} == {"not measured"}
     saved = load_model(sharp_model)
@@ -196,7 +200,7 @@ def test_a_model_that_does_not_work_is_refused_and_nothing_measured(
         next(saved.model.heads.parameters()).view(-1)[0] = torch.nan
     save_model(tmp_path / "nan", saved.model, saved.config, {})
     add(tmp_path / "nan")
-    (broken, *_) = promote(config, root, store).broken
+    (broken, *_) = decide().broken
     assert "not all numbers" in broken.figure
     assert number_of(registry, CHAMPION) == 1
 
@@ -218,38 +222,36 @@ def test_where_a_person_decides_a_challenger_that_passes_waits(
     assert told(registry) == [("approved", 1, None, "ada")]
 
 
-def test_what_people_decided_since_is_not_overruled(
-    config, root, store, registry, add, sharp_model, unmeasured
-):
+def test_what_people_decided_since_is_not_overruled(decide, registry, add, sharp_model, unmeasured):
     make_champion(registry, add(sharp_model))
     registry.remove_alias(CHAMPION)
     add(sharp_model)
-    first = promote(config, root, store)
+    first = decide()
     assert first.promoted
     rollback(registry, "ada", "false alarms on line 2", to=1)
-    assert promote(config, root, store) == first
+    assert decide() == first
     assert number_of(registry, CHAMPION) == 1
     add(sharp_model)
     refuse(registry, 3, "ada", "not today")
     with pytest.raises(RegistryError, match="is a challenger; register"):
-        promote(config, root, store)
+        decide()
 
 
-def test_lost_files_come_back_from_the_history(config, root, store, registry, add, sharp_model, unmeasured):
+def test_lost_files_come_back_from_the_history(decide, root, registry, add, sharp_model, unmeasured):
     add(sharp_model)
-    decision = promote(config, root, store)
+    decision = decide()
     page, data = decision_files(decision.challenger, decision.champion, root)
     content = page.read_text(), data.read_text()
     shutil.rmtree(page.parent)
-    assert promote(config, root, store) == decision
+    assert decide() == decision
     assert (page.read_text(), data.read_text()) == content
 
 
 def test_a_decision_of_another_registry_is_not_this_ones(
-    config, root, store, registry, add, sharp_model, other_model, template, tmp_path
+    decide, config, root, registry, add, sharp_model, other_model, template, tmp_path
 ):
     add(sharp_model)
-    old = promote(config, root, store)
+    old = decide()
     shutil.copytree(template, tmp_path / "new")
     new = ModelRegistry(TrackingStore(tmp_path / "new"))
     source = registry.mlflow_directory(1)
@@ -260,48 +262,21 @@ def test_a_decision_of_another_registry_is_not_this_ones(
     assert number_of(new, CHAMPION) == 1
 
 
-def test_without_a_challenger_there_is_nothing_to_decide(config, root, store):
+def test_without_a_challenger_there_is_nothing_to_decide(decide):
     with pytest.raises(RegistryError, match="no version of unispector is a challenger; register") as error:
-        promote(config, root, store)
+        decide()
     assert "\n" not in str(error.value)
 
 
-class Killed(BaseException):
-    """As SIGKILL, nothing in the process may take it for an error to handle."""
-
-
-WRITES = ("begin", "set_alias", "remove_alias", "tag", "finish")
-
-
-def kill_at(monkeypatch, place, after):
-    """Die before or after the write of this number, counted over files and registry."""
-    done = 0
-
-    def dying(write):
-        def one(*args, **kwargs):
-            nonlocal done
-            done += 1
-            if done == place and not after:
-                raise Killed
-            result = write(*args, **kwargs)
-            if done == place:
-                raise Killed
-            return result
-
-        return one
-
-    for name in WRITES:
-        monkeypatch.setattr(ModelRegistry, name, dying(getattr(ModelRegistry, name)))
-    for name in ("atomic_write_text", "atomic_write_json"):
-        monkeypatch.setattr(stage, name, dying(getattr(stage, name)))
+WRITES = [(ModelRegistry, name) for name in ("begin", "set_alias", "remove_alias", "tag", "finish")]
+WRITES += [(stage, name) for name in ("atomic_write_text", "atomic_write_json")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("good", [True, False])
-@pytest.mark.parametrize("after", [True, False])
-@pytest.mark.parametrize("place", range(1, 9))
+@pytest.mark.parametrize("step", range(8))
 def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
-    config, root, store, registry, add, sharp_model, monkeypatch, unmeasured, place, after, good
+    decide, root, registry, add, sharp_model, monkeypatch, unmeasured, step, good
 ):
     make_champion(registry, add(sharp_model))
     if good:
@@ -310,17 +285,17 @@ def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
         write_report(root, "tile", failed=1)
     add(sharp_model)
     with monkeypatch.context() as patch:
-        kill_at(patch, place, after)
+        kill_at(patch, WRITES, step)
         try:
-            promote(config, root, store)
+            decide()
             killed = False
-        except Killed:
+        except KilledError:
             killed = True
-    assert killed or place > (6 if good else 5)
+    assert killed or step >= (6 if good else 5)
     known = [json.loads(file.read_text())["time"] for file in root.glob("reports/promotion/2-vs-*.json")]
-    decision = promote(config, root, store)
+    decision = decide()
     assert known in ([], [decision.time])
-    assert promote(config, root, store) == decision
+    assert decide() == decision
     assert decision.promoted == good
     assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (2 if good else 1, None)
     action, before = ("promoted", None) if good else ("refused", 1)
@@ -332,22 +307,22 @@ def test_a_kill_between_any_two_writes_is_healed_by_the_next_call(
 
 
 def test_what_a_person_decided_stands_though_a_decision_was_cut_off(
-    config, root, store, registry, add, sharp_model, monkeypatch, unmeasured
+    decide, root, store, registry, add, sharp_model, monkeypatch, unmeasured
 ):
     add(sharp_model)
     with monkeypatch.context() as patch:
-        patch.setattr(ModelRegistry, "begin", lambda *_: (_ for _ in ()).throw(Killed()))
-        with pytest.raises(Killed):
-            promote(config, root, store)
+        kill_at(patch, [(ModelRegistry, "begin")], 0)
+        with pytest.raises(KilledError):
+            decide()
     assert list(root.glob("reports/promotion/1-vs-none.json"))  # written down, not carried out
     refuse(registry, 1, "ada", "not on my line")
-    promote(config, root, store)
+    decide()
     assert number_of(registry, CHAMPION) is None
     assert "refused by ada" in settled(root, store, 1)
 
 
 def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
-    config, root, store, registry, add, sharp_model, monkeypatch
+    decide, registry, add, sharp_model, monkeypatch
 ):
     make_champion(registry, add(sharp_model))
     make_champion(registry, add(sharp_model))
@@ -362,15 +337,15 @@ def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
         return real(challenger, champion, *args)
 
     monkeypatch.setattr(stage, "compare_models", slow_comparison)
-    decision = promote(config, root, store)
+    decision = decide()
     assert decision.champion == 1
     assert met == [registry.model_directory(2), registry.model_directory(1)]
 
 
 def test_a_version_that_may_still_be_decided_on_is_not_settled(
-    config, root, store, registry, add, sharp_model
+    decide, root, store, registry, add, sharp_model
 ):
     add(sharp_model)
     assert settled(root, store, 1) is None
-    promote(config, root, store)
+    decide()
     assert settled(root, store, 1).startswith("Version 1 has this data and code already, promoted by rules")

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from killed import KilledError, kill_at
 from unispector.config import load_config
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import CheckpointError, DataError, RegistryError
@@ -160,40 +162,11 @@ def test_what_was_decided_is_not_undone_by_registering_again(registered, store, 
     assert registered().number == version.number
 
 
-class KilledError(BaseException):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-def kill_at(monkeypatch, step: int) -> list[str]:
-    """Stop before the write of this number: to MLflow's client, or the trial."""
-    from mlflow import MlflowClient
-
-    done: list[str] = []
-
-    def wrap(owner, name):
-        write = getattr(owner, name)
-
-        def counted(*args, **kwargs):
-            if len(done) == step:
-                raise KilledError
-            done.append(name)
-            return write(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, counted)
-
-    for name in (
-        "create_run",
-        "log_artifacts",
-        "create_registered_model",
-        "create_model_version",
-        "set_model_version_tag",
-        "set_registered_model_alias",
-        "set_terminated",
-    ):
-        wrap(MlflowClient, name)
-    wrap(registered_model, "save_registered_model")
-    wrap(registered_model, "try_registered_model")
-    return done
+WRITES = [
+    "create_run", "log_artifacts", "create_registered_model", "create_model_version", "set_model_version_tag",
+    "set_registered_model_alias", "set_terminated",
+]  # fmt: skip
+TRIALS = [(registered_model, name) for name in ("save_registered_model", "try_registered_model")]
 
 
 def test_a_registration_that_is_killed_anywhere_is_completed_by_the_next(
@@ -204,7 +177,7 @@ def test_a_registration_that_is_killed_anywhere_is_completed_by_the_next(
         key = f"key {step}"
         before = registry.versions()
         with monkeypatch.context() as patch:
-            done = kill_at(patch, step)
+            done = kill_at(patch, [*((MlflowClient, name) for name in WRITES), *TRIALS], step)
             try:
                 registered(key)
             except KilledError:

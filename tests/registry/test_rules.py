@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unispector.config import PromoteConfig
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.matching import Matches
 from unispector.evaluation.paired import JudgedDraw, paired_interval, plain_figure, resampled_figures
 from unispector.registry.rules import (
+    DECISION,
     Comparison,
-    Criteria,
     Decision,
     Pair,
     SetComparison,
@@ -20,16 +21,7 @@ from unispector.registry.rules import (
     working_rule,
 )
 
-LIMITS = Criteria(
-    level=0.99,
-    mask_drop=1.0,
-    set_drop=5.0,
-    robustness_drop=2.0,
-    blur=1.5,
-    box_iou=0.3,
-    alarm_score=0.15,
-    alarm_rise=0.05,
-)
+LIMITS = PromoteConfig()
 
 
 def make_set(name="tile", **changes):
@@ -49,7 +41,7 @@ def make_set(name="tile", **changes):
 def decided(comparison, data=(), working="", champion=3, automatic=True):
     rules = (data_rule(data), working_rule(working))
     if champion is not None:
-        rules += compared_rules(comparison, LIMITS)
+        rules += compared_rules(comparison, LIMITS, 0.15)
     return Decision(
         4, champion, "f" * 64, "k" * 64, "2026-01-02T03:04:05+00:00", automatic, rules, comparison
     )
@@ -192,7 +184,7 @@ def test_the_page_has_every_figure():
 def test_a_decision_survives_json(comparison):
     decision = decided(comparison)
     content = json.loads(json.dumps(decision.as_dict()))
-    assert Decision.from_dict(content) == decision
+    assert DECISION.validate_python(content) == decision
     assert (content["summary"], content["promoted"]) == (decision.summary, decision.promoted)
 
 

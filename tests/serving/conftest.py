@@ -1,113 +1,18 @@
-"""A service on a free port of loopback, in a thread of the test's process."""
+"""Images, a model, a bank, and services with them."""
 
-import io
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
+from live_service import Live, encoded, follow, serving
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.rle import decode_rle
 from unispector.prompts.store import PromptStore
-from unispector.serving.engine import Reloader, WantedModel
-from unispector.serving.limits import Limits
-from unispector.serving.metrics import Metrics
-from unispector.serving.prompts import FixedPrompts, Prompts, StoredPrompts
-from unispector.serving.server import listening, make_server
-from unispector.serving.service import Service
-from unispector.structures import Detections
+from unispector.serving.prompts import FixedPrompts, StoredPrompts
 
 BOXES = {"spot": [[5, 5, 20, 10], [40, 30, 10, 10]], "line": [[8, 8, 30, 20]]}
-
-
-@dataclass(frozen=True)
-class Live:
-    """A running service and a client of it."""
-
-    url: str
-    port: int
-    client: httpx.Client
-    service: Service
-
-    def wait_for(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """/health as soon as it fulfils a condition."""
-        deadline = time.monotonic() + 30
-        while not condition(state := self.client.get("/health").json()):
-            assert time.monotonic() < deadline, state
-            time.sleep(0.02)
-        return state
-
-    def metric(self, name: str, **labels: str) -> float:
-        """One figure of /metrics, 0 where it is not there."""
-        wanted = "{" + ",".join(f'{key}="{labels[key]}"' for key in sorted(labels)) + "}" if labels else ""
-        lines = self.client.get("/metrics").text.splitlines()
-        return next((float(x.rpartition(" ")[2]) for x in lines if x.startswith(f"{name}{wanted} ")), 0.0)
-
-
-def follow(folder: Path, version: str = "") -> Callable[[], WantedModel]:
-    """What tells that the model in a folder is wanted."""
-    return lambda: WantedModel("a model", version, lambda: folder)
-
-
-@contextmanager
-def serving(
-    wanted: Callable[[], WantedModel],
-    prompts: Prompts,
-    limits: Limits | None = None,
-    token: str = "",
-    ready: bool = True,
-) -> Iterator[Live]:
-    metrics = Metrics()
-    service = Service(Reloader(wanted, prompts, metrics), metrics, limits or Limits(), token, 0.05)
-    sock = listening("127.0.0.1", 0)
-    port = sock.getsockname()[1]
-    server = make_server(service)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-    thread.start()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
-            live = Live(url, port, client, service)
-            if ready:
-                live.wait_for(lambda state: state["ready"])
-            yield live
-    finally:
-        server.should_exit = True
-        thread.join(30)
-    assert not thread.is_alive()
-
-
-def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    """The bytes of an image file."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
-
-
-def assert_equal(message: dict[str, Any], found: Detections) -> None:
-    """An image's answer says exactly what the library found."""
-    assert (message["height"], message["width"]) == found.image_hw
-    assert [each["score"] for each in message["detections"]] == found.scores.tolist()
-    assert [each["label"] for each in message["detections"]] == [
-        found.class_names[label] for label in found.labels.tolist()
-    ]
-    corners = [
-        [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-        for box in (each["box"] for each in message["detections"])
-    ]
-    assert np.array_equal(np.float32(corners).reshape(-1, 4), found.boxes_xyxy.numpy())
-    for each, rle in zip(message["detections"], found.masks_rle, strict=True):
-        assert np.array_equal(decode_rle(each["mask"]), decode_rle(rle))
 
 
 @pytest.fixture(scope="session")
@@ -153,24 +58,3 @@ def growing(tiny_model: Path, tmp_path: Path) -> Iterator[Live]:
     with serving(follow(tiny_model), prompts, ready=False) as live:
         live.wait_for(lambda state: state["model"] is not None)
         yield live
-
-
-# Test modules cannot import this one.
-@pytest.fixture(scope="session", name="serving")
-def _serving() -> Callable[..., Any]:
-    return serving
-
-
-@pytest.fixture(scope="session", name="follow")
-def _follow() -> Callable[..., Any]:
-    return follow
-
-
-@pytest.fixture(scope="session", name="encoded")
-def _encoded() -> Callable[..., Any]:
-    return encoded
-
-
-@pytest.fixture(scope="session", name="assert_equal")
-def _assert_equal() -> Callable[..., Any]:
-    return assert_equal

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from live_service import assert_equal, encoded, follow, serving
 from unispector.inference.detector import Prompt
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving import batching
@@ -18,7 +19,7 @@ from unispector.serving.prompts import FixedPrompts, StoredPrompts
 BOXES = [[5, 5, 20, 10], [40, 30, 10, 10]]
 
 
-def test_detections_equal_the_library_s(fixed, files, pictures, detector, bank, assert_equal):
+def test_detections_equal_the_library_s(fixed, files, pictures, detector, bank):
     sent = [("images", (f"{n}.png", data)) for n, data in enumerate(files)]
     answer = fixed.client.post("/detect", files=sent).json()
     assert answer["model"] == {"reference": "a model", "version": "", "fingerprint": detector.fingerprint}
@@ -28,7 +29,7 @@ def test_detections_equal_the_library_s(fixed, files, pictures, detector, bank, 
         assert_equal(message, detector.detect([picture], bank)[0])
 
 
-def test_many_clients_at_once_get_their_own_answers(fixed, files, pictures, detector, bank, assert_equal):
+def test_many_clients_at_once_get_their_own_answers(fixed, files, pictures, detector, bank):
     before = fixed.metric("unispector_pictures_total"), fixed.metric("unispector_batch_pictures_count")
     turns = [n % len(files) for n in range(30)]
 
@@ -49,7 +50,7 @@ def test_many_clients_at_once_get_their_own_answers(fixed, files, pictures, dete
     assert fixed.metric("unispector_queue_pictures") == 0
 
 
-def test_classes_scores_and_limits(fixed, files, pictures, detector, bank, assert_equal):
+def test_classes_scores_and_limits(fixed, files, pictures, detector, bank):
     def asked(**data: object):
         return fixed.client.post("/detect", files={"images": files[1]}, data=data).json()["pictures"][0]
 
@@ -63,7 +64,7 @@ def test_classes_scores_and_limits(fixed, files, pictures, detector, bank, asser
         assert_equal(asked(classes=classes), detector.detect([pictures[1]], own)[0])
 
 
-def test_different_questions_do_not_share_a_pass(fixed, files, pictures, detector, bank, assert_equal):
+def test_different_questions_do_not_share_a_pass(fixed, files, pictures, detector, bank):
     questions = [{}, {"classes": "line"}, {"limit": "2"}, {"classes": "spot"}] * 4
 
     def asked(data):
@@ -95,9 +96,7 @@ def test_unknown_classes_are_refused(fixed, files):
     assert answer.json() == {"error": "classes: 'hole' has no prompt; GET /prompts lists those that have"}
 
 
-def test_classes_of_a_bank_file_have_any_name(
-    serving, follow, tiny_model, detector, pictures, files, tmp_path
-):
+def test_classes_of_a_bank_file_have_any_name(tiny_model, detector, pictures, files, tmp_path):
     names = ["crack (deep)", "a" * 90]
     bank = detector.encode([Prompt(pictures[0], BOXES, label=name) for name in names])
     bank.save(tmp_path / "bank.safetensors")
@@ -117,7 +116,7 @@ def test_a_bank_file_is_listed_and_never_changed(fixed, files):
     assert fixed.client.delete("/prompts/spot").status_code == 409
 
 
-def test_prompts_are_looked_for_at_once(growing, files, pictures, detector, tmp_path, assert_equal):
+def test_prompts_are_looked_for_at_once(growing, files, pictures, detector, tmp_path):
     refused = growing.client.post("/detect", files={"images": files[1]})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
     assert growing.client.get("/ready").status_code == 503
@@ -142,7 +141,7 @@ def test_prompts_are_looked_for_at_once(growing, files, pictures, detector, tmp_
     assert growing.client.delete("/prompts/set/spot").status_code == 404
 
 
-def test_masks_are_prompts_too(growing, files, pictures, detector, encoded, assert_equal):
+def test_masks_are_prompts_too(growing, files, pictures, detector):
     mask = np.zeros(pictures[0].shape[:2], dtype=np.uint8)
     mask[10:30, 12:20] = 200
     sent = {"image": ("p.png", files[0]), "mask": ("m.png", encoded(mask))}
@@ -152,7 +151,7 @@ def test_masks_are_prompts_too(growing, files, pictures, detector, encoded, asse
     assert_equal(answer["pictures"][0], detector.detect([pictures[1]], bank)[0])
 
 
-def test_marks_that_cannot_be_used_leave_no_trace(growing, files, encoded):
+def test_marks_that_cannot_be_used_leave_no_trace(growing, files):
     wrong_size = encoded(np.full((9, 9), 255, dtype=np.uint8))
     black = encoded(np.zeros((50, 70), dtype=np.uint8))
     cases = [
@@ -196,7 +195,7 @@ def test_damage_of_the_store_is_told_in_one_line(growing, files, tmp_path):
         assert answer.json()["error"].startswith("CURRENT: not the number of a version")
 
 
-def test_a_change_that_was_not_begun_in_time_is_never_made(serving, follow, tiny_model, files, tmp_path):
+def test_a_change_that_was_not_begun_in_time_is_never_made(tiny_model, files, tmp_path):
     prompts = StoredPrompts(PromptStore(tmp_path / "prompts"))
     data, done = {"label": "spot", "boxes": str(BOXES)}, threading.Event()
     with serving(follow(tiny_model), prompts, Limits(request_seconds=1), ready=False) as live:
@@ -209,7 +208,7 @@ def test_a_change_that_was_not_begun_in_time_is_never_made(serving, follow, tiny
 
 
 @pytest.mark.parametrize("slow", ["add", "refresh"])
-def test_a_change_that_was_made_is_told(serving, follow, tiny_model, files, tmp_path, monkeypatch, slow):
+def test_a_change_that_was_made_is_told(tiny_model, files, tmp_path, monkeypatch, slow):
     prompts = StoredPrompts(PromptStore(tmp_path / "prompts"))
     data = {"label": "spot", "boxes": str(BOXES)}
     with serving(follow(tiny_model), prompts, Limits(request_seconds=1), ready=False) as live:
@@ -229,9 +228,7 @@ def test_a_change_that_was_made_is_told(serving, follow, tiny_model, files, tmp_
         live.wait_for(lambda state: state["bank_version"] == "1" and state["ready"])
 
 
-def test_pictures_of_a_client_that_is_gone_are_not_looked_at(
-    serving, follow, tiny_model, bank_file, files, monkeypatch
-):
+def test_pictures_of_a_client_that_is_gone_are_not_looked_at(tiny_model, bank_file, files, monkeypatch):
     go, right = threading.Event(), batching._detected
 
     def held(*args):
@@ -256,7 +253,7 @@ def test_pictures_of_a_client_that_is_gone_are_not_looked_at(
         assert live.metric("unispector_pictures_total") == 2
 
 
-def test_the_pixels_of_a_mask_take_room_too(serving, follow, tiny_model, tmp_path, encoded):
+def test_the_pixels_of_a_mask_take_room_too(tiny_model, tmp_path):
     limits = Limits(body_mib=1, megapixels=1, memory_mib=4)
     picture = encoded(np.zeros((1000, 1000, 3), dtype=np.uint8))
     mask = encoded(np.full((1000, 1000), 255, dtype=np.uint8))
@@ -279,7 +276,7 @@ def test_prompts_changed_by_another_process_take_over(growing, files, tmp_path):
 @pytest.mark.parametrize(
     "limits", [Limits(pictures=2, queue=2, batch=1, megapixels=1), Limits(memory_mib=70, megapixels=1)]
 )
-def test_what_does_not_fit_is_told_to_come_back(serving, follow, tiny_model, bank_file, encoded, limits):
+def test_what_does_not_fit_is_told_to_come_back(tiny_model, bank_file, limits):
     picture = encoded(np.zeros((1000, 1000, 3), dtype=np.uint8))
     with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live:
 

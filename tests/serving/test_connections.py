@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 
 import pytest
 
+from live_service import follow, serving
 from unispector.serving import server
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts
@@ -17,7 +18,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.png"\
 
 
 @pytest.fixture(scope="module")
-def live(serving, follow, tiny_model, bank_file):
+def live(tiny_model, bank_file):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "KEEP_ALIVE_SECONDS", 1)
         with serving(follow(tiny_model), FixedPrompts(bank_file), QUICK) as live:
@@ -151,7 +152,7 @@ def test_answers_that_are_not_read_keep_nobody_from_theirs(live):
             assert answer(other)[0] == 200
 
 
-def test_no_request_takes_for_ever(serving, follow, tiny_model, bank_file):
+def test_no_request_takes_for_ever(tiny_model, bank_file):
     limits = Limits(body_seconds=20, request_seconds=0.5)
     with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live, connected(live) as sock:
         sock.sendall(FORM + b"Content-Length: 100000\r\n\r\n--x\r\n")

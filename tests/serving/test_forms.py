@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from live_service import multipart
 from unispector.config.evaluation import KEPT_PAIRS
 from unispector.prompts.store import PromptStore
 from unispector.serving.app import build_app
@@ -55,14 +56,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     return TestClient(app, base_url="http://localhost")
 
 
-def body(*parts: tuple[str, str | None, bytes]) -> bytes:
-    pieces = []
-    for name, filename, data in parts:
-        disposition = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename else "")
-        pieces.append(f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + data + b"\r\n")
-    return b"".join(pieces) + b"--xyz--\r\n"
-
-
 def sent(client: TestClient, path: str, data: bytes, kind: str = TYPE) -> httpx.Response:
     return client.post(path, content=data, headers={"Content-Type": kind})
 
@@ -70,13 +63,13 @@ def sent(client: TestClient, path: str, data: bytes, kind: str = TYPE) -> httpx.
 @pytest.fixture(scope="module")
 def detected(client: TestClient) -> Callable[..., Any]:
     """What the parts of a request to detect say; RefusedError where they are not taken."""
-    return lambda *parts: told(sent(client, "/told/detect", body(*parts)))
+    return lambda *parts: told(sent(client, "/told/detect", multipart(*parts)))
 
 
 @pytest.fixture(scope="module")
 def prompted(client: TestClient) -> Callable[..., Any]:
     """What the parts of a prompt say; RefusedError where they are not taken."""
-    return lambda *parts: told(sent(client, "/told/prompts", body(*parts)))
+    return lambda *parts: told(sent(client, "/told/prompts", multipart(*parts)))
 
 
 def told(answer: httpx.Response) -> Any:
@@ -181,7 +174,7 @@ def test_parts_missing_unknown_or_too_many(detected):
 
 def test_more_pictures_than_allowed(client):
     with pytest.raises(RefusedError, match="4 images; send at most 3") as refused:
-        told(sent(client, "/detect", body(*[IMAGE] * 4)))
+        told(sent(client, "/detect", multipart(*[IMAGE] * 4)))
     assert refused.value.status == 413
 
 
@@ -246,7 +239,7 @@ def test_boxes_are_lists_of_four_finite_numbers(prompted, boxes):
 def test_more_boxes_than_allowed(client):
     parts = ("image", "a", b"x"), ("label", None, b"a"), ("boxes", None, marked([[1, 1, 1, 1]] * 5))
     with pytest.raises(RefusedError, match="5 boxes; send at most 4") as refused:
-        told(sent(client, "/prompts", body(*parts)))
+        told(sent(client, "/prompts", multipart(*parts)))
     assert refused.value.status == 413
 
 
@@ -263,7 +256,7 @@ def test_more_boxes_than_allowed(client):
 )
 def test_other_kinds_of_bodies(client, kind):
     with pytest.raises(RefusedError) as refused:
-        told(sent(client, "/told/detect", body(IMAGE), kind))
+        told(sent(client, "/told/detect", multipart(IMAGE), kind))
     assert refused.value.status == 415
 
 
@@ -272,8 +265,8 @@ def test_other_kinds_of_bodies(client, kind):
     [
         b"",
         b"nothing of the kind",
-        body(IMAGE)[:-8],
-        body(IMAGE)[:20],
+        multipart(IMAGE)[:-8],
+        multipart(IMAGE)[:20],
         b"--xyz\r\n\r\nno headers\r\n--xyz--\r\n",
         b"--xyz\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--xyz--\r\n",
         b"--xyz\r\n" + b"A: b\r\n" * 1000 + b"\r\nmany headers\r\n--xyz--\r\n",
@@ -287,7 +280,7 @@ def test_broken_bodies(client, data):
 
 
 def test_a_form_cut_off_anywhere_is_refused(client):
-    whole = body(IMAGE, ("images", "b.png", b"b"), ("classes", None, b"crack"))
+    whole = multipart(IMAGE, ("images", "b.png", b"b"), ("classes", None, b"crack"))
     needed = len(whole) - len(b"\r\n")
     assert sent(client, "/told/detect", whole[:needed]).status_code == 200
     for length in range(needed):
@@ -295,13 +288,13 @@ def test_a_form_cut_off_anywhere_is_refused(client):
 
 
 def test_what_follows_a_form_is_passed_over(client):
-    assert sent(client, "/told/detect", body(IMAGE) + b"an epilogue").status_code == 200
+    assert sent(client, "/told/detect", multipart(IMAGE) + b"an epilogue").status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 9000])
 def test_other_boundaries(client, kind):
     with pytest.raises(RefusedError) as refused:
-        told(sent(client, "/told/detect", body(IMAGE), kind))
+        told(sent(client, "/told/detect", multipart(IMAGE), kind))
     assert refused.value.status == 400
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from live_service import follow, serving
 from unispector.serving.gate import check_sender
 from unispector.serving.prompts import FixedPrompts
 from unispector.serving.refusal import RefusedError
@@ -54,7 +55,7 @@ def test_with_a_token_others_are_answered():
     check_sender({"host": "line3.example", "authorization": f"Bearer {TOKEN}"}, TOKEN, "/detect")
 
 
-def test_the_service_asks_for_the_token_before_it_reads_a_body(serving, follow, tiny_model, bank_file, files):
+def test_the_service_asks_for_the_token_before_it_reads_a_body(tiny_model, bank_file, files):
     with serving(follow(tiny_model), FixedPrompts(bank_file), token=TOKEN) as live:
         right = live.client.post("/detect", files={"images": files[0]})
         assert right.status_code == 200

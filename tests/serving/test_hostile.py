@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from live_service import follow, multipart, serving, tiled_tiff
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import StoredPrompts
@@ -45,12 +46,8 @@ def picture(rng: Rng, kind: str = "PNG") -> bytes:
 
 
 def form(path: str, *parts: tuple[str, str | None, bytes], kind: str = "") -> Bad:
-    pieces = []
-    for name, filename, data in parts:
-        disposition = f'form-data; name="{name}"' + ("" if filename is None else f'; filename="{filename}"')
-        pieces.append(f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + data + b"\r\n")
-    body = b"".join(pieces) + b"--xyz--\r\n"
-    return Bad(kind, "POST", path.encode(), (b"Content-Type: multipart/form-data; boundary=xyz",), body)
+    headers = (b"Content-Type: multipart/form-data; boundary=xyz",)
+    return Bad(kind, "POST", path.encode(), headers, multipart(*parts))
 
 
 def detect(data: bytes, *fields: tuple[str, bytes], name: str = "p.png") -> Bad:
@@ -98,22 +95,7 @@ def pixel_bomb(rng: Rng) -> Bad:
 
 def tile_bomb(rng: Rng) -> Bad:
     side = 16 * int(rng.integers(70, 4096))
-    content = zlib.compress(bytes(2**20))
-    tags = {
-        256: 16,
-        257: 16,
-        258: 8,
-        259: 8,
-        262: 1,
-        277: 1,
-        322: side,
-        323: side,
-        324: 500,
-        325: len(content),
-    }
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
-    data = head.ljust(500, b"\0") + content
+    data = tiled_tiff(side, zlib.compress(bytes(2**20)))
     return one_of(rng, [detect(data), prompt(rng, data=data)])
 
 
@@ -191,17 +173,9 @@ def boxes(rng: Rng) -> Bad:
 
 def label(rng: Rng) -> Bad:
     values = [
-        "../x",
-        "..",
-        "a/../../b",
-        "/etc/passwd",
-        "a\0b",
-        "a\nb",
-        "<script>",
-        "' OR 1=1",
-        "$(id)",
+        "../x", "..", "a/../../b", "/etc/passwd", "a\0b", "a\nb", "<script>", "' OR 1=1", "$(id)",
         "{{7*7}}",
-    ]
+    ]  # fmt: skip
     values += ["", " ", "a" * int(rng.integers(81, 60_000)), "a\u202eb", "%2e%2e", "\\\\host\\x", "a\x1b[2J"]
     raw = [value.encode() for value in values] + [b"\xff\xfe\x80", b"\xc0\xaf", b"\xed\xa0\x80"]
     return one_of(rng, [prompt(rng, one_of(rng, raw)), detect(picture(rng), ("classes", one_of(rng, raw)))])
@@ -281,13 +255,9 @@ def too_long(rng: Rng) -> Bad:
 
 def address(rng: Rng) -> Bad:
     paths = [
-        b"/",
-        b"/../../etc/passwd",
-        b"/%2e%2e/%2e%2e/etc/passwd",
-        b"/prompts/../x",
-        b"/prompts/..%2fx",
+        b"/", b"/../../etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/prompts/../x", b"/prompts/..%2fx",
         b"//",
-    ]
+    ]  # fmt: skip
     paths += [
         b"/prompts/%00",
         b"/prompts/%ff%fe",
@@ -361,7 +331,7 @@ def versions(store: PromptStore) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("count", [76, pytest.param(513, marks=pytest.mark.slow)])
-def test_hostile_requests(serving, follow, tiny_model, files, tmp_path, count, caplog):
+def test_hostile_requests(tiny_model, files, tmp_path, count, caplog):
     assert count % len(KINDS) == 0
     store = PromptStore(tmp_path / "prompts")
     store.add("spot", [MarkedImage(files[0], "p.png", [[5, 5, 20, 10]])], "a test", "", {})

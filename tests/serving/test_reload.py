@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from live_service import assert_equal, serving
 from unispector.errors import RegistryError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.prompts.store import MarkedImage, PromptStore
@@ -36,7 +37,7 @@ def filled(tmp_path: Path, files: list[bytes]) -> PromptStore:
 
 
 def test_no_request_is_dropped_while_models_and_prompts_change(
-    serving, tiny_model, other_tiny_model, filled, files, pictures, assert_equal
+    tiny_model, other_tiny_model, filled, files, pictures
 ):
     champion = Champion(tiny_model)
     stop, trouble, answers = threading.Event(), [], []
@@ -92,7 +93,7 @@ def test_no_request_is_dropped_while_models_and_prompts_change(
         assert_equal(answer["pictures"][0], own)
 
 
-def test_it_starts_before_the_first_promotion(serving, tiny_model, filled, files):
+def test_it_starts_before_the_first_promotion(tiny_model, filled, files):
     champion = Champion()
     with serving(champion, StoredPrompts(filled), ready=False) as live:
         state = live.wait_for(lambda state: "no version" in state["reason"])
@@ -107,7 +108,7 @@ def test_it_starts_before_the_first_promotion(serving, tiny_model, filled, files
         assert live.client.post("/detect", files={"images": files[0]}).json()["model"]["version"] == "1"
 
 
-def test_what_cannot_be_loaded_leaves_the_model_before(serving, tiny_model, filled, files, tmp_path):
+def test_what_cannot_be_loaded_leaves_the_model_before(tiny_model, filled, files, tmp_path):
     champion = Champion(tiny_model)
     with serving(champion, StoredPrompts(filled)) as live:
         fingerprint = live.client.get("/health").json()["model"]["fingerprint"]
@@ -133,7 +134,7 @@ def test_what_cannot_be_loaded_leaves_the_model_before(serving, tiny_model, fill
 
 @pytest.mark.parametrize("trouble", ["no version", "cannot be used"])
 def test_prompts_are_taken_in_while_the_model_that_should_be_in_use_cannot_be(
-    serving, tiny_model, filled, files, tmp_path, trouble
+    tiny_model, filled, files, tmp_path, trouble
 ):
     champion = Champion(tiny_model)
     data = {"label": "line", "boxes": str(BOXES)}
@@ -152,7 +153,7 @@ def test_prompts_are_taken_in_while_the_model_that_should_be_in_use_cannot_be(
         assert trouble in live.client.get("/health").json()["trouble"]
 
 
-def test_prompts_that_cannot_be_taken_in_are_said_to_wait(serving, filled, files):
+def test_prompts_that_cannot_be_taken_in_are_said_to_wait(filled, files):
     with serving(Champion(), StoredPrompts(filled), ready=False) as live:
         live.wait_for(lambda state: "no version" in state["reason"])
         data = {"label": "line", "boxes": str(BOXES)}
@@ -165,9 +166,7 @@ def test_prompts_that_cannot_be_taken_in_are_said_to_wait(serving, filled, files
     assert list(filled.current().classes) == ["line"]
 
 
-def test_a_bank_file_stays_with_the_model_that_made_it(
-    serving, tiny_model, other_tiny_model, bank_file, files
-):
+def test_a_bank_file_stays_with_the_model_that_made_it(tiny_model, other_tiny_model, bank_file, files):
     champion = Champion(tiny_model)
     with serving(champion, FixedPrompts(bank_file)) as live:
         champion.version, champion.folder = "2", other_tiny_model
@@ -177,7 +176,7 @@ def test_a_bank_file_stays_with_the_model_that_made_it(
         assert live.client.post("/detect", files={"images": files[0]}).status_code == 200
 
 
-def test_damaged_prompts_leave_those_before(serving, tiny_model, filled, files):
+def test_damaged_prompts_leave_those_before(tiny_model, filled, files):
     with serving(Champion(tiny_model), StoredPrompts(filled)) as live:
         filled.add("line", [MarkedImage(files[1], "p.png", BOXES)], "", "", {})
         live.wait_for(lambda state: state["bank_version"] == "2")

@@ -23,15 +23,7 @@ from unispector.errors import CheckpointError, PromptBankError, ServiceError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
-from unispector.serving.serve import (
-    TOKEN,
-    Address,
-    fixed_model,
-    followed_model,
-    open_prompts,
-    serve,
-    token_for,
-)
+from unispector.serving.serve import TOKEN, fixed_model, followed_model, open_prompts, serve, token_for
 from unispector.serving.server import listening
 
 
@@ -219,4 +211,4 @@ def test_larger_pictures_than_pillow_opens_are_not_promised(capsys):
 def test_an_address_of_another_machine(tiny_model, bank_file, monkeypatch):
     monkeypatch.setenv(TOKEN, "secret")
     with pytest.raises(ServiceError, match="cannot listen there"):
-        serve(str(tiny_model), bank_file, Address("192.0.2.1", 0), Limits())
+        serve(str(tiny_model), bank_file, "192.0.2.1", 0, Limits())

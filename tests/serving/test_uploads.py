@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from live_service import tiled_tiff
 from unispector.errors import DataError
 from unispector.ops.files import read_image, read_mask
-from unispector.serving.uploads import (
-    SCANS,
-    TooLargeError,
-    decode_image,
-    decode_mask,
-    upload_size,
-)
+from unispector.serving.uploads import SCANS, TooLargeError, decode_image, decode_mask, upload_size
 
 PIXELS = 10_000
 RNG = np.random.default_rng(3)
@@ -88,30 +83,11 @@ def test_too_many_pixels_are_refused_by_the_header_alone(width, height):
             decode(png_header(width, height), "p.png", PIXELS)
 
 
-def tiled(side: int, content: bytes) -> bytes:
-    """A TIFF of 16 x 16 pixels in one square tile."""
-    tags = {
-        256: 16,
-        257: 16,
-        258: 8,
-        259: 8,
-        262: 1,
-        277: 1,
-        322: side,
-        323: side,
-        324: 500,
-        325: len(content),
-    }
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
-    return head.ljust(500, b"\0") + content
-
-
 def test_a_tile_counts_as_it_is_decoded():
     tile = RNG.integers(0, 256, (96, 96), dtype=np.uint8)
-    found = decode_image(tiled(96, zlib.compress(tile.tobytes())), "a", PIXELS)
+    found = decode_image(tiled_tiff(96, zlib.compress(tile.tobytes())), "a", PIXELS)
     assert np.array_equal(found[:, :, 0], tile[:16, :16])
-    bomb = tiled(112, zlib.compress(bytes(112 * 112)))
+    bomb = tiled_tiff(112, zlib.compress(bytes(112 * 112)))
     for decode in (upload_size, decode_image, decode_mask):
         with pytest.raises(TooLargeError, match=r"^p\.tif: more than 0\.01 million pixels"):
             decode(bomb, "p.tif", PIXELS)

@@ -211,7 +211,7 @@ def test_columns_and_draws_are_those_of_one_process(outcome: Outcome, case: str)
     assert targets == [target.labels.tolist() for target in alone.columns.targets]
 
 
-def test_another_image_is_found_on_another_rank(outcome: Outcome):
+def test_another_image_is_found_on_another_rank(outcome):
     # Class 0 is the first instance of image 0 and the second of image 2, and nowhere else.
     first, second = (told["steps"]["full"].prompts.mixing for told in outcome.ranks)
     assert first[0, 0].tolist() == [0, 0, 0, 0, 1, 0, 0]

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from published import HEAD, Published, Shapes, mlp, pair
 from unispector.cli import main
 from unispector.config import BackboneConfig, ModelConfig, SimilarityPriorConfig
 from unispector.errors import CheckpointError
@@ -20,37 +21,6 @@ from unispector.modeling.starting_weights import load_starting_weights
 from unispector.training.import_weights import ConvertedWeights, convert_weights
 
 WIDTH, SWIN_WIDTHS, SWIN_DEPTHS, SWIN_HEADS = 256, (96, 192, 384, 768), (2, 2, 6, 2), (3, 6, 12, 24)
-PIXELS, HEAD = "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
-Shapes = dict[str, tuple[int, ...]]
-
-
-def pair(name: str, *weight: int) -> Shapes:
-    """A layer's weight and its bias, as long as the weight's first axis."""
-    return {f"{name}.weight": weight, f"{name}.bias": weight[:1]}
-
-
-def deformable(name: str) -> Shapes:
-    return {
-        **pair(f"{name}.sampling_offsets", 256, 256),
-        **pair(f"{name}.attention_weights", 128, 256),
-        **pair(f"{name}.value_proj", 256, 256),
-        **pair(f"{name}.output_proj", 256, 256),
-    }
-
-
-def attention(name: str) -> Shapes:
-    return {
-        f"{name}.in_proj_weight": (768, 256),
-        f"{name}.in_proj_bias": (768,),
-        **pair(f"{name}.out_proj", 256, 256),
-    }
-
-
-def mlp(name: str, *widths: int) -> Shapes:
-    found: Shapes = {}
-    for index in range(len(widths) - 1):
-        found |= pair(f"{name}.layers.{index}", widths[index + 1], widths[index])
-    return found
 
 
 def swin() -> Shapes:
@@ -70,58 +40,21 @@ def swin() -> Shapes:
     return found
 
 
-def pixel_decoder() -> Shapes:
-    found: Shapes = {f"{PIXELS}.transformer.level_embed": (4, 256)}
-    for index, (c, kernel) in enumerate(((192, 1), (384, 1), (768, 1), (768, 3))):
-        found |= pair(f"{PIXELS}.input_proj.{index}.0", 256, c, kernel, kernel)
-        found |= pair(f"{PIXELS}.input_proj.{index}.1", 256)
-    for index in range(6):
-        name = f"{PIXELS}.transformer.encoder.layers.{index}"
-        found |= deformable(f"{name}.self_attn") | pair(f"{name}.norm1", 256) | pair(f"{name}.norm2", 256)
-        found |= pair(f"{name}.linear1", 2048, 256) | pair(f"{name}.linear2", 256, 2048)
-    found |= {f"{PIXELS}.adapter_1.weight": (256, 96, 1, 1)} | pair(f"{PIXELS}.adapter_1.norm", 256)
-    found |= {f"{PIXELS}.layer_1.weight": (256, 256, 3, 3)} | pair(f"{PIXELS}.layer_1.norm", 256)
-    return found | pair(f"{PIXELS}.mask_features", 256, 256, 1, 1)
-
-
-def predictor() -> Shapes:
-    """Without what is stored several times."""
-    found: Shapes = {
-        f"{HEAD}.query_feat.weight": (300, 256),
-        f"{HEAD}.query_embed.weight": (300, 4),
-        f"{HEAD}.content_tokens.weight": (1, 256),
-        f"{HEAD}.pos_embed.weight": (1, 256),
-        f"{HEAD}.label_enc.weight": (2, 256),
-        f"{HEAD}.pb_embedding.weight": (2, 256),
-        f"{HEAD}.mask_tokens.weight": (6, 256),
-        f"{HEAD}.class_embed": (256, 512),
-        f"{HEAD}.class_embed_openset": (256, 512),
-    }
-    for index in range(4):
-        name = f"{HEAD}.project_cross_attention_layers.{index}"
-        found |= attention(f"{name}.multihead_attn") | pair(f"{name}.norm", 256)
-    for index in range(9):
-        name = f"{HEAD}.decoder.layers.{index}"
-        found |= deformable(f"{name}.cross_attn") | attention(f"{name}.self_attn")
-        found |= pair(f"{name}.linear1", 2048, 256) | pair(f"{name}.linear2", 256, 2048)
-        for number in (1, 2, 3):
-            found |= pair(f"{name}.norm{number}", 256)
-    found |= mlp(f"{HEAD}.decoder.ref_point_head", 512, 256, 256) | mlp(f"{HEAD}.mask_embed", *[256] * 4)
-    return found | mlp(f"{HEAD}.iou_prediction_head", 256, 256, 256, 1)
-
-
 def official_state() -> dict[str, Tensor]:
     """UniSpector-base as it is published, with random values."""
     generator = torch.Generator().manual_seed(0)
-    shapes = swin() | pixel_decoder() | predictor() | {"criterion.empty_weight": (2,)}
+    published = Published(WIDTH, 8, 4, 2048, 6, 9, 300, SWIN_WIDTHS)
+    shapes = swin() | published.shapes() | mlp(f"{HEAD}iou_prediction_head", 256, 256, 256, 1)
+    shapes |= {f"{HEAD}class_embed": (256, 512), f"{HEAD}mask_tokens.weight": (6, 256)}
+    shapes |= {"criterion.empty_weight": (2,)}
     state = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     box = {name: torch.rand(shape, generator=generator) for name, shape in mlp("", 256, 256, 256, 4).items()}
-    places = [f"{HEAD}.{part}.{i}" for part in ("bbox_embed", "decoder.bbox_embed") for i in range(9)]
-    for place in (f"{HEAD}._bbox_embed", *places):
+    places = [f"{HEAD}{part}.{i}" for part in ("bbox_embed", "decoder.bbox_embed") for i in range(9)]
+    for place in (f"{HEAD}_bbox_embed", *places):
         state |= {place + name: value for name, value in box.items()}
     for leaf in ("weight", "bias"):
         norm = torch.rand(256, generator=generator)
-        state |= {f"{HEAD}.decoder_norm.{leaf}": norm, f"{HEAD}.decoder.norm.{leaf}": norm}
+        state |= {f"{HEAD}decoder_norm.{leaf}": norm, f"{HEAD}decoder.norm.{leaf}": norm}
     return {f"model.{name}": value for name, value in state.items()}
 
 
@@ -191,11 +124,11 @@ def test_the_base_of_the_papers_size_takes_all_of_it(official, converted):
         ("backbone.out_norms.2.weight", "backbone.norm2.weight"),
         (
             "decoder.layers.8.cross_attention.value_proj.weight",
-            f"{HEAD}.decoder.layers.8.cross_attn.value_proj.weight",
+            f"{HEAD}decoder.layers.8.cross_attn.value_proj.weight",
         ),
-        ("decoder.box.layers.2.bias", f"{HEAD}._bbox_embed.layers.2.bias"),
-        ("decoder.norm.weight", f"{HEAD}.decoder_norm.weight"),
-        ("heads.classes", f"{HEAD}.class_embed_openset"),
+        ("decoder.box.layers.2.bias", f"{HEAD}_bbox_embed.layers.2.bias"),
+        ("decoder.norm.weight", f"{HEAD}decoder_norm.weight"),
+        ("heads.classes", f"{HEAD}class_embed_openset"),
     ):
         assert torch.equal(own[name], official[f"model.{theirs}"]), name
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,9 +68,7 @@ def run(
 
 @pytest.mark.parametrize("variant", ["unispector", "base"])
 @pytest.mark.parametrize("fresh", [True, False])
-def test_every_parameter_gets_a_gradient(
-    variant: str, fresh: bool, make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_every_parameter_gets_a_gradient(variant, fresh, make_model, draw_batch, criterion):
     # At side 64 the coarsest level is one cell, which its GroupNorm turns to 0.
     model = make_model(variant, image_size=96)
     if not fresh:
@@ -107,9 +104,7 @@ QUERIES = {"query/coverage", "query/levels"}
 
 
 @pytest.mark.parametrize(("variant", "queries"), [("unispector", QUERIES), ("base", set())])
-def test_reports_and_saves(
-    variant: str, queries: set[str], make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_reports_and_saves(variant, queries, make_model, draw_batch, criterion):
     reports: list[tuple[int, dict[str, float]]] = []
     saves: list[int] = []
     callbacks = replace(
@@ -129,9 +124,7 @@ def test_reports_and_saves(
     assert reports[0][1]["rate/backbone"] == pytest.approx(1e-3 / 3)
 
 
-def test_angles_are_those_of_the_reported_steps(
-    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_angles_are_those_of_the_reported_steps(make_model, draw_batch, criterion):
     looks: list[tuple[int, SeenPrompts]] = []
     reports: dict[int, dict[str, float]] = {}
     callbacks = replace(
@@ -151,9 +144,7 @@ def test_angles_are_those_of_the_reported_steps(
     assert only.angles().items() <= reports[5].items()
 
 
-def test_looking_happens_before_the_report_and_changes_nothing(
-    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_looking_happens_before_the_report_and_changes_nothing(make_model, draw_batch, criterion):
     batch, events = draw_batch((0, 1), (1,)), list[tuple[str, int]]()
 
     def train(*, look: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -181,9 +172,7 @@ def test_looking_happens_before_the_report_and_changes_nothing(
         assert torch.equal(value, watched[0][name]), name
 
 
-def test_a_report_is_the_mean_since_the_last(
-    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_a_report_is_the_mean_since_the_last(make_model, draw_batch, criterion):
     series: dict[int, list[float]] = {1: [], 5: []}
     for every, totals in series.items():
         torch.manual_seed(0)
@@ -197,13 +186,7 @@ def test_a_report_is_the_mean_since_the_last(
 
 @pytest.mark.parametrize("variant", ["unispector", "base"])
 @pytest.mark.parametrize("labels", [((0, 1), (1, 0), (), ()), ((), (0,))])
-def test_images_without_a_defect_are_trained_on(
-    variant: str,
-    labels: tuple[tuple[int, ...], ...],
-    make_model: MakeModel,
-    draw_batch: DrawBatch,
-    criterion: Criterion,
-):
+def test_images_without_a_defect_are_trained_on(variant, labels, make_model, draw_batch, criterion):
     model, figures = make_model(variant, image_size=96), list[dict[str, float]]()
     callbacks = replace(SILENT, report=lambda step, values: figures.append(values))
     batch = draw_batch(*labels, side=96)
@@ -212,9 +195,7 @@ def test_images_without_a_defect_are_trained_on(
     assert all(value.isfinite().all() for value in model.parameters())
 
 
-def test_an_image_without_a_defect_silences_its_queries(
-    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_an_image_without_a_defect_silences_its_queries(make_model, draw_batch, criterion):
     model = make_model("base", image_size=96)
     batch = draw_batch((0, 1), (1, 0), (), side=96)
     columns = to_columns(batch.targets, batch.prompts.labels)
@@ -235,9 +216,7 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_training_repeats_an_undisturbed_one(
-    tmp_path: Path, make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_an_interrupted_training_repeats_an_undisturbed_one(tmp_path, make_model, draw_batch, criterion):
     backbone = BackboneConfig(name="test_efficientnet", weights="none", frozen=False, drop_path=0.2)
 
     def recorded(into: dict[int, dict[str, float]]) -> Callable[[int, dict[str, float]], None]:
@@ -288,9 +267,7 @@ def test_another_seed_draws_otherwise(make_model: MakeModel, draw_batch: DrawBat
     assert totals[0] != totals[1]
 
 
-def test_a_loss_that_is_not_finite_stops_training(
-    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_a_loss_that_is_not_finite_stops_training(make_model, draw_batch, criterion):
     good, bad = draw_batch((0, 1), (1,)), draw_batch((0,), (1,), first_id=31)
     broken = tuple(replace(t, boxes=torch.full_like(t.boxes, torch.nan)) for t in bad.targets)
     # Without denoising: its queries come from the boxes, and would carry NaN into every term.
@@ -365,9 +342,7 @@ def box_ap50(model: UniSpectorModel, batch: Batch) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["unispector", "base"])
-def test_four_images_are_learned_by_heart(
-    variant: str, make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion
-):
+def test_four_images_are_learned_by_heart(variant, make_model, draw_batch, criterion):
     batch = draw_batch((0, 1), (1,), (1, 0), (0,))
     # The similarity prior would find most of them before any step.
     model = make_model(variant, similarity_prior=SimilarityPriorConfig(enabled=False))

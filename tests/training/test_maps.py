@@ -10,7 +10,6 @@ from torch import Tensor
 
 from unispector.config import BackboneConfig
 from unispector.data.map_cache import MapCache
-from unispector.losses.criterion import Criterion
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.structures import Batch
 from unispector.training.loop import Callbacks, NonFiniteError, Recipe, fit
@@ -53,9 +52,7 @@ def counted(model: UniSpectorModel) -> list[int]:
     return seen
 
 
-def test_every_view_is_computed_once_and_equals_the_backbone(
-    model: UniSpectorModel, cache: MapCache, batches: list[Batch]
-) -> None:
+def test_every_view_is_computed_once_and_equals_the_backbone(model, cache, batches):
     seen = counted(model)
     found = list(with_maps(iter(batches), iter(KEYS), cache, model.backbone, 0))
     assert seen == [3, 1]
@@ -70,9 +67,7 @@ def test_every_view_is_computed_once_and_equals_the_backbone(
             torch.testing.assert_close(level.float(), own, atol=1e-3, rtol=1e-3)
 
 
-def test_from_the_disk_it_is_the_same_to_the_bit(
-    model: UniSpectorModel, cache: MapCache, batches: list[Batch]
-) -> None:
+def test_from_the_disk_it_is_the_same_to_the_bit(model, cache, batches):
     first = list(with_maps(iter(batches), iter(KEYS), cache, model.backbone, 0))
     seen = counted(model)
     again = list(with_maps(iter(batches), iter(KEYS), cache, model.backbone, 0))
@@ -97,9 +92,7 @@ def broken(model: UniSpectorModel, times: int) -> None:
     model.backbone.register_forward_hook(spoil)
 
 
-def test_what_is_not_finite_is_computed_anew(
-    model: UniSpectorModel, cache: MapCache, batches: list[Batch]
-) -> None:
+def test_what_is_not_finite_is_computed_anew(model, cache, batches):
     batch = batches[0]
     batch.images[1] = 255
     broken(model, times=1)
@@ -111,9 +104,7 @@ def test_what_is_not_finite_is_computed_anew(
     assert all(torch.equal(level[1], own) for level, own in zip(found.maps, kept, strict=True))
 
 
-def test_what_stays_not_finite_names_the_image_and_is_not_kept(
-    model: UniSpectorModel, cache: MapCache, batches: list[Batch]
-) -> None:
+def test_what_stays_not_finite_names_the_image_and_is_not_kept(model, cache, batches):
     batch = batches[0]
     batch.images[1] = 255
     broken(model, times=2)
@@ -122,9 +113,7 @@ def test_what_stays_not_finite_names_the_image_and_is_not_kept(
     assert cache.read(1, 0) is None
 
 
-def test_a_training_with_kept_maps_is_the_one_without(
-    make_model: MakeModel, draw_batch: DrawBatch, criterion: Criterion, tmp_path: Path
-) -> None:
+def test_a_training_with_kept_maps_is_the_one_without(make_model, draw_batch, criterion, tmp_path):
     """But for the rounding of the maps."""
     keys = [[(0, 0), (1, 0)], [(2, 0), (0, 0)], [(1, 0), (2, 0)]]
 

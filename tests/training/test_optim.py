@@ -78,7 +78,7 @@ def module_rule(model: nn.Module, name: str) -> str:
     return f"{leaf} of {kind}"
 
 
-def test_the_rules_of_decay_for_swin(make_model: MakeModel):
+def test_the_rules_of_decay_for_swin(make_model):
     # As the released base has it: its rule looks for "bias" in a module's name, so layers' biases do decay.
     backbone = BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none", frozen=False)
     model = make_model(backbone=backbone)

@@ -24,16 +24,11 @@ ROOT = Path(__file__).parents[2]
 # These lie below a layer that starts at zero, so nothing reaches them before it has moved; and the paper
 # has no relevance loss.
 STILL = (
-    "pixel_decoder.level_embed",
-    "prompt_encoder.visual_aligner.layers.0.",
-    "prompt_encoder.frequency_encoder.",
-    "prompt_encoder.frequency_aligner.layers.0.",
-    "query_selection.box.layers.0.",
-    "query_selection.box.layers.1.",
-    "query_selection.relevance_",
-    "decoder.box.layers.0.",
-    "decoder.box.layers.1.",
-)
+    "pixel_decoder.level_embed", "prompt_encoder.visual_aligner.layers.0.",
+    "prompt_encoder.frequency_encoder.", "prompt_encoder.frequency_aligner.layers.0.",
+    "query_selection.box.layers.0.", "query_selection.box.layers.1.", "query_selection.relevance_",
+    "decoder.box.layers.0.", "decoder.box.layers.1.",
+)  # fmt: skip
 # Stochastic depth leaves out a half of a block for both images now and then.
 DROPPED = re.compile(r"(backbone\.network\.layers_\d\.blocks\.\d\.)(norm1|attn|norm2|mlp)\.")
 BRANCH = {"norm1": "attention", "attn": "attention", "norm2": "mlp", "mlp": "mlp"}

@@ -57,9 +57,7 @@ def elsewhere(job: TrainingJob, tmp_path: Path, name: str) -> TrainingJob:
     return replace(job, model_directory=tmp_path / name / "m", work_directory=tmp_path / name / "w")
 
 
-def test_another_training_on_the_same_views_runs_no_backbone(
-    job: TrainingJob, runs: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_training_on_the_same_views_runs_no_backbone(job, runs, tmp_path, caplog):
     shares: list[float] = []
     with caplog.at_level(logging.INFO):
         train(job, "", WorkerGroup(), lambda step, figures: shares.append(figures[CACHED]))
@@ -92,9 +90,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_resumed_training_goes_on_with_what_is_kept(
-    job: TrainingJob, runs: list[int], tmp_path: Path
-) -> None:
+def test_a_resumed_training_goes_on_with_what_is_kept(job, runs, tmp_path):
     straight = replace(elsewhere(job, tmp_path, "straight"), map_directory=tmp_path / "maps")
     expected: list[float] = []
     train(straight, "", WorkerGroup(), lambda step, figures: expected.append(figures["loss/total"]))
@@ -143,9 +139,7 @@ def test_maps_of_other_views_are_never_used(change: str, job: TrainingJob, runs:
     assert sha256_of_tree((job.map_directory / name).rglob("*.maps")) == first
 
 
-def test_the_maps_of_another_backbone_are_never_used(
-    job: TrainingJob, runs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_maps_of_another_backbone_are_never_used(job, runs, monkeypatch):
     train(job, "", WorkerGroup(), silent)
     runs.clear()
     build = stage.initial_model
@@ -170,9 +164,7 @@ def test_other_weights_of_the_loss_use_the_same_maps(job: TrainingJob, runs: lis
     assert (runs, len(folders(job))) == ([], 1)
 
 
-def test_an_image_that_the_backbone_makes_nothing_of_is_named(
-    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_the_backbone_makes_nothing_of_is_named(job, monkeypatch):
     forward = NetworkBackbone.frame
     monkeypatch.setattr(NetworkBackbone, "frame", lambda self, images: forward(self, images) * torch.nan)
     with pytest.raises(

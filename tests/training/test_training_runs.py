@@ -99,10 +99,7 @@ def test_what_was_left_is_sent_once(tiny_project, jobs, runs, monkeypatch):
     # A training starts, hence no other one runs.
     for _ in range(2):
         assert send_left(tiny_project, going_on=[begun.work_directory]) == 0
-        assert runs() == {
-            ended.name: [("FINISHED", [1, 2, 3])],
-            killed.name: [("KILLED", [1, 2, 3])],
-        }
+        assert runs() == {ended.name: [("FINISHED", [1, 2, 3])], killed.name: [("KILLED", [1, 2, 3])]}
     assert [path.name for path in sorted(killed.work_directory.iterdir())] == [
         "checkpoint.safetensors",
         "progress.jsonl",

@@ -49,7 +49,6 @@ def serve(
 ) -> None:
     """Answer requests over HTTP."""
     from unispector.serving.limits import Limits
-    from unispector.serving.serve import Address
     from unispector.serving.serve import serve as run
 
     limits = Limits(
@@ -61,4 +60,4 @@ def serve(
         memory_mib=memory_mib,
         body_seconds=body_seconds,
     )
-    run(model, bank, Address(host, port), limits, device)
+    run(model, bank, host, port, limits, device)

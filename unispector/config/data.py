@@ -11,17 +11,17 @@ from unispector.config.section import Section
 class MiniConfig(Section):
     """The embedded default data, `insa-mini` (procedural, deterministic)."""
 
-    seed: int = Field(default=42, description="seed of the whole generation")
+    seed: int = Field(42, description="seed of the whole generation")
     images_per_class: int = Field(
-        default=24,
+        24,
         ge=1,
         description="images of each class of the in-domain sets; of the cross-domain sets half of that",
     )
     defect_free_images: int = Field(
-        default=8, ge=0, description="images without a defect, per set whose release has such images"
+        8, ge=0, description="images without a defect, per set whose release has such images"
     )
     size: int = Field(
-        default=256,
+        256,
         ge=64,
         description="nominal height of an image in pixels; heights vary by 12 %, widths are 0.6 to 1.6 "
         "times that",
@@ -47,10 +47,10 @@ class SetConfig(Section):
     ] = Field(description="reader of the raw layout, a key of `unispector.data.sources.SOURCES`")
     path: str = Field(description="raw folder of the set, below `data.root`")
     domain: Literal["in", "cross"] = Field(
-        default="in", description="`in` = trains with its seen classes, `cross` = test only"
+        "in", description="`in` = trains with its seen classes, `cross` = test only"
     )
     unseen: tuple[str, ...] | None = Field(
-        default=None,
+        None,
         description="classes of an `in` set that are held out, by their names in its annotation file; [] "
         "= all of them train; null = drawn by the split seed (`split.unseen_fraction`)",
     )
@@ -73,56 +73,56 @@ _MINI_SETS = {
 class DataConfig(Section):
     """The folder of raw data and the sets of the benchmark."""
 
-    root: Path = Field(default=Path("data/raw"), description="folder of all raw sets")
+    root: Path = Field(Path("data/raw"), description="folder of all raw sets")
     sets: dict[str, SetConfig] = Field(
-        default=_MINI_SETS,
+        _MINI_SETS,
         description="name: how to read it (source), where it lies below root (path), in = trains with "
         "its seen classes, cross = test only (domain)",
     )
     min_side: float = Field(
-        default=0.01,
+        0.01,
         ge=0,
         lt=1,
         description="a component is dropped when its width or height is a smaller share of the image's "
         "(paper, appendix 1.1)",
     )
-    workers: int = Field(default=0, ge=0, description="processes that read images; 0 = one per core")
+    workers: int = Field(0, ge=0, description="processes that read images; 0 = one per core")
 
 
 class SplitConfig(Section):
     """Seen/unseen split, prompts and targets (paper appendix 1 and 1.2)."""
 
     seeds: tuple[int, ...] = Field(
-        default=(42, 82, 777),
+        (42, 82, 777),
         min_length=1,
         description="split seeds; one model is trained per seed (paper, appendix 1: 42, 82, 777)",
     )
     prompt_seeds: tuple[int, ...] = Field(
-        default=(42,),
+        (42,),
         min_length=1,
         description="draws of prompts per split seed; [42, 82, 777] for the whole protocol",
     )
     unseen_fraction: float = Field(
-        default=0.25,
+        0.25,
         gt=0,
         lt=1,
         description="of each in-domain set's classes, held out where the set does not name them; at "
         "least one class",
     )
-    prompts_per_class: int = Field(default=5, ge=1, description="prompt images per class")
+    prompts_per_class: int = Field(5, ge=1, description="prompt images per class")
     tail_images: int = Field(
-        default=10, ge=0, description="a class with at most this many images gets one prompt image"
+        10, ge=0, description="a class with at most this many images gets one prompt image"
     )
     seen_test_fraction: float = Field(
-        default=0.15, ge=0, lt=1, description="of each seen class's images, kept from training to test on"
+        0.15, ge=0, lt=1, description="of each seen class's images, kept from training to test on"
     )
     training_rule: Literal["clean", "naive"] = Field(
-        default="clean",
+        "clean",
         description="an image that shows an unseen class never trains: `clean`; or does, with that class "
         "unlabelled: `naive`",
     )
     official: Path | None = Field(
-        default=None,
+        None,
         description="folder of InsA's official annotation files (with `in-domain` and `out-domain`), to "
         "use their splits in place of these; `data.sets` must bear InsA's names, and only "
         "the seeds and `training_rule` still count, as checks",

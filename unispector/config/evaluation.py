@@ -13,41 +13,35 @@ KEPT_PAIRS = 300
 class EvaluateConfig(Section):
     """Evaluation."""
 
-    detections: int = Field(default=KEPT_PAIRS, ge=1, description="(query, class) pairs kept per image")
-    batch_size: int = Field(default=8, ge=1, description="images per forward pass")
+    detections: int = Field(KEPT_PAIRS, ge=1, description="(query, class) pairs kept per image")
+    batch_size: int = Field(8, ge=1, description="images per forward pass")
     include_prompts: bool = Field(
-        default=False, description="prompt images are targets too (not in the paper's protocol)"
+        False, description="prompt images are targets too (not in the paper's protocol)"
     )
     good_images: int = Field(
-        default=100,
-        ge=0,
-        description="randomly sampled defect-free images per set on which false alarms are counted",
+        100, ge=0, description="randomly sampled defect-free images per set on which false alarms are counted"
     )
-    alarm_score: float = Field(
-        default=0.15, ge=0, le=1, description="lowest score that counts as an alarm there"
-    )
+    alarm_score: float = Field(0.15, ge=0, le=1, description="lowest score that counts as an alarm there")
     alarm_rate: float = Field(
-        default=0.1, gt=0, description="false alarms per defect-free image at which recall is reported"
+        0.1, gt=0, description="false alarms per defect-free image at which recall is reported"
     )
     resamples: int = Field(
-        default=500,
+        500,
         ge=0,
         description="bootstrap resamples of the images behind a confidence interval; 0 = no intervals",
     )
     pictures: int = Field(
-        default=3,
+        3,
         ge=0,
         description="images drawn per data set, with prompt, ground truth and prediction side by side",
     )
     failures: int = Field(
-        default=2,
+        2,
         ge=0,
         description="images of the worst false alarms, and as many of misses, drawn per data set (unseen "
         "classes)",
     )
-    picture_score: float = Field(
-        default=0.15, ge=0, le=1, description="lowest score of a detection that is drawn"
-    )
+    picture_score: float = Field(0.15, ge=0, le=1, description="lowest score of a detection that is drawn")
 
 
 Level = TypeVar("Level")
@@ -72,30 +66,26 @@ Share = Annotated[float, Field(gt=0, lt=1), AfterValidator(_tenth)]
 class SweepConfig(Section):
     """Robustness sweeps of the main model on unseen classes (paper section 4.1 and beyond)."""
 
-    sets: tuple[str, ...] = Field(
-        default=("mini-MVTec",), description="sets to sweep, among `data.sets`; [] = none"
-    )
+    sets: tuple[str, ...] = Field(("mini-MVTec",), description="sets to sweep, among `data.sets`; [] = none")
     prompt_seeds: tuple[int, ...] = Field(
-        default=(42,), min_length=1, description="draws of prompts to change, among `split.prompt_seeds`"
+        (42,), min_length=1, description="draws of prompts to change, among `split.prompt_seeds`"
     )
     blur: Levels[Annotated[float, Field(ge=0, multiple_of=0.5)]] = Field(
-        default=(0.0, 1.0, 2.0, 3.0),
+        (0.0, 1.0, 2.0, 3.0),
         description="Gaussian blur of the prompt images, sigma in pixels, multiples of 0.5 (paper, 4.1: "
         "0 to 3)",
     )
     box_iou: Levels[Share] = Field(
-        default=(0.1, 0.3, 0.5, 0.7, 0.9),
+        (0.1, 0.3, 0.5, 0.7, 0.9),
         description="overlap (IoU) of perturbed prompt boxes with the drawn ones, tenths (paper, 4.1: "
         "0.1 to 0.9)",
     )
-    box_trials: int = Field(default=1, ge=1, description="random perturbations per overlap; 10 in the paper")
+    box_trials: int = Field(1, ge=1, description="random perturbations per overlap; 10 in the paper")
     counts: Levels[Annotated[int, Field(ge=1)]] = Field(
-        default=(1, 3, 5, 10), min_length=1, description="prompt images per class"
+        (1, 3, 5, 10), min_length=1, description="prompt images per class"
     )
-    count_trials: int = Field(
-        default=1, ge=1, description="random orders in which a class's prompt images come"
-    )
+    count_trials: int = Field(1, ge=1, description="random orders in which a class's prompt images come")
     severities: Levels[Annotated[int, Field(ge=1, le=5)]] = Field(
-        default=(3,),
+        (3,),
         description="of blur, noise, JPEG, light, rotation and scale of the target images; 1 (mild) to 5",
     )

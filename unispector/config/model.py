@@ -12,25 +12,25 @@ class BackboneConfig(Section):
     """One network that images are read with."""
 
     name: str = Field(
-        default="tf_efficientnet_lite0",
+        "tf_efficientnet_lite0",
         description="a timm model with features of strides 4, 8, 16, 32, or a plain vision transformer "
         "such as vit_small_patch14_dinov2 (paper, 3.1: swin_tiny_patch4_window7_224)",
     )
     weights: str = Field(
-        default="packaged",
+        "packaged",
         description="those of an installed package (`packaged`), timm's pretrained from the `hub` (needs "
         "a network), random (`none`), or a file (docs/weights.md)",
     )
     frozen: bool = Field(
-        default=True, description="keep the weights as they are; batch norms use their stored statistics"
+        True, description="keep the weights as they are; batch norms use their stored statistics"
     )
-    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth rate while training")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate while training")
     blocks: tuple[int, ...] = Field(
-        default=(5, 8),
+        (5, 8),
         description="of a vision transformer alone: blocks whose tokens are used, counted from 0, rising",
     )
     precision: Literal["fp32", "bf16"] = Field(
-        default="fp32",
+        "fp32",
         description="of a vision transformer alone: `bf16` where the processor has it, so that features "
         "differ in the third digit between machines, or `fp32` everywhere",
     )
@@ -59,40 +59,40 @@ def _backbone_kind(value: Any) -> str:
 class SpectralConfig(Section):
     """The spectral branch of SSPE (paper appendix 2, Algorithm 1)."""
 
-    enabled: bool = Field(default=True, description="off = spatial prompt only (ablation)")
-    bins: int = Field(default=256, ge=2, description="radial frequency bins J (paper, 3.4: 256)")
+    enabled: bool = Field(True, description="off = spatial prompt only (ablation)")
+    bins: int = Field(256, ge=2, description="radial frequency bins J (paper, 3.4: 256)")
     empty: Literal["zero", "interp"] = Field(
-        default="interp", description="a bin without a coefficient is `interp`olated or `zero`"
+        "interp", description="a bin without a coefficient is `interp`olated or `zero`"
     )
-    log: bool = Field(default=True, description="compress the bins by log before the encoder")
-    min_side: int = Field(default=16, ge=1, description="a smaller crop is grown to this many pixels")
+    log: bool = Field(True, description="compress the bins by log before the encoder")
+    min_side: int = Field(16, ge=1, description="a smaller crop is grown to this many pixels")
 
 
 class QuerySelectionConfig(Section):
     """Prompt-guided query selection (PQS)."""
 
-    enabled: bool = Field(default=True, description="off = learned queries (ablation, DINOv)")
-    temperature: float = Field(default=1.0, gt=0, description="tau of the Gumbel softmax (paper, 3.4: 1)")
-    noise: float = Field(default=0.2, ge=0, description="factor on the Gumbel noise while training")
-    scale: float = Field(default=10.0, gt=0, description="factor on the cosine before the softmax")
+    enabled: bool = Field(True, description="off = learned queries (ablation, DINOv)")
+    temperature: float = Field(1.0, gt=0, description="tau of the Gumbel softmax (paper, 3.4: 1)")
+    noise: float = Field(0.2, ge=0, description="factor on the Gumbel noise while training")
+    scale: float = Field(10.0, gt=0, description="factor on the cosine before the softmax")
 
 
 class SimilarityPriorConfig(Section):
     """The similarity prior: nearest-neighbour matching of frozen features, which the paper does not have."""
 
     enabled: bool = Field(
-        default=True,
+        True,
         description="off = the paper's detector; of a backbone that trains the prior takes features "
         "without gradients",
     )
     width: int = Field(
-        default=48,
+        48,
         ge=6,
         multiple_of=6,
         description="channels of its network; those of the candidate head follow from it",
     )
     grown: int = Field(
-        default=0,
+        0,
         ge=0,
         description="best candidates of a class that are also tried with what resembles them in the image",
     )
@@ -101,9 +101,9 @@ class SimilarityPriorConfig(Section):
 class DenoisingConfig(Section):
     """Denoising queries (MaskDINO): `queries` per image at most, boxes jittered by `box_noise`."""
 
-    queries: int = Field(default=20, ge=0, description="denoising queries per image at most; 0 = off")
+    queries: int = Field(20, ge=0, description="denoising queries per image at most; 0 = off")
     box_noise: float = Field(
-        default=0.4, ge=0, le=1, description="jitter of their boxes, as a share of width and height"
+        0.4, ge=0, le=1, description="jitter of their boxes, as a share of width and height"
     )
 
 
@@ -111,49 +111,39 @@ class ModelConfig(Section):
     """Sizes and switches of the detector; all the ablation's rows are settings of this section."""
 
     image_size: int = Field(
-        default=448,
+        448,
         ge=64,
         description="side S of the square network input in pixels; the aspect ratio is not kept (paper, "
         "3.4: 720)",
     )
     width: int = Field(
-        default=64,
-        ge=32,
-        description="channels of tokens, queries and prompts; a multiple of heads and of 32",
+        64, ge=32, description="channels of tokens, queries and prompts; a multiple of heads and of 32"
     )
-    heads: int = Field(default=4, ge=1, description="attention heads (paper, 3.1: 8)")
-    points: int = Field(
-        default=2, ge=1, description="sampling points per head and level of deformable attention"
-    )
-    encoder_layers: int = Field(default=1, ge=1, description="deformable encoder layers")
-    decoder_layers: int = Field(default=2, ge=1, description="deformable decoder layers (paper, 3.1: 9)")
-    feedforward: int = Field(default=128, ge=1, description="hidden width of the feed-forward blocks")
-    queries: int = Field(default=30, ge=1, description="object queries N_q (paper, 3.4: 300)")
-    prompt_visible: bool = Field(
-        default=True, description="object queries attend to the prompts in the decoder"
-    )
-    visual_aligner: bool = Field(
-        default=True, description="MLP that aligns the spatial prompt to vision tokens"
-    )
-    class_bias: bool = Field(
-        default=True, description="learned bias on class logits, for training from scratch"
-    )
+    heads: int = Field(4, ge=1, description="attention heads (paper, 3.1: 8)")
+    points: int = Field(2, ge=1, description="sampling points per head and level of deformable attention")
+    encoder_layers: int = Field(1, ge=1, description="deformable encoder layers")
+    decoder_layers: int = Field(2, ge=1, description="deformable decoder layers (paper, 3.1: 9)")
+    feedforward: int = Field(128, ge=1, description="hidden width of the feed-forward blocks")
+    queries: int = Field(30, ge=1, description="object queries N_q (paper, 3.4: 300)")
+    prompt_visible: bool = Field(True, description="object queries attend to the prompts in the decoder")
+    visual_aligner: bool = Field(True, description="MLP that aligns the spatial prompt to vision tokens")
+    class_bias: bool = Field(True, description="learned bias on class logits, for training from scratch")
     boxes: Literal["mask", "head"] = Field(
-        default="mask",
+        "mask",
         description="a detection's box is tight around its `mask`, or the box `head`'s (as in the paper)",
     )
     confine_masks: bool = Field(
-        default=True, description="a detection's mask ends at its box, grown by a fifth (not in the paper)"
+        True, description="a detection's mask ends at its box, grown by a fifth (not in the paper)"
     )
     nms_iou: float = Field(
-        default=0.4,
+        0.4,
         gt=0,
         le=1,
         description="of two detections of a class whose boxes overlap more, the better one is kept; 1 = "
         "both (as in the paper)",
     )
     magnify: float = Field(
-        default=1.0,
+        1.0,
         ge=1,
         le=2,
         description="most times that images are looked at larger for a class with small marks: 2 finds "
@@ -164,21 +154,20 @@ class ModelConfig(Section):
         | Annotated[tuple[BackboneConfig, ...], Tag(UNION_TAGS[1]), Field(min_length=1)],
         Discriminator(_backbone_kind),
     ] = Field(
-        default=BackboneConfig(),
+        BackboneConfig(),
         description="network that images are read with, or a list of several whose features are joined",
     )
     spectral: SpectralConfig = Field(
-        default=SpectralConfig(),
-        description="frequency branch of the prompt encoder, SSPE (paper, appendix 2)",
+        SpectralConfig(), description="frequency branch of the prompt encoder, SSPE (paper, appendix 2)"
     )
     query_selection: QuerySelectionConfig = Field(
-        default=QuerySelectionConfig(), description="prompt-guided query selection, PQS"
+        QuerySelectionConfig(), description="prompt-guided query selection, PQS"
     )
     denoising: DenoisingConfig = Field(
-        default=DenoisingConfig(), description="denoising queries while training (MaskDINO)"
+        DenoisingConfig(), description="denoising queries while training (MaskDINO)"
     )
     similarity_prior: SimilarityPriorConfig = Field(
-        default=SimilarityPriorConfig(),
+        SimilarityPriorConfig(),
         description="matching of the frozen backbone's features with the prompts' (not in the paper)",
     )
 

@@ -9,12 +9,12 @@ class RetrainConfig(Section):
     """Scheduled retraining; when it runs stands in `prefect.yaml`."""
 
     settle: float = Field(
-        default=60.0,
+        60.0,
         ge=0,
         description="seconds without a write before changed raw files are taken in: a copy may be under way",
     )
     retries: int = Field(
-        default=1, ge=0, description="how often a step that failed for a reason that may pass is tried again"
+        1, ge=0, description="how often a step that failed for a reason that may pass is tried again"
     )
 
 
@@ -26,38 +26,32 @@ class PromoteConfig(Section):
     """
 
     automatic: bool = Field(
-        default=True,
+        True,
         description="a challenger that passes is promoted at once; false = it waits for `unispector "
         "registry approve`",
     )
     level: float = Field(
-        default=0.99,
+        0.99,
         gt=0,
         lt=1,
         description="of the paired bootstrap interval of the gain in mean unseen AP50 of boxes, which "
         "must lie above 0",
     )
-    resamples: int = Field(default=2000, ge=100, description="of the images, behind that interval")
-    mask_drop: float = Field(
-        default=1.0, ge=0, description="points that the mean unseen AP50 of masks may fall"
-    )
+    resamples: int = Field(2000, ge=100, description="of the images, behind that interval")
+    mask_drop: float = Field(1.0, ge=0, description="points that the mean unseen AP50 of masks may fall")
     set_drop: float = Field(
-        default=5.0, ge=0, description="points that the AP50 of boxes or of masks may fall on any one set"
+        5.0, ge=0, description="points that the AP50 of boxes or of masks may fall on any one set"
     )
     robustness_drop: float = Field(
-        default=2.0,
-        ge=0,
-        description="points that the mean AP50 of boxes may fall with prompts changed as follows",
+        2.0, ge=0, description="points that the mean AP50 of boxes may fall with prompts changed as follows"
     )
-    blur: float = Field(default=1.5, ge=0, description="Gaussian blur of the prompt images, sigma in pixels")
+    blur: float = Field(1.5, ge=0, description="Gaussian blur of the prompt images, sigma in pixels")
     box_iou: float = Field(
-        default=0.3, gt=0, lt=1, description="overlap (IoU) of perturbed prompt boxes with the drawn ones"
+        0.3, gt=0, lt=1, description="overlap (IoU) of perturbed prompt boxes with the drawn ones"
     )
-    box_trials: int = Field(default=3, ge=1, description="random perturbations of each box")
+    box_trials: int = Field(3, ge=1, description="random perturbations of each box")
     alarm_rise: float = Field(
-        default=0.05,
-        ge=0,
-        description="more detections of at least `evaluate.alarm_score` per defect-free image",
+        0.05, ge=0, description="more detections of at least `evaluate.alarm_score` per defect-free image"
     )
 
 
@@ -67,16 +61,16 @@ class EnrollConfig(Section):
     Each image is left out in turn and looked at with prompts from the others.
     """
 
-    pictures: int = Field(default=3, ge=2, description="fewest marked images")
-    score: float = Field(default=0.05, ge=0, le=1, description="lowest score of a detection that counts")
+    pictures: int = Field(3, ge=2, description="fewest marked images")
+    score: float = Field(0.05, ge=0, le=1, description="lowest score of a detection that counts")
     found: float = Field(
-        default=0.5,
+        0.5,
         ge=0,
         le=1,
         description="smallest share of the marks that prompts from the other images find at IoU 0.5",
     )
     confused: float = Field(
-        default=0.3,
+        0.3,
         ge=0,
         le=1,
         description="largest share of the marks on which a class already enrolled scores higher",

@@ -22,41 +22,37 @@ _DEFAULT = "default"
 class Config(Section):
     """All of `params.yaml`."""
 
-    mini: MiniConfig = Field(default=MiniConfig(), description="the embedded default data, generated here")
-    data: DataConfig = Field(
-        default=DataConfig(), description="where raw data lie and which sets make the benchmark"
-    )
+    mini: MiniConfig = Field(MiniConfig(), description="the embedded default data, generated here")
+    data: DataConfig = Field(DataConfig(), description="where raw data lie and which sets make the benchmark")
     split: SplitConfig = Field(
-        default=SplitConfig(), description="seen and unseen classes, prompts and targets (paper, appendix 1)"
+        SplitConfig(), description="seen and unseen classes, prompts and targets (paper, appendix 1)"
     )
     model: ModelConfig = Field(
-        default=ModelConfig(),
+        ModelConfig(),
         description="the detector; every row of the ablation is a setting of this section and of loss",
     )
     loss: LossConfig = Field(
-        default=LossConfig(), description="weights of the terms; the first five weigh matching costs too"
+        LossConfig(), description="weights of the terms; the first five weigh matching costs too"
     )
-    augment: AugmentConfig = Field(default=AugmentConfig(), description="of training images only")
+    augment: AugmentConfig = Field(AugmentConfig(), description="of training images only")
     prompt: PromptConfig = Field(
-        default=PromptConfig(), description="how prompts are sampled in training and read in tests"
+        PromptConfig(), description="how prompts are sampled in training and read in tests"
     )
-    train: TrainConfig = Field(default=TrainConfig(), description="optimisation, and how a machine runs it")
-    evaluate: EvaluateConfig = Field(
-        default=EvaluateConfig(), description="judging of models on the benchmark"
-    )
+    train: TrainConfig = Field(TrainConfig(), description="optimisation, and how a machine runs it")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="judging of models on the benchmark")
     sweep: SweepConfig = Field(
-        default=SweepConfig(), description="robustness of the main model on unseen classes (paper, 4.1)"
+        SweepConfig(), description="robustness of the main model on unseen classes (paper, 4.1)"
     )
     retrain: RetrainConfig = Field(
-        default=RetrainConfig(), description="scheduled retraining; its schedule is in prefect.yaml"
+        RetrainConfig(), description="scheduled retraining; its schedule is in prefect.yaml"
     )
     promote: PromoteConfig = Field(
-        default=PromoteConfig(),
+        PromoteConfig(),
         description="rules a challenger must pass to become champion, both judged on the same prompts "
         "and targets (docs/promotion.md)",
     )
     enroll: EnrollConfig = Field(
-        default=EnrollConfig(),
+        EnrollConfig(),
         description="checks before a new defect joins the production prompts, each marked image left out "
         "in turn",
     )

@@ -21,11 +21,9 @@ class DetectionReport:
     """The result of a run of `detect`.
 
     Attributes:
-        images: images looked at.
         detections: detections recorded in `detections.json`.
         drawn: those with at least the score asked for, which the images show.
         highest: the highest score, 0 to 1; None without detections.
-        output: the folder written to.
     """
 
     images: int
@@ -51,12 +49,8 @@ def detect(
     0.05 and are not drawn are left out. Images that an earlier run drew into `output` are removed.
 
     Args:
-        model_directory: a saved model.
         targets: image files, and folders whose images (not those of subfolders) are taken.
-        prompts: marked images, or the file of a prompt bank.
-        output: folder to write to; made when absent.
         min_score: lowest score that is drawn.
-        batch_size: images per forward pass.
 
     Raises:
         DataError: a target or prompt is absent, unreadable or badly marked.

@@ -43,11 +43,7 @@ class UniSpector:
     """
 
     def __init__(self, saved: SavedModel) -> None:
-        """Wrap a loaded model.
-
-        Args:
-            saved: weights in a ready network, its configuration and its fingerprint.
-        """
+        """Wrap a loaded model."""
         self.fingerprint = saved.fingerprint
         self.provenance = saved.provenance
         self._model = saved.model.eval()
@@ -89,7 +85,6 @@ class UniSpector:
 
         Args:
             prompts: at least one; classes are numbered in order of first appearance.
-            batch_size: images per forward pass.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
@@ -119,12 +114,6 @@ class UniSpector:
     ) -> PromptBank:
         """Encode every annotated instance of a COCO file as a prompt of its category.
 
-        Args:
-            annotations: prompt images; each category needs an instance.
-            root: folder the file names are relative to.
-            roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
-            batch_size: images per forward pass.
-
         Raises:
             DataError: an image cannot be used.
             PromptBankError: a category has no instance; the message names it.
@@ -142,10 +131,6 @@ class UniSpector:
         """Encode every annotated instance of a COCO file on its own; an image is encoded only once.
 
         Args:
-            annotations: prompt images.
-            root: folder the file names are relative to.
-            roi: prompt with the filled box (the paper's protocol) or with the instance's mask.
-            batch_size: images per forward pass.
             change: what to do to every image before it is looked at, its size kept; None = nothing.
 
         Raises:
@@ -181,7 +166,6 @@ class UniSpector:
         Args:
             samples: all marked images in a frame; always the same, in the same order.
             sizes: side of the input for each class.
-            batch_size: images per forward pass.
 
         Returns:
             All N instances, their labels [N], and which of the samples' instances each is; on the CPU.
@@ -220,7 +204,6 @@ class UniSpector:
 
         Args:
             images: files, or uint8 RGB arrays [h, w, 3], of any size.
-            bank: made by this model.
             batch_size: images per forward pass; changes speed, not results.
             limit: (query, class) pairs kept per image.
 
@@ -254,10 +237,7 @@ class UniSpector:
         """Detections of many banks on every image, which is encoded only once for all of them.
 
         Args:
-            images: as for `detect`.
             banks: alternative prompts of the same classes, in the same order; at least one.
-            batch_size: images that are encoded together; changes speed, not results.
-            limit: (query, class) pairs kept per image and bank.
 
         Yields:
             Per image, the detections of each bank.

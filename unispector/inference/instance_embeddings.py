@@ -1,7 +1,7 @@
 """Embeddings of single marked instances, from which any bank of some of them is a mean away."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ class InstanceEmbeddings:
     Attributes:
         encoded: the instances, float32 on the CPU.
         labels: [N] int64 index into `class_names`.
-        instance_ids: N ids in the annotation file.
-        class_names: C names.
-        fingerprint: of the model that made them.
         image_sizes: C sides of the network input in pixels that the classes are looked at with.
     """
 
@@ -45,11 +42,4 @@ class InstanceEmbeddings:
         kept = [row for row, number in enumerate(self.instance_ids) if number in instance_ids]
         rows = torch.tensor(kept, dtype=torch.int64)
         ids = tuple(self.instance_ids[row] for row in kept)
-        return InstanceEmbeddings(
-            self.encoded.rows(rows),
-            self.labels[rows],
-            ids,
-            self.class_names,
-            self.fingerprint,
-            self.image_sizes,
-        )
+        return replace(self, encoded=self.encoded.rows(rows), labels=self.labels[rows], instance_ids=ids)

@@ -33,7 +33,6 @@ class Prompt:
         image: file, or uint8 RGB array [h, w, 3].
         boxes_xywh: K boxes (left, top, width, height) in pixels of the image.
         masks: bool or uint8 (not 0 = marked) [K, h, w] of the image's size, or [h, w] for one.
-        label: name of the class.
     """
 
     image: ImageInput
@@ -58,11 +57,6 @@ def as_pixels(picture: ImageInput) -> npt.NDArray[np.uint8]:
 def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
     """Read a prompt into the network's frame, as the data set does for an annotated image.
 
-    Args:
-        prompt: image and marks.
-        label: class index given to every mark.
-        geometry: of the model that will read it.
-
     Raises:
         DataError: the image is unreadable; no name; no mark; boxes and masks at once; a box of no size or
             mostly outside the image; an empty mask or one of another size. The message names the image.
@@ -75,11 +69,6 @@ def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Ge
     """Read prompts into the network's frame, those of the same image as one sample.
 
     An image's surroundings are what none of its marks covers, so all of them must be known at once.
-
-    Args:
-        prompts: images and marks.
-        labels: class index of each prompt.
-        geometry: of the model that will read them.
 
     Raises:
         DataError: as `mark`.

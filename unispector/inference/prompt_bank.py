@@ -19,6 +19,7 @@ from unispector.structures import EncodedPrompts
 FORMAT = "unispector prompt bank 4"
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 _SIDES = ("inside", "outside", "plainness")
+_DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,6 @@ class PromptBank:
             encoded: N marked instances.
             labels: [N] int64 index into `class_names`.
             class_names: C names, in the order of the bank.
-            fingerprint: of the model that made the embeddings.
             image_sizes: C sides of the input that the classes were encoded with.
 
         Raises:
@@ -169,11 +169,7 @@ class PromptBank:
         return type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
 
     def save(self, path: str | Path) -> None:
-        """Write the bank as one safetensors file, atomically.
-
-        Args:
-            path: file to write; its folder is made when absent.
-        """
+        """Write the bank as one safetensors file, atomically."""
         metadata = {
             "format": FORMAT,
             "class_names": json.dumps(self.class_names),
@@ -212,15 +208,7 @@ class PromptBank:
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
-        except (
-            SafetensorError,
-            OSError,
-            LookupError,
-            ValueError,
-            TypeError,
-            ArithmeticError,
-            RecursionError,
-        ) as error:
+        except _DAMAGE as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
 
 

@@ -44,14 +44,7 @@ class PixelDecoder(nn.Module):
     """Deformable encoder over strides 8, 16, 32, 64 and one FPN step to stride 4."""
 
     def __init__(
-        self,
-        channels: tuple[int, ...],
-        width: int,
-        *,
-        heads: int,
-        points: int,
-        layers: int,
-        feedforward: int,
+        self, channels: tuple[int, ...], width: int, *, heads: int, points: int, layers: int, feedforward: int
     ) -> None:
         """Build the decoder.
 

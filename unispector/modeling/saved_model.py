@@ -71,11 +71,7 @@ def save_model(directory: Path, model: UniSpectorModel, config: Config, provenan
     weights = save(kept, metadata={"backbone_sha256": hashes})
     written = config.model_dump(mode="json")
     fingerprint = _fingerprint(weights, written["model"])
-    description = {
-        "config": written,
-        "provenance": provenance,
-        "fingerprint": fingerprint,
-    }
+    description = {"config": written, "provenance": provenance, "fingerprint": fingerprint}
     atomic_write_bytes(directory / WEIGHTS, weights)
     atomic_write_text(directory / CONFIG, json.dumps(description, indent=2) + "\n")
     return fingerprint

@@ -13,11 +13,6 @@ from unispector.project.progress import progress_bar
 def convert(config: Config, set_name: str, root: Path = Path()) -> ConversionReport:
     """Write `data/insa/<set>.json`, `<set>.report.json` and `<set>.dropped.csv`.
 
-    Args:
-        config: its section `data` is read.
-        set_name: a key of `data.sets`.
-        root: the project's folder.
-
     Raises:
         DataError: no such set, or its raw folder cannot be read as it is.
     """

@@ -21,8 +21,6 @@ def evaluate(config: Config, root: Path, tracking: TrackingStore | None) -> Eval
     `untrained` where it exists.
 
     Args:
-        config: all parameters.
-        root: the project's folder.
         tracking: where the figures are recorded as MLflow runs; None = nowhere.
 
     Raises:

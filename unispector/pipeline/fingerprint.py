@@ -22,7 +22,6 @@ def fingerprint(config: Config, root: Path = Path()) -> dict[int, str]:
 
     Args:
         config: its `split.seeds` and `data.root` are read.
-        root: the project's folder.
 
     Returns:
         Split seed -> hex SHA-256 over the training file and every image it names.

@@ -15,10 +15,6 @@ MINI = "insa-mini"
 def generate(config: Config, root: Path = Path()) -> "MiniReport":
     """Write insa-mini to `<data.root>/insa-mini`, a folder per set; an older one is replaced as a whole.
 
-    Args:
-        config: its sections `mini` and `data` are read.
-        root: the project's folder.
-
     Raises:
         DataError: the folder cannot be written, or the numbers or the size in `mini` cannot be met.
     """

@@ -82,10 +82,6 @@ def report(reports: Path, tracking: TrackingStore) -> ReportFiles:
     written to `robustness/`. Parts whose stage has not run (statistics, sweep) are left out. The page is
     kept with the evaluation's MLflow run, too.
 
-    Args:
-        reports: the project's folder `reports`, which the evaluate stage wrote to.
-        tracking: the experiment store the pages point to, with the runs of the evaluation.
-
     Raises:
         DataError: `evaluation.json`, an image it names or a file of another stage is absent or damaged.
     """
@@ -175,11 +171,6 @@ def _read(record: type[Record], path: Path) -> Record:
 
 def show(reports: Path, tracking: TrackingStore, console: "Console | None" = None) -> None:
     """Print the results, where the report and its images are, and how to look at the runs.
-
-    Args:
-        reports: folder of the reports.
-        tracking: the experiment store.
-        console: where to print; None = standard output.
 
     Raises:
         DataError: `evaluation.json` is absent or damaged.

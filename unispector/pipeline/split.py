@@ -29,10 +29,6 @@ logger = logging.getLogger(__name__)
 def split(config: Config, root: Path = Path()) -> SplitReport:
     """Write `data/splits/` from all InsA files or from the official ones, then read it back and check it.
 
-    Args:
-        config: its sections `data` and `split` are read.
-        root: the project's folder.
-
     Returns:
         The report, also in `data/splits/report.json`; that of the checks is `data/splits/checks.json`,
         near-duplicates across the split are in `data/splits/near-duplicates.csv`, the pages of the checks

@@ -21,13 +21,6 @@ from unispector.reporting.statistics_report import ratio_figure, statistics_repo
 def statistics(config: Config, root: Path = Path()) -> Statistics:
     """Write `reports/statistics.json`, `.md` and `.png` from all annotation files and surveys.
 
-    Args:
-        config: its sections `data` and `split` are read.
-        root: the project's folder.
-
-    Returns:
-        What the JSON file holds.
-
     Raises:
         DataError: a set's annotation file or survey is missing or damaged, or the two do not belong
             together.

@@ -14,14 +14,6 @@ from unispector.project.progress import progress_bar
 def survey(config: Config, set_name: str, root: Path = Path()) -> Path:
     """Write `data/insa/<set>.survey.parquet`.
 
-    Args:
-        config: its section `data` is read.
-        set_name: a key of `data.sets`.
-        root: the project's folder.
-
-    Returns:
-        The file.
-
     Raises:
         DataError: no such set, its annotation file or its release cannot be read, or they do not belong
             together; a damaged image is recorded in the table instead.

@@ -18,8 +18,6 @@ def sweep(config: Config, root: Path, tracking: TrackingStore | None) -> SweepRe
     """Write `reports/sweep.json` and add the curves to the MLflow runs of the evaluation.
 
     Args:
-        config: all parameters.
-        root: the project's folder.
         tracking: where runs are recorded; None = nowhere.
 
     Raises:

@@ -15,12 +15,7 @@ from unispector.ops.files import atomic_write_text, sha256_of_tree
 from unispector.pipeline.fingerprint import read_fingerprints
 from unispector.project.lineage import git_state
 from unispector.project.paths import CHECKPOINTS, MAPS, MODELS, SPLITS, TRAINING_SUMMARY
-from unispector.training.job import (
-    CHECKPOINT,
-    MAPS_USED,
-    TrainingJob,
-    Variant,
-)
+from unispector.training.job import CHECKPOINT, MAPS_USED, TrainingJob, Variant
 from unispector.training.jobs import TrainingReport
 from unispector.training.runs import RUN_FILE
 
@@ -35,10 +30,6 @@ def plan(config: Config, root: Path = Path()) -> tuple[TrainingJob, ...]:
 
     One `unispector` and one `untrained` model for each of `train.seeds`, and one of each row of
     `train.ablation` for each of `train.ablation_seeds`.
-
-    Args:
-        config: all parameters.
-        root: the project's folder.
 
     Raises:
         ConfigError: a seed is no split seed, or an ablation seed is not trained.

@@ -17,10 +17,6 @@ logger = logging.getLogger(__name__)
 def validate(config: Config, root: Path = Path()) -> tuple[CheckReport, ...]:
     """Check `data/insa/<set>.json` and its survey, set by set; a broken set does not stop the others.
 
-    Args:
-        config: its section `data` is read.
-        root: the project's folder.
-
     Returns:
         The reports in the order of `data.sets`, also in `reports/validation/<set>.json` and as pages in
         `reports/data_docs/`, which are written whatever they say.

@@ -20,9 +20,6 @@ logger = logging.getLogger(__name__)
 def alert(text: str) -> bool:
     """Send a message; trouble with the hook is logged and stops nothing.
 
-    Args:
-        text: one line, or a few.
-
     Returns:
         Whether a hook is named and took it.
     """

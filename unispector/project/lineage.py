@@ -19,9 +19,6 @@ def git_state(root: Path) -> dict[str, str]:
 
     Files git does not know, and those the pipeline itself writes (`reports`, `dvc.lock`), are no changes.
 
-    Args:
-        root: the project's folder.
-
     Returns:
         `commit`: 40 hex digits; `dirty`: `true` or `false`; of a dirty tree also `diff_sha256`: hash of
         `git diff HEAD`, so that two dirty trees can be told apart. Outside of git the first two are
@@ -41,7 +38,6 @@ def dvc_hash(root: Path, out: str) -> str:
     """The MD5 that `dvc.lock` has of a stage's product, as it was when DVC last ran the stage.
 
     Args:
-        root: the project's folder.
         out: path of the product as `dvc.yaml` names it, such as `data/splits`.
 
     Returns:

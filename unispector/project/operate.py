@@ -22,9 +22,6 @@ class Program:
     """One long-running program.
 
     Attributes:
-        name: for `supervisorctl` and its log.
-        command: the program and its arguments.
-        purpose: in a few words.
         address: where it can be reached; empty if nowhere.
         stop_seconds: until it is killed after being asked to stop.
     """
@@ -38,9 +35,6 @@ class Program:
 
 def port(name: str) -> int:
     """The port of a program: `UNISPECTOR_<NAME>_PORT`, or its usual one.
-
-    Args:
-        name: `mlflow`, `prefect` or `service`.
 
     Raises:
         ConfigError: the variable holds no port.
@@ -84,16 +78,10 @@ def programs() -> tuple[Program, ...]:
     )
 
 
-def _keep(name: str) -> tuple[str, ...]:
-    """Return the command that runs a program so that a SIGKILL leaves no process behind."""
-    return sys.executable, "-m", "flows.keep", name, "--"
-
-
 def write_configuration(wanted: Sequence[Program], folder: Path) -> Path:
     """Write supervisord's file.
 
     Args:
-        wanted: what it keeps alive.
         folder: of the file, the logs and the socket that `supervisorctl` talks to.
     """
     folder = folder.resolve()
@@ -113,9 +101,10 @@ def write_configuration(wanted: Sequence[Program], folder: Path) -> Path:
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
     for rank, each in enumerate(wanted):
+        # `keep` sees to it that a SIGKILL leaves no process behind.
+        command = (sys.executable, "-m", "flows.keep", each.name, "--", *each.command)
         parser[f"program:{each.name}"] = {
-            # supervisord expands % itself.
-            "command": shlex.join((*_keep(each.name), *each.command)).replace("%", "%%"),
+            "command": shlex.join(command).replace("%", "%%"),  # supervisord expands % itself
             "priority": str(rank),
             "autorestart": "true",
             "startretries": "1000000",
@@ -136,7 +125,6 @@ def operate(names: Sequence[str], root: Path = Path()) -> None:
     """Take the place of this process by supervisord, which ends all programs when it is asked to end.
 
     Args:
-        names: of the programs to keep alive.
         root: the project's folder; logs and state lie below it in `artifacts/operate`.
 
     Raises:

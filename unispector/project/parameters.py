@@ -17,7 +17,6 @@ class Parameter:
 
     Attributes:
         name: sections and field, such as `model.backbone.name`.
-        value: as JSON has it.
         source: `default` (the code's), the file's name, or `preset NAME`.
         changed: it differs from the code's default, or has none.
         meaning: what it means and which values it takes.
@@ -42,10 +41,6 @@ class Change:
 def parameters(params: Path, preset: str | None = None) -> tuple[Parameter, ...]:
     """Every parameter in force, in the order of `Config`; of sets only what is written of them.
 
-    Args:
-        params: file of parameters.
-        preset: name of a preset to lay over it; None = the file alone.
-
     Raises:
         ConfigError: the file or the preset cannot be used.
     """
@@ -69,11 +64,6 @@ def parameters(params: Path, preset: str | None = None) -> tuple[Parameter, ...]
 
 def use_preset(preset: str, params: Path, *, dry_run: bool = False) -> tuple[Change, ...]:
     """Put a preset's values into `params.yaml`; comments and all other values stay.
-
-    Args:
-        preset: name of the preset.
-        params: file of parameters, replaced as a whole.
-        dry_run: only tell what would change.
 
     Returns:
         The values that changed or were not written yet.

@@ -56,10 +56,8 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
     """Put values into a file of parameters; its comments and its order stay.
 
     Args:
-        content: the file's.
         values: by section and field; what the file does not have yet goes behind the last key there.
         wanted: what the file must say afterwards.
-        origin: the file's name, for messages.
 
     Raises:
         ConfigError: the file would say something else, as with anchors or a key given twice.

@@ -9,10 +9,6 @@ from contextlib import contextmanager
 def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
     """A bar that appears when the work turns out to take long.
 
-    Args:
-        label: what is going on.
-        unit: what is counted.
-
     Yields:
         A function of (done, in all).
     """

@@ -67,9 +67,7 @@ class LastRetraining:
     """How the latest retraining ended; one record, which the next retraining replaces.
 
     Attributes:
-        key: state it was about, see `RetrainingNeed`.
         outcome: `going on`, `data refused`, `failed` or `decided`.
-        reason: in one line.
         version: of the registered model; None before there is one.
         time: of this record, ISO 8601 in UTC.
     """
@@ -99,15 +97,11 @@ def look(config: Config, root: Path = Path()) -> RetrainingNeed:
 
     Reads and hashes only what DVC finds changed; of data at rest, file times and sizes.
 
-    Args:
-        config: all parameters.
-        root: the project's folder.
-
     Raises:
         RetrainingError: DVC cannot say; the message has its reason.
     """
-    raw, tracked = root / config.data.root, _tracked(root / config.data.root)
-    notes = _notes(config, raw)
+    raw = root / config.data.root
+    notes, tracked = _notes(config, raw), sorted(raw.glob("*.dvc"))
     changed = _changed(root, tracked)
     youngest = max((_youngest(path.with_suffix("")) for path in changed), default=0.0)
     names = tuple(path.stem for path in changed)
@@ -131,7 +125,6 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
 
     Args:
         targets: stages to bring up to date with all they need; none = the whole pipeline.
-        root: the project's folder.
 
     Raises:
         DataRefusedError: `targets` are `CHECKS`, and a stage said in one line what is to be mended.
@@ -156,10 +149,6 @@ def reproduce(targets: Sequence[str] = (), root: Path = Path()) -> None:
 def version_key(config: Config, root: Path = Path()) -> str:
     """Hash of the trained models and the splits: the same training is registered once.
 
-    Args:
-        config: all parameters.
-        root: the project's folder.
-
     Raises:
         RetrainingError: nothing was trained yet.
     """
@@ -172,11 +161,6 @@ def version_key(config: Config, root: Path = Path()) -> str:
             f"{path}: does not name a model for each of train.seeds; run `make repro`"
         ) from error
     return hashlib.sha256("\0".join([*prints, dvc_hash(root, SPLITS.as_posix())]).encode()).hexdigest()
-
-
-def _tracked(raw: Path) -> list[Path]:
-    """DVC's files of the raw sets, in order."""
-    return sorted(raw.glob("*.dvc"))
 
 
 def _notes(config: Config, raw: Path) -> tuple[str, ...]:

@@ -14,18 +14,9 @@ from unispector.ops.files import atomic_write_json
 TIMINGS = Path("artifacts/timings")
 
 STAGES = (
-    "generate",
-    "convert",
-    "survey",
-    "validate",
-    "split",
-    "statistics",
-    "fingerprint",
-    "train",
-    "evaluate",
-    "sweep",
-    "report",
-)
+    "generate", "convert", "survey", "validate", "split", "statistics", "fingerprint", "train", "evaluate",
+    "sweep", "report",
+)  # fmt: skip
 """Stages in the order of the pipeline."""
 
 
@@ -43,7 +34,6 @@ def timed(name: str, root: Path = Path()) -> Iterator[None]:
 
     Args:
         name: `stage`, or `stage@set` for a stage that runs once per set.
-        root: the project's folder.
     """
     start = time.perf_counter()
     yield
@@ -54,9 +44,6 @@ def timed(name: str, root: Path = Path()) -> Iterator[None]:
 
 def read_timings(root: Path = Path()) -> tuple[StageTiming, ...]:
     """Read the records of `timed`, in the order of the pipeline; unknown stages come last.
-
-    Args:
-        root: the project's folder.
 
     Raises:
         DataError: a record is damaged.

@@ -17,13 +17,6 @@ def build_prompts(
 ) -> PromptBank:
     """Encode every instance of a COCO file and save one embedding per category.
 
-    Args:
-        annotations_file: COCO file; every category needs an instance.
-        image_root: folder its file names are relative to.
-        model_directory: the model that will detect with the bank.
-        output: bank to write, atomically.
-        roi: prompt with boxes or with instance masks.
-
     Raises:
         DataError: the annotations or an image cannot be used.
         CheckpointError: the model cannot be loaded.

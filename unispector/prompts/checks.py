@@ -26,7 +26,6 @@ class MarkCheck:
     """The check of one mark.
 
     Attributes:
-        id: of the annotation.
         box_xyxy: pixels.
         score: of the best detection of its class there, in [0, 1]; 0 = the mark was missed.
         other: the class already enrolled that scores best there; empty = none was detected.
@@ -55,7 +54,6 @@ class ImageCheck:
     """One image, looked at with prompts from the others.
 
     Attributes:
-        file_name: of the annotations.
         marks: at least one.
         detections: of all classes, those whose score counts.
         found_without: other image -> marks that are found here when its prompts are left out too.
@@ -77,10 +75,8 @@ class Worth:
     """The worth of one image's prompts to all other images.
 
     Attributes:
-        file_name: of the image.
         found: marks on the other images that are found with it among the prompts.
         without: those found without it.
-        marks: on the other images.
     """
 
     file_name: str
@@ -101,7 +97,6 @@ class Enrolled:
     Attributes:
         bank: all classes enrolled already; the class itself may be among them, without images that are to
             be checked. None = no class.
-        label: name of the class that is checked.
     """
 
     bank: PromptBank | None
@@ -127,9 +122,6 @@ def leave_one_out(
     Args:
         detector: the model; it encodes every image once as prompt and once as target.
         annotations: images and marks of one category, named as the class; every image has a mark.
-        root: folder their file names are relative to.
-        enrolled: what the class joins.
-        roi: prompt with boxes or with masks.
         score: lowest score of a detection that counts, in [0, 1].
 
     Yields:
@@ -156,18 +148,11 @@ def leave_one_out(
 
 def worth_of(checks: Collection[ImageCheck]) -> tuple[Worth, ...]:
     """Return the worth of each image, over the images it was tried on."""
-    names = dict.fromkeys(name for check in checks for name in check.found_without)
     worth = []
-    for name in sorted(names):
+    for name in sorted({name for check in checks for name in check.found_without}):
         seen = [check for check in checks if name in check.found_without]
-        worth.append(
-            Worth(
-                name,
-                found=sum(check.found for check in seen),
-                without=sum(check.found_without[name] for check in seen),
-                marks=sum(len(check.marks) for check in seen),
-            )
-        )
+        found, without = sum(check.found for check in seen), sum(check.found_without[name] for check in seen)
+        worth.append(Worth(name, found, without, sum(len(check.marks) for check in seen)))
     return tuple(worth)
 
 

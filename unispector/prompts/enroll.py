@@ -36,12 +36,8 @@ def enroll(
 
     Args:
         config: the limits (`enroll`), the kind of prompt and the size rule of masks.
-        folder: marked images.
         source: its layout, a key of `SOURCES` such as `coco`, `voc`, `yolo`, `labelme` or `masks`.
         label: name of the class. It renames the one class of the folder; of several, it says which is meant.
-        model: reference of the model that checks.
-        store_folder: the prompts in production.
-        by: who enrols.
         reports: gets a folder named as the class, with `report.md`, `report.json`, drawings and what the
             conversion of the folder wrote.
 
@@ -79,11 +75,7 @@ def enroll(
 
 
 def _checks(
-    detector: UniSpector,
-    marked: MarkedFolder,
-    enrolled: Enrolled,
-    roi: Literal["box", "mask"],
-    score: float,
+    detector: UniSpector, marked: MarkedFolder, enrolled: Enrolled, roi: Literal["box", "mask"], score: float
 ) -> tuple[ImageCheck, ...]:
     """The checks of all images, with a bar."""
     checks: list[ImageCheck] = []

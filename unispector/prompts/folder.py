@@ -23,7 +23,6 @@ class MarkedFolder:
     """The images of a folder that show one class.
 
     Attributes:
-        root: the folder.
         annotations: images and marks of the class, the only category.
         images: file name -> what is kept of it.
         digest: SHA-256 of all files of the folder and their names.
@@ -55,10 +54,7 @@ def read_marked(
     """Read a folder by the rules of a conversion, its checks included.
 
     Args:
-        folder: marked images.
-        source: its layout, a key of `SOURCES`.
         label: what its one class will be called, or which of its classes is meant.
-        roi: keep boxes or masks.
         min_side: share of the image's sides under which a component of a mask is dropped.
         out: annotation file to write; beside it come the account of what was dropped and the checks.
 
@@ -124,12 +120,8 @@ def _pictures(annotations: Annotations, folder: Path, roi: Literal["box", "mask"
         marks, data = annotations.instances_of(image.id), packed.read_bytes(folder / image.file_name)
         # A conversion gives every instance its code.
         codes = [mark.segmentation for mark in marks if isinstance(mark.segmentation, dict)]
-        boxes = [mark.bbox for mark in marks]
-        pictures[image.file_name] = (
-            MarkedImage(data, image.file_name, masks_rle=codes)
-            if roi == "mask"
-            else MarkedImage(data, image.file_name, boxes)
-        )
+        own = ((), codes) if roi == "mask" else ([mark.bbox for mark in marks], ())
+        pictures[image.file_name] = MarkedImage(data, image.file_name, *own)
     return pictures
 
 

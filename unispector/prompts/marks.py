@@ -34,7 +34,6 @@ class MarkedImage:
 
     Attributes:
         data: content of the file: PNG, JPEG, BMP, TIFF or WebP.
-        name: what messages and histories call it.
         boxes_xywh: boxes (left, top, width, height) in pixels of the upright image.
         masks_rle: COCO run-length codes of the image's size.
     """
@@ -93,7 +92,7 @@ class StoredPrompt:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read the output of `as_dict`.
+        """Read the attributes as JSON has them.
 
         Raises:
             ValueError, KeyError, TypeError, DataError: it is no such thing.
@@ -105,24 +104,12 @@ class StoredPrompt:
             raise ValueError("no kept image with boxes or masks")
         return cls(picture, boxes, codes, str(content["source"]))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The prompt as plain lists and dicts."""
-        return {
-            "picture": self.picture,
-            "boxes_xywh": [list(box) for box in self.boxes_xywh],
-            "masks_rle": list(self.masks_rle),
-            "source": self.source,
-        }
-
     def marks(self) -> list[object]:
         """The marks, so that equal ones are equal."""
         return [*self.boxes_xywh, *(code["counts"] for code in self.masks_rle)]
 
     def instances(self, width: int, height: int) -> Iterator[tuple[Box, Rle | None]]:
         """The box of each mark, cut at the image's edge, and its mask, which stays a code.
-
-        Args:
-            width, height: of the image, in pixels.
 
         Raises:
             DataError: a mask is of another size.
@@ -137,10 +124,6 @@ class StoredPrompt:
 
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
     """Prompts as a detector reads them: image by image, masks decoded only when it is their turn.
-
-    Args:
-        classes: prompts by name of the class.
-        folder: that keeps the images.
 
     Raises:
         DataError: an image is unreadable, or a mask is of another size.
@@ -186,10 +169,6 @@ def one_line(text: str) -> str:
 
 def check_new(own: Iterable[StoredPrompt], new: Iterable[StoredPrompt]) -> None:
     """Refuse a mark that a class has already.
-
-    Args:
-        own: prompts of the class.
-        new: what is to be added to it.
 
     Raises:
         DataError: the same mark on the same image; the message names the image.

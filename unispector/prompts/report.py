@@ -34,14 +34,8 @@ class EnrollReport:
     """The result of an enrolment.
 
     Attributes:
-        label: the class.
         outcome: `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all
             images were enrolled before, so nothing was checked.
-        version: of the prompts in the store after it.
-        marked: the images that were checked.
-        known: images of the folder that were enrolled before.
-        checks: image by image.
-        limits: what the checks had to pass.
         model: fingerprint of the model that checked.
         output: folder of the report; nothing is written where nothing was checked.
     """
@@ -140,9 +134,9 @@ class EnrollReport:
         Args:
             images: the drawings, a file for each check; empty = none are shown.
         """
-        sections = [Section("", self._figures())] if self.checks else []
+        sections = []
         if self.checks:
-            sections.append(Section("Pictures", (_image_table(self.checks),)))
+            sections = [Section("", self._figures()), Section("Pictures", (_image_table(self.checks),))]
         if self.weak:
             weak = Bullets(tuple((Span(name, "code"), f": {why}") for name, why in self.weak.items()))
             sections.append(Section("Images to replace or to mark better", (weak,)))
@@ -164,18 +158,11 @@ class EnrollReport:
 
     def _figures(self) -> tuple[Block, ...]:
         limits = self.limits
+        found = f"marks found by the prompts of the other images, IoU 0.5 and score {limits.score:g} at least"
+        confused = "marks on which a class already enrolled scores higher"
         rows = [
-            (
-                "marks found by the prompts of the other images, IoU 0.5 and "
-                f"score {limits.score:g} at least",
-                _share(self.found, self.marks),
-                f"at least {limits.found:.0%}",
-            ),
-            (
-                "marks on which a class already enrolled scores higher",
-                _share(self.confused, self.marks),
-                f"at most {limits.confused:.0%}",
-            ),
+            (found, _share(self.found, self.marks), f"at least {limits.found:.0%}"),
+            (confused, _share(self.confused, self.marks), f"at most {limits.confused:.0%}"),
         ]
         model, folder = (Span(digest[:12], "code") for digest in (self.model, self.marked.digest))
         origin = Text(("Model ", model, ", folder SHA-256 ", folder, f"; {self._result}."))
@@ -201,7 +188,6 @@ def refusals(checks: Sequence[ImageCheck], limits: EnrollConfig) -> tuple[str, .
 
     Args:
         checks: at least one, or none where nothing was checked.
-        limits: what they must pass.
     """
     marks = [mark for check in checks for mark in check.marks]
     found, confused = sum(mark.found for mark in marks), sum(mark.confused for mark in marks)
@@ -246,22 +232,16 @@ def write_report(report: EnrollReport) -> None:
 def _drawing(check: ImageCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:
     image = read_image(report.marked.root / check.file_name)
     own = [
-        Region(
-            mark.box_xyxy,
-            None,
-            f"found {mark.score:.2f}" if mark.found else "missed",
-            class_colour(0) if mark.found else WARNING_COLOUR,
-        )
+        Region(mark.box_xyxy, None, f"found {mark.score:.2f}", class_colour(0))
+        if mark.found
+        else Region(mark.box_xyxy, None, "missed", WARNING_COLOUR)
         for mark in check.marks
     ]
     found = f"{check.found} of {len(check.marks)} marks found"
+    counted = f"{len(check.detections)} of score {report.limits.score:g} or more"
     panels = [
         Panel(draw_regions(image, own), "marked", found),
-        Panel(
-            draw_detections(image, check.detections),
-            "detected",
-            f"{len(check.detections)} of score {report.limits.score:g} or more",
-        ),
+        Panel(draw_detections(image, check.detections), "detected", counted),
     ]
     return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other images")
 
@@ -282,15 +262,10 @@ def _image_table(checks: Iterable[ImageCheck]) -> Table:
 
 
 def _worth_table(worth: Iterable[Worth]) -> Table:
-    rows = [
-        (
-            Span(each.file_name, "code"),
-            f"{each.found} of {each.marks}",
-            f"{each.without} of {each.marks}",
-            "hurts" if each.hurts else "",
-        )
-        for each in worth
-    ]
+    rows = []
+    for each in worth:
+        shares = f"{each.found} of {each.marks}", f"{each.without} of {each.marks}"
+        rows.append((Span(each.file_name, "code"), *shares, "hurts" if each.hurts else ""))
     return Table.of(("picture", "found with its prompts", "without", ""), (), rows)
 
 

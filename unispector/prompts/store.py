@@ -50,8 +50,6 @@ class PromptSet:
         version: 0 is the empty one that every store begins with.
         parent: the version before it; None of version 0.
         time: when it was made, ISO 8601 in UTC.
-        by: who made it.
-        note: what was changed, and why.
         classes: the prompts of each class, at least one.
         lineage: where the change came from, such as the hash of a folder and figures of checks.
     """
@@ -72,7 +70,7 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """64 hex digits that tell its classes and prompts from any others."""
-        return _digest([(label, _plain(prompts)) for label, prompts in self.classes.items()])
+        return _digest(list(_plain(self.classes).items()))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -93,8 +91,7 @@ class PromptSet:
 
     def as_dict(self) -> dict[str, Any]:
         """The version as plain lists and dicts."""
-        classes = {label: _plain(prompts) for label, prompts in self.classes.items()}
-        return {**vars(self), "classes": classes}
+        return {**vars(self), "classes": _plain(self.classes)}
 
 
 class PromptStore:
@@ -161,10 +158,6 @@ class PromptStore:
 
         Args:
             label: name of the class; letters, digits, spaces and `_-./`, at most 80.
-            images: at least one.
-            by: who adds them.
-            note: why.
-            lineage: where they come from.
             checked: the version they were checked with; another may not be in use now. None = any may.
 
         Raises:
@@ -206,7 +199,6 @@ class PromptStore:
 
         Args:
             version: the earlier one; None = the one before the current.
-            by: who reverts.
 
         Raises:
             PromptBankError: there is no such version, an image of it is damaged or gone, or the store
@@ -219,13 +211,14 @@ class PromptStore:
             self._check_images(earlier)
             return self._write(before, earlier.classes, by, f"as version {earlier.version}", {})
 
-    def annotations(self) -> Annotations:
-        """The marks of the current version on the images kept; every image's hash is checked.
+    def annotations(self, version: PromptSet) -> Annotations:
+        """The marks of a version on the images kept; every image's hash is checked.
 
         Raises:
-            PromptBankError: an image is gone or was changed, or a file of the store is damaged.
+            PromptBankError: an image is gone or was changed.
         """
-        return self._annotations(self.current())
+        self._check_images(version)
+        return as_annotations(version.classes, self._pictures)
 
     def bank(self, detector: "UniSpector") -> "PromptBank | None":
         """The encoded prompts of the current version; None without a class.
@@ -249,7 +242,7 @@ class PromptStore:
                 bank = PromptBank.load(file)
                 if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
                     return bank
-        bank = detector.encode_instances(self._annotations(now), self._pictures, "mask").bank()
+        bank = detector.encode_instances(self.annotations(now), self._pictures, "mask").bank()
         with suppress(OSError):  # in a store that may only be read, the bank is made every time
             bank.save(file)
             atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())
@@ -337,10 +330,6 @@ class PromptStore:
         if not file.is_file() or _hash_of(file) != name.partition(".")[0]:
             atomic_write_bytes(file, data)
 
-    def _annotations(self, version: PromptSet) -> Annotations:
-        self._check_images(version)
-        return as_annotations(version.classes, self._pictures)
-
     def _check_images(self, version: PromptSet) -> None:
         for name in sorted(version.pictures):
             file = self._pictures / name
@@ -352,8 +341,8 @@ class PromptStore:
                 raise PromptBankError(f"{file}: changed since it was enrolled; {_MEND}")
 
 
-def _plain(prompts: Sequence[StoredPrompt]) -> list[dict[str, Any]]:
-    return [prompt.as_dict() for prompt in prompts]
+def _plain(classes: Mapping[str, Sequence[StoredPrompt]]) -> dict[str, list[dict[str, Any]]]:
+    return {label: [vars(prompt) for prompt in prompts] for label, prompts in classes.items()}
 
 
 def _digest(content: object) -> str:

@@ -1,4 +1,7 @@
-"""`unispector prompts list`, `history` and `show`: the prompts in production as text."""
+"""`unispector prompts list`, `history` and `show`: the prompts in production as text.
+
+All raise PromptBankError where the store is damaged or has no such version.
+"""
 
 import getpass
 from collections.abc import Iterable, Sequence
@@ -15,33 +18,19 @@ def user_name() -> str:
 
 
 def list_classes(store: PromptStore) -> str:
-    """The current version and its classes, a line each.
-
-    Raises:
-        PromptBankError: the store is damaged.
-    """
+    """The current version and its classes, a line each."""
     return _classes(store.current())
 
 
 def list_history(store: PromptStore) -> str:
-    """All versions, newest first, a line each; of one that is damaged, the file's name.
-
-    Raises:
-        PromptBankError: the store does not say which version is in use.
-    """
-    rows = [
-        (str(each.version), each.time, each.by, f"{len(each.classes)} classes", each.note)
-        for each in store.history()
-    ]
+    """All versions, newest first, a line each; of one that is damaged, the file's name."""
+    history = store.history()
+    rows = [(str(v.version), v.time, v.by, f"{len(v.classes)} classes", v.note) for v in history]
     return _columns(rows) or f"{store.folder}: nothing was enrolled yet"
 
 
 def show_version(store: PromptStore, number: int) -> str:
-    """Everything of one version: who made it, why and from what, its classes, images and marks.
-
-    Raises:
-        PromptBankError: there is no such version, or the store is damaged.
-    """
+    """Everything of one version: who made it, why and from what, its classes, images and marks."""
     version = store.version(number)
     made = [("made", version.time), ("by", version.by), ("note", version.note), *version.lineage.items()]
     prompts = [
@@ -70,5 +59,4 @@ def _marks(prompts: Iterable[StoredPrompt]) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -9,14 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.benchmark.conditions import PromptCondition, changed_prompts
-from unispector.benchmark.judge import (
-    Trial,
-    advance,
-    judge,
-    read_pair,
-    scores_on,
-    share_bar,
-)
+from unispector.benchmark.judge import Trial, advance, judge, read_pair, scores_on, share_bar
 from unispector.benchmark.plan import Evaluation
 from unispector.config import Config
 from unispector.data.coco import Annotations
@@ -36,7 +29,6 @@ class SetDraw:
     """One draw of prompts of a set, and its targets.
 
     Attributes:
-        seed: of the draw.
         prompts, targets: of classes that neither model was trained on.
     """
 
@@ -50,13 +42,10 @@ class ComparisonSet:
     """One set on which both models are measured.
 
     Attributes:
-        name: the set.
-        images: folder the file names are relative to.
         draws: at least one.
         classes: that are prompted and looked for.
         trained: unseen classes of the set that a model was trained on, left out.
         changed: whether prompts are changed here too.
-        good: defect-free images.
     """
 
     name: str
@@ -97,11 +86,8 @@ def compare_models(
     """Measure both models on every set, one model at a time.
 
     Args:
-        challenger, champion: model directories.
-        evaluations: prompts and targets of unseen classes.
         trained: classes that either model was trained on, `<set>/<class>` as in the training files; they
             are neither prompted nor looked for.
-        config: all parameters.
 
     Raises:
         CheckpointError: a model cannot be loaded.
@@ -172,9 +158,6 @@ def measure(
     """Measure a model on a set; every target is encoded once for all prompts.
 
     Args:
-        detector: the model.
-        data_set: the set.
-        config: all parameters.
         advance: gets shares of the work that add up to 1.
 
     Raises:
@@ -230,10 +213,9 @@ def _changed(
 
 def _at(conditions: Sequence[PromptCondition], sweep: str, level: float) -> list[PromptBank]:
     """The banks of one level of one change."""
+    wanted = (sweep, level)
     return [
-        condition.bank
-        for condition in conditions
-        if (sweep, level) in {(place.sweep, place.level) for place in condition.places}
+        each.bank for each in conditions if wanted in {(place.sweep, place.level) for place in each.places}
     ]
 
 

@@ -2,21 +2,16 @@
 
 Every decision is written down before it is carried out and put into the history afterwards. One that was
 cut off in between is carried out by the next decision, whatever that is, and has one entry in the history.
+
+A version is a number or an alias, `by` is `rules` or a user's name, and a reason is given in words. Every
+function raises RegistryError if there is no such version or no reason.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unispector.errors import RegistryError, UniSpectorError
-from unispector.tracking.registry import (
-    CHALLENGER,
-    CHAMPION,
-    Action,
-    Event,
-    ModelRegistry,
-    ModelVersion,
-    now,
-)
+from unispector.tracking.registry import CHALLENGER, CHAMPION, Action, Event, ModelRegistry, ModelVersion, now
 
 REFUSED, RETIRED = "refused", "retired"
 
@@ -24,20 +19,7 @@ _LONGEST_REASON = 2000
 
 
 def approve(registry: ModelRegistry, version: str | int, by: str, reason: str) -> Event:
-    """Let a person make a version champion, whatever the rules said.
-
-    Args:
-        registry: where the version is.
-        version: number or alias.
-        by: who decides.
-        reason: in words.
-
-    Returns:
-        The event; of a version that is champion already, the one that made it so.
-
-    Raises:
-        RegistryError: no such version, no reason, or the model does not load and predict.
-    """
+    """Let a person make a version champion, whatever the rules said; see `promote_version`."""
     return promote_version(registry, registry.version(version).number, by, reason, action="approved")
 
 
@@ -53,10 +35,6 @@ def promote_version(
     """Make a version champion; the champion before it retires.
 
     Args:
-        registry: where the version is.
-        number: of the version.
-        by: `rules`, or a user's name.
-        reason: in words.
         files: kept in the history with the event.
         action: how the history calls it.
 
@@ -64,7 +42,7 @@ def promote_version(
         The event; of a version that is champion already, the one that made it so.
 
     Raises:
-        RegistryError: no such version, no reason, or the model does not load and predict.
+        RegistryError: the model does not load and predict.
     """
     _check_reason(reason)
     finish_begun(registry, lambda event: files if (event.action, event.version) == (action, number) else ())
@@ -80,20 +58,13 @@ def promote_version(
 def refuse(
     registry: ModelRegistry, version: str | int, by: str, reason: str, files: Sequence[Path] = ()
 ) -> Event:
-    """Turn a version down; it stays in the registry, and can still be approved.
-
-    Args:
-        registry: where the version is.
-        version: number or alias.
-        by: `rules`, or a user's name.
-        reason: in words.
-        files: kept in the history with the event.
+    """Turn a version down, and keep `files` with the event; it can still be approved.
 
     Returns:
         The event; where the last one said the same, that one.
 
     Raises:
-        RegistryError: no such version, no reason, or it is the champion.
+        RegistryError: it is the champion.
     """
     _check_reason(reason)
     number = registry.version(version).number
@@ -103,10 +74,13 @@ def refuse(
     wanted = registry.version(number)
     if CHAMPION in wanted.aliases:
         raise RegistryError(f"{registry.name} {number} is champion; roll back, or approve another version")
-    if wanted.tags.get("state") == REFUSED:
-        last = next(event for event in registry.history() if event.version == number)
-        if (last.action, last.by, last.reason) == (REFUSED, by, reason):
-            return last
+    last = last_event(registry, number)
+    if (
+        last
+        and wanted.tags.get("state") == REFUSED
+        and (last.action, last.by, last.reason) == (REFUSED, by, reason)
+    ):
+        return last
     champion = registry.find(CHAMPION)
     return _carry_out(registry, Event("refused", number, _other(champion, number), by, reason, now()), files)
 
@@ -115,17 +89,13 @@ def rollback(registry: ModelRegistry, by: str, reason: str, to: str | int | None
     """Bring back an earlier champion.
 
     Args:
-        registry: where the versions are.
-        by: who decides.
-        reason: in words.
         to: number or alias; None = the champion before this one, by the history.
 
     Returns:
         The event; where a rollback had been cut off, it is finished and its event returned.
 
     Raises:
-        RegistryError: there is no champion, none before it, no such version, no reason, or the version does
-            not load and predict.
+        RegistryError: there is no champion, none before it, or the version does not load and predict.
     """
     _check_reason(reason)
     target = None if to is None else registry.version(to).number
@@ -139,6 +109,11 @@ def rollback(registry: ModelRegistry, by: str, reason: str, to: str | int | None
         raise RegistryError(f"{registry.name} {target} is champion already; name another version")
     check_model(registry, target)
     return _carry_out(registry, Event("rolled back", target, champion, by, reason, now()))
+
+
+def last_event(registry: ModelRegistry, number: int) -> Event | None:
+    """The latest decision on a version; None without one."""
+    return next((event for event in registry.history() if event.version == number), None)
 
 
 def check_model(registry: ModelRegistry, number: int) -> None:
@@ -185,12 +160,7 @@ def _until(line: list[int], number: int) -> list[int]:
 def finish_begun(
     registry: ModelRegistry, files_of: Callable[[Event], Sequence[Path]] = lambda _: ()
 ) -> list[Event]:
-    """Carry out decisions that were cut off, and return them, oldest first.
-
-    Args:
-        registry: that has them.
-        files_of: what is to be kept with a decision.
-    """
+    """Carry out decisions that were cut off, with the files to keep, and return them, oldest first."""
     return [_carry_out(registry, event, files_of(event)) for event in registry.begun()]
 
 

@@ -9,31 +9,27 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.config import Config
-from unispector.data.checks.expectations import CheckReport, CheckResult
+from unispector.data.checks.expectations import CheckReport
 from unispector.errors import RegistryError, UniSpectorError
 from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
 from unispector.project.paths import PROMOTIONS, check_report
 from unispector.registry.comparison import compare_models
-from unispector.registry.decisions import finish_begun, promote_version, refuse
+from unispector.registry.decisions import finish_begun, last_event, promote_version, refuse
 from unispector.registry.register import read_lineage
-from unispector.registry.rules import (
-    Criteria,
-    Decision,
-    RuleOutcome,
-    compared_rules,
-    data_rule,
-    working_rule,
-)
+from unispector.registry.rules import DECISION, Decision, RuleOutcome, compared_rules, data_rule, working_rule
 from unispector.tracking.registry import CHALLENGER, CHAMPION, Event, ModelRegistry, ModelVersion, now
 from unispector.tracking.run import TrackingStore
 
 BY_RULES = "rules"
 """Who decides here, as the registry's history names it."""
+
+_REPORT = TypeAdapter(CheckReport)
 
 
 def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
@@ -43,11 +39,6 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
     the latest one on the newest version where no challenger is left; what it asks for is done where that was
     cut short. Of a version that the rules have refused, other rules or data are a new question. What a person
     decides, also while the models are measured, stands.
-
-    Args:
-        config: all parameters.
-        root: the project's folder.
-        store: the experiment store that holds the registry.
 
     Raises:
         RegistryError: there is no challenger and no decision on the newest version, or the store cannot be
@@ -78,11 +69,6 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
 def settled(root: Path, store: TrackingStore, number: int) -> str | None:
     """Return the state of a version that the rules may not decide on any more; None while they may.
 
-    Args:
-        root: the project's folder.
-        store: the experiment store that holds the registry.
-        number: of the version.
-
     Raises:
         RegistryError: there is no such version, or the store cannot be used.
     """
@@ -91,8 +77,7 @@ def settled(root: Path, store: TrackingStore, number: int) -> str | None:
     version, champion = registry.version(number), registry.find(CHAMPION)
     if _is_open(registry, version):
         return None
-    events = (event for event in registry.history() if event.version == number)
-    last = next(events, None)
+    last = last_event(registry, number)
     story = f"{last.action} by {last.by} on {last.time[:10]} ({last.reason})" if last else "never decided on"
     now_champion = f"the champion is version {champion.number}" if champion else "there is no champion"
     return f"Version {number} has this data and code already, {story}; {now_champion}."
@@ -111,8 +96,8 @@ def read_decisions(files: Iterable[Path]) -> list[Decision]:
         if file.suffix != ".json":
             continue
         try:
-            decisions.append(Decision.from_dict(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError):
+            decisions.append(DECISION.validate_json(file.read_bytes()))
+        except (OSError, ValueError):
             continue
     return decisions
 
@@ -141,8 +126,7 @@ def _is_open(registry: ModelRegistry, version: ModelVersion) -> bool:
     """Return whether rules may decide: on a challenger, and again on a refused one, since rules change."""
     if {CHALLENGER, CHAMPION} & {*version.aliases}:
         return CHAMPION not in version.aliases
-    events = (event for event in registry.history() if event.version == version.number)
-    last = next(events, None)
+    last = last_event(registry, version.number)
     return last is not None and (last.action, last.by) == ("refused", BY_RULES)
 
 
@@ -180,7 +164,7 @@ def _decision(
             other = registry.model_directory(before)
             trained = {name for each in (directory, other) for name in read_lineage(each).trained_classes}
             comparison = compare_models(directory, other, evaluations, trained, config)
-        rules += compared_rules(comparison, _criteria(config))
+        rules += compared_rules(comparison, config.promote, config.evaluate.alarm_score)
     return Decision(
         challenger=challenger.number,
         champion=before,
@@ -245,13 +229,11 @@ def _data_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"{name}: no report; run the stage validate"
     for name, path in reports.items():
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            results = tuple(CheckResult(**result) for result in content["results"])
-            report = CheckReport(content["name"], content["passed"], results)
-        except (OSError, ValueError, KeyError, TypeError):
+            report = _REPORT.validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValueError):
             yield f"{name}: damaged report; run the stage validate"
             continue
-        if report.passed is not True:
+        if not report.passed:
             yield report.summary()
 
 
@@ -266,17 +248,3 @@ def _problem(directory: Path) -> str:
     weights = load_file(directory / WEIGHTS)
     broken = sorted(name for name, values in weights.items() if not values.isfinite().all())
     return f"{directory}: {broken[0]} is not all numbers; train again" if broken else ""
-
-
-def _criteria(config: Config) -> Criteria:
-    rules = config.promote
-    return Criteria(
-        level=rules.level,
-        mask_drop=rules.mask_drop,
-        set_drop=rules.set_drop,
-        robustness_drop=rules.robustness_drop,
-        blur=rules.blur,
-        box_iou=rules.box_iou,
-        alarm_score=config.evaluate.alarm_score,
-        alarm_rise=rules.alarm_rise,
-    )

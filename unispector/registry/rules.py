@@ -1,11 +1,13 @@
 """The promotion rules: figures of both models in, a decision with its reasons out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from unispector.config import PromoteConfig
 from unispector.evaluation.intervals import Interval
 from unispector.reporting.model import Block, Bullets, Report, Section, Table, Text, coded
 from unispector.reporting.render import markdown
@@ -34,7 +36,6 @@ class SetComparison:
     """Both models on one set, with the same prompts and targets.
 
     Attributes:
-        name: the set.
         classes: those that were prompted and looked for: neither model was trained on them.
         trained: the other unseen classes, which were left out.
         boxes, masks: AP50 in percent, the mean over draws of prompts.
@@ -80,37 +81,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Criteria:
-    """The requirements on a challenger, and how it was measured.
-
-    Attributes:
-        level: of the intervals, between 0 and 1.
-        mask_drop, set_drop, robustness_drop: points of AP50 that may be lost.
-        blur: standard deviation in pixels, of the prompt images.
-        box_iou: overlap of inexact prompt boxes with the drawn ones.
-        alarm_score: lowest score of an alarm.
-        alarm_rise: alarms per defect-free image that may come on top.
-    """
-
-    level: float
-    mask_drop: float
-    set_drop: float
-    robustness_drop: float
-    blur: float
-    box_iou: float
-    alarm_score: float
-    alarm_rise: float
-
-
-@dataclass(frozen=True)
 class RuleOutcome:
     """One rule.
 
     Attributes:
-        name: the rule in a few words.
-        passed: it holds.
         figure: what was measured, in words and numbers.
-        limit: what was asked for.
     """
 
     name: str
@@ -125,11 +100,9 @@ class Decision:
 
     Attributes:
         challenger, champion: version numbers; champion None where there was none.
-        fingerprint: of the challenger's model.
         key: of all else that the decision depends on: champion, rules, data.
         time: when it was made, ISO 8601 in UTC.
         automatic: whether passing is enough to become champion.
-        rules: all that were asked; each must hold.
         comparison: the figures; None where they were not taken.
     """
 
@@ -190,104 +163,64 @@ class Decision:
         return markdown(Report(title, coded(self.summary), sections=tuple(sections)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON, with the summary beside them."""
+        """Plain values, fit for JSON, with the summary beside them; `DECISION` reads them."""
         told = {"passed": self.passed, "promoted": self.promoted, "summary": self.summary}
         return {**asdict(self), **told}
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Read the output of `as_dict`.
 
-        Raises:
-            KeyError, TypeError: it did not.
-        """
-        comparison = content["comparison"]
-        return cls(
-            challenger=content["challenger"],
-            champion=content["champion"],
-            fingerprint=content["fingerprint"],
-            key=content["key"],
-            time=content["time"],
-            automatic=content["automatic"],
-            rules=tuple(RuleOutcome(**rule) for rule in content["rules"]),
-            comparison=None if comparison is None else _comparison(comparison),
-        )
+DECISION = TypeAdapter(Decision)
 
 
 def data_rule(problems: Sequence[str]) -> RuleOutcome:
-    """All reports of the data checks passed.
-
-    Args:
-        problems: what is wrong, a line for each report that did not pass.
-    """
+    """All reports of the data checks passed: there is no problem, of which each report has a line."""
     figure = "; ".join(problems) or "all passed"
     return RuleOutcome("data checks", not problems, figure, "every report of the stage validate passed")
 
 
 def working_rule(problem: str) -> RuleOutcome:
-    """The challenger loads and predicts.
-
-    Args:
-        problem: why it does not; empty where it does.
-    """
+    """The challenger loads and predicts; `problem` says why it does not."""
     limit = "the registered model loads and predicts"
     return RuleOutcome("working model", not problem, problem or "it does", limit)
 
 
-def compared_rules(comparison: Comparison | None, criteria: Criteria) -> tuple[RuleOutcome, ...]:
+def compared_rules(
+    comparison: Comparison | None, criteria: PromoteConfig, alarm_score: float
+) -> tuple[RuleOutcome, ...]:
     """The rules that compare challenger and champion.
 
     Args:
         comparison: the figures; None where they were not taken. Without a set in it no rule holds.
         criteria: what is asked for.
+        alarm_score: lowest score of an alarm.
     """
     missing = "not measured"
     if comparison is not None:
         missing = "" if comparison.sets else "no set has a class that neither model was trained on"
     outcomes = []
-    for name, limit, judge in _rules(criteria):
+    for name, limit, judge in _rules(criteria, alarm_score):
         passed, figure = (False, missing) if missing or comparison is None else judge(comparison)
         outcomes.append(RuleOutcome(name, passed, figure, limit))
     return tuple(outcomes)
 
 
-def _rules(criteria: Criteria) -> tuple[tuple[str, str, Judge], ...]:
+def _rules(criteria: PromoteConfig, alarm_score: float) -> tuple[tuple[str, str, Judge], ...]:
     """Name, limit in words, and test of each rule that compares."""
-    falls = f"falls by at most {criteria.robustness_drop:g} points"
-    blurred = f"with prompts blurred by {criteria.blur:g} pixels"
-    shifted = f"with prompt boxes of IoU {criteria.box_iou:g}"
-    alarms = f"detections of at least {criteria.alarm_score:g} per defect-free image"
+    drop = criteria.robustness_drop
+    gain = f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes lies above 0"
+    masks = f"mean AP50 of masks falls by at most {criteria.mask_drop:g} points"
+    sets = f"AP50 of boxes and of masks falls by at most {criteria.set_drop:g} points on each set"
+    boxes, falls = "mean AP50 of boxes with", f"falls by at most {drop:g} points"
+    blurred = f"{boxes} prompts blurred by {criteria.blur:g} pixels {falls}"
+    shifted = f"{boxes} prompt boxes of IoU {criteria.box_iou:g} {falls}"
+    rise = criteria.alarm_rise
+    alarms = f"detections of at least {alarm_score:g} per defect-free image rise by at most {rise:g}"
     return (
-        (
-            "gain",
-            f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes lies above 0",
-            _gain,
-        ),
-        (
-            "masks",
-            f"mean AP50 of masks falls by at most {criteria.mask_drop:g} points",
-            lambda comparison: _mean_holds(comparison, lambda s: s.masks, criteria.mask_drop),
-        ),
-        (
-            "every set",
-            f"AP50 of boxes and of masks falls by at most {criteria.set_drop:g} points on each set",
-            lambda comparison: _every_set_holds(comparison, criteria.set_drop),
-        ),
-        (
-            "blurred prompts",
-            f"mean AP50 of boxes {blurred} {falls}",
-            lambda comparison: _mean_holds(comparison, lambda s: s.blurred, criteria.robustness_drop),
-        ),
-        (
-            "inexact boxes",
-            f"mean AP50 of boxes {shifted} {falls}",
-            lambda comparison: _mean_holds(comparison, lambda s: s.shifted, criteria.robustness_drop),
-        ),
-        (
-            "false alarms",
-            f"{alarms} rise by at most {criteria.alarm_rise:g}",
-            lambda comparison: _alarms_hold(comparison, criteria.alarm_rise),
-        ),
+        ("gain", gain, _gain),
+        ("masks", masks, lambda both: _mean_holds(both, lambda s: s.masks, criteria.mask_drop)),
+        ("every set", sets, lambda both: _every_set_holds(both, criteria.set_drop)),
+        ("blurred prompts", blurred, lambda both: _mean_holds(both, lambda s: s.blurred, drop)),
+        ("inexact boxes", shifted, lambda both: _mean_holds(both, lambda s: s.shifted, drop)),
+        ("false alarms", alarms, lambda both: _alarms_hold(both, rise)),
     )
 
 
@@ -342,21 +275,14 @@ def interval_text(interval: Interval) -> str:
 
 def _sets_blocks(comparison: Comparison) -> tuple[Block, ...]:
     columns = ("boxes", "interval", "masks", "blurred", "inexact boxes", "alarms an image")
-    rows = [
-        (
-            member.name,
-            points_text(member.boxes),
-            interval_text(member.interval),
-            *(
-                "" if pair is None else points_text(pair)
-                for pair in (member.masks, member.blurred, member.shifted)
-            ),
-            "" if member.alarms is None else alarms_text(member.alarms),
-        )
-        for member in comparison.sets
-    ]
-    told = []
+    rows, told = [], []
     for member in comparison.sets:
+        others = [
+            points_text(pair) if pair else "" for pair in (member.masks, member.blurred, member.shifted)
+        ]
+        alarms = alarms_text(member.alarms) if member.alarms else ""
+        boxes = points_text(member.boxes), interval_text(member.interval)
+        rows.append((member.name, *boxes, *others, alarms))
         left_out = f"; left out, trained on: {', '.join(member.trained)}" if member.trained else ""
         told.append(f"{member.name}: {', '.join(member.classes)}{left_out}")
     told += [f"{name}: left out, all its classes were trained on" for name in comparison.left_out]
@@ -365,28 +291,4 @@ def _sets_blocks(comparison: Comparison) -> tuple[Block, ...]:
         Table.of(("set",), columns, rows),
         Text("Classes looked for, none of which either model was trained on:"),
         Bullets(tuple(told)),
-    )
-
-
-def _comparison(content: Mapping[str, Any]) -> Comparison:
-    return Comparison(
-        sets=tuple(_set(member) for member in content["sets"]),
-        interval=Interval(**content["interval"]),
-        left_out=tuple(content["left_out"]),
-    )
-
-
-def _set(content: Mapping[str, Any]) -> SetComparison:
-    pairs = {
-        name: None if (pair := content[name]) is None else Pair(**pair)
-        for name in ("blurred", "shifted", "alarms")
-    }
-    return SetComparison(
-        name=content["name"],
-        classes=tuple(content["classes"]),
-        trained=tuple(content["trained"]),
-        boxes=Pair(**content["boxes"]),
-        masks=Pair(**content["masks"]),
-        interval=Interval(**content["interval"]),
-        **pairs,
     )

@@ -6,11 +6,7 @@ from unispector.serving.messages import ImageMessage, Message
 
 
 class ErrorAnswer(Message):
-    """The error of a request.
-
-    Attributes:
-        error: one line.
-    """
+    """The error of a request."""
 
     error: str = Field(
         description="What is wrong, in one line.",
@@ -19,13 +15,7 @@ class ErrorAnswer(Message):
 
 
 class ModelAnswer(Message):
-    """The model that answers.
-
-    Attributes:
-        reference: what the service was started with.
-        version: of the registry; empty of a folder.
-        fingerprint: hex SHA-256 of weights and configuration.
-    """
+    """The model that answers."""
 
     reference: str = Field(
         description="What the service was started with.", examples=["models:/unispector@champion"]
@@ -40,13 +30,7 @@ class ModelAnswer(Message):
 
 
 class DetectAnswer(Message):
-    """The detections, with the model and the prompts they come from.
-
-    Attributes:
-        model: that answered, for all images of the request.
-        bank_version: version of the prompts that were looked for.
-        images: in the order sent.
-    """
+    """The detections, with the one model and the prompts they come from."""
 
     model: ModelAnswer
     bank_version: str = Field(description="Version of the prompts that were looked for.", examples=["12"])
@@ -54,27 +38,14 @@ class DetectAnswer(Message):
 
 
 class ClassAnswer(Message):
-    """A class that is looked for.
-
-    Attributes:
-        label: its name.
-        marks: marked instances.
-    """
+    """A class that is looked for."""
 
     label: str = Field(description="Name of the class.", examples=["crack"])
     marks: int = Field(description="Marked instances, over all its images.", examples=[5])
 
 
 class VersionAnswer(Message):
-    """One version of the prompts.
-
-    Attributes:
-        version: its number.
-        time: ISO 8601, UTC.
-        by: who made it.
-        note: why.
-        classes: that it has.
-    """
+    """One version of the prompts."""
 
     version: str = Field(examples=["12"])
     time: str = Field(description="ISO 8601, UTC.", examples=["2026-03-01T09:30:00+00:00"])
@@ -84,16 +55,7 @@ class VersionAnswer(Message):
 
 
 class PromptsAnswer(Message):
-    """The prompts as they are now.
-
-    Attributes:
-        version: the newest.
-        served: the version that requests are answered with; empty before the first.
-        trouble: why that is not the newest; empty when it is.
-        changeable: whether requests may change them; a bank file they may not.
-        classes: that are looked for.
-        history: newest first.
-    """
+    """The prompts as they are now."""
 
     version: str = Field(description="The newest version.", examples=["12"])
     served: str = Field(
@@ -106,17 +68,7 @@ class PromptsAnswer(Message):
 
 
 class HealthAnswer(Message):
-    """The health of the service.
-
-    Attributes:
-        ready: whether it can detect.
-        reason: why not; empty when it can.
-        model: that answers; None before the first.
-        bank_version: of the prompts in use; empty before the first.
-        classes: number of classes that are looked for.
-        since: when model and prompts came into use, ISO 8601, UTC; empty before.
-        trouble: why another model or other prompts could not be taken in; empty when all is well.
-    """
+    """The health of the service; before the first model, `bank_version` and `since` are empty."""
 
     ready: bool = Field(description="Whether it can detect.")
     reason: str = Field(description="Why not; empty when it can.", examples=[""])

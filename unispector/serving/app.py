@@ -23,11 +23,7 @@ image; masks are COCO run-length codes. Every error is `{"error": "one line"}`."
 
 
 def build_app(service: Service) -> FastAPI:
-    """The application, ready for a server that runs its lifespan.
-
-    Args:
-        service: used by this application only.
-    """
+    """The application, ready for a server that runs its lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

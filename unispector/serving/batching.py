@@ -21,8 +21,6 @@ class Query:
     """The classes to look for on an image.
 
     Attributes:
-        engine: that answers.
-        bank: the engine's.
         classes: of the bank that are looked for; empty = all.
         limit: (query, class) pairs kept per image.
     """

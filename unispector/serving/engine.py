@@ -27,7 +27,6 @@ class WantedModel:
     """The model that should be served now.
 
     Attributes:
-        reference: what the service was started with.
         version: of the registry; empty of a folder.
         folder: where it lies; asked only when the model is loaded.
     """
@@ -45,10 +44,7 @@ class Engine:
     """A model with its prompts, ready to detect; never changed, only replaced.
 
     Attributes:
-        detector: the loaded model.
         bank: its prompts; None while no class is enrolled.
-        model: where it came from.
-        bank_version: of the prompts.
         since: when it came into use, ISO 8601, UTC.
     """
 
@@ -62,9 +58,7 @@ class Engine:
     def answer(self) -> ModelAnswer:
         """The model as answers name it."""
         return ModelAnswer(
-            reference=self.model.reference,
-            version=self.model.version,
-            fingerprint=self.detector.fingerprint,
+            reference=self.model.reference, version=self.model.version, fingerprint=self.detector.fingerprint
         )
 
 
@@ -74,7 +68,6 @@ class Reloader:
     Attributes:
         engine: in use; None before the first.
         trouble: why what should be in use is not, in one line; empty when all is well.
-        prompts: where the prompts come from.
     """
 
     def __init__(
@@ -85,8 +78,6 @@ class Reloader:
         Args:
             wanted: says which model should be in use now; raises when there is none.
             prompts: says which prompts.
-            metrics: told of every attempt.
-            device: where models run.
         """
         self.engine: Engine | None = None
         self.trouble = "the model is still being loaded"

@@ -60,14 +60,7 @@ _Line = Annotated[str, AfterValidator(_one_line)]
 
 
 class DetectForm(Message):
-    """A request to detect.
-
-    Attributes:
-        images: image files.
-        classes: looked for; empty = all.
-        min_score: lowest score that is answered.
-        limit: (query, class) pairs kept per image.
-    """
+    """A request to detect."""
 
     images: list[UploadFile] = Field(
         description="Images: PNG, JPEG, BMP, TIFF or WebP. Repeat for more.", min_length=1
@@ -92,16 +85,7 @@ class DetectForm(Message):
 
 
 class PromptForm(Message):
-    """A request to add a prompt; boxes or a mask, not both.
-
-    Attributes:
-        image: image file.
-        label: class.
-        boxes: left, top, width, height in pixels, each.
-        mask: image file, or None.
-        by: who adds it.
-        note: why.
-    """
+    """A request to add a prompt; boxes or a mask, not both."""
 
     image: UploadFile = Field(description="An image that shows the defect.")
     label: Annotated[str, AfterValidator(check_label)] = Field(

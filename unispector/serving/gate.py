@@ -76,9 +76,7 @@ def check_sender(headers: dict[str, str], token: str, path: str) -> None:
     name of its own (`Host`) or from its own origin (`Origin`).
 
     Args:
-        headers: by lower-case name.
         token: that requests must carry; empty = none.
-        path: of the request.
 
     Raises:
         RefusedError: 401 or 403.

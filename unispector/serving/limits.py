@@ -10,9 +10,6 @@ class Limits:
     """The limits of one request, and of all together.
 
     Attributes:
-        body_mib: MiB of a request's body.
-        megapixels: million pixels of an image.
-        images: images of a request to detect.
         marks: boxes of a request that adds prompts.
         memory_mib: MiB of bodies and decoded images of all requests together.
         queue: images of all requests together that wait or are looked at.

@@ -12,12 +12,9 @@ class Metrics:
     Attributes:
         requests: answered requests by route, method and status.
         seconds: from a request's headers to the end of its answer, by route.
-        images: images detected on.
         batches: images of each turn of the detector.
-        queue: images that wait or are looked at.
         reloads: attempts to take in another model or other prompts, by outcome.
         trouble: 1 while what should be served cannot be.
-        info: what is served.
     """
 
     def __init__(self) -> None:

@@ -17,11 +17,7 @@ class FixedPrompts:
     """A bank file, read once."""
 
     def __init__(self, file: Path) -> None:
-        """Read the file.
-
-        Raises:
-            PromptBankError: it is absent or no prompt bank.
-        """
+        """Read the file, or raise PromptBankError."""
         self._bank = PromptBank.load(file)
         self._version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
@@ -30,11 +26,7 @@ class FixedPrompts:
         return self._version
 
     def bank(self, detector: UniSpector) -> PromptBank:
-        """The bank.
-
-        Raises:
-            PromptBankError: another model made it.
-        """
+        """The bank; PromptBankError where another model made it."""
         self._bank.check(detector.fingerprint)
         return self._bank
 
@@ -80,13 +72,9 @@ class StoredPrompts:
             ],
             history=[
                 VersionAnswer(
-                    version=str(past.version),
-                    time=past.time,
-                    by=past.by,
-                    note=past.note,
-                    classes=list(past.classes),
+                    version=str(v.version), time=v.time, by=v.by, note=v.note, classes=list(v.classes)
                 )
-                for past in history
+                for v in history
             ],
         )
 

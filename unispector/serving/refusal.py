@@ -11,11 +11,7 @@ RETRY_SECONDS = 2
 
 
 class RefusedError(ServiceError):
-    """A request that is answered with an error.
-
-    Attributes:
-        status: HTTP status.
-    """
+    """A request that is answered with an error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

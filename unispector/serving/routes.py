@@ -53,12 +53,10 @@ _LATER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
-    "/detect",
-    response_model=DetectAnswer,
-    responses=_errors(*_BODY),
-    summary="Find the prompted defects on images",
-)
+_DETECT = "Find the prompted defects on images"
+
+
+@router.post("/detect", response_model=DetectAnswer, responses=_errors(*_BODY), summary=_DETECT)
 async def detect(request: Request, form: DetectBody) -> Response:
     """Every image is looked at for every class, or for those named by `classes`.
 
@@ -221,9 +219,8 @@ def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
         for n, (file, detections) in enumerate(zip(form.images, found, strict=True), start=1)
     ]
     engine = query.engine
-    return DetectAnswer(
-        model=engine.answer, bank_version=engine.bank_version, pictures=pictures
-    ).model_dump_json()
+    answer = DetectAnswer(model=engine.answer, bank_version=engine.bank_version, pictures=pictures)
+    return answer.model_dump_json()
 
 
 async def _listing(service: Service) -> PromptsAnswer:
@@ -236,16 +233,14 @@ async def _listing(service: Service) -> PromptsAnswer:
 def _health(service: Service) -> HealthAnswer:
     reloader = service.reloader
     engine, trouble = reloader.engine, reloader.trouble
-    if engine is None:
-        return HealthAnswer(
-            ready=False, reason=trouble, model=None, bank_version="", classes=0, since="", trouble=trouble
-        )
+    bank = engine.bank if engine else None
+    no_bank = "no prompts yet; add some with POST /prompts" if engine else trouble
     return HealthAnswer(
-        ready=engine.bank is not None,
-        reason="" if engine.bank else "no prompts yet; add some with POST /prompts",
-        model=engine.answer,
-        bank_version=engine.bank_version,
-        classes=len(engine.bank) if engine.bank else 0,
-        since=engine.since,
+        ready=bank is not None,
+        reason="" if bank else no_bank,
+        model=engine.answer if engine else None,
+        bank_version=engine.bank_version if engine else "",
+        classes=len(bank) if bank else 0,
+        since=engine.since if engine else "",
         trouble=trouble,
     )

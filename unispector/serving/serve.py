@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from unispector.errors import ServiceError
@@ -25,32 +24,14 @@ TOKEN = "UNISPECTOR_TOKEN"  # noqa: S105 - the variable's name
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 
-@dataclass(frozen=True)
-class Address:
-    """The address to listen on.
-
-    Attributes:
-        host: name or address of an interface of this machine.
-        port: 0 = a free one.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-
-
-def serve(
-    model: str, bank: Path, address: Address, limits: Limits, device: str = "cpu", poll_seconds: float = 5.0
-) -> None:
+def serve(model: str, bank: Path, host: str, port: int, limits: Limits, device: str = "cpu") -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     Args:
         model: reference of a model; behind an alias of the registry, whatever version it stands for is
             served, also when that changes. There need be none yet.
         bank: file of a prompt bank, or folder of a prompt store, made by the first prompt.
-        address: on loopback, or a token is needed.
-        limits: of requests.
-        device: where the model runs.
-        poll_seconds: between two looks for another model or other prompts.
+        port: 0 = a free one.
 
     Raises:
         ServiceError: no token where one is needed, the address cannot be listened on, or the model (no alias)
@@ -58,17 +39,17 @@ def serve(
         CheckpointError, RegistryError, PromptBankError: the model (no alias) or the bank cannot be read.
         SystemExit: 0, after SIGTERM.
     """
-    token = token_for(address.host)
+    token = token_for(host)
     prompts = open_prompts(bank)
     followed = followed_model(model)
     metrics = Metrics()
     reloader = Reloader(followed or fixed_model(model), prompts, metrics, device)
-    with listening(address.host, address.port) as sock:
+    with listening(host, port) as sock:
         if followed is None:
             reloader.refresh()
             if reloader.engine is None:
                 raise ServiceError(reloader.trouble)
-        run_server(Service(reloader, metrics, limits, token, poll_seconds), sock)
+        run_server(Service(reloader, metrics, limits, token), sock)
 
 
 def token_for(host: str) -> str:

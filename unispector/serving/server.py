@@ -41,7 +41,6 @@ def listening(host: str, port: int) -> socket.socket:
     """A socket that takes connections from now on.
 
     Args:
-        host: name or address of an interface of this machine.
         port: 0 = a free one.
 
     Raises:
@@ -60,11 +59,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def make_server(service: Service) -> uvicorn.Server:
-    """A server that does not run yet.
-
-    Args:
-        service: not used before.
-    """
+    """A server that does not run yet."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
     config = uvicorn.Config(
         build_app(service),
@@ -85,10 +80,6 @@ def make_server(service: Service) -> uvicorn.Server:
 
 def run_server(service: Service, sock: socket.socket) -> None:
     """Answer requests until SIGTERM or SIGINT; those in flight are answered first.
-
-    Args:
-        service: not used before.
-        sock: of `listening`.
 
     Raises:
         SystemExit: 0 after SIGTERM.

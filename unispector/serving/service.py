@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from unispector.serving.batching import Batcher
 from unispector.serving.engine import Reloader
@@ -13,7 +12,7 @@ from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.refusal import Room
 
-Given = ParamSpec("Given")
+Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 DECODERS = 2  # threads
 
@@ -22,29 +21,17 @@ class Service:
     """Everything that requests share.
 
     Attributes:
-        limits: of requests.
-        reloader: has the model and the prompts in use.
-        metrics: figures for Prometheus.
         token: that requests must carry; empty = none.
-        batcher: detects.
         memory: bytes of bodies and decoded images.
-        queue: images waiting or looked at.
     """
 
     def __init__(
-        self,
-        reloader: Reloader,
-        metrics: Metrics,
-        limits: Limits,
-        token: str = "",
-        poll_seconds: float = 5.0,
+        self, reloader: Reloader, metrics: Metrics, limits: Limits, token: str = "", poll_seconds: float = 5.0
     ) -> None:
         """Put the parts together; nothing runs yet.
 
         Args:
             reloader: asked for another engine every `poll_seconds`.
-            metrics: the same that the reloader tells.
-            limits: of requests.
             token: that requests must carry; empty = none, and only requests meant for loopback are taken.
             poll_seconds: between two looks for another model or other prompts.
         """
@@ -75,18 +62,14 @@ class Service:
             self._loader.shutdown(wait=False, cancel_futures=True)
             self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    async def loading(
-        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
-    ) -> Result:
+    async def loading(self, function: Callable[[], Result]) -> Result:
         """Run something on the thread that loads models and handles prompts."""
-        work = partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._loader, work)
+        return await asyncio.get_running_loop().run_in_executor(self._loader, function)
 
     async def finishing(self, function: Callable[[], object], end: float) -> None:
         """Run something on the loader's thread that is waited for once it has begun.
 
         Args:
-            function: what to run.
             end: when it is given up if it has not begun, on the loop's clock.
 
         Raises:
@@ -99,12 +82,9 @@ class Service:
             raise TimeoutError
         await done
 
-    async def decoding(
-        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
-    ) -> Result:
+    async def decoding(self, function: Callable[[*Given], Result], *args: *Given) -> Result:
         """Run something on the threads that take requests apart and put answers together."""
-        work = partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *args)
 
     async def _watch(self) -> None:
         while True:

@@ -37,8 +37,6 @@ def decode_image(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint
     """Decode an image as `unispector.ops.files.read_image` reads such a file.
 
     Args:
-        data: the bytes of a PNG, JPEG, BMP, TIFF or WebP file.
-        name: what the messages call it.
         max_pixels: more are refused before anything is decoded.
 
     Returns:
@@ -56,8 +54,6 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
     """Decode a mask as `unispector.ops.files.read_mask` reads such a file: what is not black is marked.
 
     Args:
-        data: the bytes of a file in one of the formats of images.
-        name: what the messages call it.
         max_pixels: more are refused before anything is decoded.
 
     Returns:

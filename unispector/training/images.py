@@ -30,12 +30,7 @@ _DETECTIONS = 20  # of an image
 
 @dataclass(frozen=True)
 class Example:
-    """A training image, and another one that prompts it.
-
-    Attributes:
-        category_id: a class that both show.
-        prompt, target: two images.
-    """
+    """A training image, and another one that prompts it."""
 
     category_id: int
     prompt: ImageRecord
@@ -43,12 +38,7 @@ class Example:
 
 
 def choose_examples(annotations: Annotations, count: int) -> tuple[Example, ...]:
-    """Classes spread over all that can be shown, each with two images that no other one has.
-
-    Args:
-        annotations: of the training images.
-        count: examples at most.
-    """
+    """Classes spread over all that can be shown, each with two images that no other one has."""
     showing: dict[int, list[ImageRecord]] = {category.id: [] for category in annotations.categories}
     for image in annotations.images:
         instances = annotations.instances_of(image.id)
@@ -68,14 +58,7 @@ def choose_examples(annotations: Annotations, count: int) -> tuple[Example, ...]
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Draws a model while it is trained.
-
-    Attributes:
-        annotations: of the training images.
-        images: folder their `file_name`s are relative to.
-        config: of the model.
-        folder: where the images go.
-    """
+    """Draws a model while it is trained."""
 
     annotations: Annotations
     images: Path
@@ -89,7 +72,6 @@ class TrainingImages:
 
         Args:
             step: steps done, in the files' names and titles.
-            model: as it is now.
             prompts: where it puts the prompts of the latest batches.
 
         Raises:

@@ -33,8 +33,6 @@ class ConvertedWeights:
     """The result of converting a published checkpoint.
 
     Attributes:
-        layout: whose names it had.
-        entries: tensors it has.
         report: what a detector of its sizes takes from it; `unused` has the checkpoint's own names.
         model: settings of the `model` section that it fits.
     """

@@ -71,16 +71,11 @@ class TrainingJob:
     Attributes:
         variant: `unispector`, a row of its ablation, or `untrained` (the same start, no step).
         seed: split seed; also of the start and of all that is random in training.
-        config: parameters of this variant.
         key: hash of parameters, data and code; a checkpoint goes on only under its own key.
-        train_file: merged COCO annotations.
         root: folder that files of weights in `config` are relative to.
-        image_root: folder their `file_name`s are relative to.
         start: directory of the model whose weights training starts from, or a file of weights, or None.
-        model_directory: where the trained model is saved.
         work_directory: where checkpoints and progress lie until the stage has ended.
         map_directory: where what frozen backbones make of images is kept, in a folder per kind of it.
-        provenance: what else is recorded with the model.
     """
 
     variant: Variant
@@ -106,9 +101,6 @@ def train(job: TrainingJob, run_id: str, group: WorkerGroup, report: Report) -> 
     """Train one model, going on from the job's checkpoint where there is one, and save it.
 
     Args:
-        job: what to train.
-        run_id: the MLflow run, recorded with the model.
-        group: this process among those that train the model together.
         report: see `training.loop.Callbacks`.
 
     Returns:

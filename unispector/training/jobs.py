@@ -21,11 +21,8 @@ class TrainingReport:
     """The result of one training.
 
     Attributes:
-        variant, seed: of the job.
-        steps: optimiser steps of the model.
         loss: mean total loss of the last report; None for an untrained model.
         seconds: wall time, of the last attempt when the job went on from a checkpoint.
-        fingerprint: of the saved model.
         run_id: its MLflow run; empty for an untrained model.
     """
 
@@ -40,10 +37,6 @@ class TrainingReport:
 
 def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:
     """Run one job: on the running Ray cluster, followed line by line and recorded in MLflow.
-
-    Args:
-        job: of `plan`.
-        root: the project's folder.
 
     Raises:
         WorkerLostError: the training failed for a reason that may pass; another call goes on with it.
@@ -69,10 +62,6 @@ def own_cpus(config: Config) -> int:
 
 def side_by_side(config: Config, where: tuple[Machine, ...]) -> int:
     """Return the number of jobs that train at a time: those there is room for, `train.side_by_side` at most.
-
-    Args:
-        config: all parameters.
-        where: the machines of the running cluster.
 
     Raises:
         TrainingError: there is no room for a single job.

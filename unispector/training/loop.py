@@ -40,7 +40,6 @@ class Recipe:
     """The settings of a training step besides the model and the loss.
 
     Attributes:
-        steps: optimiser steps in all.
         seed: of prompt draws, denoising and selection noise.
         max_classes: classes of a batch that are prompted, see `commonest_classes`; None = all.
         max_images, cross_image: see `draw_prompts`.
@@ -93,12 +92,8 @@ def fit(
 
     Args:
         model: the detector (or its data-parallel wrapper), on its device, in training mode.
-        criterion: the loss.
         batches: yields the batch of step `start`, `start + 1`, ...
         optimiser, schedule: of the model's trainable parameters; the schedule already at `start`.
-        recipe: the rest.
-        callbacks: where progress goes.
-        start: steps already done.
 
     Raises:
         NonFiniteError: a loss or its gradient is not finite; the weights are those of the step before.
@@ -137,7 +132,6 @@ class _Seen:
     """The monitored values of a forward pass.
 
     Attributes:
-        figures: scalars by name.
         embeddings: [N, D] of the batch's prompts.
         labels: [N] their data-set classes.
     """

@@ -27,7 +27,6 @@ def with_maps(
         keys: which image and view each of their images is.
         cache: where maps are kept.
         backbone: frozen, on its device; its weights are those the cache is for.
-        start: steps already done.
 
     Yields:
         The batches, their maps on the CPU and rounded to float16, whether they were kept or not.

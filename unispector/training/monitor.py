@@ -45,11 +45,7 @@ class Monitor:
     """Gathers figures step by step; nothing is read from the device before a report."""
 
     def __init__(self, device: torch.device) -> None:
-        """Start the clock.
-
-        Args:
-            device: where the model trains; its peak memory is reported.
-        """
+        """Start the clock."""
         self._device = device
         self._recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
         self._start_over()

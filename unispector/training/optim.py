@@ -26,10 +26,7 @@ def build_optimiser(
     are left out. A group's `rate` says which of the two rates is its own: `learning` or `backbone`.
 
     Args:
-        model: the detector.
-        learning_rate: base rate.
         backbone_rate: factor for a backbone's network.
-        weight_decay: AdamW's decoupled decay.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for module_name, module in model.named_modules():
@@ -53,14 +50,7 @@ def build_optimiser(
 
 
 def linear_schedule(optimiser: AdamW, *, steps: int, warmup: int, start: int = 0) -> LambdaLR:
-    """Rise from a thousandth over `warmup` steps, then fall linearly to 0 at `steps`.
-
-    Args:
-        optimiser: with its base rates, not yet touched by a schedule.
-        steps: optimiser steps in all.
-        warmup: steps of the rise.
-        start: steps already done.
-    """
+    """Rise from a thousandth over `warmup` steps, then fall linearly to 0 at `steps`."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -120,7 +120,6 @@ def draw_prompts(
     Args:
         columns: [N] int64 column of each instance.
         image_index: [N] int64 image of each instance.
-        images: B.
         classes: C; every column has at least one instance.
         max_images: prompt images of a class at most.
         cross_image: probability in [0, 1], drawn per image and class.

@@ -57,9 +57,7 @@ class Reported:
     """One report of a job.
 
     Attributes:
-        step: steps done.
         time: when, in seconds since 1970.
-        metrics: figures by name.
     """
 
     step: int
@@ -73,7 +71,6 @@ class WorkerGroup:
 
     Attributes:
         rank: number of this process, from 0.
-        size: processes of the job.
         local_rank: number of this process on its machine: which of the visible GPUs is its own.
     """
 
@@ -87,14 +84,11 @@ class Job:
     """One training.
 
     Attributes:
-        name: for people.
         work: importable function (no lambda, no nested one); its result on rank 0 must be picklable.
         arguments: its keyword arguments, all picklable; paths absolute, because a worker starts in
             a folder of Ray's.
         folder: absolute folder of the job's progress file.
         processes: worker processes; more than one train in parallel, each on its slice of a batch.
-        threads: CPUs each process occupies.
-        gpu: each process occupies a GPU as well.
         hours: a process that has run so long is stopped, and the job with it; None = never.
     """
 
@@ -156,8 +150,6 @@ def room(where: tuple[Machine, ...], processes: int, threads: int) -> int:
 
     Args:
         where: the machines; a process lies wholly on one of them, a job may lie on several.
-        processes: of a job.
-        threads: CPUs of a process.
     """
     gpu = any(machine.gpus for machine in where)
     places = (machine.cpus // max(threads, 1) for machine in where)
@@ -172,7 +164,6 @@ def run_job(job: Job, follow: Callable[[Reported], None]) -> Any:
     Several threads may call this at once; a job waits for free CPUs.
 
     Args:
-        job: what to run.
         follow: called in the calling thread with each of rank 0's reports, each step once and in
             rising order; a job that goes on from a checkpoint also replays its earlier reports.
 
@@ -208,11 +199,7 @@ def run_job(job: Job, follow: Callable[[Reported], None]) -> Any:
 
 
 def past_reports(folder: Path) -> list[Reported]:
-    """All reports of a job that runs no more, each step once; none where it never reported.
-
-    Args:
-        folder: the job's.
-    """
+    """All reports of a job that runs no more, each step once; none where it never reported."""
     ended: Future[None] = Future()
     ended.set_result(None)
     return list(_reports(folder / _PROGRESS_FILE, ended))

@@ -33,10 +33,6 @@ def recorded(job: TrainingJob, root: Path) -> Iterator["Follower"]:
     The run ends FINISHED, KILLED after an interrupt, and FAILED after any other exception. Trouble with
     MLflow is said in one line and stops nothing.
 
-    Args:
-        job: that is trained in the block.
-        root: the project's folder.
-
     Yields:
         What to give the job's reports to.
     """
@@ -60,7 +56,6 @@ def send_left(root: Path = Path(), going_on: Collection[Path] | None = None) -> 
     """Send to MLflow what earlier trainings could not.
 
     Args:
-        root: the project's folder.
         going_on: work directories of trainings that start now and record themselves; every other one that
             has no end was killed. None = others may be training, and only what has ended is sent.
 
@@ -89,12 +84,7 @@ class Follower:
     """Turns a job's reports and images into MLflow's, and, now and then, into a line for the reader."""
 
     def __init__(self, job: TrainingJob, recorder: Recorder) -> None:
-        """Nothing has come yet.
-
-        Args:
-            job: that is followed.
-            recorder: of its run.
-        """
+        """Nothing has come yet."""
         self.loss: float | None = None
         self._job, self._recorder = job, recorder
         self._curve: list[dict[str, float]] = []

@@ -133,9 +133,7 @@ def test_what_is_trained(frozen: bool):
         ({"avx2": True}, False),
     ],
 )
-def test_bf16_is_used_where_the_model_says_so_and_the_processor_has_it(
-    capabilities: dict[str, bool], multiplies: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_bf16_is_used_where_the_model_says_so_and_the_processor_has_it(capabilities, multiplies, monkeypatch):
     plain, images = vit(), pictures()
     short = vit(bf16=True)
     short.load_state_dict(plain.state_dict())

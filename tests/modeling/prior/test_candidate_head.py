@@ -113,10 +113,7 @@ def test_other_parts_positive_logits_count_against_a_candidate():
     logits = torch.tensor([[3.0, 9.0, -2.0, -9.0], [3.0, 9.0, -2.0, -9.0]])
     own = torch.tensor([[1.0, INSIDE + 0.01, 1.0, 1.0], [0.0, INSIDE - 0.01, 0.0, 0.0]])
     found = relative_logits(logits, own)
-    expected = [
-        [3.0, LARGEST, -2.0, -LARGEST],
-        [-DOUBT * 3.0, max(-DOUBT * 9.0, -LARGEST), -2.0, -LARGEST],
-    ]
+    expected = [[3.0, LARGEST, -2.0, -LARGEST], [-DOUBT * 3.0, max(-DOUBT * 9.0, -LARGEST), -2.0, -LARGEST]]
     assert found.tolist() == expected
 
 

@@ -86,9 +86,7 @@ def test_a_token_is_a_full_positive_where_half_its_cell_is_covered(maps: PriorMa
 
 
 @torch.no_grad()
-def test_every_query_is_judged_as_loops_do(
-    evidence: PriorEvidence, prediction: tuple[LayerPrediction, Tensor], maps: PriorMaps
-):
+def test_every_query_is_judged_as_loops_do(evidence, prediction, maps):
     before, tokens = prediction
     after = evidence(before, tokens, maps)
     assert torch.equal(after.boxes, before.boxes)
@@ -123,9 +121,7 @@ def test_a_query_is_drawn_to_the_class_whose_prior_lies_under_its_mask():
 
 
 @torch.no_grad()
-def test_weights_of_zero_leave_a_prediction_as_it_was(
-    prediction: tuple[LayerPrediction, Tensor], maps: PriorMaps
-):
+def test_weights_of_zero_leave_a_prediction_as_it_was(prediction, maps):
     module = PriorEvidence(8)
     for parameter in module.parameters():
         torch.nn.init.zeros_(parameter)
@@ -135,9 +131,7 @@ def test_weights_of_zero_leave_a_prediction_as_it_was(
         assert torch.equal(getattr(after, name), getattr(before, name))
 
 
-def test_the_maps_get_no_gradient_but_kernels_and_tokens_do(
-    evidence: PriorEvidence, prediction: tuple[LayerPrediction, Tensor], maps: PriorMaps
-):
+def test_the_maps_get_no_gradient_but_kernels_and_tokens_do(evidence, prediction, maps):
     before, tokens = prediction
     for part in (before.kernels, before.mask_features, tokens):
         part.requires_grad_()

@@ -168,9 +168,7 @@ def test_where_all_looks_alike_nothing_grows():
     wide=st.integers(6, 24),
     high=st.integers(6, 24),
 )
-def test_a_canvas_is_the_share_of_what_the_candidate_reaches(
-    seed: int, left: int, top: int, wide: int, high: int
-):
+def test_a_canvas_is_the_share_of_what_the_candidate_reaches(seed, left, top, wide, high):
     """Cell by cell, of one level that is as fine as the masks are read: half the canvas's cells."""
     generator = torch.Generator().manual_seed(seed)
     level = F.normalize(torch.randn(1, 8, SIDE // 2, SIDE // 2, generator=generator), dim=1)

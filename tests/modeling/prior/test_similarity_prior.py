@@ -1,7 +1,6 @@
 """The similarity prior against slow loops, and on planted patches that only features tell apart."""
 
 import math
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
@@ -21,9 +20,8 @@ from unispector.modeling.prior.similarity_prior import (
     TYPICAL,
     SimilarityPrior,
 )
-from unispector.modeling.unispector import UniSpectorModel
 from unispector.prior_structures import PriorFeatures, PriorMaps, PriorPrompts, PromptMemory
-from unispector.structures import ClassPrompts, Targets, VisualPrompts
+from unispector.structures import Targets, VisualPrompts
 
 PADDED = 128
 CHANNELS = (13, 14)  # of the levels that are compared, strides 8 and 16; the second one is attended to
@@ -218,9 +216,7 @@ def test_untrained_heads_compare(monkeypatch: pytest.MonkeyPatch):
 
 
 @torch.no_grad()
-def test_the_scaled_difference_spreads_to_cells_of_the_same_image_that_look_alike(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_the_scaled_difference_spreads_to_cells_of_the_same_image_that_look_alike(monkeypatch):
     monkeypatch.setattr(comparison, "ATTENDING", 6)
     module = LevelComparison(6)
     torch.nn.init.constant_(module.sharpness, math.log(5.0))
@@ -587,11 +583,7 @@ def test_float16_memory_is_as_good(prior: SimilarityPrior):
     torch.testing.assert_close(full, rounded, atol=0.05, rtol=0.01)
 
 
-def test_only_the_prior_learns_from_its_maps(
-    small_model: Callable[..., UniSpectorModel],
-    draw_regions: Callable[..., VisualPrompts],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_only_the_prior_learns_from_its_maps(small_model, draw_regions, monkeypatch):
     monkeypatch.setattr(comparison, "ATTENDING", 1)
     model = small_model().train()
     pictures, marked = torch.randint(0, 256, (2, 3, 72, 72), dtype=torch.uint8), draw_regions([0, 0, 1])
@@ -609,9 +601,7 @@ def test_only_the_prior_learns_from_its_maps(
             assert parameter.grad is None, name
 
 
-def test_the_decoder_learns_from_the_prior_but_does_not_teach_it(
-    small_model: Callable[..., UniSpectorModel], draw_prompts: Callable[..., ClassPrompts]
-):
+def test_the_decoder_learns_from_the_prior_but_does_not_teach_it(small_model, draw_prompts):
     model = small_model()
     features = model.encode_images(torch.randint(0, 256, (1, 3, 72, 72), dtype=torch.uint8))
     last = model.detect(features, draw_prompts(model, 2)).layers[-1]
