@@ -40,23 +40,14 @@ STARTS_WITHIN = 180  # seconds
 
 @dataclass(frozen=True)
 class Load:
-    """What a number of clients saw.
+    """What a number of clients saw."""
 
-    Attributes:
-        clients: that asked at a time.
-        seconds: that they asked for.
-        waits: seconds of every answered request.
-        errors: requests that were not answered with 200.
-        wrong: answers that differ from the library's.
-        rss_mib: the service's memory after them.
-    """
-
-    clients: int
-    seconds: float
-    waits: tuple[float, ...]
-    errors: int
-    wrong: int
-    rss_mib: float
+    clients: int  # that asked at a time
+    seconds: float  # that they asked for
+    waits: tuple[float, ...]  # seconds of every answered request
+    errors: int  # requests that were not answered with 200
+    wrong: int  # answers that differ from the library's
+    rss_mib: float  # the service's memory after them
 
     def row(self) -> str:
         """A row of the table."""
@@ -71,13 +62,9 @@ class Load:
 
 @dataclass(frozen=True)
 class Service:
-    """A running service.
+    """A running service."""
 
-    Attributes:
-        url: where it answers.
-    """
-
-    url: str
+    url: str  # where it answers
     process: psutil.Process
 
     def rss_mib(self) -> float:

@@ -30,8 +30,9 @@ pytest_plugins = ["benchmark_project", "made_up_evaluation"]
 
 # Before any test module imports ray, prefect or mlflow, which read their settings then.
 work_offline(ROOT)
-# One thread a process: xdist's workers and Ray's would fight for the cores otherwise.
+# One thread a process: xdist's workers and Ray's would fight for the cores otherwise, and a fork of many hangs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)  # of this process, which has read the variable already
 # No verdict depends on how busy the machine is.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")

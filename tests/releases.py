@@ -61,16 +61,11 @@ def components_of(mask: npt.NDArray[Any], category: str, min_side: float = 0.0) 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion gave.
+    """What a conversion gave."""
 
-    Attributes:
-        report: its report.
-        annotations: its annotation file.
-        told: reason, file and instances of every row of the table of dropped files, sorted.
-    """
-
-    report: ConversionReport
-    annotations: Annotations
+    report: ConversionReport  # its report
+    annotations: Annotations  # its annotation file
+    # Reason, file and instances of every row of the table of dropped files, sorted.
     told: list[tuple[str, str, int]]
 
     @property

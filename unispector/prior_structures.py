@@ -16,35 +16,23 @@ from unispector.movable import Movable, changed
 
 @dataclass(frozen=True)
 class PriorFeatures(Movable):
-    """Features that the similarity prior compares, of B images; independent of prompts.
+    """Features that the similarity prior compares, of B images; independent of prompts."""
 
-    Attributes:
-        levels: unit vectors that are compared, the finest first: [B, D_l, h_l, w_l].
-        detail: [B, E, P/4, P/4] local contrast of the grey image's pixels, in patches of 4 x 4, and the
-            backbone's finest features.
-    """
-
-    levels: tuple[Tensor, ...]
+    levels: tuple[Tensor, ...]  # unit vectors that are compared, the finest first: [B, D_l, h_l, w_l]
+    # [B, E, P/4, P/4] local contrast of the grey image's pixels, in patches of 4 x 4, and the backbone's
+    # finest features.
     detail: Tensor
 
 
 @dataclass(frozen=True)
 class PromptMemory(Movable):
-    """Frozen features in and around N marked regions, or the marks of one class on N images.
+    """Frozen features in and around N marked regions, or the marks of one class on N images."""
 
-    Attributes:
-        inside: unit vectors of each level: [N, m_l, D_l].
-        outside: the same of the surroundings: [N, n_l, D_l]; zeros where there are none.
-        plainness: [N, m_l] best cosine of an inside cell to the surroundings.
-        image: [N] int64 number of the image that each lies in.
-        sizes: [N, 2] log of width and height of the bounding box, in shares of the frame; of several
-            marks their mean.
-    """
-
-    inside: tuple[Tensor, ...]
-    outside: tuple[Tensor, ...]
-    plainness: tuple[Tensor, ...]
-    image: Tensor
+    inside: tuple[Tensor, ...]  # unit vectors of each level: [N, m_l, D_l]
+    outside: tuple[Tensor, ...]  # the same of the surroundings: [N, n_l, D_l]; zeros where there are none
+    plainness: tuple[Tensor, ...]  # [N, m_l] best cosine of an inside cell to the surroundings
+    image: Tensor  # [N] int64 number of the image that each lies in
+    # [N, 2] log of width and height of the bounding box, in shares of the frame; of several marks their mean.
     sizes: Tensor
 
     @property
@@ -127,17 +115,11 @@ class PromptMemory(Movable):
 
 @dataclass(frozen=True)
 class PriorPrompts(Movable):
-    """R alternative sets of prompts of C classes, as the similarity prior sees them.
+    """R alternative sets of prompts of C classes, as the similarity prior sees them."""
 
-    Attributes:
-        memory: of N marked images.
-        members: [R, C, N] bool, which images show class c in set r; each class has one at least.
-        typical: [R, C, L, 2] what marked and other cells score, see `SimilarityPrior.calibrate`.
-    """
-
-    memory: PromptMemory
-    members: Tensor
-    typical: Tensor
+    memory: PromptMemory  # of N marked images
+    members: Tensor  # [R, C, N] bool, which images show class c in set r; each class has one at least
+    typical: Tensor  # [R, C, L, 2] what marked and other cells score, see `SimilarityPrior.calibrate`
 
     @property
     def sizes(self) -> Tensor:
@@ -159,44 +141,26 @@ class PriorPrompts(Movable):
 
 @dataclass(frozen=True)
 class PriorMaps(Movable):
-    """Maps of the similarity prior of C classes in R images.
+    """Maps of the similarity prior of C classes in R images."""
 
-    Attributes:
-        logits: [R, C, P/2, P/2] that a pixel shows the class.
-        presence: [R, C] logits that the image shows the class anywhere.
-        likeness: [R, C, P/2, P/2] the untrained comparison: about 0 on other pixels, 1 on marked ones.
-        coarse: [R, C, W, P/8, P/8] and
-        fine: [R, C, F, P/4, P/4] what the prior's network knows of the match.
-        shared: [B, A, P/8, P/8] what it reads of the B images themselves; R is a multiple of B.
-    """
-
-    logits: Tensor
-    presence: Tensor
-    likeness: Tensor
-    coarse: Tensor
-    fine: Tensor
-    shared: Tensor
+    logits: Tensor  # [R, C, P/2, P/2] that a pixel shows the class
+    presence: Tensor  # [R, C] logits that the image shows the class anywhere
+    likeness: Tensor  # [R, C, P/2, P/2] the untrained comparison: about 0 on other pixels, 1 on marked ones
+    coarse: Tensor  # [R, C, W, P/8, P/8] and, finer, below: what the network of the prior knows of the match
+    fine: Tensor  # [R, C, F, P/4, P/4] what the prior's network knows of the match
+    shared: Tensor  # [B, A, P/8, P/8] what it reads of the B images themselves; R is a multiple of B
 
 
 @dataclass(frozen=True)
 class Candidates(Movable):
-    """n possible detections in R images, each of one of C classes.
+    """n possible detections in R images, each of one of C classes."""
 
-    Attributes:
-        map: [n] int64 in 0 .. R * C - 1: image and class, classes of the first image first.
-        canvas: [n] int64 which map of logits it was cut from.
-        boxes: [n, 4] cxcywh in [0, 1] of the padded frame.
-        cuts: [n] logit at which the canvas was cut.
-        own: [n, G, G] share of each cell of its window that it covers.
-        facts: [n, F] what is known of it before the head looks.
-    """
-
-    map: Tensor
-    canvas: Tensor
-    boxes: Tensor
-    cuts: Tensor
-    own: Tensor
-    facts: Tensor
+    map: Tensor  # [n] int64 in 0 .. R * C - 1: image and class, classes of the first image first.
+    canvas: Tensor  # [n] int64 which map of logits it was cut from
+    boxes: Tensor  # [n, 4] cxcywh in [0, 1] of the padded frame
+    cuts: Tensor  # [n] logit at which the canvas was cut
+    own: Tensor  # [n, G, G] share of each cell of its window that it covers
+    facts: Tensor  # [n, F] what is known of it before the head looks
 
     def __len__(self) -> int:
         return len(self.map)
@@ -209,23 +173,14 @@ class Candidates(Movable):
 
 @dataclass(frozen=True)
 class JudgedCandidates(Movable):
-    """n candidates as the candidate head sees them.
+    """n candidates as the candidate head sees them."""
 
-    Attributes:
-        candidates: as they were cut.
-        canvases: [K, P/2, P/2] logits that they were cut from.
-        scores: [n, 2] logits that box and mask reach an IoU of one half with an instance.
-        boxes: [n, 4] cxcywh, moved to where the instance ends.
-        base: [n, G, G] logits of the mask as it was cut, in the candidate's window.
-        change: [n, G, G] what to add to them.
-    """
-
-    candidates: Candidates
-    canvases: Tensor
-    scores: Tensor
-    boxes: Tensor
-    base: Tensor
-    change: Tensor
+    candidates: Candidates  # as they were cut
+    canvases: Tensor  # [K, P/2, P/2] logits that they were cut from
+    scores: Tensor  # [n, 2] logits that box and mask reach an IoU of one half with an instance
+    boxes: Tensor  # [n, 4] cxcywh, moved to where the instance ends
+    base: Tensor  # [n, G, G] logits of the mask as it was cut, in the candidate's window
+    change: Tensor  # [n, G, G] what to add to them
 
     @property
     def masks(self) -> Tensor:

@@ -30,17 +30,12 @@ def padded_side(image_size: int) -> int:
 
 @dataclass(frozen=True)
 class Targets(Movable):
-    """Ground truth of one image.
+    """Ground truth of one image."""
 
-    Attributes:
-        labels: [K] int64, data-set class index (or prompt column, once mapped).
-        boxes: [K, 4] float32 cxcywh in [0, 1] of the padded frame.
-        masks: [K, P, P] bool in the padded frame; never empty (a mask that vanishes in resizing
-            falls back to its box, then to one pixel).
-    """
-
-    labels: Tensor
-    boxes: Tensor
+    labels: Tensor  # [K] int64, data-set class index (or prompt column, once mapped)
+    boxes: Tensor  # [K, 4] float32 cxcywh in [0, 1] of the padded frame
+    # [K, P, P] bool in the padded frame; never empty (a mask that vanishes in resizing falls back to its box,
+    # then to one pixel).
     masks: Tensor
 
     def __len__(self) -> int:
@@ -49,19 +44,12 @@ class Targets(Movable):
 
 @dataclass(frozen=True)
 class VisualPrompts(Movable):
-    """Marked regions of a batch of images.
+    """Marked regions of a batch of images."""
 
-    Attributes:
-        roi_masks: [N, P, P] bool, the marked region (instance mask or filled box); never empty.
-        image_index: [N] int64, which image of the batch the region lies in.
-        labels: [N] int64 class index of each region.
-        spectra: [N, J] float32 radial spectrum of each region (Algorithm 1), L2-normalised.
-    """
-
-    roi_masks: Tensor
-    image_index: Tensor
-    labels: Tensor
-    spectra: Tensor
+    roi_masks: Tensor  # [N, P, P] bool, the marked region (instance mask or filled box); never empty
+    image_index: Tensor  # [N] int64, which image of the batch the region lies in
+    labels: Tensor  # [N] int64 class index of each region
+    spectra: Tensor  # [N, J] float32 radial spectrum of each region (Algorithm 1), L2-normalised
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,77 +57,46 @@ class VisualPrompts(Movable):
 
 @dataclass(frozen=True)
 class Sample(Movable):
-    """One image as the data set hands it out.
+    """One image as the data set hands it out."""
 
-    Attributes:
-        image: [3, S, S] uint8 RGB, resized (aspect not kept) and augmented.
-        targets: ground truth, K instances.
-        roi_masks: [K, P, P] bool, prompt region of each instance.
-        spectra: [K, J] float32, radial spectrum of each prompt region's box crop.
-        image_id: id in the annotation file.
-        original_hw: height and width of the file in pixels.
-    """
-
-    image: Tensor
-    targets: Targets
-    roi_masks: Tensor
-    spectra: Tensor
-    image_id: int
-    original_hw: tuple[int, int]
+    image: Tensor  # [3, S, S] uint8 RGB, resized (aspect not kept) and augmented
+    targets: Targets  # ground truth, K instances
+    roi_masks: Tensor  # [K, P, P] bool, prompt region of each instance
+    spectra: Tensor  # [K, J] float32, radial spectrum of each prompt region's box crop
+    image_id: int  # id in the annotation file
+    original_hw: tuple[int, int]  # height and width of the file in pixels
 
 
 @dataclass(frozen=True)
 class Batch(Movable):
-    """A collated batch.
+    """A collated batch."""
 
-    Attributes:
-        images: [B, 3, S, S] uint8 RGB.
-        targets: B ground truths.
-        prompts: every instance of the batch as a prompt, in image order.
-        image_ids: B ids.
-        original_hw: B (height, width) of the files.
-        maps: float16 [B, channels, height, width] each, what the backbone makes of the images; None = not
-            known yet.
-    """
-
-    images: Tensor
-    targets: tuple[Targets, ...]
-    prompts: VisualPrompts
-    image_ids: tuple[int, ...]
-    original_hw: tuple[tuple[int, int], ...]
+    images: Tensor  # [B, 3, S, S] uint8 RGB
+    targets: tuple[Targets, ...]  # B ground truths
+    prompts: VisualPrompts  # every instance of the batch as a prompt, in image order
+    image_ids: tuple[int, ...]  # B ids
+    original_hw: tuple[tuple[int, int], ...]  # B (height, width) of the files
+    # Float16 [B, channels, height, width] each, what the backbone makes of the images; None = not known yet.
     maps: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
 class ImageFeatures(Movable):
-    """Encoder output of B images; independent of prompts, so it can be reused.
+    """Encoder output of B images; independent of prompts, so it can be reused."""
 
-    Attributes:
-        memory: [B, T, D] tokens, levels concatenated coarse to fine (strides 64, 32, 16, 8).
-        level_hw: (height, width) of the four levels in that order.
-        mask_features: [B, D, P/4, P/4].
-        valid: share of the padded frame's side that holds image, S / P.
-        prior: what the similarity prior compares prompts with; None without it.
-    """
-
-    memory: Tensor
-    level_hw: tuple[tuple[int, int], ...]
-    mask_features: Tensor
-    valid: float = 1.0
-    prior: PriorFeatures | None = None
+    memory: Tensor  # [B, T, D] tokens, levels concatenated coarse to fine (strides 64, 32, 16, 8)
+    level_hw: tuple[tuple[int, int], ...]  # (height, width) of the four levels in that order
+    mask_features: Tensor  # [B, D, P/4, P/4]
+    valid: float = 1.0  # share of the padded frame's side that holds image, S / P
+    prior: PriorFeatures | None = None  # what the similarity prior compares prompts with; None without it
 
 
 @dataclass(frozen=True)
 class EncodedPrompts(Movable):
-    """N encoded prompt regions.
+    """N encoded prompt regions."""
 
-    Attributes:
-        embeddings: [N, D] of SSPE.
-        memory: what the similarity prior keeps of them; None without it.
-    """
-
-    embeddings: Tensor
-    memory: PromptMemory | None
+    embeddings: Tensor  # [N, D] of SSPE
+    memory: PromptMemory | None  # what the similarity prior keeps of them; None without it
 
     def rows(self, index: Tensor) -> Self:
         """Some of the regions, by number [n] int64."""
@@ -149,15 +106,10 @@ class EncodedPrompts(Movable):
 
 @dataclass(frozen=True)
 class ClassPrompts(Movable):
-    """R alternative sets of prompts of C classes.
+    """R alternative sets of prompts of C classes."""
 
-    Attributes:
-        embeddings: [R, C, D] mean embedding of each class.
-        prior: the same for the similarity prior; None without it.
-    """
-
-    embeddings: Tensor
-    prior: PriorPrompts | None
+    embeddings: Tensor  # [R, C, D] mean embedding of each class
+    prior: PriorPrompts | None  # the same for the similarity prior; None without it
 
     @classmethod
     def joined(cls, parts: Sequence["ClassPrompts"]) -> Self:
@@ -177,37 +129,24 @@ class ClassPrompts(Movable):
 
 @dataclass(frozen=True)
 class QuerySelection(Movable):
-    """The object queries a decoder starts from.
+    """The object queries a decoder starts from."""
 
-    Attributes:
-        content: [B, Q, D].
-        reference: [B, Q, 4] box logits (inverse sigmoid of cxcywh).
-        relevance: [B, T, C] logits that token t shows class c (scaled cosines), or None with
-            learned queries.
-        indices: [B, Q] selected tokens, or None with learned queries.
-    """
-
-    content: Tensor
-    reference: Tensor
+    content: Tensor  # [B, Q, D]
+    reference: Tensor  # [B, Q, 4] box logits (inverse sigmoid of cxcywh)
+    # [B, T, C] logits that token t shows class c (scaled cosines), or None with learned queries.
     relevance: Tensor | None
-    indices: Tensor | None
+    indices: Tensor | None  # [B, Q] selected tokens, or None with learned queries
 
 
 @dataclass(frozen=True)
 class LayerPrediction(Movable):
-    """Predictions of one decoder layer.
+    """Predictions of one decoder layer."""
 
-    Attributes:
-        logits: [B, Q, C] similarity of query and class prompt, before the sigmoid.
-        boxes: [B, Q, 4] cxcywh in [0, 1] of the padded frame.
-        kernels: [B, Q, D]; a mask logit is the inner product of a query's kernel and a cell's mask features.
-        mask_features: [B, D, P/4, P/4], or of fewer images, each with equally many rows of `kernels`.
-    """
-
-    logits: Tensor
-    boxes: Tensor
+    logits: Tensor  # [B, Q, C] similarity of query and class prompt, before the sigmoid
+    boxes: Tensor  # [B, Q, 4] cxcywh in [0, 1] of the padded frame
+    # [B, Q, D]; a mask logit is the inner product of a query's kernel and a cell's mask features.
     kernels: Tensor
-    mask_features: Tensor
+    mask_features: Tensor  # [B, D, P/4, P/4], or of fewer images, each with equally many rows of `kernels`
 
     @property
     def masks(self) -> Tensor:
@@ -238,42 +177,28 @@ class LayerPrediction(Movable):
 
 @dataclass(frozen=True)
 class ModelOutput(Movable):
-    """Everything the criterion or the post-processing needs.
+    """Everything the criterion or the post-processing needs."""
 
-    Attributes:
-        layers: predictions per decoder layer (only the last one outside of training).
-        denoising: the denoising queries' predictions per layer; empty when there are none.
-        selection: the queries the decoder started from.
-        prior: class masks of the similarity prior; None without it.
-        candidates: what the candidate head makes of the prior's parts and the queries; None without a prior.
-    """
-
+    # Predictions per decoder layer (only the last one outside of training).
     layers: tuple[LayerPrediction, ...]
+    # The denoising queries' predictions per layer; empty when there are none.
     denoising: tuple[LayerPrediction, ...]
-    selection: QuerySelection
-    prior: PriorMaps | None = None
+    selection: QuerySelection  # the queries the decoder started from
+    prior: PriorMaps | None = None  # class masks of the similarity prior; None without it
+    # What the candidate head makes of the prior's parts and the queries; None without a prior.
     candidates: JudgedCandidates | None = None
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections in one image, in its original pixels, best first.
+    """Detections in one image, in its original pixels, best first."""
 
-    Attributes:
-        boxes_xyxy: [n, 4] float32 pixels, clipped to the image.
-        scores: [n] float32 in [0, 1], class score times mask quality.
-        labels: [n] int64 index into `class_names`.
-        masks_rle: n COCO RLEs (`{"size": [h, w], "counts": str}`).
-        class_names: names of the prompted classes.
-        image_hw: height and width of the image in pixels.
-    """
-
-    boxes_xyxy: Tensor
-    scores: Tensor
-    labels: Tensor
-    masks_rle: tuple[dict[str, object], ...]
-    class_names: tuple[str, ...]
-    image_hw: tuple[int, int]
+    boxes_xyxy: Tensor  # [n, 4] float32 pixels, clipped to the image
+    scores: Tensor  # [n] float32 in [0, 1], class score times mask quality
+    labels: Tensor  # [n] int64 index into `class_names`
+    masks_rle: tuple[dict[str, object], ...]  # n COCO RLEs (`{"size": [h, w], "counts": str}`)
+    class_names: tuple[str, ...]  # names of the prompted classes
+    image_hw: tuple[int, int]  # height and width of the image in pixels
 
     def __len__(self) -> int:
         return len(self.scores)

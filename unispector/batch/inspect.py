@@ -26,14 +26,10 @@ FEW = 128
 
 @dataclass(frozen=True)
 class InspectionReport:
-    """The result of a run of `inspect`.
-
-    Attributes:
-        looked: images looked at by this run; the rest an earlier one had seen.
-    """
+    """The result of a run of `inspect`."""
 
     summary: InspectionSummary
-    looked: int
+    looked: int  # images looked at by this run; the rest an earlier one had seen
     output: Path
 
 

@@ -51,17 +51,13 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Inspection:
-    """The settings of an inspection: classes, images, model.
-
-    Attributes:
-        limit: (query, class) pairs that are considered per image.
-    """
+    """The settings of an inspection: classes, images, model."""
 
     source: ImageSource
     model: Path
     bank: PromptBank
     min_score: float
-    limit: int = KEPT_PAIRS
+    limit: int = KEPT_PAIRS  # (query, class) pairs that are considered per image
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -15,28 +15,18 @@ from unispector.errors import DataError
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image as the listing of its source shows it.
+    """An image as the listing of its source shows it."""
 
-    Attributes:
-        path: relative to the source, with slashes.
-        size: bytes.
-        modified: microseconds since 1970, UTC.
-    """
-
-    path: str
-    size: int
-    modified: int
+    path: str  # relative to the source, with slashes
+    size: int  # bytes
+    modified: int  # microseconds since 1970, UTC
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A folder or a bucket; it travels to worker processes, the keys of a bucket do not.
+    """A folder or a bucket; it travels to worker processes, the keys of a bucket do not."""
 
-    Attributes:
-        place: an absolute folder, or `s3://bucket/prefix` without a slash at its end.
-    """
-
-    place: str
+    place: str  # an absolute folder, or `s3://bucket/prefix` without a slash at its end
 
     @classmethod
     def at(cls, place: str) -> Self:

@@ -35,11 +35,7 @@ from unispector.structures import Detections
 
 @dataclass(frozen=True)
 class Gallery:
-    """The data that images are drawn from.
-
-    Attributes:
-        good: defect-free images; `good_scores` are the scores of the detections on each.
-    """
+    """The data that images are drawn from."""
 
     detector: UniSpector
     bank: PromptBank
@@ -48,7 +44,7 @@ class Gallery:
     prompts: Annotations
     targets: Annotations
     boxes: Matches
-    good: tuple[str, ...]
+    good: tuple[str, ...]  # defect-free images; `good_scores` are the scores of the detections on each
     good_scores: tuple[npt.NDArray[np.float32], ...]
 
 

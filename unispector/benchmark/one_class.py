@@ -36,17 +36,12 @@ Roi = Literal["box", "mask"]
 
 @dataclass(frozen=True)
 class MarkedSet:
-    """Annotated images, and some without a defect.
-
-    Attributes:
-        images: folder the file names are relative to.
-        good: defect-free images; may be none.
-    """
+    """Annotated images, and some without a defect."""
 
     name: str
     annotations: Annotations
-    images: Path
-    good: tuple[Path, ...] = ()
+    images: Path  # folder the file names are relative to
+    good: tuple[Path, ...] = ()  # defect-free images; may be none
 
     @cached_property
     def has_masks(self) -> bool:
@@ -56,33 +51,22 @@ class MarkedSet:
 
 @dataclass(frozen=True)
 class OneClassSettings:
-    """The draws of prompts and targets, and the kind of marks.
+    """The draws of prompts and targets, and the kind of marks."""
 
-    Attributes:
-        prompt_seeds: a draw of prompts and targets each.
-        targets: images judged a class, at most, and as many defect-free ones.
-        roi: mark the instances of the prompt images by their boxes or by their masks.
-    """
-
-    prompt_seeds: tuple[int, ...] = (42, 82, 777)
-    targets: int = 40
-    roi: Roi = "box"
+    prompt_seeds: tuple[int, ...] = (42, 82, 777)  # a draw of prompts and targets each
+    targets: int = 40  # images judged a class, at most, and as many defect-free ones
+    roi: Roi = "box"  # mark the instances of the prompt images by their boxes or by their masks
 
 
 @dataclass(frozen=True)
 class ClassDraw:
-    """One class's prompts and targets, and nothing of the other classes; no image is in both.
-
-    Attributes:
-        prompts: up to five images with all their instances of the class.
-        possible_targets: images that could have been targets.
-    """
+    """One class's prompts and targets, and nothing of the other classes; no image is in both."""
 
     class_name: str
     prompt_seed: int
-    prompts: Annotations
+    prompts: Annotations  # up to five images with all their instances of the class
     targets: Annotations
-    possible_targets: int
+    possible_targets: int  # images that could have been targets
 
 
 class OneClassDetector:

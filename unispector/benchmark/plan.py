@@ -13,20 +13,14 @@ from unispector.project.paths import MODELS, SPLITS, dropped_file
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one set, seen or unseen classes, under all draws of prompts.
-
-    Attributes:
-        tests: prompts and targets of each draw; at least one.
-        images: folder the file names are relative to.
-        dropped: table that lists the set's defect-free images.
-    """
+    """One model on one set, seen or unseen classes, under all draws of prompts."""
 
     variant: str
     split_seed: int
     model: Path
-    tests: tuple[TestPair, ...]
-    images: Path
-    dropped: Path
+    tests: tuple[TestPair, ...]  # prompts and targets of each draw; at least one
+    images: Path  # folder the file names are relative to
+    dropped: Path  # table that lists the set's defect-free images
 
     @property
     def set_name(self) -> str:

@@ -37,17 +37,11 @@ THRESHOLDS = 128  # tried between the lowest and the highest similarity
 
 @dataclass(frozen=True)
 class ClassPrototypes:
-    """The prototypes of one class.
+    """The prototypes of one class."""
 
-    Attributes:
-        foreground: [f, D] unit vectors of cells inside its prompts.
-        background: [b, D] unit vectors of cells outside of all prompts; b may be 0.
-        threshold: similarity in [-2, 2] from which on a cell shows the class.
-    """
-
-    foreground: Tensor
-    background: Tensor
-    threshold: float
+    foreground: Tensor  # [f, D] unit vectors of cells inside its prompts
+    background: Tensor  # [b, D] unit vectors of cells outside of all prompts; b may be 0
+    threshold: float  # similarity in [-2, 2] from which on a cell shows the class
 
 
 class PrototypeDetector:

@@ -114,19 +114,13 @@ def track_report(store: TrackingStore, models: Sequence[ModelRecord], page: Path
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """The runs of one evaluation.
-
-    Attributes:
-        models: hash of the models that were judged.
-        job: hash of everything that determines the figures.
-        lineage: tags that name code and data.
-    """
+    """The runs of one evaluation."""
 
     store: TrackingStore
     config: Config
-    models: str
-    job: str
-    lineage: dict[str, str]
+    models: str  # hash of the models that were judged
+    job: str  # hash of everything that determines the figures
+    lineage: dict[str, str]  # tags that name code and data
 
     @classmethod
     def of(

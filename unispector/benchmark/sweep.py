@@ -34,12 +34,9 @@ KEPT_AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One level of one change, judged.
+    """One level of one change, judged."""
 
-    Attributes:
-        sweep, level, trial: as of a `SweepRow`.
-    """
-
+    # As of a `SweepRow`.
     sweep: str
     level: float
     trial: int
@@ -48,16 +45,12 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class SweepTask:
-    """A detector, one draw of prompts and their targets, and how to look at them.
-
-    Attributes:
-        images: folder the file names of both are relative to.
-    """
+    """A detector, one draw of prompts and their targets, and how to look at them."""
 
     detector: UniSpector
     prompts: Annotations
     targets: Annotations
-    images: Path
+    images: Path  # folder the file names of both are relative to
     seed: int
     config: SweepConfig
     settings: EvaluateConfig

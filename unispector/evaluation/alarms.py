@@ -11,23 +11,15 @@ from unispector.evaluation.matching import Matches
 
 @dataclass(frozen=True)
 class AlarmFigures:
-    """False alarms of one test on defect-free images, all prompted classes together.
-
-    Attributes:
-        score: lowest score that counts in `false_alarms`.
-        false_alarms: detections per defect-free image with at least `score`.
-        rate: false alarms per defect-free image that are allowed.
-        threshold: lowest score at which there are no more than `rate`; just above 1 where a score of 1
-            already gives more.
-        recall_boxes, recall_masks: percent of the instances found at IoU 0.5 by a detection with at least
-            `threshold`.
-    """
+    """False alarms of one test on defect-free images, all prompted classes together."""
 
     good_images: int
-    score: float
-    false_alarms: float
-    rate: float
+    score: float  # lowest score that counts in `false_alarms`
+    false_alarms: float  # detections per defect-free image with at least `score`
+    rate: float  # false alarms per defect-free image that are allowed
+    # Lowest score at which there are no more than `rate`; just above 1 where a score of 1 already gives more.
     threshold: float
+    # Percent of the instances found at IoU 0.5 by a detection with at least `threshold`.
     recall_boxes: float
     recall_masks: float
 

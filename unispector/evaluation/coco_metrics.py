@@ -58,39 +58,28 @@ class SizeAP:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Average precision in percent.
+    """Average precision in percent."""
 
-    Attributes:
-        AP: mean over the IoU thresholds .50:.05:.95 and the classes that have ground truth.
-        AP50, AP75: the same at one threshold.
-        per_class: class name -> its figures; None where a class has no ground truth, which leaves
-            it out of every mean.
-        by_size: "small", "medium", "large" -> AP50 on instances whose area is below 1/300 of the
-            image, below 3 %, and the rest; areas are those of boxes or masks, as judged. None where
-            there is no such instance.
-    """
-
-    AP: float
+    AP: float  # mean over the IoU thresholds .50:.05:.95 and the classes that have ground truth
+    # The same at one threshold.
     AP50: float
     AP75: float
+    # Class name -> its figures; None where a class has no ground truth, which leaves it out of every mean.
     per_class: dict[str, ClassAP | None]
+    # "small", "medium", "large" -> AP50 on instances whose area is below 1/300 of the image, below 3 %, and
+    # the rest; areas are those of boxes or masks, as judged. None where there is no such instance.
     by_size: dict[str, SizeAP | None]
 
 
 @dataclass(frozen=True)
 class SetMetrics:
-    """Result on one data set.
+    """Result on one data set."""
 
-    Attributes:
-        bbox, segm: average precision of the boxes and of the masks, in percent.
-        images: images judged, those without any instance included.
-        instances: ground-truth instances, crowds left out.
-    """
-
+    # Average precision of the boxes and of the masks, in percent.
     bbox: AveragePrecision
     segm: AveragePrecision
-    images: int
-    instances: int
+    images: int  # images judged, those without any instance included
+    instances: int  # ground-truth instances, crowds left out
 
 
 def evaluate_overlaps(truth: GroundTruth, overlaps: Mapping[int, Overlaps]) -> SetMetrics:

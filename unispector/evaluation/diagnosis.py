@@ -26,50 +26,35 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Oracles:
-    """The boxes or the masks of one draw, in percent.
-
-    Attributes:
-        recall: instances that any candidate overlaps by at least 0.5.
-        ordered: AP50 of the same candidates when those that find an instance come first.
-        cover: median over the instances of the best candidate's IoU.
-        merged: AP50 when the candidates that lie inside an instance are one.
-    """
+    """The boxes or the masks of one draw, in percent."""
 
     as_is: float
-    recall: float
-    ordered: float
-    cover: float
-    merged: float
+    recall: float  # instances that any candidate overlaps by at least 0.5
+    ordered: float  # AP50 of the same candidates when those that find an instance come first
+    cover: float  # median over the instances of the best candidate's IoU
+    merged: float  # AP50 when the candidates that lie inside an instance are one
 
 
 @dataclass(frozen=True)
 class DiagnosisRow(DrawRow):
-    """One class with one draw of prompts.
-
-    Attributes:
-        candidates: a target, all that the detector hands out.
-        boxes, masks: what oracles make of them; masks are None where the set has boxes only.
-        pieces_found, pieces_missed: median number of candidates inside an instance that a candidate finds by
-            its box, and inside one that none does; None without such instances.
-        true_score, false_score: median score of the findings that are right and wrong (boxes); None
-            without any.
-        first_right: percent of the targets whose surest finding is right.
-        sure_findings: findings a target with a score of at least `SURE`.
-        sure_alarms: the same on defect-free images; None without any.
-    """
+    """One class with one draw of prompts."""
 
     targets: int
     instances: int
-    candidates: float
+    candidates: float  # a target, all that the detector hands out
+    # What oracles make of them; masks are None where the set has boxes only.
     boxes: Oracles
     masks: Oracles | None
+    # Median number of candidates inside an instance that a candidate finds by its box, and inside one that
+    # none does; None without such instances.
     pieces_found: float | None
     pieces_missed: float | None
+    # Median score of the findings that are right and wrong (boxes); None without any.
     true_score: float | None
     false_score: float | None
-    first_right: float
-    sure_findings: float
-    sure_alarms: float | None
+    first_right: float  # percent of the targets whose surest finding is right
+    sure_findings: float  # findings a target with a score of at least `SURE`
+    sure_alarms: float | None  # the same on defect-free images; None without any
 
 
 @dataclass(frozen=True)
@@ -84,18 +69,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class DiagnosisReport(DrawnFigures):
-    """A set diagnosed one class at a time.
-
-    Attributes:
-        target_limit: targets judged a class, at most.
-        good_images: defect-free images looked at for each row.
-    """
+    """A set diagnosed one class at a time."""
 
     data_set: str
     roi: Literal["box", "mask"]
     fingerprint: str
-    target_limit: int
-    good_images: int
+    target_limit: int  # targets judged a class, at most
+    good_images: int  # defect-free images looked at for each row
     rows: tuple[DiagnosisRow, ...]
     skipped: tuple[SkippedClass, ...]
 

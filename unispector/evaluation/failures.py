@@ -30,16 +30,12 @@ class FalseAlarm:
 
 @dataclass(frozen=True)
 class Miss:
-    """An instance without a detection.
-
-    Attributes:
-        best_score: of the detection that found it with a score too low, -inf = none did.
-    """
+    """An instance without a detection."""
 
     image_id: int
     class_name: str
     instance_id: int
-    best_score: float
+    best_score: float  # of the detection that found it with a score too low, -inf = none did
 
 
 def in_turn(images: Mapping[Name, Iterable[int]]) -> Iterator[tuple[Name, int]]:

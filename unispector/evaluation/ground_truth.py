@@ -28,23 +28,14 @@ Kind = Literal["bbox", "segm"]
 
 @dataclass(frozen=True)
 class ImageTruth:
-    """The g instances of one image by id, crowds among them.
+    """The g instances of one image by id, crowds among them."""
 
-    Attributes:
-        ids: [g] of the annotation file.
-        classes: [g] position in the ground truth's `class_names`.
-        crowd: [g] True marks a region that holds any number of instances.
-        boxes_xywh: [g, 4] pixels.
-        mask_areas: [g] pixels, at least 1.
-        masks: g COCO RLEs that pycocotools can measure.
-    """
-
-    ids: IntArray
-    classes: IntArray
-    crowd: BoolArray
-    boxes_xywh: FloatArray
-    mask_areas: FloatArray
-    masks: tuple[Rle, ...]
+    ids: IntArray  # [g] of the annotation file
+    classes: IntArray  # [g] position in the ground truth's `class_names`
+    crowd: BoolArray  # [g] True marks a region that holds any number of instances
+    boxes_xywh: FloatArray  # [g, 4] pixels
+    mask_areas: FloatArray  # [g] pixels, at least 1
+    masks: tuple[Rle, ...]  # g COCO RLEs that pycocotools can measure
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,20 +47,14 @@ class Overlaps:
 
     Equal scores are ranked by class name, then box, then mask code, so the order detections come in
     never matters.
-
-    Attributes:
-        scores: [n] in [0, 1].
-        classes: [n] position in the ground truth's `class_names`.
-        boxes_xywh: [n, 4] pixels.
-        mask_areas: [n] pixels.
-        box_iou, mask_iou: [n, g] COCO's IoU, against a crowd the share of the detection that lies in
-            it; 0 where the classes differ.
     """
 
-    scores: FloatArray
-    classes: IntArray
-    boxes_xywh: FloatArray
-    mask_areas: FloatArray
+    scores: FloatArray  # [n] in [0, 1]
+    classes: IntArray  # [n] position in the ground truth's `class_names`
+    boxes_xywh: FloatArray  # [n, 4] pixels
+    mask_areas: FloatArray  # [n] pixels
+    # [n, g] COCO's IoU, against a crowd the share of the detection that lies in it; 0 where the classes
+    # differ.
     box_iou: FloatArray
     mask_iou: FloatArray
 

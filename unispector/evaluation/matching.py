@@ -31,32 +31,19 @@ class Matches:
     """The boxes or the masks of one test at IoU 0.5: n detections, g instances, I images.
 
     Detections beyond the best 100 of a class in an image are not in it, nor are crowds.
-
-    Attributes:
-        images: [I] ids of all images, ascending.
-        scores: [n] by image, within an image best first.
-        classes: [n] position in `class_names`.
-        image: [n] position in `images`.
-        instance: [n] row of the instance that was found, -1 = none.
-        ignored: [n] fell on a crowd: neither right nor wrong.
-        truth_image: [g] position in `images`.
-        truth_classes: [g] position in `class_names`.
-        truth_ids: [g] ids in the annotation file.
-        truth_score: [g] score of the detection that found it, -inf = missed.
-        class_names: of the ground truth, by category id.
     """
 
-    images: Integers
-    scores: Floats
-    classes: Integers
-    image: Integers
-    instance: Integers
-    ignored: Flags
-    truth_image: Integers
-    truth_classes: Integers
-    truth_ids: Integers
-    truth_score: Floats
-    class_names: tuple[str, ...]
+    images: Integers  # [I] ids of all images, ascending
+    scores: Floats  # [n] by image, within an image best first
+    classes: Integers  # [n] position in `class_names`
+    image: Integers  # [n] position in `images`
+    instance: Integers  # [n] row of the instance that was found, -1 = none
+    ignored: Flags  # [n] fell on a crowd: neither right nor wrong
+    truth_image: Integers  # [g] position in `images`
+    truth_classes: Integers  # [g] position in `class_names`
+    truth_ids: Integers  # [g] ids in the annotation file
+    truth_score: Floats  # [g] score of the detection that found it, -inf = missed
+    class_names: tuple[str, ...]  # of the ground truth, by category id
 
 
 def match(truth: GroundTruth, overlaps: Mapping[int, Overlaps], kind: Kind) -> Matches:
@@ -148,18 +135,13 @@ def _greedy(iou: Floats, crowd: Flags) -> tuple[Integers, Flags]:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """One class of a test.
+    """One class of a test."""
 
-    Attributes:
-        image: [n] position of the image of each detection that counts, best first; of equal scores, by
-            image and then by rank in it.
-        hits: [h] places in `image` of those that found an instance.
-        instances: [I] instances of each image.
-    """
-
+    # [n] position of the image of each detection that counts, best first; of equal scores, by image and then
+    # by rank in it.
     image: Integers
-    hits: Integers
-    instances: Integers
+    hits: Integers  # [h] places in `image` of those that found an instance
+    instances: Integers  # [I] instances of each image
 
 
 def average_precision_50(matches: Matches, weights: npt.NDArray[np.number]) -> Floats:

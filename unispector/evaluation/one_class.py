@@ -24,18 +24,13 @@ Figure = Literal["box_ap50", "mask_ap50", "box_fit_50", "box_fit_80", "half_scor
 
 @dataclass(frozen=True)
 class ScoreBin:
-    """Findings by score.
+    """Findings by score."""
 
-    Attributes:
-        low, high: a finding's score lies in [low, high); the last bin has its end too.
-        findings: detections on targets, at most 100 of an image.
-        true: those that found an instance at box IoU 0.5.
-    """
-
+    # A finding's score lies in [low, high); the last bin has its end too.
     low: float
     high: float
-    findings: int
-    true: int
+    findings: int  # detections on targets, at most 100 of an image
+    true: int  # those that found an instance at box IoU 0.5
 
 
 @dataclass(frozen=True)
@@ -71,46 +66,34 @@ class DrawnFigures:
 
 @dataclass(frozen=True)
 class ClassRow(DrawRow):
-    """One class with one draw of prompts; the class is prompted and looked for alone.
-
-    Attributes:
-        possible_targets: images that could have been: all that show the class and are no prompts.
-        box_ap50: percent.
-        mask_ap50: percent; None = the set has boxes only.
-        box_fit_50, box_fit_80: percent of the marked instances whose box some detection on the prompt image
-            itself gives back, at IoU 0.5 and 0.8.
-        half_score: score from which on half of the targets' instances are found (boxes, IoU 0.5); None =
-            fewer than half are found at all.
-        false_alarms: detections a defect-free image with at least `half_score`; None without such a score or
-            such images.
-        seconds: processor time of each target, all threads together.
-    """
+    """One class with one draw of prompts; the class is prompted and looked for alone."""
 
     prompt_images: int
     prompts: int
     targets: int
-    possible_targets: int
+    possible_targets: int  # images that could have been: all that show the class and are no prompts
     instances: int
-    box_ap50: float
-    mask_ap50: float | None
+    box_ap50: float  # percent
+    mask_ap50: float | None  # percent; None = the set has boxes only
+    # Percent of the marked instances whose box some detection on the prompt image itself gives back, at IoU
+    # 0.5 and 0.8.
     box_fit_50: float
     box_fit_80: float
+    # Score from which on half of the targets' instances are found (boxes, IoU 0.5); None = fewer than half
+    # are found at all.
     half_score: float | None
+    # Detections a defect-free image with at least `half_score`; None without such a score or such images.
     false_alarms: float | None
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...]  # processor time of each target, all threads together
     bins: tuple[ScoreBin, ...]
 
 
 @dataclass(frozen=True)
 class DetectorFigures(DrawnFigures):
-    """All rows of one detector on one set.
-
-    Attributes:
-        fingerprint: of the model; empty for a detector without one.
-    """
+    """All rows of one detector on one set."""
 
     name: str
-    fingerprint: str
+    fingerprint: str  # of the model; empty for a detector without one
     rows: tuple[ClassRow, ...]
 
     def having(self, figure: Figure) -> int:
@@ -157,20 +140,14 @@ class FailureImage:
 
 @dataclass(frozen=True)
 class OneClassReport:
-    """A set measured one class at a time.
-
-    Attributes:
-        prompt_images: images marked a class, at most.
-        target_limit: targets judged a class, at most.
-        good_images: defect-free images looked at for each row.
-        detectors: the model first, then what it is compared with; all had the same prompts and targets.
-    """
+    """A set measured one class at a time."""
 
     data_set: str
     roi: Literal["box", "mask"]
-    prompt_images: int
-    target_limit: int
-    good_images: int
+    prompt_images: int  # images marked a class, at most
+    target_limit: int  # targets judged a class, at most
+    good_images: int  # defect-free images looked at for each row
+    # The model first, then what it is compared with; all had the same prompts and targets.
     detectors: tuple[DetectorFigures, ...]
     skipped: tuple[SkippedClass, ...]
     pictures: tuple[FailureImage, ...] = ()

@@ -15,12 +15,9 @@ from unispector.evaluation.matching import Floats, Matches, average_precision_50
 
 @dataclass(frozen=True)
 class JudgedDraw:
-    """A model's detections on a set with one draw of prompts.
+    """A model's detections on a set with one draw of prompts."""
 
-    Attributes:
-        files: file name of each image of `matches.images`; draws share those that are targets of both.
-    """
-
+    # File name of each image of `matches.images`; draws share those that are targets of both.
     files: tuple[str, ...]
     matches: Matches
 

@@ -40,24 +40,17 @@ SUBSETS: dict[Subset, str] = {"unseen": "unseen classes", "seen": "seen classes"
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """One model on one data set with one draw of prompts.
+    """One model on one data set with one draw of prompts."""
 
-    Attributes:
-        variant: kind of model, see `VARIANTS`.
-        subset: `unseen` = classes (or, across domains, whole sets) that training never saw.
-        metrics: average precision in percent.
-        intervals: confidence interval of some of `FIGURES`, by figure.
-        alarms: false alarms on defect-free images, and recall at a fixed rate of them; None where the
-            set has no such images.
-    """
-
-    variant: str
+    variant: str  # kind of model, see `VARIANTS`
     data_set: str
-    subset: Subset
+    subset: Subset  # `unseen` = classes (or, across domains, whole sets) that training never saw
     split_seed: int
     prompt_seed: int
-    metrics: SetMetrics
-    intervals: dict[str, Interval]
+    metrics: SetMetrics  # average precision in percent
+    intervals: dict[str, Interval]  # confidence interval of some of `FIGURES`, by figure
+    # False alarms on defect-free images, and recall at a fixed rate of them; None where the set has no such
+    # images.
     alarms: AlarmFigures | None
 
 
@@ -66,37 +59,25 @@ ImageKind = Literal["sample", "false alarm", "miss"]
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """One image of the report.
-
-    Attributes:
-        kind: a `sample` drawn at random, or one of the worst failures.
-        classes: what the target shows, or the class that failed.
-        note: what to look at, one line; empty for a sample.
-    """
+    """One image of the report."""
 
     file: str
-    kind: ImageKind
+    kind: ImageKind  # a `sample` drawn at random, or one of the worst failures
     data_set: str
     subset: Subset
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # what the target shows, or the class that failed
     image: str
-    note: str
+    note: str  # what to look at, one line; empty for a sample
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A model that was evaluated.
+    """A model that was evaluated."""
 
-    Attributes:
-        variant: kind of model, see `VARIANTS`.
-        fingerprint: hex SHA-256 of weights and model configuration.
-        provenance: what produced it (data hash, commit, training run ...).
-    """
-
-    variant: str
+    variant: str  # kind of model, see `VARIANTS`
     split_seed: int
-    fingerprint: str
-    provenance: dict[str, str]
+    fingerprint: str  # hex SHA-256 of weights and model configuration
+    provenance: dict[str, str]  # what produced it (data hash, commit, training run ...)
 
 
 @dataclass(frozen=True)
@@ -109,34 +90,24 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """One variant on one set and subset, over split seeds and prompt seeds.
-
-    Attributes:
-        rows: number of evaluations in it.
-    """
+    """One variant on one set and subset, over split seeds and prompt seeds."""
 
     variant: str
     data_set: str
     subset: Subset
     split_seeds: tuple[int, ...]
-    rows: int
+    rows: int  # number of evaluations in it
     figures: dict[str, Spread]
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Everything an evaluation of all models found.
+    """Everything an evaluation of all models found."""
 
-    Attributes:
-        rows: one per model, set, subset and prompt seed.
-        pictures: those drawn, of the main variant.
-        prompts_judged: prompt images were targets too, which the protocol does not allow.
-    """
-
-    rows: tuple[EvaluationRow, ...]
-    pictures: tuple[DrawnImage, ...]
+    rows: tuple[EvaluationRow, ...]  # one per model, set, subset and prompt seed
+    pictures: tuple[DrawnImage, ...]  # those drawn, of the main variant
     models: tuple[ModelRecord, ...]
-    prompts_judged: bool = False
+    prompts_judged: bool = False  # prompt images were targets too, which the protocol does not allow
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -15,18 +15,12 @@ from unispector.evaluation.results import FIGURES, MAIN_VARIANT, SUBSETS, Subset
 
 @dataclass(frozen=True)
 class SweepKind:
-    """One thing that is changed.
-
-    Attributes:
-        axis: what a level is, with its unit.
-        reference: level that drops are relative to.
-        step: distance of levels; level = `step` times the whole step number of the experiment store.
-    """
+    """One thing that is changed."""
 
     title: str
-    axis: str
-    reference: float
-    step: float
+    axis: str  # what a level is, with its unit
+    reference: float  # level that drops are relative to
+    step: float  # distance of levels; level = `step` times the whole step number of the experiment store
 
 
 _SEVERITY = "severity"
@@ -81,18 +75,14 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One level of a curve, over trials, split seeds and prompt seeds.
+    """One level of a curve, over trials, split seeds and prompt seeds."""
 
-    Attributes:
-        level: in the unit of the sweep's axis.
-        mean, deviation: mean and standard deviation (population) in percent.
-        drop: percent of the mean at the reference level that is lost (negative: gained); None if that
-            mean is 0 or was not measured.
-    """
-
-    level: float
+    level: float  # in the unit of the sweep's axis
+    # Mean and standard deviation (population) in percent.
     mean: float
     deviation: float
+    # Percent of the mean at the reference level that is lost (negative: gained); None if that mean is 0 or
+    # was not measured.
     drop: float | None
     rows: int
 

@@ -18,18 +18,12 @@ RECORDED_SCORE = 0.05
 
 @dataclass(frozen=True)
 class DetectionReport:
-    """The result of a run of `detect`.
-
-    Attributes:
-        detections: detections recorded in `detections.json`.
-        drawn: those with at least the score asked for, which the images show.
-        highest: the highest score, 0 to 1; None without detections.
-    """
+    """The result of a run of `detect`."""
 
     images: int
-    detections: int
-    drawn: int
-    highest: float | None
+    detections: int  # detections recorded in `detections.json`
+    drawn: int  # those with at least the score asked for, which the images show
+    highest: float | None  # the highest score, 0 to 1; None without detections
     output: Path
 
 

@@ -338,19 +338,12 @@ class UniSpector:
 
 @dataclass(frozen=True)
 class _Pass:
-    """Alternative prompts of some classes, all looked at with one size of the input.
+    """Alternative prompts of some classes, all looked at with one size of the input."""
 
-    Attributes:
-        size: side S of the input in pixels.
-        class_names: C of a bank's classes.
-        banks: numbers of the K banks.
-        prompts: K sets of C classes.
-    """
-
-    size: int
-    class_names: tuple[str, ...]
-    banks: tuple[int, ...]
-    prompts: ClassPrompts
+    size: int  # side S of the input in pixels
+    class_names: tuple[str, ...]  # C of a bank's classes
+    banks: tuple[int, ...]  # numbers of the K banks
+    prompts: ClassPrompts  # K sets of C classes
 
 
 def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:

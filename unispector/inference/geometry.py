@@ -21,13 +21,9 @@ Chosen on training classes (reports/training_log.md)."""
 
 @dataclass(frozen=True)
 class Geometry(Frame):
-    """A model's frame, and how far it grows.
+    """A model's frame, and how far it grows."""
 
-    Attributes:
-        magnify: most that the input grows for small marks; 1 = never.
-    """
-
-    magnify: float = 1.0
+    magnify: float = 1.0  # most that the input grows for small marks; 1 = never
 
     @classmethod
     def of(cls, model: ModelConfig) -> Self:

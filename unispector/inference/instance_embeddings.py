@@ -12,20 +12,14 @@ from unispector.structures import EncodedPrompts
 
 @dataclass(frozen=True)
 class InstanceEmbeddings:
-    """N encoded prompt instances.
+    """N encoded prompt instances."""
 
-    Attributes:
-        encoded: the instances, float32 on the CPU.
-        labels: [N] int64 index into `class_names`.
-        image_sizes: C sides of the network input in pixels that the classes are looked at with.
-    """
-
-    encoded: EncodedPrompts
-    labels: Tensor
+    encoded: EncodedPrompts  # the instances, float32 on the CPU
+    labels: Tensor  # [N] int64 index into `class_names`
     instance_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     fingerprint: str
-    image_sizes: tuple[int, ...]
+    image_sizes: tuple[int, ...]  # C sides of the network input in pixels that the classes are looked at with
 
     def bank(self) -> PromptBank:
         """The bank of all of them: a class's embedding is the mean over its instances (paper 3.3).

@@ -27,16 +27,11 @@ ImageInput = str | Path | npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One image with at least one marked instance of one class; give boxes or masks, not both.
+    """One image with at least one marked instance of one class; give boxes or masks, not both."""
 
-    Attributes:
-        image: file, or uint8 RGB array [h, w, 3].
-        boxes_xywh: K boxes (left, top, width, height) in pixels of the image.
-        masks: bool or uint8 (not 0 = marked) [K, h, w] of the image's size, or [h, w] for one.
-    """
-
-    image: ImageInput
-    boxes_xywh: Sequence[Sequence[float]] = ()
+    image: ImageInput  # file, or uint8 RGB array [h, w, 3]
+    boxes_xywh: Sequence[Sequence[float]] = ()  # K boxes (left, top, width, height) in pixels of the image
+    # Bool or uint8 (not 0 = marked) [K, h, w] of the image's size, or [h, w] for one.
     masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | None = None
     label: str = "defect"
 

@@ -28,25 +28,17 @@ class PromptBank:
 
     An embedding is the mean over all marked instances of all prompt images of its class
     (instance-weighted; paper section 3.3), before any normalisation.
-
-    Attributes:
-        embeddings: [C, D] float32 on the CPU.
-        class_names: C distinct names.
-        counts: instances behind each embedding, at least 1.
-        fingerprint: the model that made the embeddings; no other model can read them.
-        image_sizes: C sides of the network input in pixels that the classes are looked at with.
-        memory: frozen features of the marks on at most `REMEMBERED` images a class, float16, for the
-            similarity prior; None of a model without it.
-        owners: class (row of `embeddings`) of each image in `memory`.
     """
 
-    embeddings: Tensor
-    class_names: tuple[str, ...]
-    counts: tuple[int, ...]
-    fingerprint: str
-    image_sizes: tuple[int, ...]
+    embeddings: Tensor  # [C, D] float32 on the CPU
+    class_names: tuple[str, ...]  # C distinct names
+    counts: tuple[int, ...]  # instances behind each embedding, at least 1
+    fingerprint: str  # the model that made the embeddings; no other model can read them
+    image_sizes: tuple[int, ...]  # C sides of the network input in pixels that the classes are looked at with
+    # Frozen features of the marks on at most `REMEMBERED` images a class, float16, for the similarity prior;
+    # None of a model without it.
     memory: PromptMemory | None = None
-    owners: tuple[int, ...] = ()
+    owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)

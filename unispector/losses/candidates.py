@@ -21,18 +21,13 @@ BOX_BETA = 0.2  # change of a box up to which its loss is squared
 
 @dataclass(frozen=True)
 class CandidateTerms:
-    """Terms of the candidate head's loss, scalars.
+    """Terms of the candidate head's loss, scalars."""
 
-    Attributes:
-        score: cross-entropy of the two scores with whether box and mask, as drawn now, are true; the mean
-            over all candidates, so that a score is a probability.
-        box: generalised IoU and relative distance of boxes that are drawn towards an instance.
-        mask: dice and cross-entropy of their masks.
-    """
-
+    # Cross-entropy of the two scores with whether box and mask, as drawn now, are true; the mean over all
+    # candidates, so that a score is a probability.
     score: Tensor
-    box: Tensor
-    mask: Tensor
+    box: Tensor  # generalised IoU and relative distance of boxes that are drawn towards an instance
+    mask: Tensor  # dice and cross-entropy of their masks
 
 
 def candidate_loss(judged: JudgedCandidates, classes: int, instances: Instances) -> CandidateTerms:

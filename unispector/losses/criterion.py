@@ -21,42 +21,30 @@ from unispector.structures import LayerPrediction, ModelOutput, Targets
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of the total loss, all >= 0 (paper appendix 3.4).
+    """Weights of the terms of the total loss, all >= 0 (paper appendix 3.4)."""
 
-    Attributes:
-        classification, box, giou, mask, dice: terms of every decoder layer, in matching costs too.
-        contrastive: CPE, once per step.
-        relevance: token scores of PQS, once per step; the paper has no such term.
-        prior: class masks of the similarity prior, once per step; the paper has no such part.
-        candidates: scores, boxes and masks of the candidate head, once per step; nor this one.
-    """
-
+    # Terms of every decoder layer, in matching costs too.
     classification: float
     box: float
     giou: float
     mask: float
     dice: float
-    contrastive: float
-    relevance: float
-    prior: float
-    candidates: float
+    contrastive: float  # CPE, once per step
+    relevance: float  # token scores of PQS, once per step; the paper has no such term
+    prior: float  # class masks of the similarity prior, once per step; the paper has no such part
+    candidates: float  # scores, boxes and masks of the candidate head, once per step; nor this one
 
 
 @dataclass(frozen=True)
 class LossBreakdown:
-    """The loss of one step.
+    """The loss of one step."""
 
-    Attributes:
-        total: scalar to differentiate.
-        terms: detached scalars by name. `loss_last/box` is the last layer's, not weighted, and so for all
-            `BASE_TERMS`; `loss_first/...` is the first layer's where there are two, `loss_middle/...` the
-            mean of those between them, `loss_denoising/...` that of the denoising queries' layers.
-            `loss/contrastive`, `loss/relevance`, `loss/prior` and those of `CandidateTerms`
-            (`loss_candidate/...`) are not weighted either; `loss/denoising` is what the denoising queries of
-            all layers add to the total.
-    """
-
-    total: Tensor
+    total: Tensor  # scalar to differentiate
+    # Detached scalars by name. `loss_last/box` is the last layer's, not weighted, and so for all
+    # `BASE_TERMS`; `loss_first/...` is the first layer's where there are two, `loss_middle/...` the mean of
+    # those between them, `loss_denoising/...` that of the denoising queries' layers. `loss/contrastive`,
+    # `loss/relevance`, `loss/prior` and those of `CandidateTerms` (`loss_candidate/...`) are not weighted
+    # either; `loss/denoising` is what the denoising queries of all layers add to the total.
     terms: dict[str, Tensor]
 
 

@@ -13,23 +13,14 @@ from unispector.structures import Targets
 
 @dataclass(frozen=True)
 class Instances(Movable):
-    """All N instances of B images, in image order.
+    """All N instances of B images, in image order."""
 
-    Attributes:
-        counts: number of instances of each image, B entries.
-        image: [N] int64, the image each instance lies in.
-        position: [N] int64, its place within that image.
-        labels: [N] int64 prompt columns.
-        boxes: [N, 4] float32 cxcywh in [0, 1].
-        masks: [N, P, P] float32, 0 or 1.
-    """
-
-    counts: tuple[int, ...]
-    image: Tensor
-    position: Tensor
-    labels: Tensor
-    boxes: Tensor
-    masks: Tensor
+    counts: tuple[int, ...]  # number of instances of each image, B entries
+    image: Tensor  # [N] int64, the image each instance lies in
+    position: Tensor  # [N] int64, its place within that image
+    labels: Tensor  # [N] int64 prompt columns
+    boxes: Tensor  # [N, 4] float32 cxcywh in [0, 1]
+    masks: Tensor  # [N, P, P] float32, 0 or 1
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> Self:

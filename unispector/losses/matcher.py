@@ -21,15 +21,10 @@ UNUSABLE_COST = 1e6
 
 @dataclass(frozen=True)
 class Pairs(Movable):
-    """Queries and the instances they answer for.
+    """Queries and the instances they answer for."""
 
-    Attributes:
-        query: [M] int64 index into the B * Q queries of a batch, flattened.
-        instance: [M] int64 index into the N instances of the batch.
-    """
-
-    query: Tensor
-    instance: Tensor
+    query: Tensor  # [M] int64 index into the B * Q queries of a batch, flattened
+    instance: Tensor  # [M] int64 index into the N instances of the batch
 
 
 class HungarianMatcher:

@@ -13,17 +13,11 @@ from unispector.structures import Targets
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Groups of one jittered copy of every instance.
+    """Groups of one jittered copy of every instance."""
 
-    Attributes:
-        reference: [B, G * n_max, 4] box logits; slot g * n_max + t holds instance t in group g.
-        real: [B, G * n_max] bool, False where an image has fewer than n_max instances.
-        groups: G.
-    """
-
-    reference: Tensor
-    real: Tensor
-    groups: int
+    reference: Tensor  # [B, G * n_max, 4] box logits; slot g * n_max + t holds instance t in group g
+    real: Tensor  # [B, G * n_max] bool, False where an image has fewer than n_max instances
+    groups: int  # G
 
 
 def denoising_queries(targets: Sequence[Targets], *, limit: int, box_noise: float) -> DenoisingQueries | None:

@@ -23,19 +23,13 @@ Layout = Literal["unispector", "dinov", "maskdino", "mobile_sam"]
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A published checkpoint's tensors under this project's names.
+    """A published checkpoint's tensors under this project's names."""
 
-    Attributes:
-        layout: whose names it had.
-        tensors: by our name; floating-point ones as float32.
-        origin: the checkpoint's names that were taken, and what they became; several may be copies of one.
-        unused: the checkpoint's other names, and why they were left.
-    """
-
-    layout: Layout
-    tensors: dict[str, Tensor]
+    layout: Layout  # whose names it had
+    tensors: dict[str, Tensor]  # by our name; floating-point ones as float32
+    # The checkpoint's names that were taken, and what they became; several may be copies of one.
     origin: dict[str, str]
-    unused: dict[str, str]
+    unused: dict[str, str]  # the checkpoint's other names, and why they were left
 
 
 _PIXELS = r"sem_seg_head\.pixel_decoder\."

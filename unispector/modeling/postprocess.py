@@ -21,17 +21,11 @@ GROWTH = 1.2  # of a box that confines its mask
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules that turn a prediction into a detection; the paper's are (False, False, 1).
+    """The rules that turn a prediction into a detection; the paper's are (False, False, 1)."""
 
-    Attributes:
-        tight_boxes: a box is tight around its mask, not the box head's.
-        confine_masks: a mask ends at its (box head's) box, grown by a fifth.
-        nms_iou: of two detections of a class that overlap more, the better one is kept; 1 = both.
-    """
-
-    tight_boxes: bool
-    confine_masks: bool
-    nms_iou: float
+    tight_boxes: bool  # a box is tight around its mask, not the box head's
+    confine_masks: bool  # a mask ends at its (box head's) box, grown by a fifth
+    nms_iou: float  # of two detections of a class that overlap more, the better one is kept; 1 = both
 
 
 @torch.no_grad()

@@ -41,19 +41,12 @@ _BEFORE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A loaded detector.
+    """A loaded detector."""
 
-    Attributes:
-        model: in evaluation mode.
-        config: all parameters it was trained with.
-        fingerprint: hex SHA-256 of weights and model configuration; prompt banks carry it.
-        provenance: what produced it (data hash, commit, seeds ...).
-    """
-
-    model: UniSpectorModel
-    config: Config
-    fingerprint: str
-    provenance: dict[str, str]
+    model: UniSpectorModel  # in evaluation mode
+    config: Config  # all parameters it was trained with
+    fingerprint: str  # hex SHA-256 of weights and model configuration; prompt banks carry it
+    provenance: dict[str, str]  # what produced it (data hash, commit, seeds ...)
 
 
 def save_model(directory: Path, model: UniSpectorModel, config: Config, provenance: dict[str, str]) -> str:

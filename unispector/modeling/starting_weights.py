@@ -18,17 +18,11 @@ FILES = (".safetensors", *PUBLISHED)
 
 @dataclass(frozen=True)
 class WeightReport:
-    """The tensors a file has for a network.
+    """The tensors a file has for a network."""
 
-    Attributes:
-        loaded: tensors of the network that take the file's values.
-        unused: tensors of the file the network has no use for, and why.
-        new: tensors of the network the file lacks; they keep the values they have.
-    """
-
-    loaded: tuple[str, ...]
-    unused: dict[str, str]
-    new: tuple[str, ...]
+    loaded: tuple[str, ...]  # tensors of the network that take the file's values
+    unused: dict[str, str]  # tensors of the file the network has no use for, and why
+    new: tuple[str, ...]  # tensors of the network the file lacks; they keep the values they have
 
     def line(self, origin: str) -> str:
         """One line for a log: counts, and which modules are new or not used.

@@ -15,15 +15,10 @@ from unispector.structures import ImageFeatures
 
 @dataclass(frozen=True)
 class DecoderState:
-    """One decoder layer's result.
+    """One decoder layer's result."""
 
-    Attributes:
-        tokens: [N, L, D], normalised once.
-        boxes: [N, L, 4] cxcywh in [0, 1].
-    """
-
-    tokens: Tensor
-    boxes: Tensor
+    tokens: Tensor  # [N, L, D], normalised once
+    boxes: Tensor  # [N, L, 4] cxcywh in [0, 1]
 
 
 class DecoderLayer(nn.Module):

@@ -34,17 +34,11 @@ WHOLE_FRAME = (0.5, 0.5, 1.0, 1.0)  # cxcywh a prompt token starts from in the d
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """One training forward pass.
+    """One training forward pass."""
 
-    Attributes:
-        output: predictions of all layers, denoising included.
-        embeddings: [N, D] of every prompt instance, those of all ranks.
-        level_hw: (height, width) of the token levels, coarse to fine.
-    """
-
-    output: ModelOutput
-    embeddings: Tensor
-    level_hw: tuple[tuple[int, int], ...]
+    output: ModelOutput  # predictions of all layers, denoising included
+    embeddings: Tensor  # [N, D] of every prompt instance, those of all ranks
+    level_hw: tuple[tuple[int, int], ...]  # (height, width) of the token levels, coarse to fine
 
 
 class UniSpectorModel(nn.Module):

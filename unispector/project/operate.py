@@ -19,18 +19,13 @@ _PORTS = {"mlflow": 5000, "prefect": 4200, "service": 8000}
 
 @dataclass(frozen=True)
 class Program:
-    """One long-running program.
-
-    Attributes:
-        address: where it can be reached; empty if nowhere.
-        stop_seconds: until it is killed after being asked to stop.
-    """
+    """One long-running program."""
 
     name: str
     command: tuple[str, ...]
     purpose: str
-    address: str = ""
-    stop_seconds: int = 15
+    address: str = ""  # where it can be reached; empty if nowhere
+    stop_seconds: int = 15  # until it is killed after being asked to stop
 
 
 def port(name: str) -> int:

@@ -13,20 +13,13 @@ from unispector.project.params_file import edited, meanings, rendered
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter in force.
+    """A parameter in force."""
 
-    Attributes:
-        name: sections and field, such as `model.backbone.name`.
-        source: `default` (the code's), the file's name, or `preset NAME`.
-        changed: it differs from the code's default, or has none.
-        meaning: what it means and which values it takes.
-    """
-
-    name: str
+    name: str  # sections and field, such as `model.backbone.name`
     value: Any
-    source: str
-    changed: bool
-    meaning: str
+    source: str  # `default` (the code's), the file's name, or `preset NAME`
+    changed: bool  # it differs from the code's default, or has none
+    meaning: str  # what it means and which values it takes
 
 
 @dataclass(frozen=True)

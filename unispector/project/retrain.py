@@ -45,38 +45,24 @@ class DataRefusedError(RetrainingError):
 
 @dataclass(frozen=True)
 class RetrainingNeed:
-    """The need for a retraining, and its reasons.
+    """The need for a retraining, and its reasons."""
 
-    Attributes:
-        key: hash of parameters, pipeline, code and raw data.
-        work: whether this state has still to be retrained on.
-        reason: in one line, for people.
-        changed: raw sets whose files differ from what DVC has recorded.
-        notes: what a person should know of the raw data, in sentences.
-    """
-
-    key: str
-    work: bool
-    reason: str
-    changed: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    key: str  # hash of parameters, pipeline, code and raw data
+    work: bool  # whether this state has still to be retrained on
+    reason: str  # in one line, for people
+    changed: tuple[str, ...] = ()  # raw sets whose files differ from what DVC has recorded
+    notes: tuple[str, ...] = ()  # what a person should know of the raw data, in sentences
 
 
 @dataclass(frozen=True)
 class LastRetraining:
-    """How the latest retraining ended; one record, which the next retraining replaces.
-
-    Attributes:
-        outcome: `going on`, `data refused`, `failed` or `decided`.
-        version: of the registered model; None before there is one.
-        time: of this record, ISO 8601 in UTC.
-    """
+    """How the latest retraining ended; one record, which the next retraining replaces."""
 
     key: str
-    outcome: str
+    outcome: str  # `going on`, `data refused`, `failed` or `decided`
     reason: str
-    version: int | None = None
-    time: str = ""
+    version: int | None = None  # of the registered model; None before there is one
+    time: str = ""  # of this record, ISO 8601 in UTC
 
     @classmethod
     def read(cls, root: Path) -> "LastRetraining":

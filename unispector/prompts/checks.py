@@ -23,20 +23,13 @@ WEIGHED = 16
 
 @dataclass(frozen=True)
 class MarkCheck:
-    """The check of one mark.
-
-    Attributes:
-        box_xyxy: pixels.
-        score: of the best detection of its class there, in [0, 1]; 0 = the mark was missed.
-        other: the class already enrolled that scores best there; empty = none was detected.
-        other_score: its score; 0 without.
-    """
+    """The check of one mark."""
 
     id: int
-    box_xyxy: tuple[float, float, float, float]
-    score: float
-    other: str
-    other_score: float
+    box_xyxy: tuple[float, float, float, float]  # pixels
+    score: float  # of the best detection of its class there, in [0, 1]; 0 = the mark was missed
+    other: str  # the class already enrolled that scores best there; empty = none was detected
+    other_score: float  # its score; 0 without
 
     @property
     def found(self) -> bool:
@@ -51,17 +44,12 @@ class MarkCheck:
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """One image, looked at with prompts from the others.
-
-    Attributes:
-        marks: at least one.
-        detections: of all classes, those whose score counts.
-        found_without: other image -> marks that are found here when its prompts are left out too.
-    """
+    """One image, looked at with prompts from the others."""
 
     file_name: str
-    marks: tuple[MarkCheck, ...]
-    detections: Detections
+    marks: tuple[MarkCheck, ...]  # at least one
+    detections: Detections  # of all classes, those whose score counts
+    # Other image -> marks that are found here when its prompts are left out too.
     found_without: dict[str, int]
 
     @property
@@ -72,16 +60,11 @@ class ImageCheck:
 
 @dataclass(frozen=True)
 class Worth:
-    """The worth of one image's prompts to all other images.
-
-    Attributes:
-        found: marks on the other images that are found with it among the prompts.
-        without: those found without it.
-    """
+    """The worth of one image's prompts to all other images."""
 
     file_name: str
-    found: int
-    without: int
+    found: int  # marks on the other images that are found with it among the prompts
+    without: int  # those found without it
     marks: int
 
     @property
@@ -92,13 +75,10 @@ class Worth:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """The prompts already enrolled, which a new class joins.
+    """The prompts already enrolled, which a new class joins."""
 
-    Attributes:
-        bank: all classes enrolled already; the class itself may be among them, without images that are to
-            be checked. None = no class.
-    """
-
+    # All classes enrolled already; the class itself may be among them, without images that are to be checked.
+    # None = no class.
     bank: PromptBank | None
     label: str
 

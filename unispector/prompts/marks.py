@@ -30,18 +30,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """An image file and the marks of one class on it; give boxes or masks, not both.
+    """An image file and the marks of one class on it; give boxes or masks, not both."""
 
-    Attributes:
-        data: content of the file: PNG, JPEG, BMP, TIFF or WebP.
-        boxes_xywh: boxes (left, top, width, height) in pixels of the upright image.
-        masks_rle: COCO run-length codes of the image's size.
-    """
-
-    data: bytes
+    data: bytes  # content of the file: PNG, JPEG, BMP, TIFF or WebP
     name: str
+    # Boxes (left, top, width, height) in pixels of the upright image.
     boxes_xywh: Sequence[Sequence[float]] = ()
-    masks_rle: Sequence[Rle] = ()
+    masks_rle: Sequence[Rle] = ()  # COCO run-length codes of the image's size
 
 
 @dataclass(frozen=True)

@@ -31,24 +31,19 @@ PAGE, RECORD, DRAWINGS = "report.md", "report.json", "pictures"
 
 @dataclass(frozen=True)
 class EnrollReport:
-    """The result of an enrolment.
-
-    Attributes:
-        outcome: `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all
-            images were enrolled before, so nothing was checked.
-        model: fingerprint of the model that checked.
-        output: folder of the report; nothing is written where nothing was checked.
-    """
+    """The result of an enrolment."""
 
     label: str
+    # `passed` and enrolled; `refused`, then nothing was written to the store; `unchanged`, all images were
+    # enrolled before, so nothing was checked.
     outcome: Literal["passed", "refused", "unchanged"]
     version: int
     marked: MarkedFolder
     known: tuple[str, ...] = ()
     checks: tuple[ImageCheck, ...] = ()
     limits: EnrollConfig = field(default_factory=EnrollConfig)
-    model: str = ""
-    output: Path = Path()
+    model: str = ""  # fingerprint of the model that checked
+    output: Path = Path()  # folder of the report; nothing is written where nothing was checked
 
     @property
     def marks(self) -> int:

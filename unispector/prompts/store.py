@@ -44,22 +44,16 @@ _MEND = "restore the file from a backup of the store"
 
 @dataclass(frozen=True)
 class PromptSet:
-    """One version of the prompts in production.
+    """One version of the prompts in production."""
 
-    Attributes:
-        version: 0 is the empty one that every store begins with.
-        parent: the version before it; None of version 0.
-        time: when it was made, ISO 8601 in UTC.
-        classes: the prompts of each class, at least one.
-        lineage: where the change came from, such as the hash of a folder and figures of checks.
-    """
-
-    version: int = 0
-    parent: int | None = None
-    time: str = ""
+    version: int = 0  # 0 is the empty one that every store begins with
+    parent: int | None = None  # the version before it; None of version 0
+    time: str = ""  # when it was made, ISO 8601 in UTC
     by: str = ""
     note: str = ""
+    # The prompts of each class, at least one.
     classes: dict[str, tuple[StoredPrompt, ...]] = field(default_factory=dict)
+    # Where the change came from, such as the hash of a folder and figures of checks.
     lineage: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -26,54 +26,39 @@ from unispector.registry.rules import Comparison, Pair, SetComparison
 
 @dataclass(frozen=True)
 class SetDraw:
-    """One draw of prompts of a set, and its targets.
-
-    Attributes:
-        prompts, targets: of classes that neither model was trained on.
-    """
+    """One draw of prompts of a set, and its targets."""
 
     seed: int
+    # Of classes that neither model was trained on.
     prompts: Annotations
     targets: Annotations
 
 
 @dataclass(frozen=True)
 class ComparisonSet:
-    """One set on which both models are measured.
-
-    Attributes:
-        draws: at least one.
-        classes: that are prompted and looked for.
-        trained: unseen classes of the set that a model was trained on, left out.
-        changed: whether prompts are changed here too.
-    """
+    """One set on which both models are measured."""
 
     name: str
     images: Path
-    draws: tuple[SetDraw, ...]
-    classes: tuple[str, ...]
-    trained: tuple[str, ...]
-    changed: bool
+    draws: tuple[SetDraw, ...]  # at least one
+    classes: tuple[str, ...]  # that are prompted and looked for
+    trained: tuple[str, ...]  # unseen classes of the set that a model was trained on, left out
+    changed: bool  # whether prompts are changed here too
     good: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A model's figures on a set, without its detections.
+    """A model's figures on a set, without its detections."""
 
-    Attributes:
-        boxes, masks: AP50 in percent, the mean over draws.
-        resampled: `boxes` on resampled images, [R].
-        blurred, shifted: AP50 of boxes with changed prompts; None where they are not changed.
-        alarms: per defect-free image; None where there is none.
-    """
-
+    # AP50 in percent, the mean over draws.
     boxes: float
     masks: float
-    resampled: npt.NDArray[np.float64]
+    resampled: npt.NDArray[np.float64]  # `boxes` on resampled images, [R]
+    # AP50 of boxes with changed prompts; None where they are not changed.
     blurred: float | None
     shifted: float | None
-    alarms: float | None
+    alarms: float | None  # per defect-free image; None where there is none
 
 
 def compare_models(

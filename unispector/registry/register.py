@@ -32,28 +32,19 @@ _AP50 = {"bbox.AP50": "bbox_AP50", "segm.AP50": "segm_AP50"}
 
 @dataclass(frozen=True)
 class Lineage:
-    """The origin and figures of a registered model; `lineage.json` beside its weights.
+    """The origin and figures of a registered model; `lineage.json` beside its weights."""
 
-    Attributes:
-        trained_classes: names of the categories of its training file.
-        data: DVC's hash of the splits.
-        commit: of the code that trained it, 40 hex digits.
-        dirty: whether that code had changes, `true` or `false`; all three are `unknown` where nobody knows.
-        split_seed: of the split it was trained on.
-        training_run: MLflow's id; empty where training was not recorded.
-        metrics: `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets.
-        thresholds: for each set of unseen classes with defect-free images, the lowest score at which there
-            are no more than `evaluate.alarm_rate` false alarms an image, mean over the draws of prompts.
-    """
-
-    trained_classes: tuple[str, ...]
-    data: str
-    commit: str
-    dirty: str
-    split_seed: int
+    trained_classes: tuple[str, ...]  # names of the categories of its training file
+    data: str  # DVC's hash of the splits
+    commit: str  # of the code that trained it, 40 hex digits
+    dirty: str  # whether that code had changes, `true` or `false`; all three are `unknown` where nobody knows
+    split_seed: int  # of the split it was trained on
     seeds: tuple[int, ...]
-    training_run: str
+    training_run: str  # MLflow's id; empty where training was not recorded
+    # `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets.
     metrics: dict[str, float]
+    # For each set of unseen classes with defect-free images, the lowest score at which there are no more than
+    # `evaluate.alarm_rate` false alarms an image, mean over the draws of prompts.
     thresholds: dict[str, float]
 
     @property

@@ -33,43 +33,31 @@ class Pair:
 
 @dataclass(frozen=True)
 class SetComparison:
-    """Both models on one set, with the same prompts and targets.
-
-    Attributes:
-        classes: those that were prompted and looked for: neither model was trained on them.
-        trained: the other unseen classes, which were left out.
-        boxes, masks: AP50 in percent, the mean over draws of prompts.
-        interval: paired bootstrap interval of the change of `boxes`, in points.
-        blurred, shifted: AP50 of boxes with blurred prompt images and with inexact prompt boxes; None where
-            that was not measured.
-        alarms: detections per defect-free image; None where the set has no such images.
-    """
+    """Both models on one set, with the same prompts and targets."""
 
     name: str
-    classes: tuple[str, ...]
-    trained: tuple[str, ...]
+    classes: tuple[str, ...]  # those that were prompted and looked for: neither model was trained on them
+    trained: tuple[str, ...]  # the other unseen classes, which were left out
+    # AP50 in percent, the mean over draws of prompts.
     boxes: Pair
     masks: Pair
-    interval: Interval
+    interval: Interval  # paired bootstrap interval of the change of `boxes`, in points
+    # AP50 of boxes with blurred prompt images and with inexact prompt boxes; None where that was not
+    # measured.
     blurred: Pair | None = None
     shifted: Pair | None = None
-    alarms: Pair | None = None
+    alarms: Pair | None = None  # detections per defect-free image; None where the set has no such images
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models on all sets.
+    """Both models on all sets."""
 
-    Attributes:
-        sets: those that have a class neither model was trained on.
-        interval: paired bootstrap interval of the change of the mean over `sets` of AP50 of boxes, in
-            points; 0 to 0 where there is no set.
-        left_out: names of the other sets.
-    """
-
-    sets: tuple[SetComparison, ...]
+    sets: tuple[SetComparison, ...]  # those that have a class neither model was trained on
+    # Paired bootstrap interval of the change of the mean over `sets` of AP50 of boxes, in points; 0 to 0
+    # where there is no set.
     interval: Interval
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # names of the other sets
 
     def mean(self, figure: Figure) -> Pair | None:
         """Unweighted mean of a figure over the sets that have it; None without any."""
@@ -82,38 +70,27 @@ class Comparison:
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """One rule.
-
-    Attributes:
-        figure: what was measured, in words and numbers.
-    """
+    """One rule."""
 
     name: str
     passed: bool
-    figure: str
+    figure: str  # what was measured, in words and numbers
     limit: str
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The decision on a challenger, and its reasons.
+    """The decision on a challenger, and its reasons."""
 
-    Attributes:
-        challenger, champion: version numbers; champion None where there was none.
-        key: of all else that the decision depends on: champion, rules, data.
-        time: when it was made, ISO 8601 in UTC.
-        automatic: whether passing is enough to become champion.
-        comparison: the figures; None where they were not taken.
-    """
-
+    # Version numbers; champion None where there was none.
     challenger: int
     champion: int | None
     fingerprint: str
-    key: str
-    time: str
-    automatic: bool
+    key: str  # of all else that the decision depends on: champion, rules, data
+    time: str  # when it was made, ISO 8601 in UTC
+    automatic: bool  # whether passing is enough to become champion
     rules: tuple[RuleOutcome, ...]
-    comparison: Comparison | None = None
+    comparison: Comparison | None = None  # the figures; None where they were not taken
 
     @property
     def passed(self) -> bool:

@@ -31,34 +31,24 @@ NAMED_CLASSES = 24
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
-
-    Attributes:
-        x, y: of its points, from left to right.
-        deviation: half the height of the band around each point; () for no band.
-        published: draw it dashed and grey, as a published figure.
-    """
+    """One line of a chart."""
 
     name: str
+    # Of its points, from left to right.
     x: tuple[float, ...]
     y: tuple[float, ...]
-    deviation: tuple[float, ...] = ()
-    published: bool = False
+    deviation: tuple[float, ...] = ()  # half the height of the band around each point; () for no band
+    published: bool = False  # draw it dashed and grey, as a published figure
 
 
 @dataclass(frozen=True)
 class LineChart:
-    """AP50 over the levels of a change.
-
-    Attributes:
-        reference: level marked by an upright line.
-        lines: those of the same place have the same colour in every chart.
-    """
+    """AP50 over the levels of a change."""
 
     title: str
     x_label: str
-    reference: float
-    lines: tuple[Line, ...]
+    reference: float  # level marked by an upright line
+    lines: tuple[Line, ...]  # those of the same place have the same colour in every chart
 
     def draw(self) -> "Figure":
         """The chart; the y axis begins at 0, so that a fall looks as large as it is."""
@@ -80,20 +70,14 @@ class LineChart:
 
 @dataclass(frozen=True)
 class ScatterChart:
-    """Points of classes in a plane.
-
-    Attributes:
-        labels: class of each point, position in `class_names`.
-        class_names: in the legend, unless they are more than `NAMED_CLASSES`.
-        reach: the axes go from -reach to reach.
-    """
+    """Points of classes in a plane."""
 
     title: str
     axis_labels: tuple[str, str]
     points: tuple[tuple[float, float], ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
-    reach: float
+    labels: tuple[int, ...]  # class of each point, position in `class_names`
+    class_names: tuple[str, ...]  # in the legend, unless they are more than `NAMED_CLASSES`
+    reach: float  # the axes go from -reach to reach
 
     def draw(self) -> "Figure":
         """The chart, in the colours of the report's images."""
@@ -132,14 +116,11 @@ class ScatterChart:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """Figures in percent with their intervals, a row each.
-
-    Attributes:
-        series: by name in the legend, (low, figure, high) of each row; None where there is none.
-    """
+    """Figures in percent with their intervals, a row each."""
 
     title: str
     rows: tuple[str, ...]
+    # By name in the legend, (low, figure, high) of each row; None where there is none.
     series: Mapping[str, tuple[tuple[float, float, float] | None, ...]]
 
     def draw(self) -> "Figure":

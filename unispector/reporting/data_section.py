@@ -24,21 +24,15 @@ LOST_NOTES: dict[TrainingRule, str] = {
 
 @dataclass(frozen=True)
 class DataRecord:
-    """Facts about the data, from the stages before.
-
-    Attributes:
-        figure: PNG of the ratios of prompts to targets, relative to the report.
-        near_duplicates: images on both sides of a split that look alike.
-        checks: rules tried on each set and on the splits.
-        docs: links to the pages of the checks, of the sets and of the splits, relative to the report.
-    """
+    """Facts about the data, from the stages before."""
 
     statistics: Statistics
-    figure: str
+    figure: str  # PNG of the ratios of prompts to targets, relative to the report
     conversions: tuple[ConversionReport, ...]
     splits: SplitReport
-    near_duplicates: NearDuplicates
-    checks: tuple[CheckReport, ...]
+    near_duplicates: NearDuplicates  # images on both sides of a split that look alike
+    checks: tuple[CheckReport, ...]  # rules tried on each set and on the splits
+    # Links to the pages of the checks, of the sets and of the splits, relative to the report.
     docs: tuple[str, str]
 
 

@@ -46,30 +46,21 @@ _SAME_SCORE = 0.05  # far more than detecting an image once more changes a score
 
 @dataclass(frozen=True)
 class Shown:
-    """The inputs of the images.
-
-    Attributes:
-        detections: of the target images to be drawn at least, by image id.
-        images: folder the file names are relative to.
-    """
+    """The inputs of the images."""
 
     prompts: Annotations
     targets: Annotations
-    detections: Mapping[int, Detections]
-    images: Path
+    detections: Mapping[int, Detections]  # of the target images to be drawn at least, by image id
+    images: Path  # folder the file names are relative to
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """A target image with all there is to draw of it.
-
-    Attributes:
-        score: lowest score of a detection that is drawn.
-    """
+    """A target image with all there is to draw of it."""
 
     shown: Shown
     image: ImageRecord
-    score: float
+    score: float  # lowest score of a detection that is drawn
 
     @property
     def found(self) -> Detections:

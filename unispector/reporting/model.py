@@ -11,16 +11,11 @@ from unispector.reporting.charts import Chart
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure of one or several evaluations.
-
-    Attributes:
-        deviation: standard deviation (population) over them; None where there is but one.
-        interval: 95 % confidence interval; None where there is none.
-    """
+    """A figure of one or several evaluations."""
 
     mean: float
-    deviation: float | None = None
-    interval: Interval | None = None
+    deviation: float | None = None  # standard deviation (population) over them; None where there is but one
+    interval: Interval | None = None  # 95 % confidence interval; None where there is none
 
     def text(self, digits: int) -> str:
         """`41.2 ± 3.1`, without the interval."""
@@ -73,13 +68,9 @@ class Duration:
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text that stands out.
+    """A part of a text that stands out."""
 
-    Attributes:
-        text: to be shown to the letter.
-    """
-
-    text: str
+    text: str  # to be shown to the letter
     look: Literal["strong", "code", "link"]
     target: str = ""
 
@@ -110,18 +101,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Attributes:
-        texts: headings of the first columns, which hold text; a page leaves out a first cell that
-            repeats the one above it, if there are several such columns.
-        key: its name among the section's plain numbers.
-    """
-
+    # Headings of the first columns, which hold text; a page leaves out a first cell that repeats the one
+    # above it, if there are several such columns.
     texts: tuple[str, ...]
     numbers: tuple[Column, ...]
     rows: tuple[Row, ...]
-    key: str = ""
+    key: str = ""  # its name among the section's plain numbers
 
     @classmethod
     def of(
@@ -174,31 +161,20 @@ class Command:
 
 @dataclass(frozen=True)
 class Figure:
-    """An image file.
+    """An image file."""
 
-    Attributes:
-        file: relative to the report's folder.
-        title: what is said in its place where it cannot be seen.
-        plain: what the plain numbers say of it; None = nothing.
-    """
-
-    file: str
-    title: str
+    file: str  # relative to the report's folder
+    title: str  # what is said in its place where it cannot be seen
     caption: Words
-    plain: object = None
+    plain: object = None  # what the plain numbers say of it; None = nothing
 
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts beside each other where there is room.
+    """Charts beside each other where there is room."""
 
-    Attributes:
-        charts: by a name of its own in the page, which can be a file's.
-        folder: where a PNG of each lies for the Markdown; empty = the Markdown does without.
-    """
-
-    charts: Mapping[str, Chart]
-    folder: str = ""
+    charts: Mapping[str, Chart]  # by a name of its own in the page, which can be a file's
+    folder: str = ""  # where a PNG of each lies for the Markdown; empty = the Markdown does without
     note: str = ""
 
 
@@ -215,32 +191,22 @@ Block: TypeAlias = Table | Text | Bullets | Subheading | Command | Figure | Char
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report.
+    """A part of a report."""
 
-    Attributes:
-        title: heading; empty = none.
-        key: its anchor, and its name among the plain numbers.
-        plain: its numbers, fit for JSON; None = those of its tables.
-    """
-
-    title: str
+    title: str  # heading; empty = none
     blocks: tuple[Block, ...]
-    key: str = ""
-    plain: object = None
+    key: str = ""  # its anchor, and its name among the plain numbers
+    plain: object = None  # its numbers, fit for JSON; None = those of its tables
 
 
 @dataclass(frozen=True)
 class Card:
-    """A figure in large, and the same of every model as a bar.
-
-    Attributes:
-        figure: the main model's; None where there is none.
-        bars: name of a model, its figure in percent, whether it is the main one.
-    """
+    """A figure in large, and the same of every model as a bar."""
 
     key: str
     title: str
-    figure: Measured | None
+    figure: Measured | None  # the main model's; None where there is none
+    # Name of a model, its figure in percent, whether it is the main one.
     bars: tuple[tuple[str, float, bool], ...]
 
 

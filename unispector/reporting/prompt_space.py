@@ -42,25 +42,18 @@ CHART_NOTE = (
 
 @dataclass(frozen=True)
 class PromptSpace:
-    """Prompt embeddings of one data set in figures.
+    """Prompt embeddings of one data set in figures."""
 
-    Attributes:
-        class_names: the classes that have an instance, in the order given.
-        labels: class of each instance, position in `class_names`.
-        points: (x, y) of each instance: the first two principal components of the embeddings at unit
-            length, so within -2 to 2.
-        explained: share of the variance along x and along y, 0 to 1.
-        within_degrees: mean angle of two instances of a class, 0 to 180, each class counting alike; None
-            if every class has one instance.
-        between_degrees: mean angle of the means of two classes; None for a single class.
-    """
-
-    class_names: tuple[str, ...]
-    labels: tuple[int, ...]
+    class_names: tuple[str, ...]  # the classes that have an instance, in the order given
+    labels: tuple[int, ...]  # class of each instance, position in `class_names`
+    # (x, y) of each instance: the first two principal components of the embeddings at unit length, so within
+    # -2 to 2.
     points: tuple[tuple[float, float], ...]
-    explained: tuple[float, float]
+    explained: tuple[float, float]  # share of the variance along x and along y, 0 to 1
+    # Mean angle of two instances of a class, 0 to 180, each class counting alike; None if every class has one
+    # instance.
     within_degrees: float | None
-    between_degrees: float | None
+    between_degrees: float | None  # mean angle of the means of two classes; None for a single class
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -106,14 +99,10 @@ class PromptSpace:
 
 @dataclass(frozen=True)
 class PromptSpaceRecord:
-    """The prompt space of one model on one data set.
-
-    Attributes:
-        variant: kind of model, see `results.VARIANTS`.
-    """
+    """The prompt space of one model on one data set."""
 
     data_set: str
-    variant: str
+    variant: str  # kind of model, see `results.VARIANTS`
     split_seed: int
     space: PromptSpace
 

@@ -11,17 +11,11 @@ COUNT_SOURCE = "UniSpector (arXiv 2604.02905), appendix 1.1"
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """The published figures of one set.
+    """The published figures of one set."""
 
-    Attributes:
-        colour: HSV over all pixels (`COLOUR_SOURCE`).
-        images: about how many there are (`COUNT_SOURCE`); None where no number is given.
-        classes: how many there are (`COUNT_SOURCE`); None where no number is given.
-    """
-
-    colour: Colour
-    images: int | None = None
-    classes: int | None = None
+    colour: Colour  # HSV over all pixels (`COLOUR_SOURCE`)
+    images: int | None = None  # about how many there are (`COUNT_SOURCE`); None where no number is given
+    classes: int | None = None  # how many there are (`COUNT_SOURCE`); None where no number is given
 
 
 def _colour(*moments: tuple[float, float]) -> Colour:
@@ -50,32 +44,22 @@ ABLATION_SET = "RealIAD"
 
 @dataclass(frozen=True)
 class PublishedMethod:
-    """A method's AP50 in percent on unseen classes.
-
-    Attributes:
-        tuned: trained on the benchmark's seen classes; if not, it is used as it was released.
-        sets: of each of `PUBLISHED_SETS`; None where the method gives no boxes or no masks.
-        mean: over the sets, as it is published.
-    """
+    """A method's AP50 in percent on unseen classes."""
 
     name: str
-    tuned: bool
+    tuned: bool  # trained on the benchmark's seen classes; if not, it is used as it was released
+    # Of each of `PUBLISHED_SETS`; None where the method gives no boxes or no masks.
     sets: tuple[BoxesMasks, ...]
-    mean: BoxesMasks
+    mean: BoxesMasks  # over the sets, as it is published
 
 
 @dataclass(frozen=True)
 class PublishedAblation:
-    """A line of the ablation on `ABLATION_SET`, in percent.
-
-    Attributes:
-        boxes: AP, AP50 and AP75.
-        masks: AP and AP50.
-    """
+    """A line of the ablation on `ABLATION_SET`, in percent."""
 
     components: str
-    boxes: tuple[float, float, float]
-    masks: tuple[float, float]
+    boxes: tuple[float, float, float]  # AP, AP50 and AP75
+    masks: tuple[float, float]  # AP and AP50
 
 
 Figures = tuple[float, float, float, float, float, float, float, float]

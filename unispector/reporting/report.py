@@ -73,22 +73,17 @@ HOW_MEASURED = (
 
 @dataclass(frozen=True)
 class Sources:
-    """The inputs of a report.
-
-    Attributes:
-        ui_command: shell command that opens the experiment store.
-        robustness, prompt_space, data: their sections; None where there is nothing to tell.
-        timings: each stage's name (`stage` or `stage@set`), seconds, and when it ended.
-        warnings: what a reader of any figure must know.
-    """
+    """The inputs of a report."""
 
     evaluation: EvaluationReport
-    ui_command: str
+    ui_command: str  # shell command that opens the experiment store
+    # Their sections; None where there is nothing to tell.
     robustness: Section | None = None
     prompt_space: Section | None = None
     data: Section | None = None
+    # Each stage's name (`stage` or `stage@set`), seconds, and when it ended.
     timings: Sequence[tuple[str, float, str]] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a reader of any figure must know
 
 
 def evaluation_report(sources: Sources) -> Report:

@@ -18,17 +18,12 @@ from unispector.structures import Detections
 
 @dataclass(frozen=True)
 class Query:
-    """The classes to look for on an image.
-
-    Attributes:
-        classes: of the bank that are looked for; empty = all.
-        limit: (query, class) pairs kept per image.
-    """
+    """The classes to look for on an image."""
 
     engine: Engine
     bank: PromptBank
-    classes: tuple[str, ...]
-    limit: int
+    classes: tuple[str, ...]  # of the bank that are looked for; empty = all
+    limit: int  # (query, class) pairs kept per image
 
     @property
     def key(self) -> tuple[object, ...]:

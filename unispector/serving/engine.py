@@ -24,16 +24,11 @@ RETRY_SECONDS = 60
 
 @dataclass(frozen=True)
 class WantedModel:
-    """The model that should be served now.
-
-    Attributes:
-        version: of the registry; empty of a folder.
-        folder: where it lies; asked only when the model is loaded.
-    """
+    """The model that should be served now."""
 
     reference: str
-    version: str
-    folder: Callable[[], Path] = field(compare=False)
+    version: str  # of the registry; empty of a folder
+    folder: Callable[[], Path] = field(compare=False)  # where it lies; asked only when the model is loaded
 
     def __str__(self) -> str:
         return f"{self.reference} (version {self.version})" if self.version else self.reference
@@ -41,18 +36,13 @@ class WantedModel:
 
 @dataclass(frozen=True)
 class Engine:
-    """A model with its prompts, ready to detect; never changed, only replaced.
-
-    Attributes:
-        bank: its prompts; None while no class is enrolled.
-        since: when it came into use, ISO 8601, UTC.
-    """
+    """A model with its prompts, ready to detect; never changed, only replaced."""
 
     detector: UniSpector
-    bank: PromptBank | None
+    bank: PromptBank | None  # its prompts; None while no class is enrolled
     model: WantedModel
     bank_version: str
-    since: str
+    since: str  # when it came into use, ISO 8601, UTC
 
     @property
     def answer(self) -> ModelAnswer:

@@ -7,30 +7,19 @@ from unispector.errors import ServiceError
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of one request, and of all together.
-
-    Attributes:
-        marks: boxes of a request that adds prompts.
-        memory_mib: MiB of bodies and decoded images of all requests together.
-        queue: images of all requests together that wait or are looked at.
-        batch: images that are looked at in one turn.
-        batch_wait: seconds that a turn waits for more images after its first.
-        body_seconds: for the body of a request.
-        request_seconds: for a whole request, its answer received.
-        shutdown_seconds: for the requests in flight when the service is told to stop.
-    """
+    """The limits of one request, and of all together."""
 
     body_mib: int = 64
     megapixels: int = 50
     pictures: int = 16
-    marks: int = 100
-    memory_mib: int = 1024
-    queue: int = 64
-    batch: int = 8
-    batch_wait: float = 0.005
-    body_seconds: float = 30.0
-    request_seconds: float = 120.0
-    shutdown_seconds: float = 60.0
+    marks: int = 100  # boxes of a request that adds prompts
+    memory_mib: int = 1024  # MiB of bodies and decoded images of all requests together
+    queue: int = 64  # images of all requests together that wait or are looked at
+    batch: int = 8  # images that are looked at in one turn
+    batch_wait: float = 0.005  # seconds that a turn waits for more images after its first
+    body_seconds: float = 30.0  # for the body of a request
+    request_seconds: float = 120.0  # for a whole request, its answer received
+    shutdown_seconds: float = 60.0  # for the requests in flight when the service is told to stop
 
     def __post_init__(self) -> None:
         if self.pictures > self.queue:

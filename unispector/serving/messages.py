@@ -52,35 +52,24 @@ class DetectionMessage(Message):
 
 
 class ImageMessage(Message):
-    """The detections on one image, best first.
+    """The detections on one image, best first."""
 
-    Attributes:
-        name: what the sender calls the image.
-        width: of the upright image, in pixels.
-        height: of the upright image, in pixels.
-        detections: best first.
-    """
-
+    # What the sender calls the image.
     name: str = Field(description="File name as sent; odd characters are replaced.", examples=["part-17.png"])
+    # Of the upright image, in pixels.
     width: int = Field(description="In pixels, of the upright image.", examples=[640])
+    # Of the upright image, in pixels.
     height: int = Field(description="In pixels, of the upright image.", examples=[480])
-    detections: list[DetectionMessage] = Field(description="Best first.")
+    detections: list[DetectionMessage] = Field(description="Best first.")  # best first
 
 
 class PromptMessage(Message):
-    """A marked image: boxes or masks of one class, not both.
+    """A marked image: boxes or masks of one class, not both."""
 
-    Attributes:
-        image: the image's file, in base64.
-        label: class.
-        boxes: left, top, width, height in pixels of the image, each.
-        masks: of the image's size.
-    """
-
-    image: str
-    label: str = "defect"
-    boxes: list[Box] = []
-    masks: list[RleMessage] = []
+    image: str  # the image's file, in base64
+    label: str = "defect"  # class
+    boxes: list[Box] = []  # left, top, width, height in pixels of the image, each
+    masks: list[RleMessage] = []  # of the image's size
 
 
 def image_message(name: str, detections: Detections) -> ImageMessage:

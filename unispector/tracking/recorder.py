@@ -27,22 +27,15 @@ _SECONDS_BETWEEN_TRIES = 30.0
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run is to hold in the end, its figures and images apart.
-
-    Attributes:
-        tags: the hash of everything that determines the work under `job`.
-        model: directory of the model it makes, recorded once it is `FINISHED`; empty without one.
-        status: `RUNNING`, then `FINISHED`, `FAILED` or `KILLED`.
-        ended: when, in seconds since 1970; None while it runs.
-    """
+    """What a run is to hold in the end, its figures and images apart."""
 
     experiment: str
     name: str
-    tags: dict[str, str]
+    tags: dict[str, str]  # the hash of everything that determines the work under `job`
     params: dict[str, str]
-    model: str = ""
-    status: str = "RUNNING"
-    ended: float | None = None
+    model: str = ""  # directory of the model it makes, recorded once it is `FINISHED`; empty without one
+    status: str = "RUNNING"  # `RUNNING`, then `FINISHED`, `FAILED` or `KILLED`
+    ended: float | None = None  # when, in seconds since 1970; None while it runs
 
     @classmethod
     def read(cls, file: Path) -> "RunRecord":

@@ -37,41 +37,26 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version in the registry.
+    """A version in the registry."""
 
-    Attributes:
-        number: counts from 1.
-        created: ISO time, UTC.
-        run_id: MLflow run that holds the version's files: the one that trained it, where the store has it.
-        aliases: names that stand for it now, in alphabetical order.
-        tags: what is known of it: lineage, figures, `state`.
-    """
-
-    number: int
-    created: str
-    run_id: str
-    aliases: tuple[str, ...]
-    tags: dict[str, str]
+    number: int  # counts from 1
+    created: str  # ISO time, UTC
+    run_id: str  # MLflow run that holds the version's files: the one that trained it, where the store has it
+    aliases: tuple[str, ...]  # names that stand for it now, in alphabetical order
+    tags: dict[str, str]  # what is known of it: lineage, figures, `state`
 
 
 @dataclass(frozen=True)
 class Event:
-    """A decision on a version.
-
-    Attributes:
-        before: champion until then; None where there was none.
-        by: `rules`, or a user's name.
-        time: ISO, UTC.
-        run_id: MLflow run that keeps the event; empty before it is recorded.
-    """
+    """A decision on a version."""
 
     action: Action
     version: int
-    before: int | None
-    by: str
+    before: int | None  # champion until then; None where there was none
+    by: str  # `rules`, or a user's name
     reason: str
-    time: str
-    run_id: str = ""
+    time: str  # ISO, UTC
+    run_id: str = ""  # MLflow run that keeps the event; empty before it is recorded
 
 
 def _told(

@@ -18,15 +18,10 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Checkpointer:
-    """Saves and restores one training job.
+    """Saves and restores one training job."""
 
-    Attributes:
-        path: the file; written atomically, so a killed save leaves the previous one.
-        job: hash of configuration and data; a file of another job is refused.
-    """
-
-    path: Path
-    job: str
+    path: Path  # the file; written atomically, so a killed save leaves the previous one
+    job: str  # hash of configuration and data; a file of another job is refused
 
     def save(self, step: int, model: nn.Module, optimiser: AdamW) -> None:
         """Write the state after `step` steps.

@@ -30,17 +30,13 @@ _SWIN_WINDOWS = {169: "patch4_window7_224", 529: "patch4_window12_384"}
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """The result of converting a published checkpoint.
-
-    Attributes:
-        report: what a detector of its sizes takes from it; `unused` has the checkpoint's own names.
-        model: settings of the `model` section that it fits.
-    """
+    """The result of converting a published checkpoint."""
 
     layout: str
     entries: int
+    # What a detector of its sizes takes from it; `unused` has the checkpoint's own names.
     report: WeightReport
-    model: dict[str, Any]
+    model: dict[str, Any]  # settings of the `model` section that it fits
 
     def table(self) -> str:
         """The account as text, a module a line."""

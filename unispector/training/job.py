@@ -66,29 +66,20 @@ _MAPS_CODE = (
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything one training depends on, and where it puts what it makes.
+    """Everything one training depends on, and where it puts what it makes."""
 
-    Attributes:
-        variant: `unispector`, a row of its ablation, or `untrained` (the same start, no step).
-        seed: split seed; also of the start and of all that is random in training.
-        key: hash of parameters, data and code; a checkpoint goes on only under its own key.
-        root: folder that files of weights in `config` are relative to.
-        start: directory of the model whose weights training starts from, or a file of weights, or None.
-        work_directory: where checkpoints and progress lie until the stage has ended.
-        map_directory: where what frozen backbones make of images is kept, in a folder per kind of it.
-    """
-
-    variant: Variant
-    seed: int
+    variant: Variant  # `unispector`, a row of its ablation, or `untrained` (the same start, no step)
+    seed: int  # split seed; also of the start and of all that is random in training
     config: Config
-    key: str
+    key: str  # hash of parameters, data and code; a checkpoint goes on only under its own key
     train_file: Path
-    root: Path
+    root: Path  # folder that files of weights in `config` are relative to
     image_root: Path
+    # Directory of the model whose weights training starts from, or a file of weights, or None.
     start: Path | None
     model_directory: Path
-    work_directory: Path
-    map_directory: Path
+    work_directory: Path  # where checkpoints and progress lie until the stage has ended
+    map_directory: Path  # where what frozen backbones make of images is kept, in a folder per kind of it
     provenance: dict[str, str]
 
     @property

@@ -18,21 +18,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """The result of one training.
-
-    Attributes:
-        loss: mean total loss of the last report; None for an untrained model.
-        seconds: wall time, of the last attempt when the job went on from a checkpoint.
-        run_id: its MLflow run; empty for an untrained model.
-    """
+    """The result of one training."""
 
     variant: Variant
     seed: int
     steps: int
-    loss: float | None
-    seconds: float
+    loss: float | None  # mean total loss of the last report; None for an untrained model
+    seconds: float  # wall time, of the last attempt when the job went on from a checkpoint
     fingerprint: str
-    run_id: str
+    run_id: str  # its MLflow run; empty for an untrained model
 
 
 def train_tracked(job: TrainingJob, root: Path = Path()) -> TrainingReport:

@@ -37,41 +37,30 @@ class NonFiniteError(TrainingError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training step besides the model and the loss.
-
-    Attributes:
-        seed: of prompt draws, denoising and selection noise.
-        max_classes: classes of a batch that are prompted, see `commonest_classes`; None = all.
-        max_images, cross_image: see `draw_prompts`.
-        clip_norm: largest global L2 norm of the gradient.
-        bf16: autocast to bfloat16.
-        log_every, save_every: steps between reports and between checkpoints.
-    """
+    """The settings of a training step besides the model and the loss."""
 
     steps: int
-    seed: int
-    max_classes: int | None
+    seed: int  # of prompt draws, denoising and selection noise
+    max_classes: int | None  # classes of a batch that are prompted, see `commonest_classes`; None = all
+    # See `draw_prompts`.
     max_images: int
     cross_image: float
-    clip_norm: float
-    bf16: bool
+    clip_norm: float  # largest global L2 norm of the gradient
+    bf16: bool  # autocast to bfloat16
+    # Steps between reports and between checkpoints.
     log_every: int
     save_every: int
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Callbacks for progress.
+    """Callbacks for progress."""
 
-    Attributes:
-        report: called with the steps done and the figures since the last report, by name: docs/mlflow.md.
-        save: called with the steps done, whenever a checkpoint is due.
-        look: called with the steps done and the latest prompts, `MOMENTS` times in a whole training and
-            before the report of the same step. It may use the model, whose mode it leaves as it was.
-    """
-
+    # Called with the steps done and the figures since the last report, by name: docs/mlflow.md.
     report: Callable[[int, dict[str, float]], None]
-    save: Callable[[int], None]
+    save: Callable[[int], None]  # called with the steps done, whenever a checkpoint is due
+    # Called with the steps done and the latest prompts, `MOMENTS` times in a whole training and before the
+    # report of the same step. It may use the model, whose mode it leaves as it was.
     look: Callable[[int, SeenPrompts], None]
 
 
@@ -129,16 +118,11 @@ def fit(
 
 @dataclass(frozen=True)
 class _Seen:
-    """The monitored values of a forward pass.
-
-    Attributes:
-        embeddings: [N, D] of the batch's prompts.
-        labels: [N] their data-set classes.
-    """
+    """The monitored values of a forward pass."""
 
     figures: dict[str, Tensor]
-    embeddings: Tensor
-    labels: Tensor
+    embeddings: Tensor  # [N, D] of the batch's prompts
+    labels: Tensor  # [N] their data-set classes
 
 
 def _moments(steps: int) -> frozenset[int]:

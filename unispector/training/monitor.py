@@ -20,15 +20,10 @@ RECENT = 16
 
 @dataclass(frozen=True)
 class SeenPrompts:
-    """Prompt embeddings of some batches.
+    """Prompt embeddings of some batches."""
 
-    Attributes:
-        embeddings: [N, D].
-        labels: [N] data-set class of each.
-    """
-
-    embeddings: Floats
-    labels: Labels
+    embeddings: Floats  # [N, D]
+    labels: Labels  # [N] data-set class of each
 
     def angles(self) -> dict[str, float]:
         """`prompt/angle_within` and `prompt/angle_between` classes in degrees; those that there are."""

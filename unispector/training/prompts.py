@@ -15,17 +15,11 @@ ALL = 0.4
 
 @dataclass(frozen=True)
 class Columns:
-    """A batch whose labels are prompt columns.
+    """A batch whose labels are prompt columns."""
 
-    Attributes:
-        targets: labels in 0 .. C-1.
-        prompt_labels: [N] int64 column of every prompt instance.
-        classes: [C] data-set class index of every column.
-    """
-
-    targets: tuple[Targets, ...]
-    prompt_labels: Tensor
-    classes: Tensor
+    targets: tuple[Targets, ...]  # labels in 0 .. C-1.
+    prompt_labels: Tensor  # [N] int64 column of every prompt instance
+    classes: Tensor  # [C] data-set class index of every column
 
     @property
     def count(self) -> int:
@@ -35,15 +29,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class InBatchPrompts:
-    """The assignment of a batch's images as prompts of one another.
+    """The assignment of a batch's images as prompts of one another."""
 
-    Attributes:
-        columns: this rank's targets, and the instances of all ranks, with columns as labels.
-        mixing: [B, C, N] float32 for this rank's B images, see `draw_prompts`.
-    """
-
-    columns: Columns
-    mixing: Tensor
+    columns: Columns  # this rank's targets, and the instances of all ranks, with columns as labels
+    mixing: Tensor  # [B, C, N] float32 for this rank's B images, see `draw_prompts`
 
 
 def commonest_classes(batch: Batch, most: int) -> Batch:

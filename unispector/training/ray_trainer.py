@@ -54,52 +54,36 @@ class Machine:
 
 @dataclass(frozen=True)
 class Reported:
-    """One report of a job.
-
-    Attributes:
-        time: when, in seconds since 1970.
-    """
+    """One report of a job."""
 
     step: int
-    time: float
+    time: float  # when, in seconds since 1970
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """A worker's place among the processes of one job.
+    """A worker's place among the processes of one job."""
 
-    Attributes:
-        rank: number of this process, from 0.
-        local_rank: number of this process on its machine: which of the visible GPUs is its own.
-    """
-
-    rank: int = 0
+    rank: int = 0  # number of this process, from 0
     size: int = 1
-    local_rank: int = 0
+    local_rank: int = 0  # number of this process on its machine: which of the visible GPUs is its own
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training.
-
-    Attributes:
-        work: importable function (no lambda, no nested one); its result on rank 0 must be picklable.
-        arguments: its keyword arguments, all picklable; paths absolute, because a worker starts in
-            a folder of Ray's.
-        folder: absolute folder of the job's progress file.
-        processes: worker processes; more than one train in parallel, each on its slice of a batch.
-        hours: a process that has run so long is stopped, and the job with it; None = never.
-    """
+    """One training."""
 
     name: str
+    # Importable function (no lambda, no nested one); its result on rank 0 must be picklable.
     work: Callable[..., Any]
+    # Its keyword arguments, all picklable; paths absolute, because a worker starts in a folder of Ray's.
     arguments: Mapping[str, Any]
-    folder: Path
-    processes: int = 1
+    folder: Path  # absolute folder of the job's progress file
+    processes: int = 1  # worker processes; more than one train in parallel, each on its slice of a batch
     threads: int = 1
     gpu: bool = False
-    hours: float | None = None
+    hours: float | None = None  # a process that has run so long is stopped, and the job with it; None = never
 
 
 @contextmanager

@@ -19,19 +19,13 @@ Pyramid = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Backbone(nn.Module):
-    """From images to maps, and from maps to what the detector and its similarity prior read.
+    """From images to maps, and from maps to what the detector and its similarity prior read."""
 
-    Attributes:
-        map_shapes: (channels, height, width) of what `forward` returns for the model's own image size.
-        channels: of `pyramid`'s four maps.
-        matching_channels: of each of `matching`'s levels.
-        frozen: no network in it is ever trained.
-    """
-
+    # (channels, height, width) of what `forward` returns for the model's own image size.
     map_shapes: tuple[tuple[int, int, int], ...]
-    channels: tuple[int, int, int, int]
-    matching_channels: tuple[int, ...]
-    frozen: bool
+    channels: tuple[int, int, int, int]  # of `pyramid`'s four maps
+    matching_channels: tuple[int, ...]  # of each of `matching`'s levels
+    frozen: bool  # no network in it is ever trained
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
