@@ -30,7 +30,7 @@ pytest_plugins = ["benchmark_project", "made_up_evaluation"]
 
 # Before any test module imports ray, prefect or mlflow, which read their settings then.
 work_offline(ROOT)
-# One thread a process: xdist's workers and Ray's would fight for the cores otherwise, and a fork of many hangs.
+# One thread a process: workers of xdist and Ray would fight for the cores otherwise, and forks would hang.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)  # of this process, which has read the variable already
 # No verdict depends on how busy the machine is.
