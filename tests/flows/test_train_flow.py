@@ -58,6 +58,7 @@ def test_a_mistake_in_the_parameters_is_one_line(tiny_project, monkeypatch, caps
         raise ConfigError("params.yaml: train.steps: must be above 0")
 
     monkeypatch.setattr(train, "train_flow", refuse)
+    monkeypatch.setattr(train.signal, "signal", lambda *_: None)  # its handlers would outlive the test
     with pytest.raises(SystemExit) as stopped:
         train.main()
     assert stopped.value.code == "error: params.yaml: train.steps: must be above 0"
