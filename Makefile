@@ -64,7 +64,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(VENV)/bin/python || { \
 	  python=$${PYTHON:-$$(command -v python3.11 || command -v python3)}; \
 	  echo "setup: creating $(VENV) with $$python"; \
-	  "$$python" -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make setup PYTHON=python3.13")'; \
+	  "$$python" -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make clean setup PYTHON=python3.13")'; \
 	  "$$python" -m venv $(VENV); }
 	@test -x "$(UV)" || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "setup: installing the locked packages (several GB the first time)"

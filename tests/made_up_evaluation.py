@@ -128,4 +128,4 @@ def evaluation():
     )
     origins = {"data_sha256": "d" * 64, "git_commit": "c" * 40 + "-dirty", HOSTILE: HOSTILE}
     models = (ModelRecord("unispector", 42, "f" * 64, origins), ModelRecord("base", 42, "e" * 64, {}))
-    return EvaluationReport(rows, pictures, models)
+    return EvaluationReport(rows, pictures, models, False)

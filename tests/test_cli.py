@@ -12,10 +12,19 @@ import pytest
 from PIL import Image
 
 from unispector.cli import main
+from unispector.cli.main import app
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.rle import decode_rle
 
 HEAVY = "torch torchvision timm mlflow ray prefect great_expectations pandas cv2 numpy"
+
+
+def test_every_verb_has_a_file_of_its_name():
+    verbs = [command.name or command.callback.__name__ for command in app.registered_commands]
+    verbs += [group.name for group in app.registered_groups]
+    assert len(verbs) > 15
+    folder = Path(__file__).parents[1] / "unispector" / "cli"
+    assert [verb for verb in verbs if not (folder / f"{verb}.py").is_file()] == []
 
 
 @pytest.fixture
@@ -306,8 +315,7 @@ def test_convert_tells_what_it_kept_and_dropped(tmp_path, capsys):
     assert lines[0] == "set: 1 of 1 images, 1 of 1 instances"
     assert "  image without its mask: 1 files (images/crack/b.png)" in lines
     assert "  mask without its image: 1 files (masks/crack/c.png)" in lines
-    assert lines[-1].startswith("set: all ")
-    assert lines[-1].endswith(f": {out}")
+    assert lines[-1].startswith(f"{out}: set: all ")
     assert json.loads(out.read_text())["annotations"][0]["bbox"] == [10, 10, 20, 10]
 
 

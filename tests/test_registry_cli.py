@@ -58,7 +58,7 @@ def test_an_empty_registry_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "no model is registered yet" in said("list")
     assert "nothing was decided yet" in said("history")
-    with pytest.raises(RegistryError, match="it is empty; register a trained model first"):
+    with pytest.raises(RegistryError, match="it is empty; register a trained model, or name a packaged one"):
         said("show", "1")
     assert list(tmp_path.iterdir()) == []
 

@@ -93,7 +93,7 @@ ROWS = (
     row("base", "tile", "unseen", 42, 1, 4.0),
 )
 MODELS = (model("unispector", 42), model("unispector", 82, "e" * 64), model("base", 42, "b" * 64))
-REPORT = EvaluationReport(ROWS, (), MODELS)
+REPORT = EvaluationReport(ROWS, (), MODELS, False)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,9 @@ def test_rows_classes_and_files_are_artifacts(tracked):
 def test_the_same_evaluation_again_brings_its_runs_up_to_date(store, root, files):
     track_evaluation(store, CONFIG, REPORT, files, root)
     before = {name: run.info.run_id for name, run in runs(store).items()}
-    changed = EvaluationReport((*ROWS[:-1], row("base", "tile", "unseen", 42, 1, 8.0)), (), MODELS[::-1])
+    changed = EvaluationReport(
+        (*ROWS[:-1], row("base", "tile", "unseen", 42, 1, 8.0)), (), MODELS[::-1], False
+    )
     for _ in range(2):
         track_evaluation(store, CONFIG, changed, files, root)
     after = runs(store)
@@ -219,8 +221,8 @@ def test_the_same_evaluation_again_brings_its_runs_up_to_date(store, root, files
 
 
 def test_other_models_data_or_parameters_are_another_evaluation(store, root, files):
-    one = EvaluationReport(ROWS[-1:], (), MODELS[-1:])
-    fresh = EvaluationReport(ROWS[-1:], (), (model("base", 42, "c" * 64),))
+    one = EvaluationReport(ROWS[-1:], (), MODELS[-1:], False)
+    fresh = EvaluationReport(ROWS[-1:], (), (model("base", 42, "c" * 64),), False)
     other = CONFIG.model_copy(update={"evaluate": CONFIG.evaluate.model_copy(update={"detections": 7})})
     track_evaluation(store, CONFIG, one, [], root)
     track_evaluation(store, CONFIG, fresh, [], root)
@@ -301,7 +303,7 @@ def test_set_names_of_any_kind_keep_their_own_figures(store, root):
         row("unispector", name, "unseen", 42, 1, float(10 * number))
         for number, name in enumerate(names, start=1)
     )
-    track_evaluation(store, CONFIG, EvaluationReport(rows, (), MODELS[:1]), [], root)
+    track_evaluation(store, CONFIG, EvaluationReport(rows, (), MODELS[:1], False), [], root)
     sweeps = SweepReport(tuple(sweep_row(name, "prompt_blur", 0.5, 1.0) for name in names))
     track_sweeps(store, CONFIG, MODELS[:1], sweeps, [], root)
     metrics = runs(store)["unispector-seed42"].data.metrics
@@ -317,7 +319,7 @@ def test_set_names_of_any_kind_keep_their_own_figures(store, root):
 def test_what_is_no_number_is_left_out(store, root):
     odd = dataclasses.replace(alarms(1.0), recall_boxes=float("nan"))
     rows = (row("unispector", "tile", "unseen", 42, 1, 40.0, odd),)
-    track_evaluation(store, CONFIG, EvaluationReport(rows, (), MODELS[:1]), [], root)
+    track_evaluation(store, CONFIG, EvaluationReport(rows, (), MODELS[:1], False), [], root)
     metrics = runs(store)["unispector-seed42"].data.metrics
     assert "unseen/tile/recall_boxes" not in metrics
     assert metrics["unseen/tile/recall_masks"] == 5
@@ -328,7 +330,7 @@ def test_the_page_goes_to_the_latest_evaluation_of_the_models(store, root, tmp_p
     page.write_text("<html>")
     track_report(store, MODELS, page)
     assert "no run of this evaluation" in caplog.text
-    track_evaluation(store, CONFIG, EvaluationReport(ROWS[-1:], (), MODELS[-1:]), [], root)
+    track_evaluation(store, CONFIG, EvaluationReport(ROWS[-1:], (), MODELS[-1:], False), [], root)
     track_evaluation(store, CONFIG, REPORT, [], root)
     track_report(store, MODELS[::-1], page)
     client = client_of(store)

@@ -86,7 +86,12 @@ def test_damaged_files_are_refused_in_one_line(text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("written", "damaged"), [('"split_seed": 42', '"split_seed": "42"'), ('"rows":', '"x": 1, "rows":')]
+    ("written", "damaged"),
+    [
+        ('"split_seed": 42', '"split_seed": "42"'),
+        ('"rows":', '"x": 1, "rows":'),
+        (',\n "prompts_judged": true', ""),
+    ],
 )
 def test_a_file_with_another_type_or_key_is_refused(report, written, damaged, tmp_path):
     text = report.evaluation_json()

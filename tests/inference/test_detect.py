@@ -41,12 +41,38 @@ def test_images_of_an_earlier_run_go_and_other_files_stay(tiny_model: Path, tmp_
     assert report.highest == pytest.approx(max(scores), abs=1e-6)
 
 
-@pytest.mark.parametrize("record", ['{"images": [{"picture": "../a.png"}]}', '{"images": 3}', "not JSON"])
+FOREIGN = (
+    "../a.png", "pictures/../a.png", "./pictures/b.png", "pictures//b.png", "pictures/b.png/", "pictures/..",
+    "pictures/notes.txt", "pictures/\0.png", "pictures/\ud800.png", f"pictures/{'x' * 5000}.png", None, 5, [],
+)  # fmt: skip
+RECORDS = [json.dumps({"images": [{"picture": name}]}) for name in FOREIGN]
+
+
+@pytest.mark.parametrize("record", [*RECORDS, '{"images": 3}', "no JSON", "[" * 200_000])
 def test_a_foreign_file_of_detections_removes_nothing(tiny_model: Path, tmp_path: Path, record: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
     out = tmp_path / "out"
-    out.mkdir()
+    pictures = out / "pictures"
+    pictures.mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    (tmp_path / "a.png").write_bytes(b"mine")
+    (pictures / "notes.txt").write_bytes(b"mine")
     (out / "detections.json").write_text(record)
-    module.detect(tiny_model, [tmp_path / "a.png"], [Prompt(pixels, [(5, 5, 20, 10)])], out)
+    module.detect(tiny_model, [tmp_path / "b.png"], [Prompt(pixels, [(5, 5, 20, 10)])], out)
+    images = json.loads((out / "detections.json").read_text())["images"]
+    assert [image["picture"] for image in images] == ["pictures/b.png"]
     assert (tmp_path / "a.png").is_file()
+    assert sorted(path.name for path in pictures.iterdir()) == ["b.png", "notes.txt"]
+
+
+def test_nothing_is_removed_behind_a_link(tiny_model: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    album, out = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    out.mkdir()
+    (album / "precious.png").write_bytes(b"mine")
+    (out / "pictures").symlink_to(album)
+    (out / "detections.json").write_text('{"images": [{"picture": "pictures/precious.png"}]}')
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    module.detect(tiny_model, [tmp_path / "b.png"], [Prompt(pixels, [(5, 5, 20, 10)])], out)
+    assert (album / "precious.png").is_file()

@@ -29,7 +29,7 @@ def project(tmp_path):
     stripes = np.zeros((60, 90, 3), dtype=np.uint8)
     stripes[:, ::30] = (0, 0, 255)
     cv2.imwrite(str(tmp_path / "reports" / picture.file), stripes)
-    text = EvaluationReport((row,), (picture,), ()).evaluation_json()
+    text = EvaluationReport((row,), (picture,), (), False).evaluation_json()
     (tmp_path / "reports/evaluation.json").write_text(text)
     return tmp_path
 

@@ -76,7 +76,7 @@ def test_the_page_tells_of_the_data_once_there_are_statistics(project: Path) -> 
     empty = AveragePrecision(0.0, 0.0, 0.0, {}, {"small": None, "medium": None, "large": None})
     row = EvaluationRow("unispector", "tiles", "unseen", 42, 42, SetMetrics(empty, empty, 1, 1), {}, None)
     reports, store = project / "reports", TrackingStore(project / "mlflow")
-    atomic_write_text(reports / "evaluation.json", EvaluationReport((row,), (), ()).evaluation_json())
+    atomic_write_text(reports / "evaluation.json", EvaluationReport((row,), (), (), False).evaluation_json())
     assert "Read, kept and dropped" not in report(reports, store).page.read_text()
 
     member = BenchmarkSet("tiles", "tiles", "in", Annotations.read(project / annotation_file("tiles")))

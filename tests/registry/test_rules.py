@@ -184,8 +184,22 @@ def test_the_page_has_every_figure():
 def test_a_decision_survives_json(comparison):
     decision = decided(comparison)
     content = json.loads(json.dumps(decision.as_dict()))
-    assert DECISION.validate_python(content) == decision
+    assert DECISION.validate_json(json.dumps(content), strict=True) == decision
     assert (content["summary"], content["promoted"]) == (decision.summary, decision.promoted)
+
+
+def test_a_decision_that_lost_a_part_is_not_read():
+    whole = decided(GOOD).as_dict()
+    for place, key in (
+        (whole, "comparison"),
+        (whole["comparison"], "left_out"),
+        (whole["comparison"]["sets"][0], "alarms"),
+    ):
+        kept = place.pop(key)
+        with pytest.raises(ValueError, match=key):
+            DECISION.validate_json(json.dumps(whole), strict=True)
+        place[key] = kept
+    DECISION.validate_json(json.dumps(whole), strict=True)
 
 
 # Two models on the same images, as a random process: what an image shows and how hard it is is the same for
@@ -261,7 +275,7 @@ def contest(seed, gain=0.0, resamples=500, spread=0.0):
         sets.append(make_set(str(number), **pairs, interval=interval))
         new.append(pair[0][1])
         old.append(pair[1][1])
-    return Comparison(tuple(sets), paired_interval(new, old, LIMITS.level))
+    return Comparison(tuple(sets), paired_interval(new, old, LIMITS.level), ())
 
 
 def test_of_fifty_equal_models_none_is_promoted():

@@ -84,7 +84,7 @@ def test_a_set_is_named_once_for_its_models(source):
 
 
 def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row, hostile):
-    report = EvaluationReport((new_row("base", hostile, "unseen", (42, 1), 40.0),), (), ())
+    report = EvaluationReport((new_row("base", hostile, "unseen", (42, 1), 40.0),), (), (), False)
     page = Page(html(evaluation_report(Sources(report, "ui")), {}))
     assert "interval" not in page.values("class")
     assert "40.0" in page.texts
@@ -93,7 +93,7 @@ def test_a_report_without_intervals_pictures_or_alarms_is_a_page_too(new_row, ho
 
 def test_the_charts_show_figures_and_intervals_where_they_are(new_row):
     rows = [new_row("unispector", "tile", "unseen", (42, 1), value, 10.0) for value in (40.0, 60.0)]
-    report = EvaluationReport((*rows, new_row("base", "steel", "unseen", (42, 1), 20.0, 4.0)), (), ())
+    report = EvaluationReport((*rows, new_row("base", "steel", "unseen", (42, 1), 20.0, 4.0)), (), (), False)
     charts = next(block.charts for block in results_section(report).blocks if isinstance(block, Charts))
     figure = charts["results-boxes"].draw()
     axes = figure.axes[0]

@@ -129,7 +129,7 @@ def test_results_show_every_set_and_their_mean(evaluation, hostile):
 def test_models_of_other_seeds_are_compared_on_the_shared_ones_too(content, evaluation):
     fair = rows_by_name(table(content, "results", "AP50 on the same seeds"))
     assert fair["tile", "UniSpector"][0].mean == pytest.approx(45)
-    alike = EvaluationReport(tuple(row for row in evaluation.rows if row.split_seed == 42), (), ())
+    alike = EvaluationReport(tuple(row for row in evaluation.rows if row.split_seed == 42), (), (), False)
     keys = [
         b.key for b in section(evaluation_report(Sources(alike, "ui")), "results").blocks if type(b) is Table
     ]
@@ -150,7 +150,7 @@ def test_false_alarms_are_told_of_sets_with_good_images(content, hostile):
 
 
 def test_without_good_images_the_report_says_so(evaluation, new_row):
-    report = EvaluationReport((new_row("unispector", "tile", "unseen", (42, 1), 40.0),), (), ())
+    report = EvaluationReport((new_row("unispector", "tile", "unseen", (42, 1), 40.0),), (), (), False)
     content = evaluation_report(Sources(report, "ui"))
     assert "tile has none" in words(content, "alarms")
     tables = [block.key for block in section(content, "alarms").blocks if isinstance(block, Table)]
@@ -171,7 +171,7 @@ def test_sizes_leave_out_evaluations_without_such_an_instance(content):
 def insa_report(new_row, names):
     rows = [new_row("unispector", name, "unseen", (42, 1), 10.0 * n) for n, name in enumerate(names, start=1)]
     rows += [new_row("unispector", name, "seen", (42, 1), 99.0) for name in names]
-    return EvaluationReport(tuple(rows), (), ())
+    return EvaluationReport(tuple(rows), (), (), False)
 
 
 def test_sets_of_published_names_stand_in_the_published_table(new_row):
@@ -212,7 +212,7 @@ def test_sections_come_in_order_and_only_where_there_is_something(evaluation):
     keys = [section.key for section in evaluation_report(everything).sections]
     assert keys[:6] == ["results", "published", "alarms", "robust", "space", "classes"]
     assert keys[6:] == ["pictures", "failures", "data", "timing", "models", "method", "runs"]
-    bare = EvaluationReport(evaluation.rows, (), ())
+    bare = EvaluationReport(evaluation.rows, (), (), False)
     keys = [section.key for section in evaluation_report(Sources(bare, "ui")).sections]
     assert keys == ["results", "published", "alarms", "classes", "method", "runs"]
 

@@ -1,4 +1,4 @@
-"""The command line: one verb per thing a user does; all logic is in `stages`.
+"""The command line: one verb per thing a user does; all logic is in the other rooms.
 
 Heavy packages load inside the verbs, so that `unispector --help` answers at once.
 """

@@ -9,18 +9,22 @@ from pathlib import Path
 import typer
 
 from unispector.cli.benchmark import BENCHMARK_HELP, benchmark
-from unispector.cli.data import CONVERT_HELP, convert, data_app
-from unispector.cli.detector import DETECT_HELP, EVALUATE_HELP, SWEEP_HELP, detect, evaluate, sweep
+from unispector.cli.convert import CONVERT_HELP, convert
+from unispector.cli.data import data_app
+from unispector.cli.detect import DETECT_HELP, detect
+from unispector.cli.diagnose import DIAGNOSE_HELP, diagnose
+from unispector.cli.evaluate import EVALUATE_HELP, evaluate
 from unispector.cli.groups import group
 from unispector.cli.inspect import INSPECT_HELP, inspect
-from unispector.cli.measure import DIAGNOSE_HELP, MEASURE_HELP, diagnose, measure
+from unispector.cli.measure import MEASURE_HELP, measure
 from unispector.cli.operate import OPERATE_HELP, operate
 from unispector.cli.params import params_app
 from unispector.cli.prompts import prompts_app
 from unispector.cli.registry import registry_app
-from unispector.cli.reports import report
+from unispector.cli.report import report
 from unispector.cli.serve import SERVE_HELP, serve
 from unispector.cli.stage import stage_app
+from unispector.cli.sweep import SWEEP_HELP, sweep
 from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
 from unispector.errors import UniSpectorError

@@ -1,11 +1,11 @@
-"""`unispector measure` and `unispector diagnose`: a model judged one class at a time."""
+"""`unispector measure`: a model judged one class at a time."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.detector import Model, Roi, RoiOption
+from unispector.cli.options import Model, Roi, RoiOption
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ and so again with every prompt seed. Writes OUT/measure.md (AP50 of boxes and ma
 that finds half of the defects, how well the marked boxes are given back, how far a score can be trusted,
 processor time), OUT/measure.json and OUT/pictures with failures. A raw release brings its own defect-free
 images."""
-
-DIAGNOSE_HELP = """Say where a model loses its points, one class at a time.
-
-\b
-  unispector diagnose set.json --images photos --good clean_photos --out diagnosed
-
-Looks at all candidates, with prompts and targets as in `measure`: what would they reach in perfect order,
-what with their pieces merged, how many defects have no candidate at all? Writes OUT/diagnose.md and
-OUT/diagnose.json and prints the largest loss."""
 
 Set = Annotated[
     Path, typer.Argument(metavar="SET", help="COCO file; or, with --source, the folder of a raw release.")
@@ -62,8 +53,8 @@ def measure(
     from unispector.benchmark.measure import write_measurement
     from unispector.tracking.model_reference import find_model
 
-    directory, settings = find_model(model), _settings(roi, prompt_seeds, targets)
-    report = write_measurement(directory, _read(set_, images, source, good), settings, out, floor=floor)
+    directory, settings = find_model(model), settings_of(roi, prompt_seeds, targets)
+    report = write_measurement(directory, read_set(set_, images, source, good), settings, out, floor=floor)
     for figures in report.detectors:
         boxes, masks = figures.mean("box_ap50"), figures.mean("mask_ap50")
         told = [
@@ -73,30 +64,12 @@ def measure(
     typer.echo(out / "measure.md")
 
 
-def diagnose(
-    set_: Set,
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder to write diagnose.md and diagnose.json to.")
-    ],
-    images: SetImages = None,
-    source: SourceOption = None,
-    model: Model = "fast",
-    roi: RoiOption = Roi.BOX,
-    prompt_seeds: Seeds = "42,82,777",
-    targets: Targets = 40,
-    good: Good = None,
-) -> None:
-    """Say where a model loses its points."""
-    from unispector.benchmark.diagnose import write_diagnosis
-    from unispector.reporting.diagnosis_report import largest_loss
-    from unispector.tracking.model_reference import find_model
+def settings_of(roi: Roi, seeds: str, targets: int) -> "OneClassSettings":
+    """How to measure, by the options.
 
-    directory, settings = find_model(model), _settings(roi, prompt_seeds, targets)
-    report = write_diagnosis(directory, _read(set_, images, source, good), settings, out)
-    typer.echo(f"{largest_loss(report)} {out / 'diagnose.md'}")
-
-
-def _settings(roi: Roi, seeds: str, targets: int) -> "OneClassSettings":
+    Raises:
+        DataError: the seeds are no whole numbers of 0 or more.
+    """
     from unispector.benchmark.one_class import OneClassSettings
 
     try:
@@ -108,7 +81,12 @@ def _settings(roi: Roi, seeds: str, targets: int) -> "OneClassSettings":
     return OneClassSettings(numbers, targets, roi.value)
 
 
-def _read(set_: Path, images: Path | None, source: str | None, good: Path | None) -> "MarkedSet":
+def read_set(set_: Path, images: Path | None, source: str | None, good: Path | None) -> "MarkedSet":
+    """The annotated set that the options name.
+
+    Raises:
+        DataError: the options do not fit together, or the set cannot be read.
+    """
     from unispector.benchmark.one_class import read_coco_set, read_raw_set
 
     if source is not None and images is None:

@@ -139,10 +139,6 @@ def _user() -> str:
         raise RegistryError("this user has no name; set the variable LOGNAME") from error
 
 
-def _tell_table(headings: list[str], rows: list[list[str]], otherwise: str) -> None:
-    typer.echo("\n".join(columns([headings, *rows])) if rows else otherwise)
-
-
 def _percent(version: "ModelVersion", figure: str) -> str:
     try:
         return f"{float(version.tags[figure]):.1f}"

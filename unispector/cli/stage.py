@@ -5,14 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.data import told
+from unispector.cli.convert import told
 from unispector.cli.groups import group, params
-from unispector.cli.reports import REPORTS, write_report
+from unispector.cli.report import REPORTS, write_report
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-stage_app = group("One stage of the pipeline on its own; `dvc repro` runs them in order.")
+stage_app = group(
+    "One stage of the pipeline on its own; `dvc repro` runs them in order. The stage train is a flow: "
+    "python -m flows.train."
+)
 
 SetName = Annotated[str, typer.Argument(help="A key of data.sets in params.yaml.")]
 

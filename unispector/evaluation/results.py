@@ -107,7 +107,7 @@ class EvaluationReport:
     rows: tuple[EvaluationRow, ...]  # one per model, set, subset and prompt seed
     pictures: tuple[DrawnImage, ...]  # those drawn, of the main variant
     models: tuple[ModelRecord, ...]
-    prompts_judged: bool = False  # prompt images were targets too, which the protocol does not allow
+    prompts_judged: bool  # prompt images were targets too, which the protocol does not allow
 
     @classmethod
     def read(cls, path: Path) -> Self:

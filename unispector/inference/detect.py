@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import tee
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
@@ -51,7 +52,7 @@ def detect(
         CheckpointError: the model cannot be loaded.
         PromptBankError: the bank is unreadable or of another model.
     """
-    files = list_images(targets)
+    files, earlier = list_images(targets), _drawn_before(output)
     detector = UniSpector.load(model_directory)
     bank = PromptBank.load(prompts) if isinstance(prompts, Path) else detector.encode(prompts, batch_size)
     found: list[Detections] = []
@@ -64,23 +65,25 @@ def detect(
             found.append(detections.above(min(RECORDED_SCORE, min_score)))
             show(len(found), len(files))
     record = _as_coco(files, names, found, bank)
-    earlier = _drawn_before(output)
     atomic_write_text(output / "detections.json", json.dumps(record, indent=1) + "\n")
     for name in earlier - set(names):
-        (output / name).unlink(missing_ok=True)
+        with suppress(OSError, ValueError):  # what cannot be removed stays; the results are written
+            (output / name).unlink()
     drawn = sum(len(detections.above(min_score)) for detections in found)
     highest = max((float(detections.scores.max()) for detections in found if len(detections)), default=None)
     return DetectionReport(len(files), sum(map(len, found)), drawn, highest, output)
 
 
 def _drawn_before(output: Path) -> set[str]:
-    """Names of the images that an earlier run drew into this folder."""
+    """Names of the images that an earlier run drew into this folder; none behind a link."""
     try:
         images = json.loads((output / "detections.json").read_text(encoding="utf-8"))["images"]
-        names = {image["picture"] for image in images}
-    except (OSError, ValueError, KeyError, TypeError):
+        names = {str(image["picture"]) for image in images}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
-    return {name for name in names if PurePath(name).parent == PurePath("pictures")}
+    if (output / "pictures").is_symlink():
+        return set()
+    return {name for name in names if name == f"pictures/{Path(name).stem}.png"}
 
 
 def _image_names(files: Sequence[Path]) -> list[str]:

@@ -104,18 +104,18 @@ def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[
     if np.shape(box) != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
         raise DataError(f"{name}: box {shown} must be left,top,width,height in pixels with a size above 0")
     left, top = max(box[0], 0.0), max(box[1], 0.0)
-    if box[0] + box[2] > hw[1] + SLACK or box[1] + box[3] > hw[0] + SLACK:
-        logger.warning(
-            "%s: box %s ends at %g,%g, outside the image of %dx%d pixels, and is cut there; boxes are "
-            "left,top,width,height, not left,top,right,bottom",
-            *(name, shown, box[0] + box[2], box[1] + box[3], hw[1], hw[0]),
-        )
     right, bottom = min(box[0] + box[2], float(hw[1])), min(box[1] + box[3], float(hw[0]))
     inside = f"inside the image of {hw[1]}x{hw[0]} pixels"
     if right - left < 1 or bottom - top < 1:
         raise DataError(f"{name}: box {shown} has less than a pixel {inside}")
     if (right - left) * (bottom - top) < LEAST_INSIDE * box[2] * box[3]:
         raise DataError(f"{name}: box {shown} has less than a tenth of its area {inside}")
+    if box[0] + box[2] > hw[1] + SLACK or box[1] + box[3] > hw[0] + SLACK:
+        logger.warning(
+            "%s: box %s ends at %g,%g, outside the image of %dx%d pixels, and is cut there; boxes are "
+            "left,top,width,height, not left,top,right,bottom",
+            *(name, shown, box[0] + box[2], box[1] + box[3], hw[1], hw[0]),
+        )
     return left, top, right - left, bottom - top
 
 

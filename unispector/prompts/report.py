@@ -131,7 +131,7 @@ class EnrollReport:
         """
         sections = []
         if self.checks:
-            sections = [Section("", self._figures()), Section("Pictures", (_image_table(self.checks),))]
+            sections = [Section("", self._figures()), Section("Images", (_image_table(self.checks),))]
         if self.weak:
             weak = Bullets(tuple((Span(name, "code"), f": {why}") for name, why in self.weak.items()))
             sections.append(Section("Images to replace or to mark better", (weak,)))
@@ -252,7 +252,7 @@ def _image_table(checks: Iterable[ImageCheck]) -> Table:
         )
         for check in checks
     ]
-    heads = ("picture", "found", "scores", "another class scores higher", "detections in all")
+    heads = ("image", "found", "scores", "another class scores higher", "detections in all")
     return Table.of(heads, (), rows)
 
 
@@ -261,7 +261,7 @@ def _worth_table(worth: Iterable[Worth]) -> Table:
     for each in worth:
         shares = f"{each.found} of {each.marks}", f"{each.without} of {each.marks}"
         rows.append((Span(each.file_name, "code"), *shares, "hurts" if each.hurts else ""))
-    return Table.of(("picture", "found with its prompts", "without", ""), (), rows)
+    return Table.of(("image", "found with its prompts", "without", ""), (), rows)
 
 
 def _share(part: int, whole: int) -> str:

@@ -96,7 +96,7 @@ def read_decisions(files: Iterable[Path]) -> list[Decision]:
         if file.suffix != ".json":
             continue
         try:
-            decisions.append(DECISION.validate_json(file.read_bytes()))
+            decisions.append(DECISION.validate_json(file.read_bytes(), strict=True))
         except (OSError, ValueError):
             continue
     return decisions
@@ -229,7 +229,7 @@ def _data_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"{name}: no report; run the stage validate"
     for name, path in reports.items():
         try:
-            report = _REPORT.validate_json(path.read_bytes(), strict=True)
+            report = _REPORT.validate_json(path.read_bytes(), strict=True, extra="forbid")
         except (OSError, ValueError):
             yield f"{name}: damaged report; run the stage validate"
             continue

@@ -61,7 +61,7 @@ def read_lineage(directory: Path) -> Lineage:
     """
     path = directory / LINEAGE
     try:
-        return TypeAdapter(Lineage).validate_json(path.read_bytes())
+        return TypeAdapter(Lineage).validate_json(path.read_bytes(), strict=True, extra="forbid")
     except (OSError, ValueError) as error:
         raise RegistryError(f"{path}: not the lineage of a registered model; register it again") from error
 

@@ -44,9 +44,9 @@ class SetComparison:
     interval: Interval  # paired bootstrap interval of the change of `boxes`, in points
     # AP50 of boxes with blurred prompt images and with inexact prompt boxes; None where that was not
     # measured.
-    blurred: Pair | None = None
-    shifted: Pair | None = None
-    alarms: Pair | None = None  # detections per defect-free image; None where the set has no such images
+    blurred: Pair | None
+    shifted: Pair | None
+    alarms: Pair | None  # detections per defect-free image; None where the set has no such images
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Comparison:
     # Paired bootstrap interval of the change of the mean over `sets` of AP50 of boxes, in points; 0 to 0
     # where there is no set.
     interval: Interval
-    left_out: tuple[str, ...] = ()  # names of the other sets
+    left_out: tuple[str, ...]  # names of the other sets
 
     def mean(self, figure: Figure) -> Pair | None:
         """Unweighted mean of a figure over the sets that have it; None without any."""
@@ -90,7 +90,7 @@ class Decision:
     time: str  # when it was made, ISO 8601 in UTC
     automatic: bool  # whether passing is enough to become champion
     rules: tuple[RuleOutcome, ...]
-    comparison: Comparison | None = None  # the figures; None where they were not taken
+    comparison: Comparison | None  # the figures; None where they were not taken
 
     @property
     def passed(self) -> bool:

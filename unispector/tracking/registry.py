@@ -121,7 +121,11 @@ class ModelRegistry:
         found = self.find(reference)
         if found is None:
             known = ", ".join(str(version.number) for version in self.versions())
-            there = f"it has {known}" if known else "it is empty; register a trained model first"
+            there = (
+                f"it has {known}"
+                if known
+                else "it is empty; register a trained model, or name a packaged one, such as fast"
+            )
             what = "version" if str(reference).isdigit() else "version with the alias"
             raise RegistryError(f"{self.name}: no {what} {reference} in {self.place}; {there}")
         return found

@@ -65,7 +65,7 @@ class CheckReport:
         broken = [result for result in self.results if result.failed]
         if not broken:
             left_out = "; ".join(rule.rule for rule in self.left_out)
-            told = f"; left out: {left_out}" if left_out else ""
+            told = f"; not applied: {left_out}" if left_out else ""
             return f"{self.name}: all {len(self.results)} checks passed{told}"
         first = broken[0]
         more = f" and {first.failed - 1} more" if first.failed > 1 else ""

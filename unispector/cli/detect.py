@@ -1,12 +1,12 @@
-"""`unispector detect`, `evaluate` and `sweep`: what a trained model is for."""
+"""`unispector detect`: find the prompted defects on images."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unispector.cli.options import Model
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,48 +24,8 @@ Two defects, one of them marked twice:
     --prompt b.png --box 64,64,20,20  --label hole
 
 Writes one drawn image per target to OUT/pictures, and OUT/detections.json: a COCO file whose
-annotations carry boxes, masks and scores (those of at least 0.05)."""
-
-EVALUATE_HELP = """Measure AP of boxes and masks on annotated images of your own.
-
-\b
-  unispector evaluate --prompts prompts.json --targets targets.json --images photos \\
-    --model MODEL --out metrics.json
-
-Both files are COCO and name the same categories; no image should be in both. AP is in percent, by
-class and in all. `unispector report --show` prints the figures of `make repro`."""
-
-SWEEP_HELP = """Measure how robust a model is on annotated images of your own.
-
-\b
-  unispector sweep --prompts prompts.json --targets targets.json --images photos \\
-    --model MODEL --out robustness
-
-Prompts are blurred, boxed inexactly, made fewer or more, and given as masks; targets are blurred, made
-noisy, compressed, darkened, flattened, turned and shrunk. Writes OUT/index.html with the curves and
-OUT/sweep.json. It takes about as long as fifty evaluations."""
-
-
-class Roi(StrEnum):
-    """The part of an annotated instance that is the prompt."""
-
-    BOX = "box"
-    MASK = "mask"
-
-
-Model = Annotated[
-    str,
-    typer.Option(
-        help="`fast` or `accurate`, a folder with model.safetensors and config.json, or an MLflow run id.",
-        metavar="MODEL",
-    ),
-]
-Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
-PromptsFile = Annotated[
-    Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
-]
-TargetsFile = Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")]
-RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
+annotations carry boxes, masks and scores (those of at least 0.05, or of --min-score if that is lower).
+Images that an earlier run drew into OUT are removed. Subfolders of a folder are not searched."""
 
 
 def detect(
@@ -140,39 +100,3 @@ def _box(text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise DataError(f"--box {text}: four numbers are needed, X,Y,W,H in pixels") from error
     return left, top, width, height
-
-
-def evaluate(
-    prompts: PromptsFile,
-    targets: TargetsFile,
-    images: Images,
-    out: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write the figures to.")],
-    model: Model = "fast",
-    roi: RoiOption = Roi.BOX,
-) -> None:
-    """Measure AP of boxes and masks on annotated images."""
-    import json
-    from dataclasses import asdict
-
-    from unispector.benchmark.evaluate import evaluate_files
-    from unispector.ops.files import atomic_write_text
-    from unispector.tracking.model_reference import find_model
-
-    metrics = evaluate_files(find_model(model), prompts, targets, images, roi=roi.value)
-    atomic_write_text(out, json.dumps(asdict(metrics), indent=1) + "\n")
-    typer.echo(f"AP50 boxes {metrics.bbox.AP50:.1f}, masks {metrics.segm.AP50:.1f}: {out}")
-
-
-def sweep(
-    prompts: PromptsFile,
-    targets: TargetsFile,
-    images: Images,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write index.html and sweep.json to.")],
-    model: Model = "fast",
-) -> None:
-    """Measure how robust a model is."""
-    from unispector.benchmark.sweep_files import sweep_files
-    from unispector.tracking.model_reference import find_model
-
-    report = sweep_files(find_model(model), prompts, targets, images, out)
-    typer.echo(f"{len(report.rows)} evaluations: {out / 'index.html'}")
