@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.groups import params
+from unispector.cli.parts import params
 
 BENCHMARK_HELP = """Judge any detector by the benchmark's protocol.
 

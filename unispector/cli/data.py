@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.groups import group
+from unispector.cli.parts import group
 
 _ADD_HELP = """Add a raw release to the pipeline: under data/raw, in DVC's care and in params.yaml.
 

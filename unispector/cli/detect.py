@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.options import Model
+from unispector.cli.parts import Model
 from unispector.errors import DataError
 
 if TYPE_CHECKING:

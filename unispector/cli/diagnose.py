@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unispector.cli.measure import Good, Seeds, Set, SetImages, SourceOption, Targets, read_set, settings_of
-from unispector.cli.options import Model, Roi, RoiOption
+from unispector.cli.parts import Model, Roi, RoiOption
 
 DIAGNOSE_HELP = """Say where a model loses its points, one class at a time.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.options import Images, Model, PromptsFile, Roi, RoiOption, TargetsFile
+from unispector.cli.parts import Images, Model, PromptsFile, Roi, RoiOption, TargetsFile
 
 EVALUATE_HELP = """Measure AP of boxes and masks on annotated images of your own.
 

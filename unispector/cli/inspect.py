@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.options import Model
+from unispector.cli.parts import Model
 from unispector.project.paths import PROMPT_STORE
 
 INSPECT_HELP = """Find the prompted defects on all images of a folder or a bucket.

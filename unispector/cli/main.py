@@ -14,11 +14,11 @@ from unispector.cli.data import data_app
 from unispector.cli.detect import DETECT_HELP, detect
 from unispector.cli.diagnose import DIAGNOSE_HELP, diagnose
 from unispector.cli.evaluate import EVALUATE_HELP, evaluate
-from unispector.cli.groups import group
 from unispector.cli.inspect import INSPECT_HELP, inspect
 from unispector.cli.measure import MEASURE_HELP, measure
 from unispector.cli.operate import OPERATE_HELP, operate
 from unispector.cli.params import params_app
+from unispector.cli.parts import group
 from unispector.cli.prompts import prompts_app
 from unispector.cli.registry import registry_app
 from unispector.cli.report import report

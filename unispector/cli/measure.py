@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.options import Model, Roi, RoiOption
+from unispector.cli.parts import Model, Roi, RoiOption
 from unispector.errors import DataError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.groups import columns, group
+from unispector.cli.parts import columns, group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.groups import group, params
-from unispector.cli.options import Images, Model, PromptsFile, Roi, RoiOption
+from unispector.cli.parts import Images, Model, PromptsFile, Roi, RoiOption, group, params
 from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.groups import columns, group
+from unispector.cli.parts import columns, group
 from unispector.errors import RegistryError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unispector.cli.convert import told
-from unispector.cli.groups import group, params
+from unispector.cli.parts import group, params
 from unispector.cli.report import REPORTS, write_report
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.options import Images, Model, PromptsFile, TargetsFile
+from unispector.cli.parts import Images, Model, PromptsFile, TargetsFile
 
 SWEEP_HELP = """Measure how robust a model is on annotated images of your own.
 

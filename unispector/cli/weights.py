@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.groups import group
+from unispector.cli.parts import group
 
 _CONVERT_HELP = """Turn a published checkpoint into starting weights.
 

@@ -1,0 +1,55 @@
+"""Parts that verbs are made of: shared options, groups, tables, and the file of parameters."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unispector.config import Config
+
+
+class Roi(StrEnum):
+    """The part of an annotated instance that is the prompt."""
+
+    BOX = "box"
+    MASK = "mask"
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="`fast` or `accurate`, a folder with model.safetensors and config.json, or an MLflow run id.",
+        metavar="MODEL",
+    ),
+]
+Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
+PromptsFile = Annotated[
+    Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
+]
+TargetsFile = Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")]
+RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
+
+
+def group(help_text: str) -> typer.Typer:
+    """An empty group of verbs."""
+    return typer.Typer(
+        help=help_text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, their columns under one another."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def params() -> "Config":
+    """`params.yaml` of the working folder."""
+    from unispector.config import load_config
+
+    return load_config()
