@@ -15,6 +15,8 @@ from flows.guard import guard_this_process
 from unispector.errors import TrainingError
 from unispector.project.paths import OPERATION
 
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 def keep(lock: Path, command: list[str]) -> int:
     """Run a program to its end, and pass on what asks it to stop.
@@ -30,9 +32,14 @@ def keep(lock: Path, command: list[str]) -> int:
         TrainingError: the lock is held by an earlier one that does not end.
     """
     guard_this_process(lock)
+    asked: list[int] = []  # what came while the program was being started
+    for number in _PASSED_ON:
+        signal.signal(number, lambda number, _frame: asked.append(number))
     child = subprocess.Popen(command)  # noqa: S603
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _PASSED_ON:
         signal.signal(number, lambda number, _frame: child.send_signal(number))
+    for number in asked:
+        child.send_signal(number)
     code = child.wait()
     return code if code >= 0 else 128 - code
 

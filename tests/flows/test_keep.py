@@ -55,3 +55,30 @@ def test_the_next_start_waits_until_the_former_is_gone(tmp_path):
 def test_the_exit_code_is_the_programs(tmp_path):
     command = [sys.executable, "-m", "flows.keep", "x", "--", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, cwd=tmp_path, check=False, timeout=60).returncode == 7
+
+
+# A SIGTERM that comes after the program has begun and before its keeper knows it.
+STOPPED_EARLY = """
+import os, signal, subprocess, sys
+from flows import keep
+
+start = subprocess.Popen
+
+def stopped_early(command):
+    child = start(command)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return child
+
+sys.argv[1:] = ["server", "--", sys.executable, "-c", "import time; time.sleep(600)"]
+guard = keep.guard_this_process
+def guarded(lock):
+    guard(lock)
+    subprocess.Popen = stopped_early
+keep.guard_this_process = guarded
+keep.main()
+"""
+
+
+def test_a_stop_while_it_starts_is_passed_on(tmp_path):
+    code = subprocess.run([sys.executable, "-c", STOPPED_EARLY], cwd=tmp_path, check=False, timeout=60)
+    assert code.returncode == 128 + signal.SIGTERM
