@@ -38,8 +38,8 @@ def keep(lock: Path, command: list[str]) -> int:
     child = subprocess.Popen(command)  # noqa: S603
     for number in _PASSED_ON:
         signal.signal(number, lambda number, _frame: child.send_signal(number))
-    for number in asked:
-        child.send_signal(number)
+    for early in asked:
+        child.send_signal(early)
     code = child.wait()
     return code if code >= 0 else 128 - code
 
