@@ -146,8 +146,8 @@ class PriorMaps(Movable):
     logits: Tensor  # [R, C, P/2, P/2] that a pixel shows the class
     presence: Tensor  # [R, C] logits that the image shows the class anywhere
     likeness: Tensor  # [R, C, P/2, P/2] the untrained comparison: about 0 on other pixels, 1 on marked ones
-    coarse: Tensor  # [R, C, W, P/8, P/8] and, finer, below: what the network of the prior knows of the match
-    fine: Tensor  # [R, C, F, P/4, P/4] what the prior's network knows of the match
+    coarse: Tensor  # [R, C, W, P/8, P/8] what the prior's network knows of the match
+    fine: Tensor  # [R, C, F, P/4, P/4] the same, finer
     shared: Tensor  # [B, A, P/8, P/8] what it reads of the B images themselves; R is a multiple of B
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import columns, group
+from unispector.cli.parts import group
+from unispector.project.columns import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

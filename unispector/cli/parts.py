@@ -1,6 +1,5 @@
-"""Parts that verbs are made of: shared options, groups, tables, and the file of parameters."""
+"""Parts that verbs are made of: shared options, groups, and the file of parameters."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,14 +37,6 @@ def group(help_text: str) -> typer.Typer:
     return typer.Typer(
         help=help_text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, their columns under one another."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
 
 
 def params() -> "Config":

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import columns, group
+from unispector.cli.parts import group
 from unispector.errors import RegistryError
+from unispector.project.columns import columns
 
 if TYPE_CHECKING:
     from unispector.tracking.registry import Event, ModelRegistry, ModelVersion

@@ -4,8 +4,9 @@ All raise PromptBankError where the store is damaged or has no such version.
 """
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from unispector.project.columns import columns
 from unispector.prompts.store import PromptSet, PromptStore, StoredPrompt
 
 
@@ -26,7 +27,7 @@ def list_history(store: PromptStore) -> str:
     """All versions, newest first, a line each; of one that is damaged, the file's name."""
     history = store.history()
     rows = [(str(v.version), v.time, v.by, f"{len(v.classes)} classes", v.note) for v in history]
-    return _columns(rows) or f"{store.folder}: nothing was enrolled yet"
+    return "\n".join(columns(rows)) or f"{store.folder}: nothing was enrolled yet"
 
 
 def show_version(store: PromptStore, number: int) -> str:
@@ -38,8 +39,8 @@ def show_version(store: PromptStore, number: int) -> str:
         for label, prompts in version.classes.items()
         for prompt in prompts
     ]
-    blocks = (_classes(version), _columns(made) if version.version else "", _columns(prompts))
-    return "\n\n".join(block for block in blocks if block)
+    blocks = ([_classes(version)], columns(made) if version.version else [], columns(prompts))
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def _classes(version: PromptSet) -> str:
@@ -47,7 +48,7 @@ def _classes(version: PromptSet) -> str:
         (f"  {label}", f"{len({prompt.picture for prompt in prompts})} images", _marks(prompts))
         for label, prompts in version.classes.items()
     ]
-    return "\n".join([f"version {version.version}, {len(rows)} classes", _columns(rows)]).rstrip()
+    return "\n".join([f"version {version.version}, {len(rows)} classes", *columns(rows)])
 
 
 def _marks(prompts: Iterable[StoredPrompt]) -> str:
@@ -55,8 +56,3 @@ def _marks(prompts: Iterable[StoredPrompt]) -> str:
     boxes = sum(len(prompt.boxes_xywh) for prompt in prompts)
     masks = sum(len(prompt.masks_rle) for prompt in prompts)
     return ", ".join(f"{count} {name}" for count, name in ((boxes, "boxes"), (masks, "masks")) if count)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

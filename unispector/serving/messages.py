@@ -17,12 +17,7 @@ class Message(BaseModel):
 
 
 class RleMessage(Message):
-    """A mask as a COCO run-length code.
-
-    Attributes:
-        size: height and width in pixels.
-        counts: the compressed code.
-    """
+    """A mask as a COCO run-length code."""
 
     size: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
         description="Height and width in pixels.", examples=[[480, 640]]
@@ -34,33 +29,23 @@ class RleMessage(Message):
 
 
 class DetectionMessage(Message):
-    """One detection.
-
-    Attributes:
-        label: class.
-        score: in [0, 1].
-        box: left, top, width, height in pixels.
-        mask: of the image's size.
-    """
+    """One detection."""
 
     label: str = Field(description="Class, as its prompts were labelled.", examples=["crack"])
     score: Number = Field(description="Class score times mask quality, 0 to 1.", examples=[0.62])
     box: Box = Field(
         description="Left, top, width, height in pixels of the image.", examples=[[120.5, 80.0, 41.2, 23.9]]
     )
-    mask: RleMessage
+    mask: RleMessage = Field(description="Of the image's size.")
 
 
 class ImageMessage(Message):
     """The detections on one image, best first."""
 
-    # What the sender calls the image.
     name: str = Field(description="File name as sent; odd characters are replaced.", examples=["part-17.png"])
-    # Of the upright image, in pixels.
     width: int = Field(description="In pixels, of the upright image.", examples=[640])
-    # Of the upright image, in pixels.
     height: int = Field(description="In pixels, of the upright image.", examples=[480])
-    detections: list[DetectionMessage] = Field(description="Best first.")  # best first
+    detections: list[DetectionMessage] = Field(description="Best first.")
 
 
 class PromptMessage(Message):
