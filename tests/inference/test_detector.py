@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import save_tiny, tiny_config, tiny_network
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import CheckpointError, DataError, PromptBankError
-from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.detector import ALL, Prompt, UniSpector
 from unispector.inference.geometry import Geometry
 from unispector.inference.marking import mark
 from unispector.inference.prompt_bank import PromptBank
@@ -462,6 +462,70 @@ def test_a_model_without_similarity_prior_has_no_memory(model_without_prior, pic
     for both in plain.stream_banks(pictures[:1], [again, bank.merge(again)]):
         assert_same(both[0], found)
         assert_same(both[1], found)
+
+
+# Negatives
+
+
+def test_negatives_change_what_is_found_of_their_class_and_survive_the_file(
+    detector, bank, pictures, tmp_path
+):
+    marks = [Prompt(pictures[3], boxes_xywh=[(4, 8, 20, 20), (70, 2, 20, 30)], label="crack")]
+    opposed = detector.with_negatives(bank, marks)
+    assert opposed.negative_owners == (0, 0)
+    plain, changed = (detector.detect([pictures[4]], each)[0] for each in (bank, opposed))
+    assert not exactly_same(plain, changed)
+    opposed.save(tmp_path / "bank.safetensors")
+    assert exactly_same(
+        changed, detector.detect([pictures[4]], PromptBank.load(tmp_path / "bank.safetensors"))[0]
+    )
+    # Alone, the other class is found as before.
+    assert exactly_same(
+        *(detector.detect([pictures[4]], each.select(["hole"]))[0] for each in (bank, opposed))
+    )
+
+
+def test_negatives_are_given_with_the_prompts_or_later(detector, pictures):
+    prompts = [Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10)], label=name) for name in ("crack", "hole")]
+    marks = [
+        Prompt(pictures[1], boxes_xywh=[(8, 8, 20, 20)], label="hole"),
+        Prompt(pictures[2], masks=half_mask(pictures[2], (2, 40, 24, 20)), label=ALL),
+    ]
+    at_once = detector.encode(prompts, negatives=marks)
+    later = detector.with_negatives(detector.encode(prompts), marks)
+    assert at_once.negative_owners == later.negative_owners == (0, 1, 1)
+    one_by_one = detector.encode(prompts)
+    for one in marks[::-1]:
+        one_by_one = detector.with_negatives(one_by_one, [one])
+    # The same marks in another order: what is found is the same.
+    assert one_by_one.negative_owners == (0, 1, 1)
+    for other in (later, one_by_one):
+        assert_same(*(detector.detect([pictures[4]], each)[0] for each in (at_once, other)))
+
+
+def test_alternative_banks_with_and_without_negatives_are_tried_in_one_pass(detector, bank, pictures):
+    mark_ = Prompt(pictures[3], boxes_xywh=[(4, 8, 20, 20)], label="crack")
+    banks = [bank, detector.with_negatives(bank, [mark_]), detector.with_negatives(bank, [mark_, mark_])]
+    together = next(detector.stream_banks([pictures[4]], banks))
+    for each, found in zip(banks, together, strict=True):
+        assert_same(found, detector.detect([pictures[4]], each)[0])
+
+
+def test_negatives_that_cannot_be_used_are_refused(
+    detector, bank, pictures, model_without_prior, other_tiny_model
+):
+    known = Prompt(pictures[3], boxes_xywh=[(4, 8, 20, 20)], label="crack")
+    with pytest.raises(PromptBankError, match="what is not 'defect', but the classes are crack, hole"):
+        detector.with_negatives(bank, [replace(known, label="defect")])
+    with pytest.raises(DataError, match="boxes or with masks"):
+        detector.with_negatives(bank, [replace(known, boxes_xywh=())])
+    with pytest.raises(PromptBankError, match="build the bank again"):
+        UniSpector.load(other_tiny_model).with_negatives(bank, [known])
+    without = UniSpector.load(model_without_prior)
+    plain = without.encode([known])
+    assert without.with_negatives(plain, []) == plain
+    with pytest.raises(PromptBankError, match="no similarity prior"):
+        without.with_negatives(plain, [known])
 
 
 def test_an_unreadable_target_is_named(detector: UniSpector, bank: PromptBank, tmp_path: Path) -> None:

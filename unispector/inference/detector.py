@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,14 +19,15 @@ from unispector.data.transforms import ImageArray, resize_image
 from unispector.errors import PromptBankError
 from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import ImageInput, Prompt, as_pixels, mark_together
+from unispector.inference.marking import ALL, ImageInput, Prompt, as_pixels, mark_together
+from unispector.inference.passes import Pass, best_of
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
 from unispector.prior_structures import PromptMemory
 from unispector.structures import ClassPrompts, Detections, EncodedPrompts, ImageFeatures, Sample
 
-__all__ = ["ImageInput", "Prompt", "UniSpector"]
+__all__ = ["ALL", "ImageInput", "Prompt", "UniSpector"]
 
 Item = TypeVar("Item")
 
@@ -77,7 +77,9 @@ class UniSpector:
         """The device of the network."""
         return next(self._model.parameters()).device
 
-    def encode(self, prompts: Sequence[Prompt], batch_size: int = 8) -> PromptBank:
+    def encode(
+        self, prompts: Sequence[Prompt], batch_size: int = 8, negatives: Sequence[Prompt] = ()
+    ) -> PromptBank:
         """Encode marked images into one embedding per class.
 
         A class's embedding is the mean over all its marks on all its images, instance-weighted
@@ -85,10 +87,11 @@ class UniSpector:
 
         Args:
             prompts: at least one; classes are numbered in order of first appearance.
+            negatives: marks of what is not the defect; see `with_negatives`.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
-            PromptBankError: no prompts at all.
+            PromptBankError: no prompts at all, or negatives that cannot be used.
         """
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         labels = [names.index(prompt.label) for prompt in prompts]
@@ -103,7 +106,43 @@ class UniSpector:
             labels_of_marks += sample.targets.labels.tolist()
         sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
         encoded, owners, _ = self._encode_samples(samples, sizes, batch_size)
-        return PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        bank = PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        return self.with_negatives(bank, negatives, batch_size)
+
+    def with_negatives(
+        self, bank: PromptBank, negatives: Sequence[Prompt], batch_size: int = 8
+    ) -> PromptBank:
+        """Add marks of what is not the defect: what resembles them is not found, or with a lower score.
+
+        Of a class the last `OPPOSED` are kept.
+
+        Args:
+            negatives: marks on any images; a mark's label names the class that it is not, `ALL` stands for
+                every class of the bank.
+
+        Raises:
+            DataError: an image or a mark cannot be used; the message names it.
+            PromptBankError: the bank is another model's, has no such class, or the model has no similarity
+                prior, which alone can use negatives.
+        """
+        bank.check(self.fingerprint)
+        if negatives and bank.memory is None:
+            raise PromptBankError("this model has no similarity prior, so it cannot use negatives")
+        pairs = [
+            (negative, label)
+            for negative in negatives
+            for label in (bank.class_names if negative.label == ALL else (negative.label,))
+        ]
+        if strange := [label for _, label in pairs if label not in bank.class_names]:
+            known = ", ".join(bank.class_names)
+            raise PromptBankError(f"a mark of what is not '{strange[0]}', but the classes are {known}")
+        for label, name in enumerate(bank.class_names):
+            own = [negative for negative, of in pairs if of == name]
+            samples = partial(mark_together, own, [0] * len(own))
+            encoded, _, _ = self._encode_samples(samples, [bank.image_sizes[label]], batch_size)
+            if encoded.memory is not None:
+                bank = bank.opposed_by(encoded.memory, [label] * len(encoded.memory))
+        return bank
 
     def encode_annotations(
         self,
@@ -269,7 +308,7 @@ class UniSpector:
                     yield from found
 
     def _find(
-        self, passes: Sequence["_Pass"], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
+        self, passes: Sequence[Pass], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
     ) -> list[tuple[Detections, ...]]:
         """Of each image, the detections of each bank."""
         pictures = [as_pixels(image) for image in images]
@@ -281,10 +320,10 @@ class UniSpector:
                 for row, of_image in zip(found, of_pass, strict=True):
                     for number, detections in zip(step.banks, of_image, strict=True):
                         row[number].append(detections)
-        return [tuple(_best(parts, banks[0].class_names, limit) for parts in row) for row in found]
+        return [tuple(best_of(parts, banks[0].class_names, limit) for parts in row) for row in found]
 
     @torch.inference_mode()
-    def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Pass"]:
+    def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list[Pass]:
         """All banks, by the size of the input; as many together as memory allows."""
         groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         for number, bank in enumerate(banks):
@@ -295,7 +334,7 @@ class UniSpector:
         for (size, names), numbers in sorted(groups.items()):
             for some in _chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
                 prompts = ClassPrompts.joined([self._prompts_of(banks[n].select(names)) for n in some])
-                passes.append(_Pass(size, names, tuple(some), prompts))
+                passes.append(Pass(size, names, tuple(some), prompts))
         return passes
 
     def _banks_at_once(self, size: int, images: int, classes: int) -> int:
@@ -307,11 +346,13 @@ class UniSpector:
     @torch.inference_mode()
     def _prompts_of(self, bank: PromptBank) -> ClassPrompts:
         """A bank as one set of prompts, on the network's device."""
-        memory = bank.memory.to(self.device) if bank.memory is not None else None
-        owners = torch.tensor(bank.owners, dtype=torch.int64)
-        members = torch.arange(len(bank))[None, :, None] == owners
-        embeddings = bank.embeddings[None].to(self.device)
-        return self._model.class_prompts(embeddings, memory, members.to(self.device))
+        memory, members, against = bank.compared()
+        return self._model.class_prompts(
+            bank.embeddings[None].to(self.device),
+            memory.to(self.device) if memory is not None else None,
+            members[None].to(self.device),
+            against[None].to(self.device) if against is not None else None,
+        )
 
     @torch.inference_mode()
     def _encode_images(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
@@ -321,7 +362,7 @@ class UniSpector:
 
     @torch.inference_mode()
     def _detect_pass(
-        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: "_Pass"
+        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: Pass
     ) -> list[list[Detections]]:
         """Of each image, the detections with each of K sets of prompts."""
         count = len(step.banks)
@@ -334,34 +375,6 @@ class UniSpector:
             limit=limit,
         )
         return [detections[start : start + count] for start in range(0, len(detections), count)]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """Alternative prompts of some classes, all looked at with one size of the input."""
-
-    size: int  # side S of the input in pixels
-    class_names: tuple[str, ...]  # C of a bank's classes
-    banks: tuple[int, ...]  # numbers of the K banks
-    prompts: ClassPrompts  # K sets of C classes
-
-
-def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
-    """The detections of all of a bank's classes, found in one or more passes over an image."""
-    if len(parts) == 1:
-        return parts[0]
-    scores = torch.cat([part.scores for part in parts])
-    order = scores.argsort(descending=True, stable=True)[:limit]
-    masks = [mask for part in parts for mask in part.masks_rle]
-    labels = [class_names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
-    return Detections(
-        boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts])[order],
-        scores=scores[order],
-        labels=torch.tensor(labels, dtype=torch.int64)[order],
-        masks_rle=tuple(masks[row] for row in order.tolist()),
-        class_names=class_names,
-        image_hw=parts[0].image_hw,
-    )
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -20,6 +20,9 @@ LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on ano
 
 SLACK = 2.0  # pixels that a box may stick out without a word
 
+ALL = "*"
+"""Label of a mark that is none of the classes."""
+
 logger = logging.getLogger(__name__)
 
 ImageInput = str | Path | npt.NDArray[np.uint8]
@@ -33,7 +36,7 @@ class Prompt:
     boxes_xywh: Sequence[Sequence[float]] = ()  # K boxes (left, top, width, height) in pixels of the image
     # Bool or uint8 (not 0 = marked) [K, h, w] of the image's size, or [h, w] for one.
     masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | None = None
-    label: str = "defect"
+    label: str = "defect"  # name of the class that the marks show, or, as a negative, do not show
 
 
 def as_pixels(picture: ImageInput) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,15 +10,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unispector.errors import PromptBankError
 from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
-FORMAT = "unispector prompt bank 4"
+FORMAT = "unispector prompt bank 5"
+READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no negatives
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
+OPPOSED = 32  # negatives of a class that are kept, at most: the last ones
 _SIDES = ("inside", "outside", "plainness")
+_NOT = "not."  # before the names of tensors of negatives
 _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
@@ -39,6 +43,9 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    # The same of marks of what is not the defect, at most `OPPOSED` a class; None = no such mark.
+    negatives: PromptMemory | None = None
+    negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
@@ -63,9 +70,50 @@ class PromptBank:
             raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
         if self.memory is not None and not _finite(*_features(self.memory)):
             raise PromptBankError("a prompt bank with features that are no finite numbers; build it again")
+        self._check_negatives()
+
+    def _check_negatives(self) -> None:
+        negatives, owners = self.negatives, self.negative_owners
+        if len(owners) != (len(negatives) if negatives is not None else 0):
+            raise PromptBankError("a prompt bank whose negatives do not say which class they are not")
+        if negatives is None:
+            return
+        if self.memory is None or not _fits_together(negatives) or not _finite(*_features(negatives)):
+            raise PromptBankError("a prompt bank whose negatives do not fit; build it again")
+        shapes = [[cells.shape[1:] for cells in each.inside] for each in (self.memory, negatives)]
+        if shapes[0] != shapes[1] or not set(owners) <= set(range(len(self))):
+            raise PromptBankError("a prompt bank whose negatives are not of its classes; build it again")
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+    def opposed_by(self, negatives: PromptMemory, owners: Sequence[int]) -> Self:
+        """The bank with further marks of what is not the defect.
+
+        Args:
+            negatives: of n marks.
+            owners: class that each is not.
+        """
+        parts = [negatives.to("cpu").half()]
+        if self.negatives is not None:
+            parts.insert(0, self.negatives)
+        kept = _last(PromptMemory.joined(parts), (*self.negative_owners, *owners))
+        return replace(self, negatives=kept[0], negative_owners=kept[1])
+
+    def compared(self) -> tuple[PromptMemory | None, Tensor, Tensor | None]:
+        """What the similarity prior compares an image with.
+
+        Returns:
+            Its memory of N marked images, None without a prior; which of them show each class, [C, N] bool;
+            and on which something is marked that the class is not, the same, None without negatives.
+        """
+        classes = torch.arange(len(self))[:, None]
+        members = classes == torch.tensor(self.owners, dtype=torch.int64)
+        if self.memory is None or self.negatives is None:
+            return self.memory, members, None
+        against = classes == torch.tensor(self.negative_owners, dtype=torch.int64)
+        memory = PromptMemory.joined((self.memory, self.negatives))
+        return memory, pad(members, (0, len(self.negatives))), pad(against, (len(self.memory), 0))
 
     @classmethod
     def from_instances(
@@ -127,8 +175,20 @@ class PromptBank:
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
         sizes = tuple(self.image_sizes[row] for row in rows)
+        against = [place for place, owner in enumerate(self.negative_owners) if owner in rows]
+        negatives = None
+        if self.negatives is not None and against:
+            negatives = self.negatives.rows(torch.tensor(against, dtype=torch.int64))
         return type(self)(
-            self.embeddings[rows], tuple(names), counts, self.fingerprint, sizes, memory, owners
+            self.embeddings[rows],
+            tuple(names),
+            counts,
+            self.fingerprint,
+            sizes,
+            memory,
+            owners,
+            negatives,
+            tuple(rows.index(self.negative_owners[place]) for place in against),
         )
 
     def merge(self, other: "PromptBank") -> Self:
@@ -158,7 +218,12 @@ class PromptBank:
                 known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
         sizes = tuple(known[name][1] for name in names)
         means = (sums / totals[:, None]).float()
-        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
+        merged = type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
+        for bank in (self, other):
+            if bank.negatives is not None:
+                owners = [names.index(bank.class_names[owner]) for owner in bank.negative_owners]
+                merged = merged.opposed_by(bank.negatives, owners)
+        return merged
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically."""
@@ -169,10 +234,12 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "negative_owners": json.dumps(self.negative_owners),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
-        if self.memory is not None:
-            tensors |= dict(_named(self.memory))
+        for prefix, memory in (("", self.memory), (_NOT, self.negatives)):
+            if memory is not None:
+                tensors |= {f"{prefix}{name}": tensor for name, tensor in _named(memory)}
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -187,16 +254,18 @@ class PromptBank:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise PromptBankError("a safetensors file, but no prompt bank of this version")
+                if metadata.get("format") not in READ:
+                    raise PromptBankError(_other_format(metadata.get("format", "")))
                 return cls(
                     file.get_tensor("embeddings"),
                     tuple(json.loads(metadata["class_names"])),
                     tuple(map(int, json.loads(metadata["counts"]))),
                     metadata["fingerprint"],
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
-                    _memory_of(file),
+                    _memory_of(file, ""),
                     tuple(map(int, json.loads(metadata["owners"]))),
+                    _memory_of(file, _NOT),
+                    tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
@@ -215,6 +284,22 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
         kept.append(own[torch.arange(count) * len(own) // count])
     rows = torch.cat(kept)
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
+
+
+def _last(memory: PromptMemory, owners: Sequence[int]) -> tuple[PromptMemory, tuple[int, ...]]:
+    """The last `OPPOSED` marks of each class, in their order, and their classes."""
+    kept = [place for place, owner in enumerate(owners) if owners[place:].count(owner) <= OPPOSED]
+    return memory.rows(torch.tensor(kept, dtype=torch.int64)), tuple(owners[place] for place in kept)
+
+
+def _other_format(name: str) -> str:
+    """Why a file with this format in its metadata is no bank that can be read."""
+    family, _, number = name.rpartition(" ")
+    if family != FORMAT.rpartition(" ")[0] or not number.isdecimal():
+        return "a safetensors file, but no prompt bank"
+    newer = int(number) > int(FORMAT.rpartition(" ")[2])
+    made, mend = ("a newer", "update this one") if newer else ("an older", "build the bank again")
+    return f"a prompt bank that {made} version of UniSpector made; {mend}"
 
 
 def _fits_together(memory: PromptMemory) -> bool:
@@ -248,12 +333,13 @@ def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, getattr(memory, name).contiguous()) for name in ("image", "sizes"))
 
 
-def _memory_of(file: Any) -> PromptMemory | None:
-    """The memory in an open bank, if it has one."""
-    levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
+def _memory_of(file: Any, prefix: str) -> PromptMemory | None:
+    """The memory in an open bank whose tensors have this prefix, if there is one."""
+    levels = sum(key.startswith(f"{prefix}inside.") for key in file.keys())  # noqa: SIM118
     if not levels:
         return None
     inside, outside, plainness = (
-        tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
+        tuple(file.get_tensor(f"{prefix}{side}.{i}") for i in range(levels)) for side in _SIDES
     )
-    return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))
+    image, sizes = (file.get_tensor(f"{prefix}{name}") for name in ("image", "sizes"))
+    return PromptMemory(inside, outside, plainness, image, sizes)

@@ -1,6 +1,7 @@
 """The similarity prior against slow loops, and on planted patches that only features tell apart."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -37,6 +38,13 @@ def some_members(rows: int, classes: int, regions: int, seed: int = 0) -> Tensor
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.rand(rows, classes, regions, generator=generator) < 0.4
     return chosen | torch.eye(classes, regions, dtype=torch.bool)
+
+
+def opponents(members: Tensor) -> Tensor:
+    """Other regions, from row to row, that stand against a class; against some classes there are none."""
+    drawn = torch.rand(members.shape, generator=torch.Generator().manual_seed(9)) < 0.4
+    drawn[:, 0] = False
+    return drawn & ~members
 
 
 def box(top: int, left: int, bottom: int, right: int) -> Tensor:
@@ -111,9 +119,14 @@ def prior(untrained: SimilarityPrior) -> SimilarityPrior:
 
 
 def looped_comparison(
-    level: np.ndarray, inside: np.ndarray, outside: np.ndarray, mine: np.ndarray, typical: np.ndarray
+    level: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    mine: np.ndarray,
+    typical: np.ndarray,
+    rivals: Sequence[int],
 ) -> np.ndarray:
-    """[7, h, w] for one image [D, h, w] and one class, whose prompts are those in `mine`."""
+    """[7, h, w] for one image [D, h, w] and one class: its prompts are `mine`, what it is not on `rivals`."""
     out = np.zeros((7, *level.shape[1:]))
     mean_cell = level.reshape(len(level), -1).mean(1)
     mean_inside = np.mean([cell for number in mine for cell in inside[number]], axis=0)
@@ -121,6 +134,7 @@ def looped_comparison(
         cell = level[:, y, x]
         best_in = [max(float(cell @ known) for known in inside[number]) for number in mine]
         best_out = [max(float(cell @ known) for known in outside[number]) for number in mine]
+        best_out += [max(float(cell @ known) for known in inside[number]) for number in rivals]
         difference = max(best_in) - max(best_out)
         scaled = (difference - typical[1]) / max(typical[0] - typical[1], LEAST_GAP)
         out[:, y, x] = (
@@ -135,16 +149,19 @@ def looped_comparison(
     return out
 
 
+@pytest.mark.parametrize("rivals", [False, True])
 @pytest.mark.parametrize("at_once", [1, 500, 2**24])
-def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.MonkeyPatch):
+def test_every_cell_is_compared_as_loops_do(at_once: int, rivals: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(comparison, "AT_ONCE", at_once)
     level = unit(2, 3, 5, 6, seed=1).permute(0, 3, 1, 2)
     inside, outside = unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3)
     members = some_members(4, 3, 5)
     assert members.sum(2).unique().numel() > 2
-    typical = torch.rand(4, 3, 2, generator=torch.Generator().manual_seed(4)) * 0.6 - 0.3
+    against = opponents(members) if rivals else None
+    typical = torch.rand(4, 3, 1, 2, generator=torch.Generator().manual_seed(4)) * 0.6 - 0.3
     cells = level.flatten(2).transpose(1, 2)
-    found = measure(cells, inside, outside, members, typical).view(4, 3, 7, 3, 5)
+    prompts = PriorPrompts(memory_of(inside, outside), members, typical, against)
+    found = measure(cells, prompts, 0).view(4, 3, 7, 3, 5)
     for row in range(4):
         for column in range(3):
             expected = looped_comparison(
@@ -152,7 +169,8 @@ def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.Mo
                 inside.numpy(),
                 outside.numpy(),
                 members[row, column].nonzero().flatten().numpy(),
-                typical[row, column].numpy(),
+                typical[row, column, 0].numpy(),
+                against[row, column].nonzero().flatten().numpy() if against is not None else (),
             )
             np.testing.assert_allclose(found[row, column].numpy(), expected, atol=2e-5)
     assert found[:, :, 5].min() == -2
@@ -160,9 +178,17 @@ def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.Mo
 
 
 def looped_share(
-    module: LevelComparison, cell: Tensor, memory: PromptMemory, mine: list[int], head: int
+    module: LevelComparison,
+    cell: Tensor,
+    memory: PromptMemory,
+    mine: list[int],
+    rivals: list[int],
+    head: int,
 ) -> float:
-    """What one head says of one cell: softmax over all cells of the prompts in `mine`, marked against not."""
+    """What one head says of one cell: softmax over all cells of the prompts in `mine`, marked against not.
+
+    What is marked on `rivals` counts as not marked, once for every prompt.
+    """
     attention, part = module.attention, slice(head * KEY, (head + 1) * KEY)
     assert attention is not None
     query = F.normalize(attention.query.weight[part].double() @ cell.double(), dim=0)
@@ -177,11 +203,16 @@ def looped_share(
                     logit += attention.marked[head].item() - attention.plain[head].item() * plainness
                 everything += math.exp(logit)
                 on += side * math.exp(logit)
+    for number in rivals:
+        for other in memory.inside[0][number].double():
+            key = F.normalize(attention.key.weight[part].double() @ other, dim=0)
+            everything += len(mine) * math.exp(attention.sharpness[head].exp().item() * float(query @ key))
     return 2 * on / everything - 1
 
 
 @torch.no_grad()
-def test_heads_tell_how_much_of_a_cells_attention_is_marked(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("rivals", [False, True])
+def test_heads_tell_how_much_of_a_cells_attention_is_marked(rivals: bool, monkeypatch: pytest.MonkeyPatch):
     """Also where classes and rows have different numbers of prompts, which are padded to the most."""
     monkeypatch.setattr(comparison, "ATTENDING", 6)
     module = LevelComparison(6)
@@ -192,11 +223,14 @@ def test_heads_tell_how_much_of_a_cells_attention_is_marked(monkeypatch: pytest.
     memory = memory_of(unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3))
     members = some_members(4, 3, 5)
     assert members.sum(2).amax(0).min() > members.sum(2).min()
-    found = module(level, memory, 0, members, torch.tensor(TYPICAL).expand(4, 3, 2))
+    against = opponents(members) if rivals else torch.zeros_like(members)
+    typical = torch.tensor(TYPICAL).expand(4, 3, 1, 2)
+    found = module(level, PriorPrompts(memory, members, typical, against if rivals else None), 0)
     heads = found.view(4, 3, -1, 2, 3)[:, :, MEASURES:]
     for row, column, head, y, x in np.ndindex(*heads.shape):
         mine = members[row, column].nonzero().flatten().tolist()
-        expected = looped_share(module, level[row // 2, :, y, x], memory, mine, head)
+        other = against[row, column].nonzero().flatten().tolist()
+        expected = looped_share(module, level[row // 2, :, y, x], memory, mine, other, head)
         assert heads[row, column, head, y, x].item() == pytest.approx(expected, abs=1e-4)
     assert heads.std() > 0.1
 
@@ -210,7 +244,8 @@ def test_untrained_heads_compare(monkeypatch: pytest.MonkeyPatch):
     memory = memory_of(on.expand(1, 3, 64), off.expand(1, 3, 64))
     level = torch.stack((on, off), dim=1)[None, :, :, None]
     members = torch.ones(1, 1, 1, dtype=torch.bool)
-    heads = module(level, memory, 0, members, torch.tensor(TYPICAL).expand(1, 1, 2))[0, MEASURES:, :, 0]
+    prompts = PriorPrompts(memory, members, torch.tensor(TYPICAL).expand(1, 1, 1, 2))
+    heads = module(level, prompts, 0)[0, MEASURES:, :, 0]
     assert (heads[:, 0] > 0.5).all()
     assert (heads[:, 1] < -0.5).all()
 
@@ -222,8 +257,13 @@ def test_the_scaled_difference_spreads_to_cells_of_the_same_image_that_look_alik
     torch.nn.init.constant_(module.sharpness, math.log(5.0))
     level = unit(2, 3, 4, 6, seed=1).permute(0, 3, 1, 2)
     memory, members = memory_of(unit(4, 3, 6, seed=2), unit(4, 5, 6, seed=3)), some_members(6, 2, 4)
-    typical = torch.rand(6, 2, 2, generator=torch.Generator().manual_seed(4))
-    found = module(level, memory, 0, members, typical).view(6, 2, module.channels, 12).double().numpy()
+    typical = torch.rand(6, 2, 1, 2, generator=torch.Generator().manual_seed(4))
+    found = (
+        module(level, PriorPrompts(memory, members, typical), 0)
+        .view(6, 2, module.channels, 12)
+        .double()
+        .numpy()
+    )
     for row, column in np.ndindex(6, 2):
         cells = level[row // 3].flatten(1).T.double().numpy()
         scaled, spread = found[row, column, 5], found[row, column, 7]
@@ -237,10 +277,11 @@ def test_a_level_of_few_channels_is_measured_only():
     module = LevelComparison(6)
     assert not list(module.parameters())
     level, members = unit(2, 2, 3, 6, seed=1).permute(0, 3, 1, 2), some_members(2, 3, 4)
-    memory, typical = memory_of(unit(4, 3, 6, seed=2), unit(4, 5, 6, seed=3)), torch.rand(2, 3, 2)
-    found = module(level, memory, 0, members, typical).view(2, 3, MEASURES, 6)
+    memory, typical = memory_of(unit(4, 3, 6, seed=2), unit(4, 5, 6, seed=3)), torch.rand(2, 3, 1, 2)
+    prompts = PriorPrompts(memory, members, typical)
+    found = module(level, prompts, 0).view(2, 3, MEASURES, 6)
     cells = level.flatten(2).transpose(1, 2)
-    expected = measure(cells, memory.inside[0], memory.outside[0], members, typical)
+    expected = measure(cells, prompts, 0)
     assert torch.equal(found[:, :, :-1], expected)
     assert torch.equal(found[:, :, -1], expected[:, :, 5])
 
@@ -248,25 +289,31 @@ def test_a_level_of_few_channels_is_measured_only():
 # Calibration
 
 
-def looped_calibration(cells: Tensor, inside: Tensor, outside: Tensor, mine: list[int]) -> float:
+def looped_calibration(
+    cells: Tensor, inside: Tensor, outside: Tensor, mine: list[int], rivals: Sequence[int] = ()
+) -> float:
     differences = []
     for number in mine:
         others = [other for other in mine if other != number]
         for cell in cells[number]:
             best_in = max(float(cell @ known) for other in others for known in inside[other])
             best_out = max(float(cell @ known) for other in others for known in outside[other])
+            best_out = max([best_out, *(float(cell @ known) for other in rivals for known in inside[other])])
             differences.append(best_in - best_out)
     return float(np.mean(differences))
 
 
-def test_each_image_is_judged_by_the_others_of_its_class(untrained: SimilarityPrior):
+@pytest.mark.parametrize("rivals", [False, True])
+def test_each_image_is_judged_by_the_others_of_its_class(untrained: SimilarityPrior, rivals: bool):
     inside, outside = (tuple(unit(5, 3 + n, 4 + n, seed=10 * k + n) for n in range(2)) for k in range(2))
     plainness = tuple(torch.zeros(side.shape[:2]) for side in inside)
     memory = PromptMemory(inside, outside, plainness, torch.arange(5), torch.zeros(5, 2))
     members = some_members(3, 3, 5, seed=1)
     members[0, 0] = torch.tensor([True, False, False, False, False])
     members[1, 0] = True
-    found = untrained.calibrate(memory, members)
+    against = opponents(members)
+    against[1, 0] = members[1, 0]  # an image can show a class, and something beside it that it is not
+    found = untrained.calibrate(memory, members, against if rivals else None)
     assert found.shape == (3, 3, 2, 2)
     alone = 0
     for row, column in np.ndindex(3, 3):
@@ -276,8 +323,9 @@ def test_each_image_is_judged_by_the_others_of_its_class(untrained: SimilarityPr
                 alone += 1
                 expected = TYPICAL
             else:
+                other = against[row, column].nonzero().flatten().tolist() if rivals else ()
                 expected = tuple(
-                    looped_calibration(cells, inside, outside, mine) for cells in (inside, outside)
+                    looped_calibration(cells, inside, outside, mine, other) for cells in (inside, outside)
                 )
             assert found[row, column, level].tolist() == pytest.approx(expected, abs=1e-5)
     assert 0 < alone < 18
@@ -511,7 +559,7 @@ def test_the_untrained_mask_is_the_comparison(untrained: SimilarityPrior):
     typical, scaled = untrained.calibrate(memory, members), []
     for number, level in enumerate(target.levels):
         cells = level.flatten(2).transpose(1, 2)
-        measured = measure(cells, *memory.levels[number], members, typical[:, :, number])[:, :, 5]
+        measured = measure(cells, PriorPrompts(memory, members, typical), number)[:, :, 5]
         own = measured.unflatten(2, level.shape[-2:])
         scaled.append(F.interpolate(own, (64, 64), mode="bilinear", align_corners=False))
     alike = (scaled[0] + scaled[1]) / 2

@@ -1,0 +1,36 @@
+"""Passes over an image: classes that are looked at alike go through the network together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unispector.structures import ClassPrompts, Detections
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Alternative prompts of some classes, all looked at with one size of the input."""
+
+    size: int  # side S of the input in pixels
+    class_names: tuple[str, ...]  # C of a bank's classes
+    banks: tuple[int, ...]  # numbers of the K banks
+    prompts: ClassPrompts  # K sets of C classes
+
+
+def best_of(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
+    """The detections of all of a bank's classes, found in one or more passes over an image."""
+    if len(parts) == 1:
+        return parts[0]
+    scores = torch.cat([part.scores for part in parts])
+    order = scores.argsort(descending=True, stable=True)[:limit]
+    masks = [mask for part in parts for mask in part.masks_rle]
+    labels = [class_names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
+    return Detections(
+        boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts])[order],
+        scores=scores[order],
+        labels=torch.tensor(labels, dtype=torch.int64)[order],
+        masks_rle=tuple(masks[row] for row in order.tolist()),
+        class_names=class_names,
+        image_hw=parts[0].image_hw,
+    )
