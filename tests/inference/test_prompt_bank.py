@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.errors import PromptBankError
+from unispector.inference.calibration import AlarmBudget, Calibration
 from unispector.inference.prompt_bank import OPPOSED, REMEMBERED, PromptBank
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
@@ -481,3 +483,33 @@ def test_a_bank_of_the_format_before_negatives_is_read(tmp_path: Path) -> None:
 def test_negatives_that_do_not_fit_are_refused(broken: Callable[[PromptBank], PromptBank]) -> None:
     with pytest.raises(PromptBankError, match="negatives"):
         broken(opposed([5.0, 6.0], [1, 0]))
+
+
+# Calibrations
+
+MEANT = Calibration(2.0, -0.5, 12, 30, 0.4, AlarmBudget(0.1, 0.95, 40, 0, 0.001, 0.07), 12, 9)
+
+
+def test_a_calibration_goes_with_its_class_as_long_as_the_class_is_the_same(tmp_path: Path) -> None:
+    bank = opposed([5.0], [1]).calibrated({"a": MEANT})
+    assert bank.thresholds == (0.4, DEFAULT_SCORE)
+    bank.save(tmp_path / "bank.safetensors")
+    assert PromptBank.load(tmp_path / "bank.safetensors").calibrations == (MEANT, Calibration())
+    assert bank.select(["b", "a"]).thresholds == (DEFAULT_SCORE, 0.4)
+    assert bank.opposed_by(remembered([6.0]), [1]).thresholds == (0.4, DEFAULT_SCORE)
+    assert bank.opposed_by(remembered([6.0]), [0]).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)
+    other = with_memory([8], [0], ("b",)).calibrated({"b": MEANT})
+    assert other.merge(bank).thresholds == (DEFAULT_SCORE, 0.4)
+    assert bank.merge(bank).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)
+
+
+@pytest.mark.parametrize("text", ["[{}]", '["a"]', "nonsense", '[{"slope": NaN}]'])
+def test_a_damaged_calibration_is_refused_not_left_out(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"calibrations": text}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(PromptBankError, match="not a readable prompt bank"):
+        PromptBank.load(path)

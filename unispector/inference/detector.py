@@ -320,7 +320,10 @@ class UniSpector:
                 for row, of_image in zip(found, of_pass, strict=True):
                     for number, detections in zip(step.banks, of_image, strict=True):
                         row[number].append(detections)
-        return [tuple(best_of(parts, banks[0].class_names, limit) for parts in row) for row in found]
+        return [
+            tuple(best_of(parts, bank, limit) for parts, bank in zip(row, banks, strict=True))
+            for row in found
+        ]
 
     @torch.inference_mode()
     def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list[Pass]:

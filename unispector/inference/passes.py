@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unispector.inference.prompt_bank import PromptBank
 from unispector.structures import ClassPrompts, Detections
 
 
@@ -18,19 +19,24 @@ class Pass:
     prompts: ClassPrompts  # K sets of C classes
 
 
-def best_of(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
-    """The detections of all of a bank's classes, found in one or more passes over an image."""
-    if len(parts) == 1:
+def best_of(parts: Sequence[Detections], bank: PromptBank, limit: int) -> Detections:
+    """The detections of all of a bank's classes, found in one or more passes over an image, calibrated."""
+    names = bank.class_names
+    if len(parts) == 1 and all(own.as_found for own in bank.calibrations):
         return parts[0]
-    scores = torch.cat([part.scores for part in parts])
-    order = scores.argsort(descending=True, stable=True)[:limit]
     masks = [mask for part in parts for mask in part.masks_rle]
-    labels = [class_names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
+    found = [names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
+    labels = torch.tensor(found, dtype=torch.int64)
+    scores = torch.cat([part.scores for part in parts])
+    for label, calibration in enumerate(bank.calibrations):
+        if not calibration.as_found:
+            scores = torch.where(labels == label, calibration.apply(scores), scores)
+    order = scores.argsort(descending=True, stable=True)[:limit]
     return Detections(
         boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts])[order],
         scores=scores[order],
-        labels=torch.tensor(labels, dtype=torch.int64)[order],
+        labels=labels[order],
         masks_rle=tuple(masks[row] for row in order.tolist()),
-        class_names=class_names,
+        class_names=names,
         image_hw=parts[0].image_hw,
     )

@@ -1,7 +1,7 @@
 """The prompt bank: one embedding per class, in a file that knows which model made it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unispector.errors import PromptBankError
+from unispector.inference.calibration import Calibration
 from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
@@ -46,9 +47,14 @@ class PromptBank:
     # The same of marks of what is not the defect, at most `OPPOSED` a class; None = no such mark.
     negatives: PromptMemory | None = None
     negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
+    calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
+        if not self.calibrations:
+            object.__setattr__(self, "calibrations", (Calibration(),) * classes)
+        if len(self.calibrations) != classes:
+            raise PromptBankError("a prompt bank whose calibrations are not of its classes; build it again")
         if {len(self.embeddings), len(self.counts), len(self.image_sizes)} != {classes}:
             raise PromptBankError(
                 f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names, "
@@ -62,6 +68,10 @@ class PromptBank:
             raise PromptBankError(f"a prompt bank with class '{repeated[0]}' more than once")
         if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
             raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
+        self._check_memory()
+        self._check_negatives()
+
+    def _check_memory(self) -> None:
         if self.memory is not None and not _fits_together(self.memory):
             raise PromptBankError("a prompt bank whose features are not of one shape; build it again")
         if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
@@ -70,7 +80,6 @@ class PromptBank:
             raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
         if self.memory is not None and not _finite(*_features(self.memory)):
             raise PromptBankError("a prompt bank with features that are no finite numbers; build it again")
-        self._check_negatives()
 
     def _check_negatives(self) -> None:
         negatives, owners = self.negatives, self.negative_owners
@@ -87,8 +96,18 @@ class PromptBank:
     def __len__(self) -> int:
         return len(self.class_names)
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The score of each class from which on a finding counts."""
+        return tuple(calibration.threshold for calibration in self.calibrations)
+
+    def calibrated(self, calibrations: Mapping[str, Calibration]) -> Self:
+        """The bank with other calibrations of some of its classes, by name."""
+        own = zip(self.class_names, self.calibrations, strict=True)
+        return replace(self, calibrations=tuple(calibrations.get(name, before) for name, before in own))
+
     def opposed_by(self, negatives: PromptMemory, owners: Sequence[int]) -> Self:
-        """The bank with further marks of what is not the defect.
+        """The bank with further marks of what is not the defect; those classes lose their calibration.
 
         Args:
             negatives: of n marks.
@@ -98,7 +117,8 @@ class PromptBank:
         if self.negatives is not None:
             parts.insert(0, self.negatives)
         kept = _last(PromptMemory.joined(parts), (*self.negative_owners, *owners))
-        return replace(self, negatives=kept[0], negative_owners=kept[1])
+        opposed = replace(self, negatives=kept[0], negative_owners=kept[1])
+        return opposed.calibrated({self.class_names[owner]: Calibration() for owner in owners})
 
     def compared(self) -> tuple[PromptMemory | None, Tensor, Tensor | None]:
         """What the similarity prior compares an image with.
@@ -189,12 +209,14 @@ class PromptBank:
             owners,
             negatives,
             tuple(rows.index(self.negative_owners[place]) for place in against),
+            tuple(self.calibrations[row] for row in rows),
         )
 
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
 
-        A class that they look at with different sizes keeps that of the bank with more instances of it.
+        A class that they look at with different sizes keeps that of the bank with more instances of it. A
+        class of both loses its calibration, since its scores change.
 
         Raises:
             PromptBankError: the banks were made by different models.
@@ -223,7 +245,14 @@ class PromptBank:
             if bank.negatives is not None:
                 owners = [names.index(bank.class_names[owner]) for owner in bank.negative_owners]
                 merged = merged.opposed_by(bank.negatives, owners)
-        return merged
+        return merged.calibrated(
+            {
+                name: calibration
+                for bank, another in ((self, other), (other, self))
+                for name, calibration in zip(bank.class_names, bank.calibrations, strict=True)
+                if name not in another.class_names
+            }
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically."""
@@ -235,6 +264,7 @@ class PromptBank:
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
             "negative_owners": json.dumps(self.negative_owners),
+            "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
         for prefix, memory in (("", self.memory), (_NOT, self.negatives)):
@@ -266,6 +296,7 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["owners"]))),
                     _memory_of(file, _NOT),
                     tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
+                    tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
