@@ -187,7 +187,7 @@ def looped_share(
 ) -> float:
     """What one head says of one cell: softmax over all cells of the prompts in `mine`, marked against not.
 
-    What is marked on `rivals` counts as not marked, once for every prompt.
+    What is marked on `rivals` counts as not marked.
     """
     attention, part = module.attention, slice(head * KEY, (head + 1) * KEY)
     assert attention is not None
@@ -206,7 +206,7 @@ def looped_share(
     for number in rivals:
         for other in memory.inside[0][number].double():
             key = F.normalize(attention.key.weight[part].double() @ other, dim=0)
-            everything += len(mine) * math.exp(attention.sharpness[head].exp().item() * float(query @ key))
+            everything += math.exp(attention.sharpness[head].exp().item() * float(query @ key))
     return 2 * on / everything - 1
 
 

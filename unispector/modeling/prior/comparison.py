@@ -101,10 +101,9 @@ class _MarkAttention(nn.Module):
             values = value.repeat(1, 1, chosen.shape[1], 1).expand(rows, HEADS, -1, -1)
             if against is not None:
                 chosen, opposed = _chosen(against[:, column])
-                # What the class is not counts as much as the surroundings of each of its images do.
-                weight = valid.sum(1, keepdim=True).float().log()
+                # What the class is not counts as the surroundings of an image do.
                 inner = F.pad(keys[:, :, : inside.shape[1], :-1], (0, 1))
-                key = torch.cat((key, _keys(inner, chosen, torch.where(opposed, weight, BLOCKED))), dim=2)
+                key = torch.cat((key, _keys(inner, chosen, torch.where(opposed, 0.0, BLOCKED))), dim=2)
                 values = F.pad(values, (0, 0, 0, key.shape[2] - values.shape[2]))
             looked = F.scaled_dot_product_attention(query, key, values.to(key.dtype), scale=1.0)
             found.append(2 * looked[..., 0].float() - 1)
