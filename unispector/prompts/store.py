@@ -37,7 +37,8 @@ if TYPE_CHECKING:  # the detector takes seconds to import, and lists of classes 
 
 __all__ = ["MarkedImage", "PromptSet", "PromptStore", "StoredPrompt"]
 
-FORMAT = "unispector prompts 1"
+FORMAT = "unispector prompts 2"
+READ = ("unispector prompts 1", FORMAT)  # one of 1 has no negatives
 _NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
 _MEND = "restore the file from a backup of the store"
 
@@ -79,7 +80,7 @@ class PromptSet:
         }
         time, by, note = (str(content[key]) for key in ("time", "by", "note"))
         lineage = {str(key): str(value) for key, value in content["lineage"].items()}
-        if not all(classes.values()):
+        if any(all(prompt.negative for prompt in prompts) for prompts in classes.values()):
             raise ValueError("a class without a prompt")
         return cls(int(content["version"]), int(content["parent"]), time, by, note, classes, lineage)
 
@@ -155,8 +156,8 @@ class PromptStore:
             checked: the version they were checked with; another may not be in use now. None = any may.
 
         Raises:
-            DataError: the name, an image or a mark cannot be used, or a mark is there already; then nothing
-                is written.
+            DataError: the name, an image or a mark cannot be used, a mark is there already, or the class
+                would have negatives alone; then nothing is written.
             PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
         """
         checked_label(label)
@@ -170,6 +171,8 @@ class PromptStore:
                     f"{before.version} is in use by now; check it again"
                 )
             own = before.classes.get(label, ())
+            if all(prompt.negative for prompt in (*own, *new)):
+                raise DataError(f"{label}: no image shows the defect yet; mark it before what it is not")
             check_new(own, new)
             for prompt, picture in zip(new, pictures, strict=True):
                 self._keep(prompt.picture, picture.data)
@@ -237,6 +240,15 @@ class PromptStore:
                 if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
                     return bank
         bank = detector.encode_instances(self.annotations(now), self._pictures, "mask").bank()
+        bank = detector.with_negatives(
+            bank,
+            [
+                prompt.as_prompt(self._pictures, label)
+                for label, prompts in now.classes.items()
+                for prompt in prompts
+                if prompt.negative
+            ],
+        )
         with suppress(OSError):  # in a store that may only be read, the bank is made every time
             bank.save(file)
             atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())
@@ -311,7 +323,7 @@ class PromptStore:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             kind, digest = content.pop("format"), content.pop("sha256")
-            if kind != FORMAT or digest != _digest(content) or content["version"] != number:
+            if kind not in READ or digest != _digest(content) or content["version"] != number:
                 raise ValueError("changed")
             return PromptSet.from_dict(content)
         except FileNotFoundError as error:
