@@ -12,6 +12,7 @@ from PIL import Image
 
 from tiny import save_tiny, tiny_config, tiny_network
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.errors import CheckpointError, DataError, PromptBankError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.geometry import Geometry
@@ -20,7 +21,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling import saved_model
 from unispector.modeling.saved_model import load_model
 from unispector.ops.rle import encode_rle
-from unispector.structures import Detections, EncodedPrompts
+from unispector.structures import EncodedPrompts
 
 Closer = Callable[[int, float], UniSpector]
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,15 +17,17 @@ from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import collate
 from unispector.data.transforms import ImageArray, resize_image
+from unispector.detections import Detections
 from unispector.errors import PromptBankError
 from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import ImageInput, Prompt, as_pixels, mark_together
+from unispector.inference.marking import Prompt, mark_together
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
-from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
+from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, find_device, load_model, shipped_model
+from unispector.ops.images import ImageInput, Images, as_pixels, is_single, listed
 from unispector.prior_structures import PromptMemory
-from unispector.structures import ClassPrompts, Detections, EncodedPrompts, ImageFeatures, Sample
+from unispector.structures import ClassPrompts, EncodedPrompts, ImageFeatures, Sample
 
 __all__ = ["ImageInput", "Prompt", "UniSpector"]
 
@@ -63,38 +65,44 @@ class UniSpector:
         Args:
             model: one that the package ships, `fast` or `accurate`, or a folder with `model.safetensors` and
                 `config.json`.
-            device: where to run, e.g. `cpu`; None = on the GPU where there is one.
+            device: where to run, `cpu`, `cuda` or `cuda:1`; None = on the GPU where there is one.
 
         Raises:
+            DataError: there is no such device here.
             CheckpointError: the folder is incomplete or does not fit this code, or a package that the model
                 takes weights from is not installed.
         """
         directory = shipped_model(str(model)) if model in SHIPPED_MODELS else Path(model)
-        return cls(load_model(directory, device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(load_model(directory, find_device(device)))
 
     @property
     def device(self) -> torch.device:
         """The device of the network."""
         return next(self._model.parameters()).device
 
-    def encode(self, prompts: Sequence[Prompt], batch_size: int = 8) -> PromptBank:
+    def encode(
+        self, prompts: Prompt | Sequence[Prompt], batch_size: int = 8, bit_depth: int = 16
+    ) -> PromptBank:
         """Encode marked images into one embedding per class.
 
         A class's embedding is the mean over all its marks on all its images, instance-weighted
         (paper section 3.3).
 
         Args:
-            prompts: at least one; classes are numbered in order of first appearance.
+            prompts: one, or several; classes are numbered in order of first appearance.
+            bit_depth: 8 to 16, the bits that 16-bit images really use, such as 12 of many cameras; the bank
+                remembers it, and `detect` reads targets in the same way.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
             PromptBankError: no prompts at all.
         """
+        prompts = [prompts] if isinstance(prompts, Prompt) else prompts
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         labels = [names.index(prompt.label) for prompt in prompts]
 
         def samples(geometry: Geometry) -> Iterator[Sample]:
-            return mark_together(prompts, labels, geometry)
+            return mark_together(prompts, labels, geometry, bit_depth)
 
         sides, labels_of_marks = list[float](), list[int]()
         # Looking at every image once more is only worth it where sizes can differ.
@@ -103,7 +111,8 @@ class UniSpector:
             labels_of_marks += sample.targets.labels.tolist()
         sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
         encoded, owners, _ = self._encode_samples(samples, sizes, batch_size)
-        return PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        bank = PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        return replace(bank, bit_depth=bit_depth)
 
     def encode_annotations(
         self,
@@ -197,27 +206,39 @@ class UniSpector:
         encoded = self._model.encode_prompts(features, batch.prompts).to("cpu")
         return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
 
+    @overload
+    def detect(  # type: ignore[overload-overlap]  # a text is one image
+        self, images: ImageInput, bank: PromptBank, batch_size: int = ..., limit: int = ...
+    ) -> Detections: ...
+
+    @overload
     def detect(
-        self, images: Sequence[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
-    ) -> list[Detections]:
-        """Find every class of the bank on every image, in one pass per image.
+        self, images: Iterable[ImageInput], bank: PromptBank, batch_size: int = ..., limit: int = ...
+    ) -> list[Detections]: ...
+
+    def detect(
+        self, images: Images, bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+    ) -> Detections | list[Detections]:
+        """Find every class of the bank on one image or on several, in one pass per image.
 
         Args:
-            images: files, or uint8 RGB arrays [h, w, 3], of any size.
+            images: one or several of any size: files, arrays (uint8 or uint16; [h, w], [h, w, 1], RGB
+                [h, w, 3], RGBA [h, w, 4]) or PIL images. 16-bit values are read at the bank's bit depth.
             batch_size: images per forward pass; changes speed, not results.
             limit: (query, class) pairs kept per image.
 
         Returns:
-            Detections per image, in the order of `images`; boxes in the image's own pixels.
+            Of one image its detections, of several a list in their order; boxes in the image's own pixels.
 
         Raises:
-            DataError: an image is unreadable.
+            DataError: an image is unreadable, or of a kind that cannot be used.
             PromptBankError: the bank was made by another model.
         """
-        return list(self.stream(images, bank, batch_size, limit))
+        found = list(self.stream(images, bank, batch_size, limit))
+        return found[0] if is_single(images) else found
 
     def stream(
-        self, images: Iterable[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+        self, images: Images, bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more images than one wants to wait for.
 
@@ -225,7 +246,7 @@ class UniSpector:
             DataError: while iterating, an image is unreadable.
             PromptBankError: at once, the bank was made by another model.
         """
-        return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
+        return (found for (found,) in self.stream_banks(listed(images), [bank], batch_size, limit))
 
     def stream_banks(
         self,
@@ -249,6 +270,8 @@ class UniSpector:
         for bank in banks:
             bank.check(self.fingerprint)
             self._geometry.check(bank.image_sizes)
+            if bank.bit_depth != banks[0].bit_depth:
+                raise PromptBankError("banks of different bit depths cannot be tried in one pass")
             if bank.class_names != banks[0].class_names:
                 raise PromptBankError(
                     f"banks of different classes ({', '.join(bank.class_names)} and "
@@ -272,7 +295,7 @@ class UniSpector:
         self, passes: Sequence["_Pass"], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
     ) -> list[tuple[Detections, ...]]:
         """Of each image, the detections of each bank."""
-        pictures = [as_pixels(image) for image in images]
+        pictures = [as_pixels(image, banks[0].bit_depth) for image in images]
         found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
         for size, same in groupby(passes, key=lambda step: step.size):
             features = self._encode_images(pictures, size)

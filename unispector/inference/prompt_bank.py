@@ -39,6 +39,7 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
@@ -127,9 +128,8 @@ class PromptBank:
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
         sizes = tuple(self.image_sizes[row] for row in rows)
-        return type(self)(
-            self.embeddings[rows], tuple(names), counts, self.fingerprint, sizes, memory, owners
-        )
+        own = (counts, self.fingerprint, sizes, memory, owners, self.bit_depth)
+        return type(self)(self.embeddings[rows], tuple(names), *own)
 
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
@@ -137,9 +137,13 @@ class PromptBank:
         A class that they look at with different sizes keeps that of the bank with more instances of it.
 
         Raises:
-            PromptBankError: the banks were made by different models.
+            PromptBankError: the banks were made by different models, or of different bit depths.
         """
         other.check(self.fingerprint)
+        if other.bit_depth != self.bit_depth:
+            raise PromptBankError(
+                f"prompt banks of {self.bit_depth} and {other.bit_depth} bits cannot be merged; encode again"
+            )
         names = tuple(dict.fromkeys((*self.class_names, *other.class_names)))
         labels = torch.tensor([names.index(name) for name in (*self.class_names, *other.class_names)])
         weights = torch.tensor((*self.counts, *other.counts), dtype=torch.float64)
@@ -158,7 +162,7 @@ class PromptBank:
                 known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
         sizes = tuple(known[name][1] for name in names)
         means = (sums / totals[:, None]).float()
-        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
+        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered, self.bit_depth)
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically."""
@@ -169,6 +173,7 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "bit_depth": str(self.bit_depth),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
         if self.memory is not None:
@@ -197,6 +202,7 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
                     _memory_of(file),
                     tuple(map(int, json.loads(metadata["owners"]))),
+                    int(metadata.get("bit_depth", 16)),  # earlier banks do not say
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from unispector.detections import Detections
 from unispector.inference.prompt_bank import PromptBank
 from unispector.serving.engine import Engine
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.refusal import RefusedError, shown
-from unispector.structures import Detections
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from unispector.errors import PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.prompts.store import MarkedImage, PromptStore
@@ -19,6 +20,11 @@ class FixedPrompts:
     def __init__(self, file: Path) -> None:
         """Read the file, or raise PromptBankError."""
         self._bank = PromptBank.load(file)
+        if self._bank.bit_depth != 16:
+            raise PromptBankError(
+                f"{file}: made of {self._bank.bit_depth}-bit images, which the service would read as of 16; "
+                "build the bank of images converted to 8 bits, and send such"
+            )
         self._version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
     def version(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response, UploadFile
 
+from unispector.detections import Detections
 from unispector.ops.rle import encode_rle
 from unispector.prompts.store import MarkedImage
 from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
@@ -20,7 +21,6 @@ from unispector.serving.prompts import stored
 from unispector.serving.refusal import RefusedError, Share
 from unispector.serving.service import Result, Service
 from unispector.serving.uploads import decode_image, decode_mask, upload_size
-from unispector.structures import Detections
 
 router = APIRouter(route_class=FormRoute)
 
