@@ -127,7 +127,8 @@ def test_a_damaged_video_is_told(tmp_path: Path) -> None:
     assert f"{tmp_path / 'junk.mp4'}: not a readable video" in junk
     assert isinstance(read[-1].pixels, np.ndarray)
     # FFmpeg takes its level of messages from the environment when it is first used.
-    code = "import sys; from unispector.inference.targets import Targets as T; print(*T.find(sys.argv[1:]).read())"
+    code = "from unispector.inference.targets import Targets; import sys; t = Targets.find(sys.argv[1:])"
+    code += "; print(*t.read())"
     command = [sys.executable, "-c", code, clip, tmp_path / "junk.mp4", "camera:97"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stderr, done.stdout.count("DataError")) == ("", 3)
