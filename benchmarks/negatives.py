@@ -24,6 +24,7 @@ from unispector.benchmark.judge import share_bar
 from unispector.benchmark.one_class import ClassDraw, MarkedSet, OneClassSettings, draw_classes, read_raw_set
 from unispector.benchmark.real_sets import SETS
 from unispector.data.coco import Annotations, ImageRecord
+from unispector.detections import Detections
 from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.matching import Matches, match
@@ -32,7 +33,6 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import SHIPPED_MODELS
 from unispector.ops.files import atomic_write_text
 from unispector.ops.rle import decode_rle
-from unispector.structures import Detections
 
 COUNTS = (0, 1, 3, 10)
 RECALLS = (0.5, 0.8)

@@ -1,12 +1,17 @@
 """Passes over an image: classes that are looked at alike go through the network together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import torch
 
+from unispector.detections import Detections
 from unispector.inference.prompt_bank import PromptBank
-from unispector.structures import ClassPrompts, Detections
+from unispector.structures import ClassPrompts
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,12 @@ def best_of(parts: Sequence[Detections], bank: PromptBank, limit: int) -> Detect
         class_names=names,
         image_hw=parts[0].image_hw,
     )
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Consecutive lists of `size` items, the last one shorter."""
+    if size < 1:
+        raise ValueError(f"batch size {size}; it must be 1 or more")
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

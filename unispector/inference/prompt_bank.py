@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unispector.errors import PromptBankError
+from unispector.inference.bank_checks import check_bank
 from unispector.inference.calibration import Calibration
 from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
@@ -44,54 +45,16 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
     # The same of marks of what is not the defect, at most `OPPOSED` a class; None = no such mark.
     negatives: PromptMemory | None = None
     negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
     calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
     def __post_init__(self) -> None:
-        classes = len(self.class_names)
         if not self.calibrations:
-            object.__setattr__(self, "calibrations", (Calibration(),) * classes)
-        if len(self.calibrations) != classes:
-            raise PromptBankError("a prompt bank whose calibrations are not of its classes; build it again")
-        if {len(self.embeddings), len(self.counts), len(self.image_sizes)} != {classes}:
-            raise PromptBankError(
-                f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names, "
-                f"{len(self.counts)} counts and {len(self.image_sizes)} sizes; it needs one of each per class"
-            )
-        if self.embeddings.ndim != 2 or not _finite(self.embeddings):
-            raise PromptBankError("the embeddings of a prompt bank must be finite numbers of shape [C, D]")
-        if not self.class_names:
-            raise PromptBankError("a prompt bank without any class; mark at least one instance")
-        if repeated := sorted({n for n in self.class_names if self.class_names.count(n) > 1}):
-            raise PromptBankError(f"a prompt bank with class '{repeated[0]}' more than once")
-        if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
-            raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
-        self._check_memory()
-        self._check_negatives()
-
-    def _check_memory(self) -> None:
-        if self.memory is not None and not _fits_together(self.memory):
-            raise PromptBankError("a prompt bank whose features are not of one shape; build it again")
-        if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
-            raise PromptBankError("a prompt bank whose memory does not say which class each image shows")
-        if self.memory is not None and set(self.owners) != set(range(len(self))):
-            raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
-        if self.memory is not None and not _finite(*_features(self.memory)):
-            raise PromptBankError("a prompt bank with features that are no finite numbers; build it again")
-
-    def _check_negatives(self) -> None:
-        negatives, owners = self.negatives, self.negative_owners
-        if len(owners) != (len(negatives) if negatives is not None else 0):
-            raise PromptBankError("a prompt bank whose negatives do not say which class they are not")
-        if negatives is None:
-            return
-        if self.memory is None or not _fits_together(negatives) or not _finite(*_features(negatives)):
-            raise PromptBankError("a prompt bank whose negatives do not fit; build it again")
-        shapes = [[cells.shape[1:] for cells in each.inside] for each in (self.memory, negatives)]
-        if shapes[0] != shapes[1] or not set(owners) <= set(range(len(self))):
-            raise PromptBankError("a prompt bank whose negatives are not of its classes; build it again")
+            object.__setattr__(self, "calibrations", (Calibration(),) * len(self))
+        check_bank(self)
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -199,17 +162,17 @@ class PromptBank:
         negatives = None
         if self.negatives is not None and against:
             negatives = self.negatives.rows(torch.tensor(against, dtype=torch.int64))
-        return type(self)(
-            self.embeddings[rows],
-            tuple(names),
-            counts,
-            self.fingerprint,
-            sizes,
-            memory,
-            owners,
-            negatives,
-            tuple(rows.index(self.negative_owners[place]) for place in against),
-            tuple(self.calibrations[row] for row in rows),
+        return replace(
+            self,
+            embeddings=self.embeddings[rows],
+            class_names=tuple(names),
+            counts=counts,
+            image_sizes=sizes,
+            memory=memory,
+            owners=owners,
+            negatives=negatives,
+            negative_owners=tuple(rows.index(self.negative_owners[place]) for place in against),
+            calibrations=tuple(self.calibrations[row] for row in rows),
         )
 
     def merge(self, other: "PromptBank") -> Self:
@@ -219,9 +182,13 @@ class PromptBank:
         class of both loses its calibration, since its scores change.
 
         Raises:
-            PromptBankError: the banks were made by different models.
+            PromptBankError: the banks were made by different models, or of different bit depths.
         """
         other.check(self.fingerprint)
+        if other.bit_depth != self.bit_depth:
+            raise PromptBankError(
+                f"prompt banks of {self.bit_depth} and {other.bit_depth} bits cannot be merged; encode again"
+            )
         names = tuple(dict.fromkeys((*self.class_names, *other.class_names)))
         labels = torch.tensor([names.index(name) for name in (*self.class_names, *other.class_names)])
         weights = torch.tensor((*self.counts, *other.counts), dtype=torch.float64)
@@ -240,7 +207,9 @@ class PromptBank:
                 known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
         sizes = tuple(known[name][1] for name in names)
         means = (sums / totals[:, None]).float()
-        merged = type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
+        merged = type(self)(
+            means, names, counts, self.fingerprint, sizes, *remembered, bit_depth=self.bit_depth
+        )
         for bank in (self, other):
             if bank.negatives is not None:
                 owners = [names.index(bank.class_names[owner]) for owner in bank.negative_owners]
@@ -263,6 +232,7 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "bit_depth": str(self.bit_depth),
             "negative_owners": json.dumps(self.negative_owners),
             "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
         }
@@ -294,6 +264,7 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
                     _memory_of(file, ""),
                     tuple(map(int, json.loads(metadata["owners"]))),
+                    int(metadata.get("bit_depth", 16)),  # earlier banks do not say
                     _memory_of(file, _NOT),
                     tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
                     tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
@@ -331,30 +302,6 @@ def _other_format(name: str) -> str:
     newer = int(number) > int(FORMAT.rpartition(" ")[2])
     made, mend = ("a newer", "update this one") if newer else ("an older", "build the bank again")
     return f"a prompt bank that {made} version of UniSpector made; {mend}"
-
-
-def _fits_together(memory: PromptMemory) -> bool:
-    """Return whether the tensors of a memory have the shapes that `PromptMemory` states."""
-    images = len(memory.image) if memory.image.ndim == 1 else -1
-    levels = zip(memory.inside, memory.outside, memory.plainness, strict=True)
-    return memory.sizes.shape == (images, 2) and all(
-        (inside.ndim, outside.ndim) == (3, 3)
-        and inside.shape[:2] == plainness.shape
-        and inside.shape[1] > 0
-        and inside.shape[2] == outside.shape[2]
-        and {len(inside), len(outside)} == {images}
-        for inside, outside, plainness in levels
-    )
-
-
-def _features(memory: PromptMemory) -> tuple[Tensor, ...]:
-    """All of a memory that is measured: everything but the numbers of images."""
-    return *memory.inside, *memory.outside, *memory.plainness, memory.sizes
-
-
-def _finite(*tensors: Tensor) -> bool:
-    """Return whether tensors hold finite numbers with fractions."""
-    return all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:

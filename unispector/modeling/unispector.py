@@ -132,7 +132,7 @@ class UniSpectorModel(nn.Module):
         """
         if self.similarity is None or memory is None:
             return ClassPrompts(embeddings, None)
-        typical = self.similarity.prior.calibrate(memory, members, against)
+        typical = self.similarity.prior.calibrate(memory, members)
         return ClassPrompts(embeddings, PriorPrompts(memory, members, typical, against))
 
     def detect(self, features: ImageFeatures, prompts: ClassPrompts) -> ModelOutput:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from unispector.data.coco import Annotations
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.evaluation.budget import FEWEST, images_needed, lowest_threshold, provable_rate
 from unispector.evaluation.ground_truth import GroundTruth
@@ -23,7 +24,6 @@ from unispector.inference.calibration import SURE, AlarmBudget, Calibration
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.project.progress import progress_bar
-from unispector.structures import Detections
 
 COUNTED = 0.01  # score from which on a finding says something; there are many below
 ENOUGH = 5  # right findings, and wrong ones, that a calibration needs

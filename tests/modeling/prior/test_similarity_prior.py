@@ -1,7 +1,6 @@
 """The similarity prior against slow loops, and on planted patches that only features tell apart."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -119,14 +118,9 @@ def prior(untrained: SimilarityPrior) -> SimilarityPrior:
 
 
 def looped_comparison(
-    level: np.ndarray,
-    inside: np.ndarray,
-    outside: np.ndarray,
-    mine: np.ndarray,
-    typical: np.ndarray,
-    rivals: Sequence[int],
+    level: np.ndarray, inside: np.ndarray, outside: np.ndarray, mine: np.ndarray, typical: np.ndarray
 ) -> np.ndarray:
-    """[7, h, w] for one image [D, h, w] and one class: its prompts are `mine`, what it is not on `rivals`."""
+    """[7, h, w] for one image [D, h, w] and one class, whose prompts are those in `mine`."""
     out = np.zeros((7, *level.shape[1:]))
     mean_cell = level.reshape(len(level), -1).mean(1)
     mean_inside = np.mean([cell for number in mine for cell in inside[number]], axis=0)
@@ -134,7 +128,6 @@ def looped_comparison(
         cell = level[:, y, x]
         best_in = [max(float(cell @ known) for known in inside[number]) for number in mine]
         best_out = [max(float(cell @ known) for known in outside[number]) for number in mine]
-        best_out += [max(float(cell @ known) for known in inside[number]) for number in rivals]
         difference = max(best_in) - max(best_out)
         scaled = (difference - typical[1]) / max(typical[0] - typical[1], LEAST_GAP)
         out[:, y, x] = (
@@ -149,18 +142,16 @@ def looped_comparison(
     return out
 
 
-@pytest.mark.parametrize("rivals", [False, True])
 @pytest.mark.parametrize("at_once", [1, 500, 2**24])
-def test_every_cell_is_compared_as_loops_do(at_once: int, rivals: bool, monkeypatch: pytest.MonkeyPatch):
+def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(comparison, "AT_ONCE", at_once)
     level = unit(2, 3, 5, 6, seed=1).permute(0, 3, 1, 2)
     inside, outside = unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3)
     members = some_members(4, 3, 5)
     assert members.sum(2).unique().numel() > 2
-    against = opponents(members) if rivals else None
     typical = torch.rand(4, 3, 1, 2, generator=torch.Generator().manual_seed(4)) * 0.6 - 0.3
     cells = level.flatten(2).transpose(1, 2)
-    prompts = PriorPrompts(memory_of(inside, outside), members, typical, against)
+    prompts = PriorPrompts(memory_of(inside, outside), members, typical)
     found = measure(cells, prompts, 0).view(4, 3, 7, 3, 5)
     for row in range(4):
         for column in range(3):
@@ -170,7 +161,6 @@ def test_every_cell_is_compared_as_loops_do(at_once: int, rivals: bool, monkeypa
                 outside.numpy(),
                 members[row, column].nonzero().flatten().numpy(),
                 typical[row, column, 0].numpy(),
-                against[row, column].nonzero().flatten().numpy() if against is not None else (),
             )
             np.testing.assert_allclose(found[row, column].numpy(), expected, atol=2e-5)
     assert found[:, :, 5].min() == -2
@@ -224,6 +214,8 @@ def test_heads_tell_how_much_of_a_cells_attention_is_marked(rivals: bool, monkey
     members = some_members(4, 3, 5)
     assert members.sum(2).amax(0).min() > members.sum(2).min()
     against = opponents(members) if rivals else torch.zeros_like(members)
+    against[1, 1] = members[1, 1]  # an image can show a class, and something beside it that it is not
+    against &= rivals
     typical = torch.tensor(TYPICAL).expand(4, 3, 1, 2)
     found = module(level, PriorPrompts(memory, members, typical, against if rivals else None), 0)
     heads = found.view(4, 3, -1, 2, 3)[:, :, MEASURES:]
@@ -289,31 +281,25 @@ def test_a_level_of_few_channels_is_measured_only():
 # Calibration
 
 
-def looped_calibration(
-    cells: Tensor, inside: Tensor, outside: Tensor, mine: list[int], rivals: Sequence[int] = ()
-) -> float:
+def looped_calibration(cells: Tensor, inside: Tensor, outside: Tensor, mine: list[int]) -> float:
     differences = []
     for number in mine:
         others = [other for other in mine if other != number]
         for cell in cells[number]:
             best_in = max(float(cell @ known) for other in others for known in inside[other])
             best_out = max(float(cell @ known) for other in others for known in outside[other])
-            best_out = max([best_out, *(float(cell @ known) for other in rivals for known in inside[other])])
             differences.append(best_in - best_out)
     return float(np.mean(differences))
 
 
-@pytest.mark.parametrize("rivals", [False, True])
-def test_each_image_is_judged_by_the_others_of_its_class(untrained: SimilarityPrior, rivals: bool):
+def test_each_image_is_judged_by_the_others_of_its_class(untrained: SimilarityPrior):
     inside, outside = (tuple(unit(5, 3 + n, 4 + n, seed=10 * k + n) for n in range(2)) for k in range(2))
     plainness = tuple(torch.zeros(side.shape[:2]) for side in inside)
     memory = PromptMemory(inside, outside, plainness, torch.arange(5), torch.zeros(5, 2))
     members = some_members(3, 3, 5, seed=1)
     members[0, 0] = torch.tensor([True, False, False, False, False])
     members[1, 0] = True
-    against = opponents(members)
-    against[1, 0] = members[1, 0]  # an image can show a class, and something beside it that it is not
-    found = untrained.calibrate(memory, members, against if rivals else None)
+    found = untrained.calibrate(memory, members)
     assert found.shape == (3, 3, 2, 2)
     alone = 0
     for row, column in np.ndindex(3, 3):
@@ -323,9 +309,8 @@ def test_each_image_is_judged_by_the_others_of_its_class(untrained: SimilarityPr
                 alone += 1
                 expected = TYPICAL
             else:
-                other = against[row, column].nonzero().flatten().tolist() if rivals else ()
                 expected = tuple(
-                    looped_calibration(cells, inside, outside, mine, other) for cells in (inside, outside)
+                    looped_calibration(cells, inside, outside, mine) for cells in (inside, outside)
                 )
             assert found[row, column, level].tolist() == pytest.approx(expected, abs=1e-5)
     assert 0 < alone < 18

@@ -76,7 +76,11 @@ class _MarkAttention(nn.Module):
         self.key.weight.data.copy_(self.query.weight.data)
 
     def forward(self, cells: Tensor, prompts: PriorPrompts, number: int) -> Tensor:
-        """[R, C, H, T] in [-1, 1]: 1 where all of a cell's attention lies on marked cells."""
+        """[R, C, H, T] in [-1, 1]: 1 where all of a cell's attention lies on marked cells.
+
+        What a class is not takes part in the attention alone, which helped most on training classes; as part
+        of the fixed measures it cost true finds (reports/training_log.md).
+        """
         memory, members, against = prompts.memory, prompts.members, prompts.against
         rows, classes, _ = members.shape
         query = self._split(self.query, cells) * self.sharpness.exp()[:, None, None]
@@ -138,18 +142,14 @@ def measure(cells: Tensor, prompts: PriorPrompts, number: int) -> Tensor:
     out = cells.new_empty(rows, classes, MEASURES - 1, cells.shape[1])
     for column in range(classes):
         chosen, valid = _chosen(members[:, column])
-        of_in, best_out = near_in[image[:, None], chosen], near_out[image[:, None], chosen].amax(1)
-        if prompts.against is not None:
-            rivals, opposed = _chosen(prompts.against[:, column])
-            of_rivals = near_in[image[:, None], rivals].masked_fill(~opposed[..., None], -torch.inf)
-            best_out = best_out.maximum(of_rivals.amax(1))
-        difference = of_in.amax(1) - best_out
+        of_in, of_out = (near[image[:, None], chosen] for near in (near_in, near_out))
+        difference = of_in.amax(1) - of_out.amax(1)
         share = valid.float() / valid.sum(1, keepdim=True)
         centre = F.normalize((share[..., None] * means[chosen]).sum(1), dim=-1)
         marked, other = typical[:, column].unsqueeze(-1).unbind(1)
         channels = (
             of_in.amax(1),
-            best_out,
+            of_out.amax(1),
             difference,
             torch.einsum("rtd,rd->rt", cells[image], centre),
             (share[..., None] * of_in).sum(1),

@@ -116,13 +116,12 @@ class SimilarityPrior(nn.Module):
         )
 
     @torch.no_grad()
-    def calibrate(self, memory: PromptMemory, members: Tensor, against: Tensor | None = None) -> Tensor:
+    def calibrate(self, memory: PromptMemory, members: Tensor) -> Tensor:
         """Measure the difference of similarities on marked and on other cells, each image left out once.
 
         Args:
             memory: of N marked images.
             members: [R, C, N] bool, which of them show class c in row r.
-            against: [R, C, N] bool, on which of them something is marked that class c is not; None = none.
 
         Returns:
             [R, C, L, 2] mean difference on marked and on other cells, per level; `TYPICAL` where a class
@@ -135,15 +134,11 @@ class SimilarityPrior(nn.Module):
             chosen = members[:, column].any(0).nonzero().flatten()
             mine = members[:, column, chosen]
             many = mine.sum(1) > 1
-            opposed = against[:, column] if against is not None else mine[:, :0]
-            rivals = opposed.any(0).nonzero().flatten()
             for number, (inside, outside) in enumerate(levels):
                 known = inside[chosen].float(), outside[chosen].float()
-                other = inside[rivals].float()
                 for kind, cells in enumerate(known):
                     some = cells[:, :: max(cells.shape[1] // CALIBRATED, 1)]
-                    mean = _left_out_mean(some, *known, mine, other, opposed[:, rivals])
-                    out[many, column, number, kind] = mean[many].float()
+                    out[many, column, number, kind] = _left_out_mean(some, *known, mine)[many].float()
         return out
 
     def forward(self, features: PriorFeatures, prompts: PriorPrompts) -> PriorMaps:
@@ -209,13 +204,8 @@ class _Block(nn.Module):
         return out
 
 
-def _left_out_mean(
-    cells: Tensor, inside: Tensor, outside: Tensor, members: Tensor, rivals: Tensor, opposed: Tensor
-) -> Tensor:
-    """[R] mean difference on the images' own cells [n, m, D], each compared with the row's other images.
-
-    `rivals` [k, m, D] are cells of what the class is not, `opposed` [R, k] says in which rows they count.
-    """
+def _left_out_mean(cells: Tensor, inside: Tensor, outside: Tensor, members: Tensor) -> Tensor:
+    """[R] mean difference on the images' own cells [n, m, D], each compared with the row's other images."""
     count, per_image, _ = cells.shape
     others = ~torch.eye(count, dtype=torch.bool, device=cells.device)
     usable = (members[:, :, None] & members[:, None] & others)[:, :, None]  # [R, n, 1, n]
@@ -223,10 +213,6 @@ def _left_out_mean(
         nearest(cells.flatten(0, 1)[None], k)[0].T.view(count, per_image, count) for k in (inside, outside)
     ]
     best_in, best_out = (n[None].masked_fill(~usable, -torch.inf).amax(-1) for n in near)
-    if len(rivals):
-        of_rivals = nearest(cells.flatten(0, 1)[None], rivals)[0].T.view(count, per_image, -1)
-        of_rivals = of_rivals[None].masked_fill(~opposed[:, None, None], -torch.inf).amax(-1)
-        best_out = best_out.maximum(of_rivals)
     difference = torch.where(members[:, :, None], best_in - best_out, 0.0).nan_to_num(0.0)
     return difference.mean(2).sum(1) / members.sum(1)
 
