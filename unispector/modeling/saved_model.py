@@ -97,12 +97,14 @@ def find_device(name: str | None) -> str:
     Raises:
         DataError: there is no such device here.
     """
-    gpus = torch.cuda.device_count()
     if name is None:
-        return "cuda" if gpus else "cpu"
-    if name not in ("cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))):
-        here = f"cpu, cuda and cuda:0 to cuda:{gpus - 1}" if gpus else "cpu only"
-        raise DataError(f"no device {name!r}; this machine has {here}")
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        here = f"cpu and cuda:0 to cuda:{gpus - 1}" if gpus else "cpu only"
+        raise DataError(f"no device {name!r}; this machine has {here}") from error
     return name
 
 
