@@ -19,6 +19,7 @@ from unispector.prompts.calibrate import (
     COUNTED,
     Budget,
     Findings,
+    Marked,
     calibrate,
     calibration_of,
     collect,
@@ -138,7 +139,7 @@ def test_each_marked_image_is_looked_at_with_prompts_from_the_others(tiny_model,
     bank = detector.encode_annotations(annotations, root)
     against = Prompt(good[0], boxes_xywh=[(5, 5, 20, 20)], label="red")
     bank = detector.with_negatives(bank, [against])
-    found = collect(detector, bank, annotations, root, good, "box")
+    found = collect(detector, bank, Marked(annotations, root, "box"), good)
     expected = {name: list[float]() for name in bank.class_names}
     for image in annotations.images:
         rest = annotations.keep_images({other.id for other in annotations.images if other.id != image.id})
@@ -164,7 +165,7 @@ def test_a_calibrated_bank_gives_other_scores_and_the_same_findings(tiny_model, 
     annotations, root, good = line
     detector = UniSpector.load(tiny_model)
     bank = detector.encode_annotations(annotations, root)
-    told = calibrate(detector, bank, annotations, root, good, BUDGET)
+    told = calibrate(detector, bank, Marked(annotations, root, "box"), good, BUDGET)
     assert [each.budget.good_images for each in told.calibrations if each.budget] == [24, 24]
     moved = replace(bank, calibrations=(Calibration(0.5, 1.0), Calibration()))
     before, after = (detector.detect([good[0]], each)[0] for each in (bank, moved))
@@ -180,7 +181,10 @@ def test_a_calibrated_bank_gives_other_scores_and_the_same_findings(tiny_model, 
         expected = moved.calibrations[label].apply(before.scores[row : row + 1])
         torch.testing.assert_close(after.scores[place : place + 1], expected, atol=1e-6, rtol=1e-5)
     # Calibrating again starts from the model's own scores.
-    assert calibrate(detector, moved, annotations, root, good, BUDGET).calibrations == told.calibrations
+    assert (
+        calibrate(detector, moved, Marked(annotations, root, "box"), good, BUDGET).calibrations
+        == told.calibrations
+    )
 
 
 def test_marks_that_cannot_calibrate_are_refused(tiny_model, line):
@@ -189,6 +193,6 @@ def test_marks_that_cannot_calibrate_are_refused(tiny_model, line):
     bank = detector.encode_annotations(annotations, root)
     lonely = annotations.keep_images({4, 5})
     with pytest.raises(DataError, match=r"class 'red' has 1 marked image"):
-        calibrate(detector, bank.select(["red"]), lonely, root, good, BUDGET)
+        calibrate(detector, bank.select(["red"]), Marked(lonely, root, "box"), good, BUDGET)
     with pytest.raises(DataError, match="are needed"):
-        calibrate(detector, bank, annotations, root, good[:5], BUDGET)
+        calibrate(detector, bank, Marked(annotations, root, "box"), good[:5], BUDGET)

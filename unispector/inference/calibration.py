@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Self
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self
 
 from unispector.config.evaluation import DEFAULT_SCORE
+
+if TYPE_CHECKING:  # a prompt store is listed without the seconds that PyTorch takes
+    from torch import Tensor
 
 SURE = 1e-6  # scores are kept this far from 0 and 1, so that their logits stay finite
 LARGEST = 1 + 1e-6  # threshold; just above 1 where a score of 1 is a false alarm already
@@ -49,10 +49,10 @@ class Calibration:
         """Return whether scores stay as the model gives them."""
         return (self.slope, self.offset) == (1, 0)
 
-    def apply(self, scores: Tensor) -> Tensor:
+    def apply(self, scores: "Tensor") -> "Tensor":
         """Calibrated scores, in the order of the given ones [n], in [0, 1]."""
-        logits = torch.logit(scores.double().clamp(SURE, 1 - SURE))
-        return torch.sigmoid(self.slope * logits + self.offset).to(scores.dtype)
+        logits = scores.double().clamp(SURE, 1 - SURE).logit()
+        return (self.slope * logits + self.offset).sigmoid().to(scores.dtype)
 
     def as_dict(self) -> dict[str, Any]:
         """The calibration as plain lists and dicts."""

@@ -23,7 +23,10 @@ from unispector.evaluation.matching import match
 from unispector.inference.calibration import SURE, AlarmBudget, Calibration
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
+from unispector.project.columns import columns
 from unispector.project.progress import progress_bar
+from unispector.prompts.bank import find_bank
+from unispector.prompts.store import PromptStore
 
 COUNTED = 0.01  # score from which on a finding says something; there are many below
 ENOUGH = 5  # right findings, and wrong ones, that a calibration needs
@@ -60,6 +63,15 @@ def odds(rate: float) -> str:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """Annotated images."""
+
+    annotations: Annotations
+    root: Path  # folder that their names are relative to
+    roi: Literal["box", "mask"]  # part of an instance that is the prompt
+
+
+@dataclass(frozen=True)
 class Findings:
     """The findings of one class behind a calibration."""
 
@@ -72,19 +84,16 @@ class Findings:
 def calibrate(
     detector: UniSpector,
     bank: PromptBank,
-    annotations: Annotations,
-    root: Path,
+    marked: Marked,
     good: Sequence[Path],
     budget: Budget,
-    roi: Literal["box", "mask"] = "box",
 ) -> PromptBank:
     """Calibrate every class of a bank.
 
     Args:
         bank: its negatives count; calibrations that it has are replaced.
-        annotations: the marked images that the bank was made of, each looked at with prompts from the
-            others. On them every defect of the bank's classes must be marked.
-        root: folder that their names are relative to.
+        marked: the images that the bank was made of, each looked at with prompts from the others. On them
+            every defect of the bank's classes must be marked.
         good: images without a defect.
         budget: false alarms that each class may raise.
 
@@ -98,17 +107,61 @@ def calibrate(
     """
     budget.check(len(good))
     bank = bank.calibrated(dict.fromkeys(bank.class_names, Calibration()))
-    found = collect(detector, bank, annotations, root, good, roi)
+    found = collect(detector, bank, marked, good)
     return bank.calibrated({name: calibration_of(own, budget) for name, own in found.items()})
+
+
+def calibrate_kept(
+    detector: UniSpector, prompts: Path, marked: Marked | None, good: Sequence[Path], budget: Budget, by: str
+) -> PromptBank:
+    """Calibrate the prompts in a file or a store, and keep what was learned there.
+
+    Args:
+        prompts: file of a prompt bank, which is rewritten; or folder of a prompt store, which gets a version.
+        marked: the images that the file was made of; None of a store, which has them.
+        by: who calibrates, for the store's history.
+
+    Raises:
+        DataError: see `calibrate`; or images given with a store, or none with a file.
+        PromptBankError: the prompts are damaged, another model's, or cannot be written.
+    """
+    store = PromptStore(prompts) if prompts.is_dir() else None
+    now = store.current() if store is not None else None
+    bank = find_bank(prompts, detector)
+    if store is None or now is None:
+        if marked is None:
+            raise DataError(f"{prompts}: a bank has no images any more; give --annotations and --images")
+        told = calibrate(detector, bank, marked, good, budget)
+        told.save(prompts)
+        return told
+    if marked is not None:
+        raise DataError(f"{prompts}: a prompt store has its images; leave out --annotations and --images")
+    told = calibrate(detector, bank, Marked(store.annotations(now), store.images, "mask"), good, budget)
+    note = f"calibrated with {len(good)} good images, at most {odds(budget.rate)}"
+    store.calibrate(told, by, note, {"model": detector.fingerprint}, now.version)
+    return told
+
+
+def calibration_lines(bank: PromptBank) -> list[str]:
+    """What a calibrated bank's scores and thresholds promise, a line a class, aligned."""
+    rows = [("class", "counts from", "false alarms", "true rate", "finds", "scores")]
+    for name, own in zip(bank.class_names, bank.calibrations, strict=True):
+        alarms = rate = "not measured"
+        if own.budget is not None:
+            alarms = f"{own.budget.alarms} of {own.budget.good_images}"
+            rate = f"{own.budget.low:.2%} to {own.budget.high:.2%}"
+        scores = f"as found ({own.right} right, {own.wrong} wrong; {ENOUGH} of each are needed)"
+        if not own.as_found:
+            scores = f"calibrated ({own.right} right, {own.wrong} wrong)"
+        rows.append((name, f"{own.threshold:.3f}", alarms, rate, f"{own.found} of {own.marks} marks", scores))
+    return columns(rows)
 
 
 def collect(
     detector: UniSpector,
     bank: PromptBank,
-    annotations: Annotations,
-    root: Path,
+    marked: Marked,
     good: Sequence[Path],
-    roi: Literal["box", "mask"],
 ) -> dict[str, Findings]:
     """The findings of each class of a bank that is not calibrated, on marked and on good images.
 
@@ -116,8 +169,9 @@ def collect(
         DataError: a class without two marked images, or an image that cannot be used.
         PromptBankError: the bank is another model's.
     """
-    annotations = _of_classes(annotations, bank.class_names)
-    truth, instances = GroundTruth(annotations), detector.encode_instances(annotations, root, roi)
+    annotations = _of_classes(marked.annotations, bank.class_names)
+    truth = GroundTruth(annotations)
+    instances = detector.encode_instances(annotations, marked.root, marked.roi)
     overlaps, alarms = {}, list[Detections]()
     with progress_bar("calibrate") as show:
         for number, image in enumerate(annotations.images, start=1):
@@ -126,7 +180,7 @@ def collect(
             if bank.negatives is not None:
                 owners = [rest.class_names.index(bank.class_names[owner]) for owner in bank.negative_owners]
                 rest = rest.opposed_by(bank.negatives, owners)
-            found = detector.stream([root / image.file_name], rest)
+            found = detector.stream([marked.root / image.file_name], rest)
             overlaps[image.id] = truth.overlaps(image.id, next(found))
             show(number, len(annotations.images) + len(good))
         for found_there in detector.stream(good, bank):
