@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.errors import PromptBankError
 from unispector.inference.calibration import AlarmBudget, Calibration
 from unispector.inference.prompt_bank import OPPOSED, REMEMBERED, PromptBank
 from unispector.prior_structures import PromptMemory
+from unispector.scores import DEFAULT_SCORE
 from unispector.structures import EncodedPrompts
 
 SIZES = (64, 64, 64)

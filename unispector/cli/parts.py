@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unispector.scores import DEFAULT_SCORE
+
 if TYPE_CHECKING:
     from unispector.config import Config
 
@@ -27,6 +29,15 @@ Model = Annotated[
 Bank = Annotated[
     Path | None,
     typer.Option(help="Instead of --prompt: a bank that was saved, or the folder of a prompt store."),
+]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Lowest score that counts; without it that of each class's calibration, else "
+        f"{DEFAULT_SCORE:g}.",
+    ),
 ]
 Device = Annotated[
     str | None,
