@@ -88,8 +88,11 @@ def bank_hash(bank: PromptBank) -> str:
     if bank.negatives is not None or bank.calibrations != (Calibration(),) * len(bank):
         described += [bank.negative_owners, [each.as_dict() for each in bank.calibrations]]
     digest = hashlib.sha256(json.dumps(described).encode())
-    memories = [memory for memory in (bank.memory, bank.negatives) if memory is not None]
-    for tensor in (bank.embeddings, *(tensor for memory in memories for tensor in memory.tensors)):
+    tensors = (
+        *(bank.memory.tensors if bank.memory is not None else ()),
+        *(() if bank.negatives is None else (bank.negatives,)),
+    )
+    for tensor in (bank.embeddings, *tensors):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -55,11 +55,9 @@ def _check_negatives(bank: "PromptBank") -> None:
         raise PromptBankError("a prompt bank whose negatives do not say which class they are not")
     if negatives is None:
         return
-    if bank.memory is None or not _fits_together(negatives) or not _finite(*_features(negatives)):
+    known = bank.memory.inside[0].shape[1:] if bank.memory is not None else ()
+    if negatives.shape[1:] != known or not _finite(negatives) or not set(owners) <= set(range(len(bank))):
         raise PromptBankError("a prompt bank whose negatives do not fit; build it again")
-    shapes = [[cells.shape[1:] for cells in each.inside] for each in (bank.memory, negatives)]
-    if shapes[0] != shapes[1] or not set(owners) <= set(range(len(bank))):
-        raise PromptBankError("a prompt bank whose negatives are not of its classes; build it again")
 
 
 def _fits_together(memory: PromptMemory) -> bool:

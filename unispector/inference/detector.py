@@ -22,6 +22,7 @@ from unispector.errors import PromptBankError
 from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.marking import ALL, Prompt, by_class, mark_together
+from unispector.inference.negatives import Negatives
 from unispector.inference.passes import Pass, best_of, chunks
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
@@ -121,7 +122,7 @@ class UniSpector:
     def with_negatives(
         self, bank: PromptBank, negatives: Prompt | Sequence[Prompt], batch_size: int = 8
     ) -> PromptBank:
-        """Add marks of what is not the defect: what resembles them is not found, or with a lower score.
+        """Add marks of what is not the defect: findings that look more like them get a lower score.
 
         Of a class the last `OPPOSED` are kept.
 
@@ -142,7 +143,7 @@ class UniSpector:
             samples = partial(mark_together, own, [0] * len(own), bit_depth=bank.bit_depth)
             encoded, _, _ = self._encode_samples(samples, [bank.image_sizes[label]], batch_size)
             if encoded.memory is not None:
-                bank = bank.opposed_by(encoded.memory, [label] * len(encoded.memory))
+                bank = bank.opposed_by(encoded.memory.inside[0], [label] * len(encoded.memory))
         return bank
 
     def encode_annotations(
@@ -351,8 +352,10 @@ class UniSpector:
         passes = []
         for (size, names), numbers in sorted(groups.items()):
             for some in chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
-                prompts = ClassPrompts.joined([self._prompts_of(banks[n].select(names)) for n in some])
-                passes.append(Pass(size, names, tuple(some), prompts))
+                parts = [banks[number].select(names) for number in some]
+                prompts = ClassPrompts.joined([self._prompts_of(part) for part in parts])
+                negatives = tuple(Negatives.of(part, self.device) for part in parts)
+                passes.append(Pass(size, names, tuple(some), prompts, negatives))
         return passes
 
     def _banks_at_once(self, size: int, images: int, classes: int) -> int:
@@ -364,13 +367,11 @@ class UniSpector:
     @torch.inference_mode()
     def _prompts_of(self, bank: PromptBank) -> ClassPrompts:
         """A bank as one set of prompts, on the network's device."""
-        memory, members, against = bank.compared()
-        return self._model.class_prompts(
-            bank.embeddings[None].to(self.device),
-            memory.to(self.device) if memory is not None else None,
-            members[None].to(self.device),
-            against[None].to(self.device) if against is not None else None,
-        )
+        memory = bank.memory.to(self.device) if bank.memory is not None else None
+        owners = torch.tensor(bank.owners, dtype=torch.int64)
+        members = torch.arange(len(bank))[None, :, None] == owners
+        embeddings = bank.embeddings[None].to(self.device)
+        return self._model.class_prompts(embeddings, memory, members.to(self.device))
 
     @torch.inference_mode()
     def _encode_images(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
@@ -392,4 +393,10 @@ class UniSpector:
             rules=self._rules,
             limit=limit,
         )
-        return [detections[start : start + count] for start in range(0, len(detections), count)]
+        return [
+            [
+                negatives.lower(detections[row * count + number], features, row)
+                for number, negatives in enumerate(step.negatives)
+            ]
+            for row in range(len(pictures))
+        ]

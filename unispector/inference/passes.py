@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from unispector.detections import Detections
+from unispector.inference.negatives import Negatives
 from unispector.inference.prompt_bank import PromptBank
 from unispector.structures import ClassPrompts
 
@@ -22,6 +23,7 @@ class Pass:
     class_names: tuple[str, ...]  # C of a bank's classes
     banks: tuple[int, ...]  # numbers of the K banks
     prompts: ClassPrompts  # K sets of C classes
+    negatives: tuple[Negatives, ...]  # K, what the classes are not
 
 
 def best_of(parts: Sequence[Detections], bank: PromptBank, limit: int) -> Detections:

@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
-from torch.nn.functional import pad
 
 from unispector.errors import PromptBankError
 from unispector.inference.bank_checks import check_bank
@@ -24,7 +23,6 @@ READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no negatives
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 OPPOSED = 32  # negatives of a class that are kept, at most: the last ones
 _SIDES = ("inside", "outside", "plainness")
-_NOT = "not."  # before the names of tensors of negatives
 _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
@@ -46,8 +44,9 @@ class PromptBank:
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
     bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
-    # The same of marks of what is not the defect, at most `OPPOSED` a class; None = no such mark.
-    negatives: PromptMemory | None = None
+    # [M, m, D] float16, unit vectors: the finest of these features in marks of what is not the defect, at
+    # most `OPPOSED` a class; None = no such mark.
+    negatives: Tensor | None = None
     negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
     calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
@@ -69,34 +68,20 @@ class PromptBank:
         own = zip(self.class_names, self.calibrations, strict=True)
         return replace(self, calibrations=tuple(calibrations.get(name, before) for name, before in own))
 
-    def opposed_by(self, negatives: PromptMemory, owners: Sequence[int]) -> Self:
+    def opposed_by(self, negatives: Tensor, owners: Sequence[int]) -> Self:
         """The bank with further marks of what is not the defect; those classes lose their calibration.
 
         Args:
-            negatives: of n marks.
+            negatives: [n, m, D], as in `negatives`.
             owners: class that each is not.
         """
-        parts = [negatives.to("cpu").half()]
+        cells = negatives.detach().cpu().half()
         if self.negatives is not None:
-            parts.insert(0, self.negatives)
-        kept = _last(PromptMemory.joined(parts), (*self.negative_owners, *owners))
-        opposed = replace(self, negatives=kept[0], negative_owners=kept[1])
+            cells = torch.cat((self.negatives, cells))
+        everyone = (*self.negative_owners, *owners)
+        kept = [place for place, of in enumerate(everyone) if everyone[place:].count(of) <= OPPOSED]
+        opposed = replace(self, negatives=cells[kept], negative_owners=tuple(everyone[i] for i in kept))
         return opposed.calibrated({self.class_names[owner]: Calibration() for owner in owners})
-
-    def compared(self) -> tuple[PromptMemory | None, Tensor, Tensor | None]:
-        """What the similarity prior compares an image with.
-
-        Returns:
-            Its memory of N marked images, None without a prior; which of them show each class, [C, N] bool;
-            and on which something is marked that the class is not, the same, None without negatives.
-        """
-        classes = torch.arange(len(self))[:, None]
-        members = classes == torch.tensor(self.owners, dtype=torch.int64)
-        if self.memory is None or self.negatives is None:
-            return self.memory, members, None
-        against = classes == torch.tensor(self.negative_owners, dtype=torch.int64)
-        memory = PromptMemory.joined((self.memory, self.negatives))
-        return memory, pad(members, (0, len(self.negatives))), pad(against, (len(self.memory), 0))
 
     @classmethod
     def from_instances(
@@ -161,7 +146,7 @@ class PromptBank:
         against = [place for place, owner in enumerate(self.negative_owners) if owner in rows]
         negatives = None
         if self.negatives is not None and against:
-            negatives = self.negatives.rows(torch.tensor(against, dtype=torch.int64))
+            negatives = self.negatives[against]
         return replace(
             self,
             embeddings=self.embeddings[rows],
@@ -237,9 +222,10 @@ class PromptBank:
             "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
-        for prefix, memory in (("", self.memory), (_NOT, self.negatives)):
-            if memory is not None:
-                tensors |= {f"{prefix}{name}": tensor for name, tensor in _named(memory)}
+        if self.memory is not None:
+            tensors |= dict(_named(self.memory))
+        if self.negatives is not None:
+            tensors["negatives"] = self.negatives.contiguous()
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -262,10 +248,10 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["counts"]))),
                     metadata["fingerprint"],
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
-                    _memory_of(file, ""),
+                    _memory_of(file),
                     tuple(map(int, json.loads(metadata["owners"]))),
                     int(metadata.get("bit_depth", 16)),  # earlier banks do not say
-                    _memory_of(file, _NOT),
+                    file.get_tensor("negatives") if "negatives" in file.keys() else None,  # noqa: SIM118
                     tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
                     tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
                 )
@@ -288,12 +274,6 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
 
 
-def _last(memory: PromptMemory, owners: Sequence[int]) -> tuple[PromptMemory, tuple[int, ...]]:
-    """The last `OPPOSED` marks of each class, in their order, and their classes."""
-    kept = [place for place, owner in enumerate(owners) if owners[place:].count(owner) <= OPPOSED]
-    return memory.rows(torch.tensor(kept, dtype=torch.int64)), tuple(owners[place] for place in kept)
-
-
 def _other_format(name: str) -> str:
     """Why a file with this format in its metadata is no bank that can be read."""
     family, _, number = name.rpartition(" ")
@@ -311,13 +291,12 @@ def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, getattr(memory, name).contiguous()) for name in ("image", "sizes"))
 
 
-def _memory_of(file: Any, prefix: str) -> PromptMemory | None:
-    """The memory in an open bank whose tensors have this prefix, if there is one."""
-    levels = sum(key.startswith(f"{prefix}inside.") for key in file.keys())  # noqa: SIM118
+def _memory_of(file: Any) -> PromptMemory | None:
+    """The memory in an open bank, if it has one."""
+    levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
     if not levels:
         return None
     inside, outside, plainness = (
-        tuple(file.get_tensor(f"{prefix}{side}.{i}") for i in range(levels)) for side in _SIDES
+        tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
     )
-    image, sizes = (file.get_tensor(f"{prefix}{name}") for name in ("image", "sizes"))
-    return PromptMemory(inside, outside, plainness, image, sizes)
+    return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))
