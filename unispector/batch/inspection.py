@@ -80,7 +80,7 @@ class Inspection:
 
 def bank_hash(bank: PromptBank) -> str:
     """64 hex digits of all that a bank holds; a file of it has them in no fixed order."""
-    described = (bank.class_names, bank.counts, bank.fingerprint, bank.image_sizes, bank.owners)
+    described = (bank.class_names, bank.counts, bank.fingerprint, bank.image_sizes, bank.owners, bank.tiles)
     digest = hashlib.sha256(json.dumps(described).encode())
     for tensor in (bank.embeddings, *(bank.memory.tensors if bank.memory is not None else ())):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

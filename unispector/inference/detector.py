@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,7 +21,10 @@ from unispector.errors import PromptBankError
 from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.marking import ImageInput, Prompt, as_pixels, mark_together
+from unispector.inference.merging import best_of
 from unispector.inference.prompt_bank import PromptBank
+from unispector.inference.tiles import MarkSizes, Tile, View, views_of
+from unispector.inference.tiling import NOT_MEANT, TiledSearch, annotations_in_tiles, marks_in_tiles, numbered
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
 from unispector.prior_structures import PromptMemory
@@ -77,7 +80,7 @@ class UniSpector:
         """The device of the network."""
         return next(self._model.parameters()).device
 
-    def encode(self, prompts: Sequence[Prompt], batch_size: int = 8) -> PromptBank:
+    def encode(self, prompts: Sequence[Prompt], batch_size: int = 8, tile: Tile = "auto") -> PromptBank:
         """Encode marked images into one embedding per class.
 
         A class's embedding is the mean over all its marks on all its images, instance-weighted
@@ -85,6 +88,9 @@ class UniSpector:
 
         Args:
             prompts: at least one; classes are numbered in order of first appearance.
+            tile: side in pixels of the tiles in which marks and targets are looked at, at least five typical
+                marks of a class; 0 = images are looked at as a whole; auto = tiles for classes whose marks
+                are too small to be seen otherwise.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
@@ -93,17 +99,24 @@ class UniSpector:
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         labels = [names.index(prompt.label) for prompt in prompts]
 
-        def samples(geometry: Geometry) -> Iterator[Sample]:
-            return mark_together(prompts, labels, geometry)
+        def samples(view: View, classes: Sequence[bool]) -> Iterator[tuple[Sample, Sequence[int]]]:
+            frame = self._geometry.sized(view.size)
+            if view.tile:
+                return marks_in_tiles(prompts, labels, classes, frame, view.tile)
+            return numbered(mark_together(prompts, labels, frame))
 
-        sides, labels_of_marks = list[float](), list[int]()
+        sides, labels_of_marks, image_hw = list[float](), list[int](), list[tuple[int, int]]()
         # Looking at every image once more is only worth it where sizes can differ.
-        for sample in samples(self._geometry) if self._geometry.magnify > 1 else ():
+        once_more = self._geometry.magnify > 1 or tile not in ("auto", 0)
+        for sample in mark_together(prompts, labels, self._geometry) if once_more else ():
             sides += self._geometry.sides(sample.targets)
             labels_of_marks += sample.targets.labels.tolist()
-        sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
-        encoded, owners, _ = self._encode_samples(samples, sizes, batch_size)
-        return PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+            image_hw += [sample.original_hw] * len(sample.targets)
+        views = views_of(MarkSizes(sides, image_hw, labels_of_marks), len(names), self._geometry, tile)
+        encoded, owners, _ = self._encode_samples(samples, views, batch_size)
+        sizes, tiles = tuple(view.size for view in views), tuple(view.tile for view in views)
+        bank = PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        return replace(bank, tiles=tiles)
 
     def encode_annotations(
         self,
@@ -111,6 +124,7 @@ class UniSpector:
         root: str | Path,
         roi: Literal["box", "mask"] = "box",
         batch_size: int = 8,
+        tile: Tile = "auto",
     ) -> PromptBank:
         """Encode every annotated instance of a COCO file as a prompt of its category.
 
@@ -118,7 +132,7 @@ class UniSpector:
             DataError: an image cannot be used.
             PromptBankError: a category has no instance; the message names it.
         """
-        return self.encode_instances(annotations, root, roi, batch_size).bank()
+        return self.encode_instances(annotations, root, roi, batch_size, tile=tile).bank()
 
     def encode_instances(
         self,
@@ -127,60 +141,70 @@ class UniSpector:
         roi: Literal["box", "mask"] = "box",
         batch_size: int = 8,
         change: Callable[[ImageArray], ImageArray] | None = None,
+        tile: Tile = "auto",
     ) -> InstanceEmbeddings:
         """Encode every annotated instance of a COCO file on its own; an image is encoded only once.
 
         Args:
             change: what to do to every image before it is looked at, its size kept; None = nothing.
+            tile: as of `encode`.
 
         Raises:
             DataError: an image cannot be used.
         """
 
-        def dataset(geometry: Geometry) -> InstanceDataset:
+        def dataset(view: View) -> InstanceDataset:
             return InstanceDataset(
                 annotations,
                 Path(root),
-                frame=geometry,
+                frame=self._geometry.sized(view.size),
                 augment=None,
                 box_share=1.0 if roi == "box" else 0.0,
                 seed=0,
                 change=change,
             )
 
-        def samples(geometry: Geometry) -> Iterator[Sample]:
-            images = dataset(geometry)
-            return (images.sample(index) for index in range(len(images)))
+        def samples(view: View, classes: Sequence[bool]) -> Iterator[tuple[Sample, Sequence[int]]]:
+            images = dataset(view)
+            if view.tile:
+                frame = self._geometry.sized(view.size)
+                return annotations_in_tiles(images, annotations, roi, classes, frame, view.tile)
+            return numbered(images.sample(index) for index in range(len(images)))
 
-        names, ids = annotations.class_names, dataset(self._geometry).instance_ids
-        sizes = self._geometry.annotated_sizes(annotations)
-        encoded, labels, rows = self._encode_samples(samples, sizes, batch_size)
+        names = annotations.class_names
+        views = views_of(MarkSizes.of_annotations(annotations), len(names), self._geometry, tile)
+        ids = dataset(View(0, self._geometry.image_size)).instance_ids
+        encoded, labels, rows = self._encode_samples(samples, views, batch_size)
         ordered = tuple(ids[row] for row in rows)
-        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes)
+        sizes, tiles = tuple(view.size for view in views), tuple(view.tile for view in views)
+        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes, tiles)
 
     def _encode_samples(
-        self, samples: Callable[[Geometry], Iterable[Sample]], sizes: Sequence[int], batch_size: int
+        self,
+        samples: Callable[[View, Sequence[bool]], Iterable[tuple[Sample, Sequence[int]]]],
+        views: Sequence[View],
+        batch_size: int,
     ) -> tuple[EncodedPrompts, Tensor, list[int]]:
-        """Encode marked images, each class at its own size.
+        """Encode marked images, each class as it is looked at.
 
         Args:
-            samples: all marked images in a frame; always the same, in the same order.
-            sizes: side of the input for each class.
+            samples: of a view and the classes that have it, marked images and the number of each mark; always
+                the same, in the same order.
+            views: of each class.
 
         Returns:
-            All N instances, their labels [N], and which of the samples' instances each is; on the CPU.
+            All N instances, their labels [N], and the number of each; on the CPU.
         """
         parts, labels, rows = [], [torch.zeros(0, dtype=torch.int64)], list[int]()
-        for size in sorted(set(sizes)):
-            classes = torch.tensor([own == size for own in sizes])
-            first = 0
-            for chunk in _chunks(samples(self._geometry.sized(size)), batch_size):
-                here = torch.cat([sample.targets.labels for sample in chunk])
-                wanted = classes[here].nonzero().flatten()
-                rows += (first + wanted).tolist()
-                first += len(here)
+        for view in sorted(set(views)):
+            classes = [own == view for own in views]
+            for chunk in _chunks(samples(view, classes), batch_size):
+                here = torch.cat([sample.targets.labels for sample, _ in chunk])
+                numbers = torch.tensor([number for _, own in chunk for number in own], dtype=torch.int64)
+                wanted = (torch.tensor(classes)[here] & (numbers != NOT_MEANT)).nonzero().flatten()
+                rows += numbers[wanted].tolist()
                 if len(wanted):
-                    parts.append(self._encode_chunk(chunk).rows(wanted))
+                    parts.append(self._encode_chunk([sample for sample, _ in chunk]).rows(wanted))
                     labels.append(here[wanted])
         embeddings = torch.cat(
             [torch.zeros(0, self._model.width), *(part.embeddings.float() for part in parts)]
@@ -200,7 +224,9 @@ class UniSpector:
     def detect(
         self, images: Sequence[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> list[Detections]:
-        """Find every class of the bank on every image, in one pass per image.
+        """Find every class of the bank on every image.
+
+        A class with tiles is looked for in each tile of a larger image, and on the image as a whole.
 
         Args:
             images: files, or uint8 RGB arrays [h, w, 3], of any size.
@@ -217,15 +243,23 @@ class UniSpector:
         return list(self.stream(images, bank, batch_size, limit))
 
     def stream(
-        self, images: Iterable[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+        self,
+        images: Iterable[ImageInput],
+        bank: PromptBank,
+        batch_size: int = 8,
+        limit: int = KEPT_PAIRS,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more images than one wants to wait for.
+
+        Args:
+            progress: told how many tiles of an image are done, and how many it has, where a bank has tiles.
 
         Raises:
             DataError: while iterating, an image is unreadable.
             PromptBankError: at once, the bank was made by another model.
         """
-        return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
+        return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit, progress))
 
     def stream_banks(
         self,
@@ -233,6 +267,7 @@ class UniSpector:
         banks: Sequence[PromptBank],
         batch_size: int = 8,
         limit: int = KEPT_PAIRS,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[tuple[Detections, ...]]:
         """Detections of many banks on every image, which is encoded only once for all of them.
 
@@ -254,7 +289,10 @@ class UniSpector:
                     f"banks of different classes ({', '.join(bank.class_names)} and "
                     f"{', '.join(banks[0].class_names)}) cannot be tried in one pass; make one pass for each"
                 )
-        return self._stream(images, banks, batch_size, limit)
+        look = partial(self._stream, batch_size=batch_size, limit=limit)
+        if not any(side for bank in banks for side in bank.tiles):
+            return look(images, banks)
+        return TiledSearch(look, batch_size, limit, self._rules.nms_iou, progress).stream(images, banks)
 
     def _stream(
         self, images: Iterable[ImageInput], banks: Sequence[PromptBank], batch_size: int, limit: int
@@ -281,7 +319,7 @@ class UniSpector:
                 for row, of_image in zip(found, of_pass, strict=True):
                     for number, detections in zip(step.banks, of_image, strict=True):
                         row[number].append(detections)
-        return [tuple(_best(parts, banks[0].class_names, limit) for parts in row) for row in found]
+        return [tuple(best_of(parts, banks[0].class_names, limit) for parts in row) for row in found]
 
     @torch.inference_mode()
     def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Pass"]:
@@ -344,24 +382,6 @@ class _Pass:
     class_names: tuple[str, ...]  # C of a bank's classes
     banks: tuple[int, ...]  # numbers of the K banks
     prompts: ClassPrompts  # K sets of C classes
-
-
-def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
-    """The detections of all of a bank's classes, found in one or more passes over an image."""
-    if len(parts) == 1:
-        return parts[0]
-    scores = torch.cat([part.scores for part in parts])
-    order = scores.argsort(descending=True, stable=True)[:limit]
-    masks = [mask for part in parts for mask in part.masks_rle]
-    labels = [class_names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
-    return Detections(
-        boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts])[order],
-        scores=scores[order],
-        labels=torch.tensor(labels, dtype=torch.int64)[order],
-        masks_rle=tuple(masks[row] for row in order.tolist()),
-        class_names=class_names,
-        image_hw=parts[0].image_hw,
-    )
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,9 @@ from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
-FORMAT = "unispector prompt bank 4"
+FORMAT = "unispector prompt bank 5"
+_WITHOUT_TILES = "unispector prompt bank 4"  # is still read
+LEAST_SIDE = 64  # pixels of a tile
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 _SIDES = ("inside", "outside", "plainness")
 _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
@@ -39,9 +41,13 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    # C sides of the square tiles, in pixels of the image, in which the classes are looked for; 0 = the whole
+    # image. Left out, all are 0.
+    tiles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
+        object.__setattr__(self, "tiles", _checked_tiles(self.tiles, classes))
         if {len(self.embeddings), len(self.counts), len(self.image_sizes)} != {classes}:
             raise PromptBankError(
                 f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names, "
@@ -126,15 +132,24 @@ class PromptBank:
         kept = [place for place, owner in enumerate(self.owners) if owner in rows]
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
-        sizes = tuple(self.image_sizes[row] for row in rows)
+        sizes, tiles = (tuple(own[row] for row in rows) for own in (self.image_sizes, self.tiles))
         return type(self)(
-            self.embeddings[rows], tuple(names), counts, self.fingerprint, sizes, memory, owners
+            self.embeddings[rows], tuple(names), counts, self.fingerprint, sizes, memory, owners, tiles
         )
+
+    def tiled(self, side: int) -> Self:
+        """The bank with all classes looked for in tiles of this side; 0 = on the whole image.
+
+        Raises:
+            PromptBankError: the side is below `LEAST_SIDE`.
+        """
+        return replace(self, tiles=(side,) * len(self))
 
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
 
-        A class that they look at with different sizes keeps that of the bank with more instances of it.
+        A class that they look at with different sizes or tiles keeps those of the bank with more instances of
+        it.
 
         Raises:
             PromptBankError: the banks were made by different models.
@@ -152,13 +167,14 @@ class PromptBank:
         memories = [bank.memory for bank in (self, other) if bank.memory is not None]
         memory = PromptMemory.joined(memories) if memories else None
         remembered = _remembered(memory, torch.tensor(owners, dtype=torch.int64))
-        known: dict[str, tuple[int, int]] = {}
+        known: dict[str, tuple[int, int, int]] = {}
         for bank in (self, other):
-            for name, *own in zip(bank.class_names, bank.counts, bank.image_sizes, strict=True):
-                known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
-        sizes = tuple(known[name][1] for name in names)
+            own = zip(bank.counts, bank.image_sizes, bank.tiles, strict=True)
+            for name, view in zip(bank.class_names, own, strict=True):
+                known[name] = max(view, known.get(name, (0, 0, 0)))
+        sizes, tiles = (tuple(known[name][part] for name in names) for part in (1, 2))
         means = (sums / totals[:, None]).float()
-        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
+        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered, tiles)
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically."""
@@ -169,6 +185,7 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "tiles": json.dumps(self.tiles),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
         if self.memory is not None:
@@ -187,8 +204,7 @@ class PromptBank:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise PromptBankError("a safetensors file, but no prompt bank of this version")
+                _check_format(metadata.get("format", ""))
                 return cls(
                     file.get_tensor("embeddings"),
                     tuple(json.loads(metadata["class_names"])),
@@ -197,11 +213,37 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
                     _memory_of(file),
                     tuple(map(int, json.loads(metadata["owners"]))),
+                    tuple(map(int, json.loads(metadata.get("tiles", "[]")))),
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
         except _DAMAGE as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
+
+
+def _checked_tiles(tiles: tuple[int, ...], classes: int) -> tuple[int, ...]:
+    if not tiles:
+        return (0,) * classes
+    if len(tiles) != classes or any(side != 0 and side < LEAST_SIDE for side in tiles):
+        raise PromptBankError(
+            f"a prompt bank of {classes} classes with tiles of {', '.join(map(str, tiles))} pixels; it "
+            f"needs a side per class, {LEAST_SIDE} or more, or 0 for the whole image"
+        )
+    return tiles
+
+
+def _check_format(name: str) -> None:
+    """Refuse files that are no prompt bank, and prompt banks that this version cannot read."""
+    if name in (FORMAT, _WITHOUT_TILES):
+        return
+    kind, _, number = name.rpartition(" ")
+    if (
+        kind == FORMAT.rpartition(" ")[0]
+        and number.isdecimal()
+        and int(number) > int(FORMAT.rpartition(" ")[2])
+    ):
+        raise PromptBankError("a prompt bank made by a newer version; update unispector or build it again")
+    raise PromptBankError("a safetensors file, but no prompt bank of this version")
 
 
 def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemory | None, tuple[int, ...]]:
