@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Model
+from unispector.cli.parts import Model, TileOption, tile_side
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ Two defects, one of them marked twice:
     --prompt a.png --box 120,80,40,24 --label crack \\
     --prompt a.png --box 300,12,25,60 --label crack \\
     --prompt b.png --box 64,64,20,20  --label hole
+Holes of 30 pixels on images of 100 megapixels, marked on a small part of one:
+  unispector detect scans/ --out found --prompt part.png --box 64,64,30,30 --tile 448
 
 Writes one drawn image per target to OUT/pictures, and OUT/detections.json: a COCO file whose
 annotations carry boxes, masks and scores (those of at least 0.05, or of --min-score if that is lower).
@@ -51,16 +53,18 @@ def detect(
         Path | None, typer.Option(help="Instead of --prompt: a bank made by `prompts build`.")
     ] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
+    tile: TileOption = "auto",
 ) -> None:
     """Find the prompted defects on images."""
     from unispector.tracking.model_reference import find_model
 
     directory = find_model(model)
+    side = tile_side(tile)
     marked = _prompts(prompt or [], box or [], label or [], bank)
 
     from unispector.inference.detect import detect as run
 
-    report = run(directory, targets, marked, out, min_score=min_score)
+    report = run(directory, targets, marked, out, min_score=min_score, tile=side)
     typer.echo(
         f"{report.images} images, {report.detections} detections, "
         f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
+from unispector.inference.tiles import Tile
 from unispector.ops.drawing import draw_detections, write_image
 from unispector.ops.files import atomic_write_text, list_images, read_image
 from unispector.project.progress import progress_bar
@@ -36,6 +37,7 @@ def detect(
     *,
     min_score: float = 0.15,
     batch_size: int = 8,
+    tile: Tile = "auto",
 ) -> DetectionReport:
     """Find the prompted classes on every target.
 
@@ -46,6 +48,7 @@ def detect(
     Args:
         targets: image files, and folders whose images (not those of subfolders) are taken.
         min_score: lowest score that is drawn.
+        tile: as of `UniSpector.encode`; auto = a saved bank is used as it is.
 
     Raises:
         DataError: a target or prompt is absent, unreadable or badly marked.
@@ -54,12 +57,16 @@ def detect(
     """
     files, earlier = list_images(targets), _drawn_before(output)
     detector = UniSpector.load(model_directory)
-    bank = PromptBank.load(prompts) if isinstance(prompts, Path) else detector.encode(prompts, batch_size)
+    if isinstance(prompts, Path):
+        bank = PromptBank.load(prompts)
+        bank = bank if tile == "auto" else bank.tiled(tile)
+    else:
+        bank = detector.encode(prompts, batch_size, tile)
     found: list[Detections] = []
     names = _image_names(files)
     images, shown = tee(map(read_image, files))  # an image is read once and kept until it is drawn
-    stream = detector.stream(images, bank, batch_size)
-    with progress_bar("detect") as show:
+    with progress_bar("detect") as show, progress_bar("large image", "tile") as show_tiles:
+        stream = detector.stream(images, bank, batch_size, progress=show_tiles)
         for name, image, detections in zip(names, shown, stream, strict=True):
             write_image(output / name, draw_detections(image, detections.above(min_score)))
             found.append(detections.above(min(RECORDED_SCORE, min_score)))

@@ -189,11 +189,11 @@ class _Joins:
 
     def _join(self, better: int, worse: int, held: list[bool]) -> None:
         self._group[self._root(worse)] = self._root(better)
-        if all(held):
-            whole = self._is_cut(better) and not self._is_cut(worse)
-            self._held.add(better if whole else worse)
-        elif any(held):
-            self._held.add(better if held[0] else worse)
+        # A finding that its tile shows whole is as good as it gets: more of it would only blur its edge.
+        if held[1] and not self._is_cut(better):
+            self._held.add(worse)
+        elif held[0] and not self._is_cut(worse):
+            self._held.add(better)
 
     def _seen(self, row: int, part: Window) -> BoolArray:
         """A piece's mask in a part of its tile."""

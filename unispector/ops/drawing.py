@@ -1,7 +1,7 @@
 """Images of what was prompted, what is there and what was found, legible at any image size."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -69,17 +69,20 @@ def detection_regions(detections: Detections) -> list[Region]:
 
     Captions are class name and score; colours follow the index in `class_names`.
     """
+    return list(_regions(detections))
+
+
+def _regions(detections: Detections) -> Iterator[Region]:
+    """`detection_regions`, one mask at a time: of a large image they would not fit in memory together."""
     boxes, scores = detections.boxes_xyxy.tolist(), detections.scores.tolist()
     labels = detections.labels.tolist()
-    return [
-        Region(
+    for i in reversed(range(len(detections))):
+        yield Region(
             box_xyxy=tuple(boxes[i]),
             mask=decode_rle(detections.masks_rle[i]),
             caption=f"{detections.class_names[labels[i]]} {scores[i]:.2f}",
             colour=class_colour(labels[i]),
         )
-        for i in reversed(range(len(detections)))
-    ]
 
 
 def draw_detections(image: Image, detections: Detections) -> Image:
@@ -97,25 +100,27 @@ def draw_detections(image: Image, detections: Detections) -> Image:
             f"detections for an image of {detections.image_hw} pixels (h, w) cannot be drawn on one of "
             f"{image.shape[:2]}; pass the image they were made on"
         )
-    return draw_regions(image, detection_regions(detections))
+    return draw_regions(image, _regions(detections))
 
 
-def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
+def draw_regions(image: Image, regions: Iterable[Region]) -> Image:
     """Draw regions in the order given; size and form as `draw_detections`.
 
     The image is uint8 [h, w, 3] RGB; regions are in its pixels.
     """
     scale = _display_scale(*image.shape[:2])
     canvas = _resized(image, scale)
+    frames = []
     for region in regions:
         if region.mask is not None:
             _tint(canvas, region.mask, region.colour)
-    for region in regions:
+        frames.append(replace(region, mask=None))
+    for region in frames:
         x0, y0, x1, y1 = _frame(canvas, region, scale)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), (0, 0, 0), region.line + 2, cv2.LINE_AA)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), region.colour, region.line, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
-    for region in reversed(regions):
+    for region in reversed(frames):
         if region.caption:
             _label(canvas, region, scale, taken)
     return canvas
