@@ -35,8 +35,8 @@ TileOption = Annotated[
     str,
     typer.Option(
         metavar="auto|SIDE|off",
-        help="Search large images in square tiles of SIDE pixels; auto: where the marks are too small to be seen "
-        "on the whole image.",
+        help="Search large images in square tiles of SIDE pixels; auto: where the marks are too small to be "
+        "seen on the whole image.",
     ),
 ]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]

@@ -132,7 +132,8 @@ class _Joins:
         self._reach = [_reach(piece) for piece in pieces]
         self._group = list(range(len(pieces)))
         self._held: set[int] = set()  # pieces that add nothing to another of their group
-        self._gone: set[int] = set()  # pieces cut at a seam that the neighbour shows better
+        # Pieces cut at a seam that the neighbour shows better, such as what is but a rim of its tile.
+        self._gone = {row for row in range(len(pieces)) if self._is_rim(row)}
         self._mask = lru_cache(maxsize=256)(lambda row: decode_rle(pieces[row].code))
         joined: set[tuple[int, Window]] = set()  # a piece is joined with one of each other tile
         for better, worse in self._neighbours():
@@ -208,9 +209,17 @@ class _Joins:
 
     def _is_cut(self, row: int) -> bool:
         """Return whether a piece reaches an edge of its tile that is none of the image."""
+        return self._nears_seam(row, self._reach[row], self._blur)
+
+    def _is_rim(self, row: int) -> bool:
+        """Return whether all of a piece lies at such an edge."""
+        left, top, right, bottom = self._reach[row]
+        return self._nears_seam(row, (right, bottom, left, top), 2 * self._blur)
+
+    def _nears_seam(self, row: int, sides: tuple[float, ...], pixels: int) -> bool:
         ends = (0, 0, self._hw[1], self._hw[0])
-        gaps = zip(self._reach[row], self._pieces[row].window, ends, strict=True)
-        return any(abs(reach - edge) <= self._blur and edge != end for reach, edge, end in gaps)
+        gaps = zip(sides, self._pieces[row].window, ends, strict=True)
+        return any(abs(side - edge) <= pixels and edge != end for side, edge, end in gaps)
 
     def _root(self, row: int) -> int:
         while self._group[row] != row:

@@ -17,7 +17,10 @@ def build_prompts(
     roi: Literal["box", "mask"] = "box",
     tile: Tile = "auto",
 ) -> PromptBank:
-    """Encode every instance of a COCO file and save one embedding per category; `tile` as of `UniSpector.encode`.
+    """Encode every instance of a COCO file and save one embedding per category.
+
+    Args:
+        tile: as of `UniSpector.encode`.
 
     Raises:
         DataError: the annotations or an image cannot be used.
