@@ -20,6 +20,8 @@ from unispector.structures import Detections
 
 AGREEMENT = 0.5  # share of either of two findings, in the overlap, that is the other's too
 CONTAINED = 0.8  # share of a finding that another holds; then it adds nothing to it
+FAINT = 0.1  # of a finding's score; what scores less does not extend it
+EDGE = 32  # a finding that ends within a side of the tile in so many pixels from its edge is taken as cut
 BLUR = 128  # findings are compared to a side of the tile in so many pixels: about two cells of a mask
 KEPT_PIECES = 10  # findings in tiles that are kept for each detection of the image
 
@@ -111,7 +113,7 @@ class Seams:
     def _joined(self) -> Iterator[_Finding]:
         """Pieces of one defect as one finding, with the best of their scores."""
         pieces = sorted(self._pieces, key=lambda piece: -piece.score)
-        for members, shown in _Joins(pieces, self._hw, max(self._side // BLUR, 1)).groups():
+        for members, shown in _Joins(pieces, self._hw, self._side).groups():
             corners = np.array([piece.box_xyxy for piece in shown])
             yield _Finding(
                 label=shown[0].label,
@@ -126,20 +128,19 @@ class Seams:
 class _Joins:
     """Which of some pieces show the same defect."""
 
-    def __init__(self, pieces: Sequence[_Piece], image_hw: tuple[int, int], blur: int) -> None:
+    def __init__(self, pieces: Sequence[_Piece], image_hw: tuple[int, int], side: int) -> None:
         """Compare all pieces; they come best first."""
-        self._pieces, self._hw, self._blur = pieces, image_hw, blur
+        self._pieces, self._hw = pieces, image_hw
+        self._blur, self._edge = max(side // BLUR, 1), max(side // EDGE, 1)
         self._reach = [_reach(piece) for piece in pieces]
         self._group = list(range(len(pieces)))
         self._held: set[int] = set()  # pieces that add nothing to another of their group
         # Pieces cut at a seam that the neighbour shows better, such as what is but a rim of its tile.
         self._gone = {row for row in range(len(pieces)) if self._is_rim(row)}
         self._mask = lru_cache(maxsize=256)(lambda row: decode_rle(pieces[row].code))
-        joined: set[tuple[int, Window]] = set()  # a piece is joined with one of each other tile
         for better, worse in self._neighbours():
-            ends = (better, pieces[worse].window), (worse, pieces[better].window)
-            if not self._gone & {better, worse} and self._compare(better, worse, joined.isdisjoint(ends)):
-                joined.update(ends)
+            if not self._gone & {better, worse}:
+                self._compare(better, worse)
 
     def groups(self) -> Iterator[tuple[list[_Piece], list[_Piece]]]:
         """The pieces of each defect, best first, and those of them that make up its mask."""
@@ -167,34 +168,26 @@ class _Joins:
             near &= (tiles[:worse] != tiles[worse]).any(axis=1)
             yield from ((int(better), worse) for better in np.flatnonzero(near))
 
-    def _compare(self, better: int, worse: int, free: bool) -> bool:
-        """Look at two pieces where both tiles show them; return whether they are joined.
-
-        Args:
-            free: whether neither is joined with another piece of the other's tile.
-        """
+    def _compare(self, better: int, worse: int) -> None:
+        """Look at two pieces where both tiles show them, and join them if they show the same."""
         overlap = self._pieces[better].window.common(self._pieces[worse].window)
         seen = [self._seen(row, overlap) for row in (better, worse)]
         areas = [int(part.sum()) for part in seen]
         if not all(areas):
-            return False
+            return
         near = [_grown(part, self._blur) for part in seen]
         shared = [int((seen[0] & near[1]).sum()), int((seen[1] & near[0]).sum())]
         held = [self._held_share(row, part) for row, part in zip((better, worse), shared, strict=True)]
-        if free and min(part / area for part, area in zip(shared, areas, strict=True)) >= AGREEMENT:
-            self._join(better, worse, [share >= CONTAINED for share in held])
-            return True
-        if held[1] >= CONTAINED and self._is_cut(worse) and not self._is_cut(better):
+        agree = min(part / area for part, area in zip(shared, areas, strict=True)) >= AGREEMENT
+        if agree and self._pieces[worse].score >= FAINT * self._pieces[better].score:
+            self._group[self._root(worse)] = self._root(better)
+            # What a tile shows whole is not made better by what others show of it.
+            if not self._is_cut(better):
+                self._held.add(worse)
+            elif held[0] >= CONTAINED and not self._is_cut(worse):
+                self._held.add(better)
+        elif held[1] >= CONTAINED and self._is_cut(worse) and not self._is_cut(better):
             self._gone.add(worse)
-        return False
-
-    def _join(self, better: int, worse: int, held: list[bool]) -> None:
-        self._group[self._root(worse)] = self._root(better)
-        # A finding that its tile shows whole is as good as it gets: more of it would only blur its edge.
-        if held[1] and not self._is_cut(better):
-            self._held.add(worse)
-        elif held[0] and not self._is_cut(worse):
-            self._held.add(better)
 
     def _seen(self, row: int, part: Window) -> BoolArray:
         """A piece's mask in a part of its tile."""
@@ -209,7 +202,7 @@ class _Joins:
 
     def _is_cut(self, row: int) -> bool:
         """Return whether a piece reaches an edge of its tile that is none of the image."""
-        return self._nears_seam(row, self._reach[row], self._blur)
+        return self._nears_seam(row, self._reach[row], self._edge)
 
     def _is_rim(self, row: int) -> bool:
         """Return whether all of a piece lies at such an edge."""
