@@ -21,7 +21,7 @@ LEAST_SEEN = 16.0
 
 This and `AIM` were chosen on training data (reports/tiling.md)."""
 
-AIM = 25.0
+AIM = 20.0
 """Pixels a side that a typical mark gets of the input of normal size, in a tile."""
 
 
