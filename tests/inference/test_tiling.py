@@ -121,7 +121,9 @@ def test_a_bank_without_tiles_takes_the_plain_path(
 
 def test_a_large_image_is_its_tiles_and_itself_put_together(detector: UniSpector, bank: PromptBank) -> None:
     pixels, told = noise(*LARGE, seed=5), []
-    (found,) = detector.stream([pixels], bank, limit=30, progress=lambda done, total: told.append((done, total)))
+    (found,) = detector.stream(
+        [pixels], bank, limit=30, progress=lambda done, total: told.append((done, total))
+    )
     plain = bank.tiled(0)
     seams, tiles = Seams(LARGE, 64, 30), windows(LARGE, 64)
     for tile in tiles:
