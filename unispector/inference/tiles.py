@@ -149,7 +149,7 @@ def windows_around(
     while left:
         around = _window_around(corners[left[0]], image_hw, side)
         inside = (corners[left] >= (*around[:2], *around[:2])) & (corners[left] <= (*around[2:], *around[2:]))
-        own = [row for row, whole in zip(left, inside.all(axis=1), strict=True) if whole or row == left[0]]
+        own = [left[place] for place, within in enumerate(inside) if place == 0 or within.all()]
         hull = np.concatenate((corners[own, :2].min(axis=0), corners[own, 2:].max(axis=0)))
         yield _window_around(hull, image_hw, side), own
         left = [row for row in left if row not in own]

@@ -60,7 +60,7 @@ def marks_in_tiles(
         for prompt, label in group:
             boxes, masks = marks_of(prompt, pixels.shape[:2])
             for box, mask in zip(boxes, masks, strict=True):
-                marks.append(Mark(box, label, number, None if mask is None else lambda mask=mask: mask))
+                marks.append(Mark(box, label, number, None if mask is None else partial(np.asarray, mask)))
                 number += 1
         yield from tile_samples(pixels, marks, classes, geometry, side)
 

@@ -58,7 +58,7 @@ def joined_rle(parts: Sequence[tuple[Mapping[str, Any], int, int]], height: int,
         DataError: a code is malformed.
     """
     placed = [_placed_runs(code, left, top, height) for code, left, top in parts]
-    runs = np.concatenate(placed)
+    runs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *placed])
     runs = runs[runs[:, 0].argsort(kind="stable")]
     reach = np.maximum.accumulate(runs[:, 1]) if len(runs) else runs[:, 1]
     first = np.append(True, runs[1:, 0] > reach[:-1])[: len(runs)]
