@@ -344,6 +344,34 @@ def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, versio
     assert "\n" not in str(caught.value)
 
 
+def test_a_bank_of_the_format_without_tiles_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del metadata["tiles"]
+    save_file(tensors, path, metadata={**metadata, "format": "unispector prompt bank 4"})
+    assert PromptBank.load(path).tiles == (0, 0)
+    assert numbers_of(PromptBank.load(path)) == {"a": [1], "b": [2]}
+
+
+def test_tiles_follow_their_classes(tmp_path: Path) -> None:
+    first = replace(bank_of([[1.0], [2.0]], ("a", "b"), (1, 3)), tiles=(448, 0))
+    second = replace(bank_of([[1.0], [2.0]], ("b", "c"), (2, 1)), tiles=(640, 896))
+    assert first.select(["b", "a"]).tiles == (0, 448)
+    for merged in (first.merge(second), second.merge(first)):
+        assert dict(zip(merged.class_names, merged.tiles, strict=True)) == {"a": 448, "b": 0, "c": 896}
+    second.save(tmp_path / "bank.safetensors")
+    assert PromptBank.load(tmp_path / "bank.safetensors").tiles == (640, 896)
+    assert (second.tiled(0).tiles, second.tiled(64).tiles) == ((0, 0), (64, 64))
+
+
+@pytest.mark.parametrize("tiles", [(448,), (448, 0, 0), (448, 63), (448, -1)])
+def test_tiles_that_cannot_be_are_refused(tiles: tuple[int, ...]) -> None:
+    with pytest.raises(PromptBankError, match="a side per class, 64 or more, or 0 for the whole image"):
+        replace(bank_of([[1.0], [2.0]], ("a", "b"), (1, 1)), tiles=tiles)
+
+
 def test_a_bank_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bank.safetensors"
     with_memory([1, 2], [0, 1], ("a", "b")).save(path)

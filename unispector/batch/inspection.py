@@ -85,6 +85,8 @@ def bank_hash(bank: PromptBank) -> str:
     # What came later counts only where it is used, so that tables made before go on.
     if bank.bit_depth != 16:
         described.append(bank.bit_depth)
+    if any(bank.tiles):
+        described.append(["tiles", bank.tiles])
     if bank.negatives is not None or bank.calibrations != (Calibration(),) * len(bank):
         described += [bank.negative_owners, [each.as_dict() for each in bank.calibrations]]
     digest = hashlib.sha256(json.dumps(described).encode())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Bank, Device, MinScore, Model
+from unispector.cli.parts import Bank, Device, MinScore, Model, TileOption, tile_side
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ A mask image, a pattern, every tenth frame of a video, a camera:
   unispector detect "line3/**/*.png" --prompt bad.png --mask bad_mask.png --out found
   unispector detect clip.mp4 --bank bank.safetensors --frame-step 10 --out found
   unispector detect camera:0 --bank data/prompts --frames 100 --out found
+Holes of 30 pixels on images of 100 megapixels, marked on a small part of one:
+  unispector detect scans/ --out found --prompt part.png --box 64,64,30,30 --tile 448
 
 Writes one drawn image per target to OUT/pictures, and OUT/detections.json: a COCO file whose
 annotations carry boxes, masks and scores. A finding counts from 0.05 on, of a calibrated bank from its
@@ -75,6 +77,7 @@ def detect(
     label: Labels = None,
     bank: Bank = None,
     min_score: MinScore = None,
+    tile: TileOption = "auto",
     bit_depth: BitDepth = None,
     frame_step: Annotated[int, typer.Option(min=1, help="Look at every n-th frame of a video.")] = 1,
     frames: Frames = None,
@@ -85,6 +88,7 @@ def detect(
     from unispector.tracking.model_reference import find_model
 
     directory = find_model(model)
+    side = tile_side(tile)
     marked = _prompts(prompt or [], box or [], mask or [], label or [], bank)
 
     from unispector.inference.detect import detect as run
@@ -95,8 +99,9 @@ def detect(
     detector = UniSpector.load(directory, device)
     if isinstance(marked, Path):
         prompts = _stored(marked, detector, bit_depth)
+        prompts = prompts if side == "auto" else prompts.tiled(side)
     else:
-        prompts = detector.encode(marked, batch_size, bit_depth or 16)
+        prompts = detector.encode(marked, batch_size, bit_depth or 16, tile=side)
     report = run(detector, prompts, found, out, min_score=min_score, batch_size=batch_size, tell=_tell)
     for line in _summary(report, _least(prompts, min_score)):
         typer.echo(line)

@@ -10,6 +10,8 @@ from unispector.prior_structures import PromptMemory
 if TYPE_CHECKING:
     from unispector.inference.prompt_bank import PromptBank
 
+LEAST_SIDE = 64  # pixels of a tile
+
 
 def check_bank(bank: "PromptBank") -> None:
     """Refuse a bank whose parts do not belong together.
@@ -25,6 +27,11 @@ def check_bank(bank: "PromptBank") -> None:
         )
     if len(bank.calibrations) != len(names):
         raise PromptBankError("a prompt bank whose calibrations are not of its classes; build it again")
+    if len(bank.tiles) != len(names) or any(side != 0 and side < LEAST_SIDE for side in bank.tiles):
+        raise PromptBankError(
+            f"a prompt bank of {len(names)} classes with tiles of {', '.join(map(str, bank.tiles))} pixels; "
+            f"it needs a side per class, {LEAST_SIDE} or more, or 0 for the whole image"
+        )
     if bank.embeddings.ndim != 2 or not _finite(bank.embeddings):
         raise PromptBankError("the embeddings of a prompt bank must be finite numbers of shape [C, D]")
     if not names:

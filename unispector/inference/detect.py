@@ -90,10 +90,10 @@ def detect(
     run = _Run(bank, output, bank.thresholds if min_score is None else (min_score,) * len(bank))
     unread: list[DataError] = []
     looked, shown = tee(_readable(targets, bank.bit_depth, unread))  # read once and kept until it is drawn
-    stream = detector.stream((pixels for _, pixels in looked), bank, batch_size)
     told = 0
     try:
-        with progress_bar("detect") as show:
+        with progress_bar("detect") as show, progress_bar("large image", "tile") as show_tiles:
+            stream = detector.stream((pixels for _, pixels in looked), bank, batch_size, progress=show_tiles)
             for (target, pixels), detections in zip(shown, stream, strict=True):
                 run.keep(target, detections, detections.above(run.least).plot(pixels))
                 for error in unread[told:]:

@@ -6,7 +6,7 @@ where a negative can also reshape masks, it helped some training classes more an
 finds (reports/negatives.md).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import cv2
@@ -71,14 +71,7 @@ class Negatives:
                 logits = scores[rows].double().clamp(SURE, 1 - SURE).logit()
                 lowered = (logits - STEEPNESS * (alike + HEAD_START).clamp(min=0)).sigmoid().float()
                 scores[rows] = torch.where(alike > -HEAD_START, lowered, scores[rows])
-        order = scores.argsort(descending=True, stable=True)
-        return replace(
-            found,
-            boxes_xyxy=found.boxes_xyxy[order],
-            scores=scores[order],
-            labels=found.labels[order],
-            masks_rle=tuple(found.masks_rle[i] for i in order.tolist()),
-        )
+        return found.ranked(scores)
 
 
 def _share(found: Detections, number: int, likeness: Tensor, valid: float) -> Tensor:

@@ -19,7 +19,7 @@ from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
 FORMAT = "unispector prompt bank 5"
-READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no negatives
+READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no tiles, negatives, calibrations
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 OPPOSED = 32  # negatives of a class that are kept, at most: the last ones
 _SIDES = ("inside", "outside", "plainness")
@@ -43,6 +43,9 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    # C sides of the square tiles, in pixels of the image, in which the classes are looked for; 0 = the whole
+    # image. Left out, all are 0.
+    tiles: tuple[int, ...] = ()
     bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
     # [M, m, D] float16, unit vectors: the finest of these features in marks of what is not the defect, at
     # most `OPPOSED` a class; None = no such mark.
@@ -51,8 +54,9 @@ class PromptBank:
     calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
     def __post_init__(self) -> None:
-        if not self.calibrations:
-            object.__setattr__(self, "calibrations", (Calibration(),) * len(self))
+        for name, default in (("tiles", 0), ("calibrations", Calibration())):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (default,) * len(self))
         check_bank(self)
 
     def __len__(self) -> int:
@@ -142,7 +146,7 @@ class PromptBank:
         kept = [place for place, owner in enumerate(self.owners) if owner in rows]
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
-        sizes = tuple(self.image_sizes[row] for row in rows)
+        sizes, tiles = (tuple(own[row] for row in rows) for own in (self.image_sizes, self.tiles))
         against = [place for place, owner in enumerate(self.negative_owners) if owner in rows]
         negatives = None
         if self.negatives is not None and against:
@@ -155,16 +159,27 @@ class PromptBank:
             image_sizes=sizes,
             memory=memory,
             owners=owners,
+            tiles=tiles,
             negatives=negatives,
             negative_owners=tuple(rows.index(self.negative_owners[place]) for place in against),
             calibrations=tuple(self.calibrations[row] for row in rows),
         )
 
+    def tiled(self, side: int) -> Self:
+        """The bank with all classes looked for in tiles of this side; 0 = on the whole image.
+
+        Calibrations go: the scores change.
+
+        Raises:
+            PromptBankError: the side is below `LEAST_SIDE`.
+        """
+        return replace(self, tiles=(side,) * len(self), calibrations=())
+
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
 
-        A class that they look at with different sizes keeps that of the bank with more instances of it. A
-        class of both loses its calibration, since its scores change.
+        A class that they look at with different sizes or tiles keeps those of the bank with more instances of
+        it. A class of both loses its calibration, since its scores change.
 
         Raises:
             PromptBankError: the banks were made by different models, or of different bit depths.
@@ -186,14 +201,15 @@ class PromptBank:
         memories = [bank.memory for bank in (self, other) if bank.memory is not None]
         memory = PromptMemory.joined(memories) if memories else None
         remembered = _remembered(memory, torch.tensor(owners, dtype=torch.int64))
-        known: dict[str, tuple[int, int]] = {}
+        known: dict[str, tuple[int, int, int]] = {}
         for bank in (self, other):
-            for name, *own in zip(bank.class_names, bank.counts, bank.image_sizes, strict=True):
-                known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
-        sizes = tuple(known[name][1] for name in names)
+            own = zip(bank.counts, bank.image_sizes, bank.tiles, strict=True)
+            for name, view in zip(bank.class_names, own, strict=True):
+                known[name] = max(view, known.get(name, (0, 0, 0)))
+        sizes, tiles = (tuple(known[name][part] for name in names) for part in (1, 2))
         means = (sums / totals[:, None]).float()
         merged = type(self)(
-            means, names, counts, self.fingerprint, sizes, *remembered, bit_depth=self.bit_depth
+            means, names, counts, self.fingerprint, sizes, *remembered, tiles=tiles, bit_depth=self.bit_depth
         )
         for bank in (self, other):
             if bank.negatives is not None:
@@ -217,6 +233,7 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "tiles": json.dumps(self.tiles),
             "bit_depth": str(self.bit_depth),
             "negative_owners": json.dumps(self.negative_owners),
             "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
@@ -250,7 +267,8 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
                     _memory_of(file),
                     tuple(map(int, json.loads(metadata["owners"]))),
-                    int(metadata.get("bit_depth", 16)),  # earlier banks do not say
+                    tuple(map(int, json.loads(metadata.get("tiles", "[]")))),
+                    int(metadata.get("bit_depth", 16)),
                     file.get_tensor("negatives") if "negatives" in file.keys() else None,  # noqa: SIM118
                     tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
                     tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
