@@ -41,8 +41,8 @@ class Picture:
     """An image with the marks of one class."""
 
     pixels: Pixels
-    masks: list[npt.NDArray[np.bool_]]  # of the image's size; a box's is filled
-    boxes: list[tuple[float, ...]]  # XYWH
+    masks: Sequence[npt.NDArray[np.bool_]]  # of the image's size; a box's is filled
+    boxes: Sequence[tuple[float, ...]]  # XYWH
 
 
 def pictures(annotations: Annotations, images: Path, name: str, cell: tuple[int, int]) -> Iterator[Picture]:
@@ -157,8 +157,7 @@ def surface(height: int, width: int, seed: int, hole: tuple[int, int], side: int
     grey = np.empty((height, width), dtype=np.uint8)
     for top in range(0, height, 1000):  # in strips, so that drawing takes less memory than looking
         rough = rng.normal(0, 40, (min(1000, height - top), width)).astype(np.float32)
-        rough = 128 + 4 * cv2.GaussianBlur(rough, (0, 0), 2)
-        grey[top : top + 1000] = rough.clip(0, 255).astype(np.uint8)
+        grey[top : top + 1000] = (128 + 4 * cv2.GaussianBlur(rough, (0, 0), 2)).clip(0, 255)
     cv2.circle(grey, hole, side // 2, 15, -1, cv2.LINE_AA)
     return np.repeat(grey[:, :, None], 3, axis=2)
 

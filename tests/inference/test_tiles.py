@@ -1,5 +1,6 @@
 """Where the tiles of an image lie, and which side they have."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -82,6 +83,7 @@ def test_marks_near_each_other_share_a_tile() -> None:
 def test_small_marks_on_large_images_are_looked_at_in_tiles() -> None:
     assert view(marks(25)).tile > 0
     assert view(marks(25), 0) == View(0, 896)
+    assert views_of(marks(25), 1, replace(FRAME, magnify=1.0), "auto") == (View(0, 448),)
     assert view(marks(2000)) == View(0, 448)
     # On a small image nothing is gained: its pixels are enlarged already.
     assert view(marks(5, image_hw=(500, 500))).tile == 0

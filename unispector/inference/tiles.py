@@ -99,7 +99,8 @@ def _view(marks: MarkSizes, geometry: Geometry, tile: Tile) -> View:
 
 
 def _tile_side(marks: MarkSizes, geometry: Geometry, tile: Tile) -> int:
-    if tile == 0 or not marks.labels:
+    # A model that never looks closer (the paper's) does not choose tiles either.
+    if tile == 0 or not marks.labels or (tile == "auto" and geometry.magnify == 1):
         return 0
     typical = float(np.median(marks.sides))
     least = -(-MARKS_PER_TILE * typical // 32) * 32
