@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro reports-real operate serve-flows test test-all check format lock clean
+.PHONY: help setup repro reports-real operate serve-flows test test-all check format page lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -51,6 +51,9 @@ check: $(INSTALLED) ## Check format, lint, types and the direction of imports.
 format: $(INSTALLED) ## Format the code and mend what the linter can.
 	ruff format .
 	ruff check --fix .
+
+page: ## Build the page of `unispector ui` into unispector/page/dist, which is in git; needs Node.js 20 or newer.
+	cd unispector/page && npm ci --silent && npm run --silent build
 
 lock: $(INSTALLED) ## Renew requirements.lock after a change of dependencies in pyproject.toml.
 	$(UV) lock
