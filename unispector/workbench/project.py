@@ -183,7 +183,7 @@ class Project:
         return known | {each.name: each.threshold for each in own if each.threshold is not None}
 
     def class_names(self) -> tuple[str, ...]:
-        """The classes of the session, then those of the prompts alone, and of results that are still shown."""
+        """The classes of the session, then those that only the prompts have."""
         with self.lock:
             own = [each.name for each in self.history.now.classes]
             marked = [mark.label for mark in self.history.now.marks if mark.label != ANY_CLASS]

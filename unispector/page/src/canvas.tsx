@@ -95,14 +95,15 @@ export function Canvas(props: CanvasProps): ReactElement {
     if (!pointers.current.delete(event.pointerId) || !draft || pointers.current.size) return;
     event.stopPropagation();
     setDraft(null);
+    const last = inImage(place(event));
     if (event.type === 'pointercancel' || !drawn) return;
     if (tool === 'box') {
-      const [x, y, right, bottom] = [...draft.from, ...draft.to];
+      const [x, y, right, bottom] = [...draft.from, ...last];
       const box: Box = [Math.min(x, right), Math.min(y, bottom), Math.abs(right - x), Math.abs(bottom - y)];
       // A click draws nothing.
       if (box[2] * frame.scale >= 3 && box[3] * frame.scale >= 3) drawn({ box });
     } else {
-      drawn({ strokes: [{ points: thinned(draft.points, frame.scale), radius: brush / frame.scale, erase: tool === 'eraser' }] });
+      drawn({ strokes: [{ points: thinned([...draft.points, ...last], frame.scale), radius: brush / frame.scale, erase: tool === 'eraser' }] });
     }
   };
 

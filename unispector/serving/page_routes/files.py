@@ -12,7 +12,7 @@ BUILT = Path(str(files("unispector"))) / "page" / "dist"
 
 # Nothing from elsewhere is loaded, and no other site shows the page in a frame.
 _POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; font-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
