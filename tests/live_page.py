@@ -75,6 +75,7 @@ def page_server(
         with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
             yield LivePage(url, port, bench, client)
     finally:
+        bench.close()
         server.should_exit = True
         thread.join(30)
     assert not thread.is_alive()
@@ -104,11 +105,19 @@ class Hands:
         """Where a pixel of the shown image is on the screen."""
         canvas = self.page.locator(".canvas")
         canvas.wait_for()
-        self.page.wait_for_timeout(500)  # the image has come to rest
-        frame = canvas.evaluate("(element) => JSON.parse(element.dataset.frame)")
+        frame = self._frame()
+        while (moved := self._frame()) != frame:  # until the image has come to rest
+            frame = moved
         bounds = canvas.bounding_box()
         assert bounds is not None
         return bounds["x"] + frame["x"] + x * frame["scale"], bounds["y"] + frame["y"] + y * frame["scale"]
+
+    def _frame(self) -> dict[str, float]:
+        self.page.wait_for_timeout(50)
+        frame: dict[str, float] = self.page.locator(".canvas").evaluate(
+            "(own) => JSON.parse(own.dataset.frame)"
+        )
+        return frame
 
     def drag(self, *points: tuple[float, float]) -> None:
         """Press at the first pixel, move through the others, release at the last."""

@@ -11,7 +11,6 @@ BUILD_FILES = (
     "index.html",
     "package-lock.json",
     "package.json",
-    "postcss.config.js",
     "tsconfig.json",
     "vite.config.ts",
 )

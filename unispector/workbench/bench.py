@@ -95,9 +95,10 @@ class Bench:
             self._detecting.start()
 
     def close(self) -> None:
-        """Let the detection of what is open end."""
-        if self._detecting is not None:
+        """Let the detection of what is open end, and whoever waits for it."""
+        if self._detecting is not None and self._project is not None:
             self._detecting.stop()
+            self._project.end()
 
     def demo(self) -> None:
         """Draw images of defects and open them.

@@ -88,6 +88,7 @@ class Project:
         self.visible: tuple[str, ...] = ()
         self._numbers: dict[str, int] = {}  # image -> when its result or verdicts changed
         self._number = 0
+        self._ended = False
         self._scanned = time.monotonic()
         self._scanning = threading.Lock()
 
@@ -253,7 +254,7 @@ class Project:
         self._rescan()
         end = time.monotonic() + seconds
         with self.lock:
-            while self._number <= after and self.history.version == version:
+            while self._number <= after and self.history.version == version and not self._ended:
                 if not self.lock.wait(end - time.monotonic()) or time.monotonic() >= end:
                     break
             new = sorted((number, name) for name, number in self._numbers.items() if number > after)
@@ -268,6 +269,12 @@ class Project:
             return News(
                 self.identity, number, more, self.history.version, self.folder.version, self.run, results
             )
+
+    def end(self) -> None:
+        """Let nobody wait for news any more."""
+        with self.lock:
+            self._ended = True
+            self.lock.notify_all()
 
     def look(self, names: Sequence[str]) -> None:
         """These images are seen now; they are looked at first."""

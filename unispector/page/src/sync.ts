@@ -55,7 +55,10 @@ async function step(after: number, project: string): Promise<[number, string]> {
   const news = await get<News>(`/bench/news?after=${after}&version=${session?.version ?? -1}`);
   if (news.project !== project) {
     listing = 0;
-    set({ session: null, results: new Map(), images: [], view: 'grid', current: null, chosen: [] });
+    set({ results: new Map() });
+    await refetch();
+    // After a restart the same folder is open, and the page stays where it was.
+    if (project !== '' && now().session?.folder !== session?.folder) set({ images: [], view: 'grid', current: null, chosen: [] });
     return [-1, news.project];
   }
   if (news.run.key === '' && run.key !== '') set({ results: new Map() });
