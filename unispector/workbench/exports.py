@@ -66,6 +66,8 @@ def regions_of(project: Project, name: str) -> ImageRegions:
     with project.lock:
         marks = [mark for mark in project.history.now.marks if mark.image == name]
         result, summary = project.results.whole(name), project.results.summary(name)
+    if result is not None and result.trouble:
+        raise DataError(result.trouble)
     least = project.thresholds()
     hw = result.hw if result and all(result.hw) else project.size(name)
     regions = [
