@@ -10,7 +10,7 @@ from PIL import Image
 from unispector.errors import DataError
 from unispector.ops.files import read_image
 from unispector.workbench import pictures
-from unispector.workbench.pictures import TILE, Pictures, deepest
+from unispector.workbench.pictures import OVERLAP, TILE, Pictures, deepest
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_the_tiles_of_a_level_are_the_image_at_that_size(tmp_path: Path) -> None
         for row in range(-(-high // TILE)):
             for column in range(-(-wide // TILE)):
                 tile = decoded(made.tile(tmp_path / "a.png", "1", level, column, row))
-                top, left = row * TILE, column * TILE
+                top, left = max(row * TILE - OVERLAP, 0), max(column * TILE - OVERLAP, 0)
                 sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
         expected = np.asarray(Image.fromarray(pixels).resize((wide, high), Image.Resampling.BOX)).astype(int)
         assert np.abs(sheet - expected).mean() < 2
@@ -92,7 +92,8 @@ def test_extreme_sizes_have_thumbnails_and_tiles(tmp_path: Path, width: int, hei
     assert min(small.shape[:2]) >= 1
     column, row = (width - 1) // TILE, (height - 1) // TILE
     last = decoded(made.tile(tmp_path / "a.png", "1", deepest(width, height), column, row))
-    assert last.shape[:2] == (height - row * TILE, width - column * TILE)
+    shared = OVERLAP if column else 0
+    assert last.shape[:2] == (height - row * TILE + (OVERLAP if row else 0), width - column * TILE + shared)
 
 
 def test_a_thumbnail_is_made_once_for_each_state_of_a_file(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ Pixels = npt.NDArray[np.uint8]
 
 TILE = 512
 """Side of a tile in pixels."""
+OVERLAP = 1
+"""Pixels that a tile shares with each neighbour, so that no seam shows between enlarged ones."""
 THUMBNAIL = 360
 """Longest side of a small image in pixels."""
 HELD_BYTES = 700_000_000
@@ -81,7 +83,11 @@ class Pictures:
         halved = deepest(width, height) - level
         if not 0 <= halved < len(levels) or min(column, row) < 0:
             raise DataError(f"{path.name}: no such tile")
-        pixels = levels[halved][row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
+        rows, columns = (
+            slice(max(at * TILE - OVERLAP, 0), (at + 1) * TILE + OVERLAP) for at in (row, column)
+        )
+        inside = row * TILE < levels[halved].shape[0] and column * TILE < levels[halved].shape[1]
+        pixels = levels[halved][rows, columns] if inside else levels[halved][:0]
         if not pixels.size:
             raise DataError(f"{path.name}: no such tile")
         return jpeg(pixels, 92)

@@ -99,9 +99,8 @@ export function Canvas(props: CanvasProps): ReactElement {
     if (event.type === 'pointercancel' || !drawn) return;
     if (tool === 'box') {
       const [x, y, right, bottom] = [...draft.from, ...last];
-      const box: Box = [Math.min(x, right), Math.min(y, bottom), Math.abs(right - x), Math.abs(bottom - y)];
-      // A click draws nothing.
-      if (box[2] * frame.scale >= 3 && box[3] * frame.scale >= 3) drawn({ box });
+      const far = Math.min(Math.abs(right - x), Math.abs(bottom - y)) * frame.scale >= 3;
+      if (far) drawn({ box: wholePixels(x, y, right, bottom) }); // a click draws nothing
     } else {
       drawn({ strokes: [{ points: thinned([...draft.points, ...last], frame.scale), radius: brush / frame.scale, erase: tool === 'eraser' }] });
     }
@@ -109,7 +108,8 @@ export function Canvas(props: CanvasProps): ReactElement {
 
   const reshape = (event: KonvaEventObject<unknown>): void => {
     const node = event.target as Konva.Rect;
-    const box: Box = [node.x(), node.y(), node.width() * Math.abs(node.scaleX()), node.height() * Math.abs(node.scaleY())];
+    const [width, height] = [node.width() * Math.abs(node.scaleX()), node.height() * Math.abs(node.scaleY())];
+    const box: Box = [node.x(), node.y(), width, height];
     node.scale({ x: 1, y: 1 });
     void change({ kind: 'change', mark: node.id(), box }).then((done) => {
       const own = marks.find((each) => each.id === node.id());
@@ -208,6 +208,12 @@ export function Canvas(props: CanvasProps): ReactElement {
       )}
     </div>
   );
+}
+
+// The pixels that two corners touch.
+function wholePixels(x: number, y: number, right: number, bottom: number): Box {
+  const [left, top] = [Math.floor(Math.min(x, right)), Math.floor(Math.min(y, bottom))];
+  return [left, top, Math.ceil(Math.max(x, right)) - left, Math.ceil(Math.max(y, bottom)) - top];
 }
 
 // Rejected findings stay visible, greyed, as far as their score goes.

@@ -9,6 +9,7 @@ export interface Start {
   fixed: boolean;
   home: string;
   tile: number;
+  overlap: number;
   lowest: number;
 }
 

@@ -3,7 +3,7 @@
 import OpenSeadragon from 'openseadragon';
 import { useEffect, useRef, useState, type ReactElement, type ReactNode } from 'react';
 import { createPortal } from 'react-dom';
-import { address, get } from './api';
+import { address, get, thumbnail } from './api';
 import { useBench } from './store';
 
 // Where the image lies in the viewer: pixel (0, 0) at x, y, one pixel as large as `scale`.
@@ -23,13 +23,13 @@ interface ViewerProps {
   children: (frame: Frame, viewer: OpenSeadragon.Viewer) => ReactNode;
 }
 
-function tileSource(image: string, stamp: string, width: number, height: number, tile: number): object {
+function tileSource(image: string, stamp: string, width: number, height: number, [tile, overlap]: [number, number]): object {
   const maxLevel = Math.ceil(Math.log2(Math.max(width, height)));
   return {
     width,
     height,
     tileSize: tile,
-    tileOverlap: 0,
+    tileOverlap: overlap,
     minLevel: Math.min(8, maxLevel),
     maxLevel,
     getTileUrl: (level: number, column: number, row: number) => address('/bench/tile', { image, v: stamp, level, column, row }),
@@ -44,6 +44,7 @@ export function Viewer({ image, drawing = false, onReady, children }: ViewerProp
   const [trouble, setTrouble] = useState('');
   const stamp = useBench((state) => state.stamps.get(image) ?? '');
   const tile = useBench((state) => state.start?.tile ?? 512);
+  const overlap = useBench((state) => state.start?.overlap ?? 0);
 
   useEffect(() => {
     if (!element.current) return undefined;
@@ -101,7 +102,7 @@ export function Viewer({ image, drawing = false, onReady, children }: ViewerProp
     setTrouble('');
     setFrame(null);
     get<{ width: number; height: number }>(address('/bench/size', { image })).then(
-      ({ width, height }) => wanted && viewer.open({ tileSource: tileSource(image, stamp, width, height, tile) }),
+      ({ width, height }) => wanted && viewer.open({ tileSource: tileSource(image, stamp, width, height, [tile, overlap]) }),
       (error: unknown) => {
         if (!wanted) return;
         viewer.close();
@@ -111,10 +112,11 @@ export function Viewer({ image, drawing = false, onReady, children }: ViewerProp
     return () => {
       wanted = false;
     };
-  }, [viewer, image, stamp, tile]);
+  }, [viewer, image, stamp, tile, overlap]);
 
   useEffect(() => {
     if (!viewer) return undefined;
+    let smooth = true;
     const follow = (): void => {
       const item = viewer.world.getItemAt(0);
       if (!item) return;
@@ -123,7 +125,11 @@ export function Viewer({ image, drawing = false, onReady, children }: ViewerProp
       const end = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(width, height));
       const size = viewer.viewport.getContainerSize();
       const scale = (end.x - origin.x) / width;
-      viewer.drawer.setImageSmoothingEnabled(scale < 3); // single pixels are to be seen as such
+      if (smooth !== scale < 3) {
+        smooth = scale < 3; // single pixels are to be seen as such
+        viewer.drawer.setImageSmoothingEnabled(smooth);
+        viewer.forceRedraw();
+      }
       element.current?.toggleAttribute('data-zoomed', viewer.viewport.getZoom() > 1.05 * viewer.viewport.getHomeZoom());
       setFrame({ x: origin.x, y: origin.y, scale, width: size.x, height: size.y, image: [width, height] });
     };
@@ -142,6 +148,15 @@ export function Viewer({ image, drawing = false, onReady, children }: ViewerProp
 
   return (
     <div className="viewer" data-drawing={drawing}>
+      {frame && !trouble && (
+        // Shown until the tiles are there; those of a huge image take seconds.
+        <img
+          className="preview"
+          src={thumbnail(image, stamp)}
+          alt=""
+          style={{ left: frame.x, top: frame.y, width: frame.scale * frame.image[0], height: frame.scale * frame.image[1] }}
+        />
+      )}
       <div className="osd" ref={element} />
       {trouble && <div className="viewertrouble">{trouble}</div>}
       {viewer && layer && frame && createPortal(children(frame, viewer), layer)}

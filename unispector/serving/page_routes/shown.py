@@ -7,7 +7,7 @@ from unispector.workbench.bench import Bench
 from unispector.workbench.findings import LOWEST
 from unispector.workbench.joined import DEFAULT_THRESHOLD, Advice, thresholds
 from unispector.workbench.marks import Box, Polygon, outlines
-from unispector.workbench.pictures import TILE
+from unispector.workbench.pictures import OVERLAP, TILE
 from unispector.workbench.project import News, Project, Run
 
 
@@ -20,6 +20,7 @@ class Start:
     fixed: bool  # the page opens no other folder
     home: str  # where the choice of a folder begins
     tile: int  # side of a tile in pixels
+    overlap: int  # pixels that a tile shares with each neighbour
     lowest: float  # score under which nothing is told
 
 
@@ -193,4 +194,4 @@ def shown_findings(project: Project, image: str) -> list[ShownFinding]:
 
 def start(program: str, bench: Bench) -> Start:
     """What the page must know first."""
-    return Start(program, bench.opened, bench.fixed, str(bench.home), TILE, LOWEST)
+    return Start(program, bench.opened, bench.fixed, str(bench.home), TILE, OVERLAP, LOWEST)
