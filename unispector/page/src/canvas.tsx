@@ -210,10 +210,16 @@ export function Canvas(props: CanvasProps): ReactElement {
   );
 }
 
-// The pixels that two corners touch.
+// The whole pixels between two corners, at least one.
 function wholePixels(x: number, y: number, right: number, bottom: number): Box {
-  const [left, top] = [Math.floor(Math.min(x, right)), Math.floor(Math.min(y, bottom))];
-  return [left, top, Math.ceil(Math.max(x, right)) - left, Math.ceil(Math.max(y, bottom)) - top];
+  const [left, width] = between(Math.min(x, right), Math.max(x, right));
+  const [top, height] = between(Math.min(y, bottom), Math.max(y, bottom));
+  return [left, top, width, height];
+}
+
+function between(from: number, to: number): [number, number] {
+  const [first, last] = [Math.round(from), Math.round(to)];
+  return last > first ? [first, last - first] : [Math.floor(from), 1];
 }
 
 // Rejected findings stay visible, greyed, as far as their score goes.
