@@ -5,9 +5,9 @@ import type { KonvaEventObject } from 'konva/lib/Node';
 import OpenSeadragon from 'openseadragon';
 import { useEffect, useRef, useState, type PointerEvent, type ReactElement } from 'react';
 import { Layer, Line, Rect, Stage, Transformer } from 'react-konva';
-import { counting, type Thresholds } from './derive';
+import { counting, percent, type Thresholds } from './derive';
 import { useOutlines } from './outlines';
-import { FindingShape, MarkShape } from './shapes';
+import { Captions, FindingShape, MarkShape, type CaptionOf } from './shapes';
 import { change, set, type Tool } from './store';
 import type { Box, Mark, Result, Stroke } from './types';
 import type { Frame } from './viewer';
@@ -44,6 +44,7 @@ export function Canvas(props: CanvasProps): ReactElement {
   const [draft, setDraft] = useState<Draft | null>(null);
   const [cursor, setCursor] = useState<[number, number] | null>(null);
   const pointers = useRef(new Map<number, [number, number]>());
+  const panning = useRef<[number, number] | null>(null);
   const outlines = useOutlines(result, masks);
   const drawing = tool !== 'move' && drawn !== undefined;
   const chosen = marks.find((own) => own.id === mark);
@@ -68,9 +69,14 @@ export function Canvas(props: CanvasProps): ReactElement {
       if (hit && (hit.getParent()?.className === 'Transformer' || hit.draggable())) event.stopPropagation();
       return;
     }
-    if (event.button !== 0) return;
+    if (event.button > 1) return;
     event.stopPropagation();
     holder.current?.setPointerCapture(event.pointerId);
+    panning.current = event.button === 1 ? at : null; // the middle button pans while the left one draws
+    if (panning.current) {
+      event.preventDefault();
+      return;
+    }
     pointers.current.set(event.pointerId, at);
     const point = inImage(at);
     setDraft(pointers.current.size > 1 ? null : { from: point, to: point, points: [...point] });
@@ -79,6 +85,12 @@ export function Canvas(props: CanvasProps): ReactElement {
   const moved = (event: PointerEvent): void => {
     const at = place(event);
     if (drawing && (tool === 'brush' || tool === 'eraser')) setCursor(at);
+    if (panning.current) {
+      const by = new OpenSeadragon.Point(panning.current[0] - at[0], panning.current[1] - at[1]);
+      viewer.viewport.panBy(viewer.viewport.deltaPointsFromPixels(by), true);
+      panning.current = at;
+      return;
+    }
     const before = pointers.current.get(event.pointerId);
     if (!drawing || !before) return;
     event.stopPropagation();
@@ -92,6 +104,7 @@ export function Canvas(props: CanvasProps): ReactElement {
   };
 
   const up = (event: PointerEvent): void => {
+    panning.current = null;
     if (!pointers.current.delete(event.pointerId) || !draft || pointers.current.size) return;
     event.stopPropagation();
     setDraft(null);
@@ -120,6 +133,22 @@ export function Canvas(props: CanvasProps): ReactElement {
   // A mark stands for the finding at its place.
   const shown = counting(result, least, only).filter((own) => own.verdict !== 1);
   const refused = rejectedRows(result, least, only);
+  const captions: CaptionOf[] = [
+    ...marks.map((own) => ({
+      key: own.id,
+      box: own.box,
+      text: own.negative ? `not ${own.label === '*' ? 'a defect' : own.label}` : own.label,
+      colour: own.negative ? '#ff8f8f' : '#ffffff',
+      must: own.id === mark,
+    })),
+    ...shown.map((own) => ({
+      key: result?.ids[own.row] ?? '',
+      box: result?.boxes[own.row] ?? ([0, 0, 0, 0] as Box),
+      text: result?.ids[own.row] === finding ? `${own.label} ${percent(own.score)}` : percent(own.score),
+      colour: colours.get(own.label) ?? '#888888',
+      must: result?.ids[own.row] === finding,
+    })),
+  ].sort((a, b) => Number(b.must) - Number(a.must));
   const layer = { x: frame.x, y: frame.y, scaleX: frame.scale, scaleY: frame.scale };
   return (
     <div
@@ -143,7 +172,6 @@ export function Canvas(props: CanvasProps): ReactElement {
                 result={result}
                 outlines={outlines?.get(result.ids[own.row] ?? '') ?? []}
                 colour={colours.get(own.label) ?? '#888888'}
-                scale={frame.scale}
                 chosen={result.ids[own.row] === finding}
                 rejected={own.verdict === 2}
                 outdated={outdated}
@@ -156,7 +184,6 @@ export function Canvas(props: CanvasProps): ReactElement {
               key={own.id}
               mark={own}
               colour={colours.get(own.label) ?? '#888888'}
-              scale={frame.scale}
               chosen={own.id === mark}
               movable={!drawing && drawn !== undefined}
               masks={masks}
@@ -164,6 +191,7 @@ export function Canvas(props: CanvasProps): ReactElement {
               move={reshape}
             />
           ))}
+          <Captions all={captions} scale={frame.scale} />
           {draft && tool === 'box' && (
             <Rect
               x={Math.min(draft.from[0], draft.to[0])}

@@ -4,7 +4,7 @@ import { ActionIcon, Badge, Button, Group, Menu, ScrollArea, Slider, Text, TextI
 import { IconBulb, IconDots, IconLayoutSidebar, IconPlus } from '@tabler/icons-react';
 import { useMemo, useState, type ReactElement } from 'react';
 import { percent, thresholdsOf, totals, type Totals } from './derive';
-import { change, moveThreshold, openImage, set, useBench } from './store';
+import { change, moveThreshold, now, openImage, set, useBench } from './store';
 import type { Advice, SessionClass } from './types';
 
 // Low scores matter most, so the slider gives them room.
@@ -116,10 +116,10 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
       </Group>
       <Group gap={6} mt={2} wrap="nowrap">
         <Text size="xs" c="dimmed" flex={1} truncate data-testid={`count-${own.name}`}>
-          <b className="figure">{count.findings}</b> found on <b className="figure">{count.images}</b> {count.images === 1 ? 'image' : 'images'}
+          <b className="figure">{count.findings}</b> on <b className="figure">{count.images}</b> {count.images === 1 ? 'image' : 'images'}
         </Text>
         <Tooltip label={`${own.marks} marks on ${own.images} images${own.negatives ? `, ${own.negatives} of what it is not` : ''}`}>
-          <Badge size="sm" variant="default" className="plain">
+          <Badge size="sm" variant="default" className="plain" style={{ cursor: 'pointer' }} onClick={() => nextMarked(own.name)}>
             {own.prompted ? 'from the bank' : `${own.marks} ${own.marks === 1 ? 'mark' : 'marks'}`}
             {own.negatives ? ` · ${own.negatives} not` : ''}
           </Badge>
@@ -144,6 +144,11 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
           {percent(threshold)}
         </Text>
       </Group>
+      {own.marks === 0 && !own.prompted && (
+        <div className="advice">
+          <IconBulb size={13} /> <span>not marked yet: open an image and draw a box around one</span>
+        </div>
+      )}
       {advice.map((line) => (
         <button
           key={`${line.image ?? ''}${line.text}`}
@@ -156,6 +161,14 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
       ))}
     </section>
   );
+}
+
+// Opens the images with marks of a class in turn.
+function nextMarked(label: string): void {
+  const { session, current, view } = now();
+  const names = [...new Set((session?.marks ?? []).filter((own) => own.label === label).map((own) => own.image))];
+  const next = names[(view === 'image' && current !== null ? names.indexOf(current) + 1 : 0) % names.length];
+  if (next !== undefined) openImage(next);
 }
 
 function Rename({ name, done }: { name: string; done: () => void }): ReactElement {

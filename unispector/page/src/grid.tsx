@@ -131,12 +131,12 @@ function Bar({ count }: { count: number }): ReactElement {
       />
       <Select
         size="xs"
-        w={168}
+        className="sort"
         value={sort}
         allowDeselect={false}
         onChange={(value) => set({ sort: (value ?? 'suspicious') as Sort })}
         data={[
-          { value: 'suspicious', label: 'Most suspicious first' },
+          { value: 'suspicious', label: 'Suspicious first' },
           { value: 'open', label: 'Not reviewed first' },
           { value: 'name', label: 'By name' },
         ]}
@@ -144,7 +144,7 @@ function Bar({ count }: { count: number }): ReactElement {
       />
       <Select
         size="xs"
-        w={140}
+        className="only"
         placeholder="All defects"
         clearable
         value={only}
@@ -208,6 +208,7 @@ const Card = memo(function Card(props: CardProps): ReactElement {
   const [trouble, setTrouble] = useState('');
   const found = counting(result, least, only);
   const hw = result && result.hw[0] > 0 ? result.hw : marks?.[0]?.hw;
+  const isMarked = (marks ?? []).some((mark) => !mark.negative);
   const line = trouble || result?.trouble || '';
   const explain = async (): Promise<void> => {
     const answer = await fetch(thumbnail(name, stamp)).catch(() => null);
@@ -255,14 +256,14 @@ const Card = memo(function Card(props: CardProps): ReactElement {
         </Text>
       </div>
       <Group gap={4} wrap="nowrap" className="chips">
-        {found.slice(0, 3).map((own) => (
+        {found.slice(0, isMarked ? 2 : 3).map((own) => (
           <span key={own.row} className="chip" title={own.label}>
             <i style={{ background: colours.get(own.label) }} />
             {percent(own.score)}
           </span>
         ))}
-        {found.length > 3 && <span className="chip">+{found.length - 3}</span>}
-        {(marks ?? []).some((mark) => !mark.negative) && (
+        {found.length > (isMarked ? 2 : 3) && <span className="chip">+{found.length - (isMarked ? 2 : 3)}</span>}
+        {isMarked && (
           <Badge size="xs" variant="light" className="plain">
             marked
           </Badge>

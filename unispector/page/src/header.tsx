@@ -142,6 +142,7 @@ function Scheme(): ReactElement {
 }
 
 function ExportMenu(): ReactElement {
+  const start = useBench((state) => state.start);
   const [busy, setBusy] = useState<ExportState | null>(null);
   const run = async (kind: string): Promise<void> => {
     let state = await post<ExportState>('/bench/export', { kind });
@@ -170,7 +171,7 @@ function ExportMenu(): ReactElement {
       </Menu.Target>
       <Menu.Dropdown>
         <Menu.Label>Marks, and findings at or above the sliders</Menu.Label>
-        {KINDS.map(([kind, name, about]) => (
+        {KINDS.filter(([kind]) => start?.exports.includes(kind)).map(([kind, name, about]) => (
           <Menu.Item key={kind} onClick={() => void begin(kind)}>
             <Group justify="space-between" wrap="nowrap" gap="xs">
               <Text size="sm">{name}</Text>

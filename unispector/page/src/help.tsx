@@ -33,7 +33,7 @@ export function Help(): ReactElement {
   const help = useBench((state) => state.help);
   const half = Math.ceil(KEYS.length / 2);
   return (
-    <Modal opened={help} onClose={() => set({ help: false })} title="How it works" size="lg" centered>
+    <Modal opened={help} onClose={() => set({ help: false })} title="How it works" size={800} centered>
       <Text size="sm" mb="xs">
         Draw a box around one defect and name it. It is looked for on every image of the folder. Move the slider of the class until it
         shows what you want to see: nothing is searched anew. Accept a finding and it becomes one more mark; reject it and it becomes a mark

@@ -3,26 +3,46 @@
 import type { KonvaEventObject } from 'konva/lib/Node';
 import type { ReactElement } from 'react';
 import { Group, Label, Line, Rect, Tag, Text } from 'react-konva';
-import { percent, type Shown } from './derive';
-import type { Mark, Polygon, Result } from './types';
+import type { Shown } from './derive';
+import type { Box, Mark, Polygon, Result } from './types';
 
-interface CaptionProps {
-  x: number;
-  y: number;
+export interface CaptionOf {
+  key: string;
+  box: Box;
   text: string;
   colour: string;
-  scale: number; // of the image on the screen
+  must: boolean; // shown even where it covers another
 }
 
-// As large as on any screen, above its box where there is room.
-export function Caption({ x, y, text, colour, scale }: CaptionProps): ReactElement {
-  const above = y * scale > 18;
-  return (
-    <Label x={x} y={y} scaleX={1 / scale} scaleY={1 / scale} offsetY={above ? 18 : 0} listening={false}>
-      <Tag fill={colour} cornerRadius={2} opacity={0.94} />
-      <Text text={text} fontSize={11.5} padding={3} fill="#101418" fontStyle="600" fontFamily="system-ui, sans-serif" />
-    </Label>
-  );
+const HIGH = 18; // of a caption, in pixels of the screen
+
+// The captions beside their boxes, as large at any zoom; one that finds no room beside better ones is left out.
+export function Captions({ all, scale }: { all: CaptionOf[]; scale: number }): ReactElement {
+  const taken: [number, number, number, number][] = [];
+  const placed: ReactElement[] = [];
+  for (const own of all) {
+    const wide = 8 + 6.9 * own.text.length;
+    const [left, top, width, height] = own.box.map((value) => value * scale) as Box;
+    const places: [number, number][] = [
+      [left, top - HIGH],
+      [left, top + height],
+      [left + width - wide, top - HIGH],
+      [left + width - wide, top + height],
+      [left + width, top],
+    ];
+    const free = ([x, y]: [number, number]): boolean =>
+      y >= -HIGH && taken.every((other) => x >= other[0] + other[2] || other[0] >= x + wide || y >= other[1] + other[3] || other[1] >= y + HIGH);
+    const place = places.find(free) ?? (own.must ? places[0] : undefined);
+    if (!place) continue;
+    taken.push([...place, wide, HIGH]);
+    placed.push(
+      <Label key={own.key} x={place[0] / scale} y={place[1] / scale} scaleX={1 / scale} scaleY={1 / scale} listening={false}>
+        <Tag fill={own.colour} cornerRadius={2} opacity={0.94} />
+        <Text text={own.text} fontSize={11.5} padding={3} fill="#101418" fontStyle="600" fontFamily="system-ui, sans-serif" />
+      </Label>,
+    );
+  }
+  return <>{placed}</>;
 }
 
 interface FindingProps {
@@ -30,7 +50,6 @@ interface FindingProps {
   result: Result;
   outlines: Polygon[];
   colour: string;
-  scale: number;
   chosen: boolean;
   rejected: boolean;
   outdated: boolean;
@@ -39,7 +58,7 @@ interface FindingProps {
 }
 
 export function FindingShape(props: FindingProps): ReactElement | null {
-  const { own, result, outlines, colour, scale, chosen, rejected, outdated, masks, choose } = props;
+  const { own, result, outlines, colour, chosen, rejected, outdated, masks, choose } = props;
   const box = result.boxes[own.row];
   if (!box) return null;
   const line = rejected ? '#8a9099' : colour;
@@ -61,7 +80,6 @@ export function FindingShape(props: FindingProps): ReactElement | null {
         hitStrokeWidth={8}
         perfectDrawEnabled={false}
       />
-      {!rejected && <Caption x={box[0]} y={box[1]} text={`${own.label} ${percent(own.score)}`} colour={colour} scale={scale} />}
     </Group>
   );
 }
@@ -69,7 +87,6 @@ export function FindingShape(props: FindingProps): ReactElement | null {
 interface MarkProps {
   mark: Mark;
   colour: string;
-  scale: number;
   chosen: boolean;
   movable: boolean;
   masks: boolean;
@@ -77,10 +94,9 @@ interface MarkProps {
   move: (event: KonvaEventObject<unknown>) => void;
 }
 
-export function MarkShape({ mark, colour, scale, chosen, movable, masks, choose, move }: MarkProps): ReactElement {
+export function MarkShape({ mark, colour, chosen, movable, masks, choose, move }: MarkProps): ReactElement {
   const line = mark.negative ? '#ff5c5c' : colour;
   const [left, top, width, height] = mark.box;
-  const words = mark.negative ? `not ${mark.label}` : mark.origin === 'accepted' ? `${mark.label} ✓` : mark.label;
   return (
     <Group>
       {masks &&
@@ -108,7 +124,6 @@ export function MarkShape({ mark, colour, scale, chosen, movable, masks, choose,
         onDragEnd={move}
         onTransformEnd={move}
       />
-      <Caption x={left} y={top} text={words} colour={mark.negative ? '#ff8f8f' : '#ffffff'} scale={scale} />
     </Group>
   );
 }

@@ -11,6 +11,7 @@ export interface Start {
   tile: number;
   overlap: number;
   lowest: number;
+  exports: string[];
 }
 
 export interface SessionClass {

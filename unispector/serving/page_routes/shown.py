@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from unispector.ops.drawing import class_colour
 from unispector.workbench.bench import Bench
+from unispector.workbench.exports import FILES
 from unispector.workbench.findings import LOWEST
 from unispector.workbench.joined import DEFAULT_THRESHOLD, Advice, thresholds
 from unispector.workbench.marks import Box, Polygon, outlines
@@ -22,6 +23,7 @@ class Start:
     tile: int  # side of a tile in pixels
     overlap: int  # pixels that a tile shares with each neighbour
     lowest: float  # score under which nothing is told
+    exports: list[str]  # kinds of exports that can be written
 
 
 @dataclass(frozen=True)
@@ -194,4 +196,4 @@ def shown_findings(project: Project, image: str) -> list[ShownFinding]:
 
 def start(program: str, bench: Bench) -> Start:
     """What the page must know first."""
-    return Start(program, bench.opened, bench.fixed, str(bench.home), TILE, OVERLAP, LOWEST)
+    return Start(program, bench.opened, bench.fixed, str(bench.home), TILE, OVERLAP, LOWEST, list(FILES))
