@@ -67,13 +67,15 @@ def result_of(file: ImageFile, detections: Detections) -> Result:
     """What the detector found on an image, at most `MOST` of at least `LOWEST`, best first."""
     kept = detections.above(LOWEST)
     order = kept.scores.argsort(descending=True, stable=True)[:MOST].tolist()
-    findings = []
+    findings: list[Finding] = []
     for row in order:
         left, top, right, bottom = (round(float(value), 1) for value in kept.boxes_xyxy[row])
         label, mask = kept.class_names[int(kept.labels[row])], kept.masks_rle[row]
         box = (left, top, round(right - left, 1), round(bottom - top, 1))
         identity = hashlib.sha256(f"{label}\0{box}\0{mask['counts']!r}".encode()).hexdigest()[:12]
         score = round(float(kept.scores[row]), 4)
+        same = sum(own.label == label and own.mask == mask for own in findings)
+        identity += f"-{same}" * bool(same)
         findings.append(Finding(identity, label, score, box, dict(mask), outlines(dict(mask))))
     return Result(file.name, file.stamp, kept.image_hw, "", findings)
 
