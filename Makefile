@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro reports-real operate serve-flows test test-all check format lock clean
+.PHONY: help setup repro reports-real operate serve-flows test test-all check format page page-pictures lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -18,7 +18,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
 help: ## Show what there is to do.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Install the locked environment into .venv (the other targets do so by themselves).
 
@@ -51,6 +51,12 @@ check: $(INSTALLED) ## Check format, lint, types and the direction of imports.
 format: $(INSTALLED) ## Format the code and mend what the linter can.
 	ruff format .
 	ruff check --fix .
+
+page: ## Build the page of `unispector ui` into unispector/page/dist, which is in git; needs Node.js 20 or newer.
+	cd unispector/page && npm ci --silent && npm run --silent build
+
+page-pictures: $(INSTALLED) ## Take the pictures of docs/page.md anew; needs Chromium.
+	python benchmarks/page_pictures.py docs/images
 
 lock: $(INSTALLED) ## Renew requirements.lock after a change of dependencies in pyproject.toml.
 	$(UV) lock

@@ -50,6 +50,18 @@ def test_the_wheel_has_every_module_but_the_generator(installed: Path) -> None:
     assert {path.relative_to(installed).as_posix() for path in installed.rglob("*.py")} == modules - generator
 
 
+def test_the_wheel_has_the_built_page_and_not_its_sources(installed: Path) -> None:
+    page = ROOT / "unispector/page"
+    built = {path.relative_to(ROOT).as_posix() for path in (page / "dist").rglob("*") if path.is_file()}
+    assert "unispector/page/dist/index.html" in built
+    inside = {
+        path.relative_to(installed).as_posix()
+        for path in installed.glob("unispector/page/**/*")
+        if path.is_file()
+    }
+    assert inside == built
+
+
 def test_a_verb_that_draws_says_that_it_needs_the_checkout(installed: Path) -> None:
     (installed / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     for arguments in (["data", "draw", "drawn"], ["stage", "generate"]):

@@ -25,6 +25,7 @@ from unispector.cli.report import report
 from unispector.cli.serve import SERVE_HELP, serve
 from unispector.cli.stage import stage_app
 from unispector.cli.sweep import SWEEP_HELP, sweep
+from unispector.cli.ui import UI_HELP, ui
 from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
 from unispector.errors import UniSpectorError
@@ -44,6 +45,7 @@ _HELP = """Show one marked image of a defect; find that defect on every other im
 
 These use the model that the package ships; `--model` takes a folder (`make repro` leaves models in
 artifacts/models/), an MLflow run id, or `models:/unispector@champion` of the registry.
+`unispector ui` opens a page to draw marks and see what they find.
 `unispector operate` starts what runs day and night.
 `unispector VERB --help` explains a verb."""
 
@@ -58,6 +60,7 @@ app.command(help=CONVERT_HELP)(convert)
 app.command()(report)
 app.command(help=INSPECT_HELP)(inspect)
 app.command(help=SERVE_HELP)(serve)
+app.command(help=UI_HELP)(ui)
 app.command(help=OPERATE_HELP)(operate)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(registry_app, name="registry")

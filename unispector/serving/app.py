@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from unispector.errors import DataError, PromptBankError
 from unispector.serving.body import BodyLimit
 from unispector.serving.gate import Gate, error_response
+from unispector.serving.page_routes import files, routes
 from unispector.serving.refusal import RefusedError, shown, without_folders
 from unispector.serving.routes import router
 from unispector.serving.service import Service
@@ -43,6 +44,10 @@ def build_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
+    if service.bench is not None:
+        app.state.bench = service.bench
+        app.include_router(files.router)
+        app.include_router(routes.router)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(DataError, _bad_data)
     app.add_exception_handler(PromptBankError, _bad_store)

@@ -16,8 +16,12 @@ from unispector.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = ("/health", "/ready")
-"""Answered without a token: supervisors ask them."""
+OPEN_PATHS = ("/health", "/ready", "/")
+"""Answered without a token: supervisors ask them, and the page that asks for the token loads."""
+PAGE_FILES = "/assets/"
+PAGE = "/bench/"
+"""What the page asks for; no other site's page may."""
+COOKIE = "unispector-page"
 
 
 class Gate:
@@ -69,6 +73,36 @@ class Gate:
             await self._app(scope, receive, send)
 
 
+def page_cookie(token: str) -> str:
+    """The cookie that stands for the token in requests of the page, whose images cannot carry a header."""
+    return hmac.digest(token.encode(), b"unispector page", "sha256").hex()
+
+
+def check_page(headers: dict[str, str]) -> None:
+    """Refuse what another site's page asks for, whatever it carries.
+
+    Raises:
+        RefusedError: 403.
+    """
+    origin = headers.get("origin")
+    elsewhere = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+    if elsewhere or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise RefusedError(403, "pages of other sites may not call this service")
+
+
+def _carries(headers: dict[str, str], token: str, path: str) -> bool:
+    """Return whether a request carries the token, or of the page its cookie."""
+    given = headers.get("authorization", "").encode("latin-1", "replace")
+    if hmac.compare_digest(given, f"Bearer {token}".encode()):
+        return True
+    morsels = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
+    cookies = [value for name, _, value in morsels if name == COOKIE]
+    known = page_cookie(token).encode()
+    return path.startswith(PAGE) and any(
+        hmac.compare_digest(each.encode("latin-1", "replace"), known) for each in cookies
+    )
+
+
 def check_sender(headers: dict[str, str], token: str, path: str) -> None:
     """Return whether a request comes from someone who may ask.
 
@@ -81,10 +115,11 @@ def check_sender(headers: dict[str, str], token: str, path: str) -> None:
     Raises:
         RefusedError: 401 or 403.
     """
+    if path.startswith(PAGE):
+        check_page(headers)
     if token:
-        given = headers.get("authorization", "").encode("latin-1", "replace")
-        right = hmac.compare_digest(given, f"Bearer {token}".encode())
-        if path not in OPEN_PATHS and not right:
+        is_open = path in OPEN_PATHS or path.startswith(PAGE_FILES)
+        if not is_open and not _carries(headers, token, path):
             raise RefusedError(401, "a token is needed; send `Authorization: Bearer TOKEN`")
         return
     if not is_loopback(_host_of(f"//{headers.get('host', '')}")):

@@ -58,6 +58,13 @@ def listening(host: str, port: int) -> socket.socket:
     return sock
 
 
+def address(sock: socket.socket) -> str:
+    """Where a listening socket is reached."""
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
 def make_server(service: Service) -> uvicorn.Server:
     """A server that does not run yet."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
@@ -88,7 +95,5 @@ def run_server(service: Service, sock: socket.socket) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # what it thinks of clients' images
     # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("answering on http://%s:%d", shown, port)
+    logger.info("answering on %s", address(sock))
     make_server(service).run(sockets=[sock])

@@ -1,6 +1,7 @@
 """The parts of the running service, and its life from start to stop."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,10 +12,12 @@ from unispector.serving.engine import Reloader
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.refusal import Room
+from unispector.workbench.bench import Bench
 
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 DECODERS = 2  # threads
+WAITERS = 16  # threads, one for each window of the page
 
 
 class Service:
@@ -23,10 +26,18 @@ class Service:
     Attributes:
         token: that requests must carry; empty = none.
         memory: bytes of bodies and decoded images.
+        bench: what the page works on; None of a service without the page.
+        identity: another one after a restart.
     """
 
     def __init__(
-        self, reloader: Reloader, metrics: Metrics, limits: Limits, token: str = "", poll_seconds: float = 5.0
+        self,
+        reloader: Reloader,
+        metrics: Metrics,
+        limits: Limits,
+        token: str = "",
+        poll_seconds: float = 5.0,
+        bench: Bench | None = None,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -39,6 +50,8 @@ class Service:
         self.reloader = reloader
         self.metrics = metrics
         self.token = token
+        self.bench = bench
+        self.identity = secrets.token_hex(4)
         self.batcher = Batcher(limits, metrics)
         self.memory = Room(limits.memory_mib * 2**20, "bytes of bodies and images")
         self.queue = Room(limits.queue, "pictures")
@@ -47,6 +60,7 @@ class Service:
         # Loads, encodes and writes prompts, one thing at a time.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+        self._waiters = ThreadPoolExecutor(WAITERS, thread_name_prefix="waiter")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -59,6 +73,9 @@ class Service:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.batcher.close()
+            if self.bench is not None:
+                self.bench.close()
+            self._waiters.shutdown(wait=False, cancel_futures=True)
             self._loader.shutdown(wait=False, cancel_futures=True)
             self._decoders.shutdown(wait=False, cancel_futures=True)
 
@@ -85,6 +102,10 @@ class Service:
     async def decoding(self, function: Callable[[*Given], Result], *args: *Given) -> Result:
         """Run something on the threads that take requests apart and put answers together."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *args)
+
+    async def waiting(self, function: Callable[[*Given], Result], *args: *Given) -> Result:
+        """Run something that waits for others more than it works."""
+        return await asyncio.get_running_loop().run_in_executor(self._waiters, function, *args)
 
     async def _watch(self) -> None:
         while True:

@@ -1,0 +1,220 @@
+// The classes: their sliders, counts and advice.
+
+import { ActionIcon, Badge, Button, Group, Menu, ScrollArea, Slider, Text, TextInput, Tooltip } from '@mantine/core';
+import { IconBulb, IconDots, IconLayoutSidebar, IconPlus } from '@tabler/icons-react';
+import { useMemo, useState, type ReactElement } from 'react';
+import { percent, thresholdsOf, totals, type Totals } from './derive';
+import { change, moveThreshold, now, openImage, set, useBench } from './store';
+import type { Advice, SessionClass } from './types';
+
+// Low scores matter most, so the slider gives them room.
+const toSlider = (score: number): number => Math.sqrt(score) * 100;
+export const toScore = (value: number): number => Math.max(0.01, Math.round((value / 100) ** 2 * 1000) / 1000);
+
+export function ClassPanel(): ReactElement {
+  const { session, results, moved } = useBench();
+  const [open, setOpen] = useState(true);
+  const least = thresholdsOf(session, moved);
+  const counts = useMemo(() => totals(results.values(), thresholdsOf(session, moved)), [results, session, moved]);
+  const classes = session?.classes ?? [];
+  if (!open) {
+    return (
+      <aside className="classes folded">
+        <Tooltip label="Show the classes" position="right">
+          <ActionIcon aria-label="Show the classes" onClick={() => setOpen(true)}>
+            <IconLayoutSidebar size={18} />
+          </ActionIcon>
+        </Tooltip>
+        {classes.map((own) => (
+          <Tooltip key={own.name} label={own.name} position="right">
+            <button
+              className="dotbutton"
+              aria-label={own.name}
+              onClick={() => set({ active: own.name })}
+              style={{ background: own.colour }}
+            />
+          </Tooltip>
+        ))}
+      </aside>
+    );
+  }
+  return (
+    <aside className="classes" aria-label="Classes">
+      <Group justify="space-between" px="sm" py={8} wrap="nowrap">
+        <Text size="xs" fw={700} tt="uppercase" c="dimmed" lts={0.6}>
+          Defects
+        </Text>
+        <Tooltip label="Fold" position="right">
+          <ActionIcon size="sm" aria-label="Fold the classes" onClick={() => setOpen(false)}>
+            <IconLayoutSidebar size={16} />
+          </ActionIcon>
+        </Tooltip>
+      </Group>
+      <ScrollArea flex={1} type="auto" scrollbarSize={8}>
+        {classes.map((own, number) => (
+          <ClassRow
+            key={own.name}
+            own={own}
+            number={number + 1}
+            threshold={least[own.name] ?? own.threshold}
+            count={counts.get(own.name) ?? { findings: 0, images: 0 }}
+            advice={(session?.advice ?? []).filter((line) => line.label === own.name)}
+          />
+        ))}
+        {classes.length === 0 && (
+          <Text size="sm" c="dimmed" px="sm" pb="sm">
+            None yet. Draw a box around one defect on any image and name it; it is then looked for on all images.
+          </Text>
+        )}
+        <AddClass />
+      </ScrollArea>
+    </aside>
+  );
+}
+
+interface RowProps {
+  own: SessionClass;
+  number: number;
+  threshold: number;
+  count: Totals;
+  advice: Advice[];
+}
+
+function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactElement {
+  const active = useBench((state) => state.active === own.name);
+  const only = useBench((state) => state.only === own.name);
+  const [renaming, setRenaming] = useState(false);
+  return (
+    <section className="class" data-active={active} data-testid={`class-${own.name}`} onClick={() => set({ active: own.name })}>
+      <Group gap={8} wrap="nowrap">
+        <span className="dot" style={{ background: own.colour }} />
+        {renaming ? (
+          <Rename name={own.name} done={() => setRenaming(false)} />
+        ) : (
+          <Text size="sm" fw={600} truncate flex={1} title={own.name}>
+            {own.name}
+          </Text>
+        )}
+        {number < 10 && <kbd className="key">{number}</kbd>}
+        <Menu position="bottom-end" width={220} shadow="md">
+          <Menu.Target>
+            <ActionIcon size="sm" aria-label={`Menu of ${own.name}`} onClick={(event) => event.stopPropagation()}>
+              <IconDots size={16} />
+            </ActionIcon>
+          </Menu.Target>
+          <Menu.Dropdown onClick={(event) => event.stopPropagation()}>
+            <Menu.Item onClick={() => set({ only: only ? null : own.name })}>{only ? 'Show all classes' : 'Show this class only'}</Menu.Item>
+            <Menu.Item onClick={() => setRenaming(true)}>Rename</Menu.Item>
+            <Menu.Item onClick={() => void change({ kind: 'threshold', name: own.name, value: null })}>
+              Threshold back to {percent(own.default)}
+            </Menu.Item>
+            <Menu.Item color="red" onClick={() => void change({ kind: 'drop', name: own.name })}>
+              Remove with its marks
+            </Menu.Item>
+          </Menu.Dropdown>
+        </Menu>
+      </Group>
+      <Group gap={6} mt={2} wrap="nowrap">
+        <Text size="xs" c="dimmed" flex={1} truncate data-testid={`count-${own.name}`}>
+          <b className="figure">{count.findings}</b> on <b className="figure">{count.images}</b> {count.images === 1 ? 'image' : 'images'}
+        </Text>
+        <Tooltip label={`${own.marks} marks on ${own.images} images${own.negatives ? `, ${own.negatives} of what it is not` : ''}`}>
+          <Badge size="sm" variant="default" className="plain" style={{ cursor: 'pointer' }} onClick={() => nextMarked(own.name)}>
+            {own.prompted ? 'from the bank' : `${own.marks} ${own.marks === 1 ? 'mark' : 'marks'}`}
+            {own.negatives ? ` · ${own.negatives} not` : ''}
+          </Badge>
+        </Tooltip>
+      </Group>
+      <Group gap={10} mt={6} wrap="nowrap">
+        <Slider
+          flex={1}
+          size={4}
+          thumbSize={14}
+          min={10}
+          max={100}
+          step={0.5}
+          color={own.colour}
+          label={null}
+          value={toSlider(threshold)}
+          onChange={(value) => moveThreshold(own.name, toScore(value))}
+          onChangeEnd={(value) => void change({ kind: 'threshold', name: own.name, value: toScore(value) })}
+          thumbLabel={`Threshold of ${own.name}`}
+        />
+        <Text size="xs" ff="monospace" w={38} ta="right" data-testid={`threshold-${own.name}`}>
+          {percent(threshold)}
+        </Text>
+      </Group>
+      {own.marks === 0 && !own.prompted && (
+        <div className="advice">
+          <IconBulb size={13} /> <span>not marked yet: open an image and draw a box around one</span>
+        </div>
+      )}
+      {advice.map((line) => (
+        <button
+          key={`${line.image ?? ''}${line.text}`}
+          className="advice"
+          title={line.image ?? ''}
+          onClick={() => line.image !== null && openImage(line.image)}
+        >
+          <IconBulb size={13} /> <span>{line.text}</span>
+        </button>
+      ))}
+    </section>
+  );
+}
+
+// Opens the images with marks of a class in turn.
+function nextMarked(label: string): void {
+  const { session, current, view } = now();
+  const names = [...new Set((session?.marks ?? []).filter((own) => own.label === label).map((own) => own.image))];
+  const next = names[(view === 'image' && current !== null ? names.indexOf(current) + 1 : 0) % names.length];
+  if (next !== undefined) openImage(next);
+}
+
+function Rename({ name, done }: { name: string; done: () => void }): ReactElement {
+  const [text, setText] = useState(name);
+  return (
+    <form
+      style={{ flex: 1 }}
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (text.trim() && text !== name) void change({ kind: 'rename', name, to: text.trim() });
+        done();
+      }}
+    >
+      <TextInput size="xs" value={text} autoFocus onChange={(event) => setText(event.currentTarget.value)} onBlur={done} aria-label="New name" />
+    </form>
+  );
+}
+
+function AddClass(): ReactElement {
+  const [name, setName] = useState<string | null>(null);
+  if (name === null) {
+    return (
+      <Button variant="subtle" color="gray" size="compact-sm" m="xs" leftSection={<IconPlus size={14} />} onClick={() => setName('')}>
+        Add a class
+      </Button>
+    );
+  }
+  return (
+    <form
+      className="addclass"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const wanted = name.trim();
+        if (wanted) void change({ kind: 'class', name: wanted }).then((done) => done && set({ active: wanted }));
+        setName(null);
+      }}
+    >
+      <TextInput
+        size="xs"
+        placeholder="Name, then Enter"
+        value={name}
+        autoFocus
+        onChange={(event) => setName(event.currentTarget.value)}
+        onBlur={() => setName(null)}
+        aria-label="Name of the class"
+      />
+    </form>
+  );
+}

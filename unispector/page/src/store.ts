@@ -1,0 +1,148 @@
+// The state of the page, and what is derived from it.
+
+import { notifications } from '@mantine/notifications';
+import { create } from 'zustand';
+import { post, RequestError, request, get as fetchJson } from './api';
+import type { Change, Result, Run, Session, Start } from './types';
+
+export type Tool = 'move' | 'box' | 'brush' | 'eraser';
+export type Show = 'all' | 'with' | 'without' | 'open';
+export type Sort = 'suspicious' | 'name' | 'open';
+
+interface State {
+  start: Start | null;
+  session: Session | null;
+  images: string[];
+  stamps: Map<string, string>;
+  results: Map<string, Result>;
+  run: Run;
+  online: boolean;
+  locked: boolean; // a token is needed
+  moved: Record<string, number>; // thresholds that the server does not know yet
+  view: 'grid' | 'image' | 'compare';
+  current: string | null;
+  chosen: string[]; // images to compare
+  tool: Tool;
+  negative: boolean; // what is drawn is not the defect
+  brush: number; // radius in pixels of the screen
+  active: string | null; // class that is drawn
+  mark: string | null; // selected
+  finding: string | null; // selected
+  show: Show;
+  sort: Sort;
+  only: string | null; // class that is shown
+  masks: boolean;
+  help: boolean;
+}
+
+const IDLE: Run = { state: 'idle', line: '', done: 0, total: 0, key: '' };
+
+export const useBench = create<State>(() => ({
+  start: null,
+  session: null,
+  images: [],
+  stamps: new Map(),
+  results: new Map(),
+  run: IDLE,
+  online: true,
+  locked: false,
+  moved: {},
+  view: 'grid',
+  current: null,
+  chosen: [],
+  tool: 'move',
+  negative: false,
+  brush: 14,
+  active: null,
+  mark: null,
+  finding: null,
+  show: 'all',
+  sort: 'suspicious',
+  only: null,
+  masks: true,
+  help: false,
+}));
+
+export const set = useBench.setState;
+export const now = useBench.getState;
+
+export function tell(line: string, bad = false): void {
+  notifications.show({ message: line, color: bad ? 'red' : 'bench', withBorder: true });
+}
+
+// Runs what may fail, and shows its line.
+export async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof RequestError && error.status === 401) {
+      set({ locked: true });
+    } else {
+      tell(error instanceof Error ? error.message : String(error), true);
+    }
+    return undefined;
+  }
+}
+
+export function adopt(session: Session): void {
+  const names = session.classes.map((own) => own.name);
+  const { active, only, moved, mark } = now();
+  const server = new Map(session.classes.map((own) => [own.name, own.threshold]));
+  set({
+    session,
+    active: active !== null && names.includes(active) ? active : (names[0] ?? null),
+    only: only !== null && names.includes(only) ? only : null,
+    mark: session.marks.some((own) => own.id === mark) ? mark : null,
+    moved: Object.fromEntries(Object.entries(moved).filter(([name, value]) => server.get(name) !== value)),
+  });
+}
+
+let queue: Promise<unknown> = Promise.resolve();
+
+// Changes go one after the other, each to the version that the one before has made.
+function inTurn(send: (version: number) => Promise<Session>): Promise<boolean> {
+  const turn = queue.then(async () => {
+    const version = now().session?.version;
+    if (version === undefined) return false;
+    const session = await attempt(async () => {
+      try {
+        return await send(version);
+      } catch (error) {
+        if (error instanceof RequestError && error.status === 409) {
+          adopt(await fetchJson<Session>('/bench/session'));
+        }
+        throw error;
+      }
+    });
+    if (session) adopt(session);
+    return session !== undefined;
+  });
+  queue = turn;
+  return turn;
+}
+
+export const change = (wanted: Change): Promise<boolean> =>
+  inTurn((version) => post<Session>('/bench/session', { version, change: wanted }));
+export const undo = (redo = false): Promise<boolean> =>
+  inTurn((version) => post<Session>('/bench/undo', { version, redo }));
+
+export function moveThreshold(name: string, value: number): void {
+  set({ moved: { ...now().moved, [name]: value } });
+}
+
+export function openImage(image: string): void {
+  set({ view: 'image', current: image, mark: null, finding: null });
+}
+
+export async function addFiles(files: Iterable<File>): Promise<void> {
+  let added = 0;
+  for (const file of files) {
+    const done = await attempt(() => request('PUT', `/bench/images?name=${encodeURIComponent(file.name)}`, file));
+    added += done === undefined ? 0 : 1;
+  }
+  if (added) {
+    const start = await attempt(() => fetchJson<Start>('/bench/start'));
+    if (start) set({ start });
+    tell(added === 1 ? '1 image added' : `${added} images added`);
+  }
+}

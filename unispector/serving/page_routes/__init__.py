@@ -1,0 +1,1 @@
+"""The routes of the page: its files, and the bench behind it."""

@@ -1,0 +1,117 @@
+"""The thread that looks at the images of an opened folder, whenever its marks change."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from unispector.errors import DataError, UniSpectorError
+from unispector.inference.prompt_bank import PromptBank
+from unispector.ops.files import read_image
+from unispector.workbench.findings import Result, result_of
+from unispector.workbench.folder import ImageFile
+from unispector.workbench.joined import Model, encode
+from unispector.workbench.project import Project
+
+logger = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 0.4
+"""So long marks must rest before they are looked for."""
+POLL_SECONDS = 0.5
+AT_ONCE_PIXELS = 40_000_000
+"""Pixels of the images that are looked at together; an image of more is looked at alone."""
+
+
+class Detecting:
+    """Keeps the findings of a project up to date until it is stopped."""
+
+    def __init__(self, project: Project, model: Callable[[], Model | str]) -> None:
+        """Nothing runs yet.
+
+        Args:
+            model: gives the model in use, or a line that says why there is none.
+        """
+        self._project = project
+        self._model = model
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="bench", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the images that are being looked at; does not wait for it."""
+        self._stopping.set()
+
+    def _work(self) -> None:
+        failed = ""
+        while not self._stopping.wait(POLL_SECONDS):
+            try:
+                failed = self._turn(failed)
+            except Exception as error:
+                logger.exception("detection on %s", self._project.folder.root)
+                self._project.report("error", f"{type(error).__name__}: {error}"[:300])
+                failed = ""
+
+    def _turn(self, failed: str) -> str:
+        """Look at all images that need it; return the key of prompts that cannot be used, tried once."""
+        project, model = self._project, self._model()
+        if isinstance(model, str):
+            project.report("loading", model)
+            return ""
+        if time.monotonic() - project.wanted_at < SETTLE_SECONDS:
+            return failed
+        key = project.key(model)
+        if not key:
+            if project.results.key:
+                project.begin("")
+            project.report("idle")
+        elif key != failed:
+            bank = project.bank if key == project.results.key and project.bank else self._encoded(model, key)
+            if bank is None:
+                return key
+            self._look(model, bank, key)
+            return ""
+        return failed if key else ""
+
+    def _encoded(self, model: Model, key: str) -> PromptBank | None:
+        """The bank of the newest marks, which is looked for from now on; None where they cannot be used."""
+        project = self._project
+        project.begin(key)
+        project.report("encoding")
+        try:
+            bank = encode(model, project.used_marks(), project.folder.root)
+        except UniSpectorError as error:
+            project.report("error", str(error))
+            return None
+        with project.lock:
+            project.bank = bank
+        return bank
+
+    def _look(self, model: Model, bank: PromptBank, key: str) -> None:
+        """Detect on what is pending, until nothing is or the prompts change."""
+        project = self._project
+        while (pending := project.pending()) and not self._stopping.is_set():
+            if key != project.key(model):
+                return
+            project.report("detecting")
+            batch = list[tuple[ImageFile, npt.NDArray[np.uint8]]]()
+            for file in pending[: 2 if model.detector.device.type == "cpu" else 8]:
+                try:
+                    pixels = read_image(project.folder.root / file.name)
+                except DataError as error:
+                    why = str(error).replace(f"{project.folder.root}/", "")
+                    project.found(Result(file.name, file.stamp, (0, 0), why, []), key)
+                    continue
+                if batch and sum(each.size for _, each in batch) + pixels.size > 3 * AT_ONCE_PIXELS:
+                    break
+                batch.append((file, pixels))
+            found = model.detector.stream([pixels for _, pixels in batch], bank)
+            for (file, _), detections in zip(batch, found, strict=True):
+                project.found(result_of(file, detections), key)
+        if not self._stopping.is_set():
+            project.report("done")
