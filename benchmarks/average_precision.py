@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.evaluation.coco_metrics import SIZES, SetMetrics, evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
 from unispector.ops.rle import Rle, encode_crop
-from unispector.structures import Detections
 
 Row = tuple[int, tuple[int, int, int, int], Rle]
 """Class, box xywh and mask."""

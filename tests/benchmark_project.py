@@ -23,10 +23,10 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.data.protocol.split_tree import BenchmarkSet, write_splits
 from unispector.data.protocol.splits import SplitRules
 from unispector.data.sources.reasons import DEFECT_FREE
+from unispector.detections import Detections
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import segmentation_to_rle
 from unispector.project.paths import MODELS, SPLITS, dropped_file
-from unispector.structures import Detections
 
 NAMES = ("bright", "dark", "half", "black")
 GOOD = 6

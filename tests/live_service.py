@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from unispector.detections import Detections
 from unispector.ops.rle import decode_rle
 from unispector.serving.engine import Reloader, WantedModel
 from unispector.serving.limits import Limits
@@ -21,7 +22,6 @@ from unispector.serving.metrics import Metrics
 from unispector.serving.prompts import Prompts
 from unispector.serving.server import listening, make_server
 from unispector.serving.service import Service
-from unispector.structures import Detections
 
 
 @dataclass(frozen=True)

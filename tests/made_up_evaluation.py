@@ -5,6 +5,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from unispector.detections import Detections
 from unispector.evaluation.alarms import AlarmFigures
 from unispector.evaluation.coco_metrics import (
     AveragePrecision,
@@ -17,7 +18,6 @@ from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.intervals import Interval
 from unispector.evaluation.matching import Matches
 from unispector.evaluation.results import DrawnImage, EvaluationReport, EvaluationRow, ModelRecord
-from unispector.structures import Detections
 
 HOSTILE = "<b>&\"'|`x"
 

@@ -216,8 +216,137 @@ def test_bad_targets_are_one_line(photos, tiny_model, tmp_path, capsys):
     assert "name its subfolders" in failure(capsys, ["detect", tmp_path / "empty", *mark])
     whole = (photos / "b.jpg").read_bytes()
     (photos / "b.jpg").write_bytes(whole[: len(whole) // 2])
-    assert "b.jpg: not a readable image" in failure(capsys, ["detect", photos, *mark])
-    assert not (tmp_path / "out" / "detections.json").exists()
+    assert "b.jpg: not a readable image" in failure(capsys, ["detect", photos / "b.jpg", *mark])
+    assert "no image or video matches" in failure(capsys, ["detect", photos / "*.bmp", *mark])
+    assert "camera:97: no such camera" in failure(capsys, ["detect", "camera:97", *mark])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_bad_image_is_skipped_and_told(photos, tiny_model, tmp_path, capsys):
+    whole = (photos / "b.jpg").read_bytes()
+    (photos / "b.jpg").write_bytes(whole[: len(whole) - 10])  # Pillow calls this truncated
+    mark = ["--prompt", photos / "a.png", "--box", "5,5,20,10", "--model", tiny_model]
+    assert run(["detect", photos, *mark, "--out", tmp_path / "out"]) == 1
+    captured = capsys.readouterr()
+    skipped, count = captured.err.splitlines()
+    assert skipped.startswith(f"skipped: {photos / 'b.jpg'}: not a readable image")
+    assert count == "error: 1 of 3 images could not be read"
+    assert captured.out.startswith("2 images, ")
+    record = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [image["picture"] for image in record["images"]] == ["pictures/a.png", "pictures/c.png"]
+
+
+def test_the_summary_counts_classes_and_speaks_of_one_image(photos, tiny_model, tmp_path, capsys):
+    marks = ["--prompt", photos / "a.png", "--box", "5,5,20,10"]
+    common = ["detect", photos / "*.png", "--model", tiny_model, "--out", tmp_path / "out"]
+    assert run([*common, *marks, "--min-score", 1]) == 0
+    first, hint = capsys.readouterr().out.splitlines()
+    record = json.loads((tmp_path / "out" / "detections.json").read_text())
+    found = len(record["annotations"])
+    noun = "detection" if found == 1 else "detections"
+    where = tmp_path / "out" / "detections.json"
+    assert first == f"1 image, {found} {noun}, 0 drawn (score >= 1): {where}"
+    assert hint.startswith("the highest score is 0.")
+    two = [*marks, "--label", "crack", *marks[:3], "10,10,30,30", "--label", "hole"]
+    assert run([*common, *two, "--min-score", 0]) == 0
+    _, crack, hole = capsys.readouterr().out.splitlines()
+    annotations = json.loads(where.read_text())["annotations"]
+    for line, name, category in ((crack, "crack", 1), (hole, "hole", 2)):
+        scores = [each["score"] for each in annotations if each["category_id"] == category]
+        count = f"{len(scores)} detection{'' if len(scores) == 1 else 's'}"
+        assert line == f"  {name}: {count}, {len(scores)} drawn, best score {max(scores):.3f}"
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha"])
+def test_a_mask_marks_what_a_box_does(photos, tiny_model, tmp_path, kind):
+    from unispector.inference.detector import Prompt, UniSpector
+
+    marked = np.zeros((60, 80), bool)
+    marked[5:15, 5:25] = True
+    white = np.full((60, 80, 3), 255, np.uint8)
+    pixels = marked.astype(np.uint8) * 255
+    Image.fromarray(pixels if kind == "grey" else np.dstack([white, pixels])).save(tmp_path / "mask.png")
+    common = ["detect", photos / "c.PNG", "--model", tiny_model, "--min-score", 0, "--out", tmp_path / "out"]
+    assert run([*common, "--prompt", photos / "a.png", "--mask", tmp_path / "mask.png"]) == 0
+    detector = UniSpector.load(tiny_model)
+    expected = detector.detect(photos / "c.PNG", detector.encode(Prompt(photos / "a.png", masks=marked)))
+    record = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [each["score"] for each in record["annotations"]] == pytest.approx(
+        expected.scores.tolist(), abs=1e-5
+    )
+
+
+def test_a_bad_mask_is_one_line(photos, tiny_model, tmp_path, capsys):
+    def fails(*arguments):
+        return failure(
+            capsys, ["detect", photos, "--model", tiny_model, "--out", tmp_path / "out", *arguments]
+        )
+
+    prompt = ("--prompt", photos / "a.png")
+    Image.new("L", (80, 60)).save(tmp_path / "black.png")
+    Image.new("L", (8, 6), 255).save(tmp_path / "small.png")
+    assert "a.png: its mask is all black" in fails(*prompt, "--mask", tmp_path / "black.png")
+    assert "its mask is 8x6 pixels, the image 80x60" in fails(*prompt, "--mask", tmp_path / "small.png")
+    assert "none.png: no such image" in fails(*prompt, "--mask", tmp_path / "none.png")
+    assert "1 --prompt but 2 --mask" in fails(*prompt, "--mask", "x", "--mask", "y")
+    assert "--box and --mask at once" in fails(*prompt, "--mask", "x", "--box", "1,1,2,2")
+    assert "leave out --prompt, --box, --mask" in fails("--bank", "b", "--mask", "x")
+
+
+def test_a_prompt_folder_is_a_bank(photos, tiny_model, tmp_path):
+    from unispector.prompts.store import MarkedImage, PromptStore
+
+    image = MarkedImage((photos / "a.png").read_bytes(), "a.png", ((5.0, 5.0, 20.0, 10.0),))
+    PromptStore(tmp_path / "prompts").add("crack", [image], "ann", "", {})
+    common = ["detect", photos / "c.PNG", "--model", tiny_model, "--min-score", 0, "--out"]
+    assert run([*common, tmp_path / "one", "--bank", tmp_path / "prompts"]) == 0
+    marks = ["--prompt", photos / "a.png", "--box", "5,5,20,10", "--label", "crack"]
+    assert run([*common, tmp_path / "two", *marks]) == 0
+    one, two = ((tmp_path / name / "detections.json").read_text() for name in ("one", "two"))
+    assert json.loads(one)["categories"] == [{"id": 1, "name": "crack"}]
+    for left, right in zip(json.loads(one)["annotations"], json.loads(two)["annotations"], strict=True):
+        assert left["score"] == pytest.approx(right["score"], abs=1e-4)
+
+
+def test_a_bit_depth_goes_for_prompts_and_targets(photos, prompts_file, tiny_model, tmp_path, capsys):
+    pixels = np.asarray(Image.open(photos / "a.png"))[..., 0]
+    for name, image in {"8.png": pixels, "12.png": pixels.astype(np.uint16) << 4}.items():
+        Image.fromarray(image).save(tmp_path / name)
+    scores = {}
+    for name, depth in (("8", []), ("12", ["--bit-depth", "12"]), ("12", [])):
+        image, out = tmp_path / f"{name}.png", tmp_path / f"out-{len(scores)}"
+        marks = ["--prompt", image, "--box", "5,5,20,10", "--model", tiny_model, "--min-score", 0]
+        assert run(["detect", image, *marks, *depth, "--out", out]) == 0
+        record = json.loads((out / "detections.json").read_text())
+        scores[len(scores)] = [each["score"] for each in record["annotations"]]
+    assert scores[0] == scores[1] != scores[2]
+    capsys.readouterr()
+    bank = tmp_path / "bank.safetensors"
+    build = ["prompts", "build", "--annotations", prompts_file, "--images", photos]
+    assert run([*build, "--model", tiny_model, "--out", bank]) == 0
+    arguments = [
+        "detect",
+        tmp_path / "12.png",
+        "--bank",
+        bank,
+        "--model",
+        tiny_model,
+        "--out",
+        tmp_path / "out",
+    ]
+    assert run([*arguments, "--bit-depth", "12"]) == 0
+    assert "its 16-bit prompts were read with 16 bits, the targets are with 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--frames", "--frame-step", "--bit-depth"])
+def test_a_number_out_of_range_is_wrong_usage(option, tmp_path, capsys):
+    assert option in failure(capsys, ["detect", "x", "--out", tmp_path, option, "0"], code=2)
+
+
+def test_a_device_that_is_not_there_is_one_line(photos, tiny_model, tmp_path, capsys):
+    arguments = ["detect", photos, "--prompt", photos / "a.png", "--box", "5,5,20,10", "--model", tiny_model]
+    told = failure(capsys, [*arguments, "--device", "cuda:97", "--out", tmp_path / "out"])
+    assert "no device 'cuda:97'; this machine has" in told
 
 
 def test_a_class_without_prompt_is_one_line(photos, prompts_file, tiny_model, tmp_path, capsys):
@@ -278,7 +407,7 @@ def test_an_interrupt_is_code_130(monkeypatch, tiny_model, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unispector.inference.detect.detect", interrupted)
+    monkeypatch.setattr("unispector.inference.targets.Targets.find", interrupted)
     assert main(["detect", "x", "--model", str(tiny_model), "--out", str(tmp_path), "--bank", "b"]) == 130
 
 

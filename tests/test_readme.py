@@ -2,20 +2,17 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
+from documents import blocks, commands
 from unispector.cli import main
 from unispector.inference.prompt_bank import PromptBank
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+BASH = [code for _, code in blocks(README, "bash")]
 
 
 @pytest.fixture
@@ -26,23 +23,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_python_example_runs(project: Path) -> None:
-    (example,) = blocks("python")
+    ((_, example),) = blocks(README, "python")
     assert len([line for line in example.splitlines() if line]) <= 10
-    assert [main(arguments) for arguments in commands(blocks("bash")[0])] == [0, 0]
+    assert [main(arguments) for arguments in commands(BASH[0])] == [0, 0]
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
     assert PromptBank.load(project / "found" / "bubble.safetensors").class_names == ("bubble",)
     assert len(names["found"]) > 0  # type: ignore[arg-type]
 
 
-def commands(block: str) -> list[list[str]]:
-    lines = [shlex.split(line) for line in block.splitlines()]
-    assert {program for program, *_ in lines} == {"unispector"}
-    return [arguments for _, *arguments in lines]
-
-
 def test_the_command_line_example_finds_a_defect_on_every_image(project: Path) -> None:
-    for arguments in commands(blocks("bash")[0]):
+    for arguments in commands(BASH[0]):
         assert main(arguments) == 0
     record = json.loads((project / "found" / "detections.json").read_text())
     assert record["categories"] == [{"id": 1, "name": "bubble"}]
@@ -53,7 +44,7 @@ def test_the_command_line_example_finds_a_defect_on_every_image(project: Path) -
 
 
 def test_the_example_of_a_measurement_is_a_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in commands(blocks("bash")[1]):
+    for arguments in commands(BASH[1]):
         assert main(arguments) == 1
         assert "my-set" in capsys.readouterr().err
 

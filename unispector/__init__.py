@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unispector.config import Config, load_config
+    from unispector.detections import Detections
     from unispector.inference.detector import Prompt, UniSpector
     from unispector.inference.prompt_bank import PromptBank
-    from unispector.structures import Detections
 
     __version__: str
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Prompt": "unispector.inference.detector",
     "UniSpector": "unispector.inference.detector",
     "PromptBank": "unispector.inference.prompt_bank",
-    "Detections": "unispector.structures",
+    "Detections": "unispector.detections",
 }
 
 

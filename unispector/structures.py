@@ -120,10 +120,7 @@ class ClassPrompts(Movable):
 
     def repeat(self, times: int) -> "ClassPrompts":
         """All sets `times` times, one after the other."""
-        prior = self.prior
-        if prior is not None:
-            members, typical = prior.members.repeat(times, 1, 1), prior.typical.repeat(times, 1, 1, 1)
-            prior = PriorPrompts(prior.memory, members, typical)
+        prior = self.prior.repeat(times) if self.prior is not None else None
         return ClassPrompts(self.embeddings.repeat(times, 1, 1), prior)
 
 
@@ -187,30 +184,3 @@ class ModelOutput(Movable):
     prior: PriorMaps | None = None  # class masks of the similarity prior; None without it
     # What the candidate head makes of the prior's parts and the queries; None without a prior.
     candidates: JudgedCandidates | None = None
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Detections in one image, in its original pixels, best first."""
-
-    boxes_xyxy: Tensor  # [n, 4] float32 pixels, clipped to the image
-    scores: Tensor  # [n] float32 in [0, 1], class score times mask quality
-    labels: Tensor  # [n] int64 index into `class_names`
-    masks_rle: tuple[dict[str, object], ...]  # n COCO RLEs (`{"size": [h, w], "counts": str}`)
-    class_names: tuple[str, ...]  # names of the prompted classes
-    image_hw: tuple[int, int]  # height and width of the image in pixels
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, score: float) -> "Detections":
-        """Only the detections whose score is at least `score`."""
-        keep = (self.scores >= score).nonzero().flatten()
-        return Detections(
-            boxes_xyxy=self.boxes_xyxy[keep],
-            scores=self.scores[keep],
-            labels=self.labels[keep],
-            masks_rle=tuple(self.masks_rle[i] for i in keep.tolist()),
-            class_names=self.class_names,
-            image_hw=self.image_hw,
-        )

@@ -251,7 +251,21 @@ def test_a_bank_is_told_by_what_it_holds(bank, tmp_path):
     others = [bank.select(["b", "a"]), bank.select(["a"])]
     moved = replace(bank, embeddings=bank.embeddings + 1e-6)
     closer = replace(bank, image_sizes=tuple(2 * size for size in bank.image_sizes))
-    assert len({bank_hash(each) for each in (bank, moved, closer, *others)}) == 5
+    deeper = replace(bank, bit_depth=12)
+    assert len({bank_hash(each) for each in (bank, moved, closer, deeper, *others)}) == 6
+
+
+def test_images_are_read_at_the_depth_of_the_bank(detector, inspection, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+    rows = []
+    for depth, image in ((16, pixels), (12, pixels.astype(np.uint16) << 4)):
+        Image.fromarray(image).save(tmp_path / "a.png")
+        source = ImageSource.at(str(tmp_path))
+        own = Inspection(source, inspection.model, replace(inspection.bank, bit_depth=depth), 0.0)
+        rows.append(looked(detector, own, source.pictures(SUFFIXES)).to_pylist())
+    eight, twelve = ([(row["label"], row["score"], row["mask"]) for row in each] for each in rows)
+    assert eight == twelve
+    assert len(eight) > 1
 
 
 @pytest.mark.parametrize("part", ["inside", "outside", "plainness", "image", "sizes"])

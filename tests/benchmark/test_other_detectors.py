@@ -12,13 +12,13 @@ from unispector.benchmark.other_detectors import benchmark as benchmark_stage
 from unispector.benchmark.other_detectors import import_path, make_detector, run_benchmark
 from unispector.cli.benchmark import benchmark as command
 from unispector.data.defect_free import defect_free_for_tests
+from unispector.detections import Detections
 from unispector.errors import ConfigError, DataError
 from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import encode_rle
 from unispector.pipeline.evaluate import evaluate
 from unispector.project.paths import dropped_file
-from unispector.structures import Detections
 
 ORACLE = """
 from benchmark_project import found_exactly

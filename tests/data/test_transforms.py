@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +38,29 @@ def test_resize_image_is_pillow_bilinear(hw):
     assert resized.shape == (64, 64, 3)
     assert resized.dtype == np.uint8
     assert np.abs(resized.astype(int) - expected).max() <= 1
+
+
+THREAD = """
+import resource
+import numpy as np
+from PIL import Image
+from unispector.data.transforms import resize_image
+
+image = np.random.default_rng(0).integers(0, 256, (2_000_000, 1, 3), dtype=np.uint8)
+image[:1_000_000] //= 2
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resized = resize_image(image, 448)
+mebibytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+expected = np.asarray(Image.fromarray(image).resize((1, 448), Image.Resampling.BILINEAR))
+print(mebibytes, np.abs(resized.astype(int) - expected).max())
+"""
+
+
+def test_a_thread_of_an_image_takes_little_memory():
+    done = subprocess.run([sys.executable, "-c", THREAD], capture_output=True, text=True, check=True)
+    mebibytes, difference = map(float, done.stdout.split())
+    assert mebibytes < 500  # 2,560 where the width comes first
+    assert difference <= 1
 
 
 def test_resize_image_takes_views_and_read_only_arrays():

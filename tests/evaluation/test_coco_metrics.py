@@ -7,10 +7,10 @@ import pytest
 
 from made_up_evaluation import code_of, evaluate_detections, filled, make_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.evaluation.coco_metrics import SizeAP, evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
-from unispector.structures import Detections
 
 SIZE = 64
 NAMES = ("crack", "hole", "stain")

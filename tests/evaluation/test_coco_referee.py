@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from made_up_evaluation import code_of, evaluate_detections
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.structures import Detections
+from unispector.detections import Detections
 
 NAMES = ("crack", "hole", "stain")
 H, W = 36, 48  # of the images of random cases

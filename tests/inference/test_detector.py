@@ -12,15 +12,16 @@ from PIL import Image
 
 from tiny import save_tiny, tiny_config, tiny_network
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.errors import CheckpointError, DataError, PromptBankError
-from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.detector import ALL, Prompt, UniSpector
 from unispector.inference.geometry import Geometry
 from unispector.inference.marking import mark
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling import saved_model
 from unispector.modeling.saved_model import load_model
 from unispector.ops.rle import encode_rle
-from unispector.structures import Detections, EncodedPrompts
+from unispector.structures import EncodedPrompts
 
 Closer = Callable[[int, float], UniSpector]
 SIZES = ((50, 70), (64, 64), (90, 30), (33, 120), (64, 80))
@@ -464,6 +465,70 @@ def test_a_model_without_similarity_prior_has_no_memory(model_without_prior, pic
         assert_same(both[1], found)
 
 
+# Negatives
+
+
+def test_negatives_change_what_is_found_of_their_class_and_survive_the_file(
+    detector, bank, pictures, tmp_path
+):
+    marks = [Prompt(pictures[3], boxes_xywh=[(4, 8, 20, 20), (70, 2, 20, 30)], label="crack")]
+    opposed = detector.with_negatives(bank, marks)
+    assert opposed.negative_owners == (0, 0)
+    plain, changed = (detector.detect([pictures[4]], each)[0] for each in (bank, opposed))
+    assert not exactly_same(plain, changed)
+    opposed.save(tmp_path / "bank.safetensors")
+    assert exactly_same(
+        changed, detector.detect([pictures[4]], PromptBank.load(tmp_path / "bank.safetensors"))[0]
+    )
+    # Alone, the other class is found as before.
+    assert exactly_same(
+        *(detector.detect([pictures[4]], each.select(["hole"]))[0] for each in (bank, opposed))
+    )
+
+
+def test_negatives_are_given_with_the_prompts_or_later(detector, pictures):
+    prompts = [Prompt(pictures[0], boxes_xywh=[(5, 5, 20, 10)], label=name) for name in ("crack", "hole")]
+    marks = [
+        Prompt(pictures[1], boxes_xywh=[(8, 8, 20, 20)], label="hole"),
+        Prompt(pictures[2], masks=half_mask(pictures[2], (2, 40, 24, 20)), label=ALL),
+    ]
+    at_once = detector.encode(prompts, negatives=marks)
+    later = detector.with_negatives(detector.encode(prompts), marks)
+    assert at_once.negative_owners == later.negative_owners == (0, 1, 1)
+    one_by_one = detector.encode(prompts)
+    for one in marks[::-1]:
+        one_by_one = detector.with_negatives(one_by_one, [one])
+    # The same marks in another order: what is found is the same.
+    assert one_by_one.negative_owners == (0, 1, 1)
+    for other in (later, one_by_one):
+        assert_same(*(detector.detect([pictures[4]], each)[0] for each in (at_once, other)))
+
+
+def test_alternative_banks_with_and_without_negatives_are_tried_in_one_pass(detector, bank, pictures):
+    mark_ = Prompt(pictures[3], boxes_xywh=[(4, 8, 20, 20)], label="crack")
+    banks = [bank, detector.with_negatives(bank, [mark_]), detector.with_negatives(bank, [mark_, mark_])]
+    together = next(detector.stream_banks([pictures[4]], banks))
+    for each, found in zip(banks, together, strict=True):
+        assert_same(found, detector.detect([pictures[4]], each)[0])
+
+
+def test_negatives_that_cannot_be_used_are_refused(
+    detector, bank, pictures, model_without_prior, other_tiny_model
+):
+    known = Prompt(pictures[3], boxes_xywh=[(4, 8, 20, 20)], label="crack")
+    with pytest.raises(PromptBankError, match="what is not 'defect', but the classes are crack, hole"):
+        detector.with_negatives(bank, [replace(known, label="defect")])
+    with pytest.raises(DataError, match="boxes or with masks"):
+        detector.with_negatives(bank, [replace(known, boxes_xywh=())])
+    with pytest.raises(PromptBankError, match="build the bank again"):
+        UniSpector.load(other_tiny_model).with_negatives(bank, [known])
+    without = UniSpector.load(model_without_prior)
+    plain = without.encode([known])
+    assert without.with_negatives(plain, []) == plain
+    with pytest.raises(PromptBankError, match="no similarity prior"):
+        without.with_negatives(plain, [known])
+
+
 def test_an_unreadable_target_is_named(detector: UniSpector, bank: PromptBank, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"broken\.png"):
@@ -490,3 +555,98 @@ def test_the_packages_models_load_by_name(tiny_model, other_tiny_model, tmp_path
         UniSpector.load("accurate")
     shutil.copytree(other_tiny_model, tmp_path / "accurate")
     assert UniSpector.load("accurate").fingerprint == UniSpector.load(other_tiny_model).fingerprint != fast
+
+
+def kinds_of(pixels: np.ndarray, folder: Path) -> dict[str, object]:
+    """The same image in every kind that is taken."""
+    Image.fromarray(pixels).save(folder / "a.png")
+    deep = pixels.astype(np.uint16) * 256
+    return {
+        "array": pixels,
+        "alpha": np.dstack([pixels, pixels[..., 0]]),
+        "deep": deep,
+        "path": folder / "a.png",
+        "text": str(folder / "a.png"),
+        "pil": Image.fromarray(pixels),
+        "opened": Image.open(folder / "a.png"),
+    }
+
+
+def test_one_image_of_any_kind_gives_its_detections_and_a_list_a_list(detector, pictures, bank, tmp_path):
+    (expected,) = detector.detect([pictures[3]], bank)
+    for kind, image in kinds_of(pictures[3], tmp_path).items():
+        one, several = detector.detect(image, bank), detector.detect([image], bank)
+        assert isinstance(one, Detections), kind
+        assert isinstance(several, list), kind
+        assert exactly_same(one, expected), kind
+        assert exactly_same(several[0], expected), kind
+    assert len(detector.detect((image for image in pictures[:3]), bank)) == 3
+    assert exactly_same(next(detector.stream(str(tmp_path / "a.png"), bank)), expected)
+
+
+def test_a_grey_image_is_one_of_three_equal_channels(detector, pictures, bank):
+    grey = pictures[0][..., 0]
+    expected = detector.detect(grey[..., None].repeat(3, 2), bank)
+    for image in (grey, grey[..., None], Image.fromarray(grey)):
+        assert exactly_same(detector.detect(image, bank), expected)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 5, 3)), torch.zeros(3, 4, 5), b"a.png", 5, None])
+def test_what_is_no_image_is_one_line(detector: UniSpector, bank: PromptBank, image: object) -> None:
+    with pytest.raises(DataError, match="image"):
+        detector.detect(image, bank)  # type: ignore[call-overload]
+    with pytest.raises(DataError, match="image"):
+        detector.encode(Prompt(image, [(1, 1, 2, 2)]))  # type: ignore[arg-type]
+
+
+def test_prompts_of_any_kind_encode_the_same(detector, pictures, tmp_path):
+    expected = detector.encode([Prompt(pictures[1], [(8, 8, 40, 40)])])
+    for kind, image in kinds_of(pictures[1], tmp_path).items():
+        encoded = detector.encode(Prompt(image, [(8, 8, 40, 40)]))
+        assert torch.equal(encoded.embeddings, expected.embeddings), kind
+
+
+def test_the_bank_says_at_which_depth_targets_are_read(detector, pictures, tmp_path, caplog):
+    eight, twelve = pictures[1], pictures[1].astype(np.uint16) << 4
+    expected = detector.encode(Prompt(eight, [(8, 8, 40, 40)]))
+    bank = detector.encode(Prompt(twelve, [(8, 8, 40, 40)]), bit_depth=12)
+    assert not caplog.messages
+    assert torch.equal(bank.embeddings, expected.embeddings)
+    bank.save(tmp_path / "bank")
+    found = detector.detect(eight, bank)
+    for same in (bank, PromptBank.load(tmp_path / "bank"), bank.select(bank.class_names), bank.merge(bank)):
+        assert same.bit_depth == 12
+        assert exactly_same(detector.detect(twelve, same), found) or same.counts != bank.counts
+    with pytest.raises(PromptBankError, match="banks of 12 and 16 bits cannot be merged"):
+        bank.merge(expected)
+    with pytest.raises(PromptBankError, match="different bit depths"):
+        detector.stream_banks([eight], [bank, expected])
+    with pytest.raises(DataError, match="a bit depth of 20; give 8 to 16"):
+        detector.encode(Prompt(twelve, [(8, 8, 40, 40)]), bit_depth=20)
+
+
+def test_a_bank_that_does_not_say_its_depth_has_16_bits(bank, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    bank.save(tmp_path / "new")
+    with safe_open(tmp_path / "new", framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != "bit_depth"}
+        save_file({key: file.get_tensor(key) for key in file.keys()}, tmp_path / "old", metadata)  # noqa: SIM118
+    assert PromptBank.load(tmp_path / "old").bit_depth == 16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "gpu", "meta", ""])
+def test_a_device_that_is_not_there_is_one_line(tiny_model: Path, device: str) -> None:
+    with pytest.raises(DataError, match=f"no device '{device}'; this machine has cpu only"):
+        UniSpector.load(tiny_model, device)
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (30000, 10), (10, 30000)])
+def test_odd_sizes_are_looked_at(detector: UniSpector, bank: PromptBank, hw: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
+    found = detector.detect(image, bank)
+    assert found.image_hw == hw
+    assert found.plot(image).size
+    detector.encode(Prompt(image, [(0, 0, hw[1], hw[0])]))

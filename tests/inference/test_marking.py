@@ -1,7 +1,5 @@
 """Marks on an image, in the frame of the network."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from PIL import Image
 
 from unispector.errors import DataError
 from unispector.inference.geometry import Geometry
-from unispector.inference.marking import Prompt, as_pixels, mark
+from unispector.inference.marking import Prompt, mark
 from unispector.ops.spectrum import crop_spectra
 
 GEOMETRY = Geometry(image_size=80, bins=16, spectrum_empty="interp", spectrum_min_side=8)
@@ -103,19 +101,6 @@ def test_a_prompt_needs_exactly_one_kind_of_mark() -> None:
         mark(Prompt(picture(), boxes_xywh=[(1, 1, 5, 5)], masks=np.ones((40, 160), dtype=bool)), 0, GEOMETRY)
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 5)), np.zeros((4, 5, 3)), np.zeros((4, 5, 4), np.uint8)])
-def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(DataError, match="must be RGB, uint8"):
-        as_pixels(array)
-
-
 def test_a_box_that_is_not_in_a_list_is_refused() -> None:
     with pytest.raises(DataError, match="box 10 must be left,top,width,height"):
         mark(Prompt(picture(), boxes_xywh=(10, 10, 5, 5)), 0, GEOMETRY)  # type: ignore[arg-type]
-
-
-def test_grey_files_read_as_three_channels(tmp_path: Path) -> None:
-    Image.fromarray(picture()[..., 0]).save(tmp_path / "grey.png")
-    read = as_pixels(tmp_path / "grey.png")
-    assert read.shape == (40, 160, 3)
-    assert (read == picture()[..., :1]).all()

@@ -1,5 +1,6 @@
 """The prompt bank: means, merging, its file, and what it refuses."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.errors import PromptBankError
-from unispector.inference.prompt_bank import REMEMBERED, PromptBank
+from unispector.inference.calibration import AlarmBudget, Calibration
+from unispector.inference.prompt_bank import OPPOSED, REMEMBERED, PromptBank
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
@@ -313,12 +316,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptBankError, match="no such prompt bank"):
         PromptBank.load(tmp_path / "absent.safetensors")
     save_file({"embeddings": torch.ones(1, 2)}, tmp_path / "weights.safetensors")
-    with pytest.raises(PromptBankError, match="no prompt bank of this version"):
+    with pytest.raises(PromptBankError, match="no prompt bank"):
         PromptBank.load(tmp_path / "weights.safetensors")
 
 
-@pytest.mark.parametrize("version", ["unispector prompt bank 3", "unispector prompt bank 5"])
-def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ("unispector prompt bank 3", "an older version of UniSpector made; build the bank again"),
+        ("unispector prompt bank 99", "a newer version of UniSpector made; update this one"),
+        ("unispector model 5", "no prompt bank"),
+    ],
+)
+def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, version: str, why: str) -> None:
     path = tmp_path / "bank.safetensors"
     metadata = {
         "format": version,
@@ -329,9 +339,7 @@ def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, versio
     }
     old = {"embeddings": torch.ones(1, 2), "inside.0": torch.ones(1, 3, 2), "outside.0": torch.ones(1, 3, 2)}
     save_file(old, path, metadata=metadata)
-    with pytest.raises(
-        PromptBankError, match=r"bank\.safetensors: .*no prompt bank of this version"
-    ) as caught:
+    with pytest.raises(PromptBankError, match=rf"bank\.safetensors: .*{why}") as caught:
         PromptBank.load(path)
     assert "\n" not in str(caught.value)
 
@@ -401,4 +409,107 @@ def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path, sizes: str) -> No
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata={**metadata, "image_sizes": sizes})
     with pytest.raises(PromptBankError, match=r"bank\.safetensors: not a readable prompt bank"):
+        PromptBank.load(path)
+
+
+# Negatives
+
+
+def opposed(numbers: list[float], owners: list[int]) -> PromptBank:
+    """A bank of classes a and b with negatives whose memory is their number."""
+    return with_memory([1, 2], [0, 1], ("a", "b")).opposed_by(remembered(numbers), owners)
+
+
+def negatives_of(bank: PromptBank) -> dict[str, list[int]]:
+    """The numbers of a bank's negatives, by the class that they are not."""
+    assert bank.negatives is not None
+    found: dict[str, list[int]] = {name: [] for name in bank.class_names}
+    for number, owner in zip(bank.negatives.sizes[:, 0].tolist(), bank.negative_owners, strict=True):
+        found[bank.class_names[owner]].append(int(number))
+    assert torch.equal(bank.negatives.inside[0][:, 0, 0].float(), bank.negatives.sizes[:, 0])
+    return found
+
+
+def test_of_a_classs_negatives_the_last_are_kept() -> None:
+    assert negatives_of(opposed([5.0, 6.0, 7.0], [1, 0, 1])) == {"a": [6], "b": [5, 7]}
+    many = opposed([float(n) for n in range(40)], [0] * 40).opposed_by(remembered([50.0, 51.0]), [0, 1])
+    assert OPPOSED == 32
+    assert negatives_of(many) == {"a": [*range(9, 40), 50], "b": [51]}
+
+
+def test_negatives_go_with_their_class_into_a_selection_a_merger_and_a_file(tmp_path: Path) -> None:
+    bank = opposed([5.0, 6.0, 7.0], [1, 0, 1])
+    assert negatives_of(bank.select(["b"])) == {"b": [5, 7]}
+    assert negatives_of(bank.select(["b", "a"])) == {"b": [5, 7], "a": [6]}
+    only_a = opposed([6.0], [0])
+    assert only_a.select(["b"]).negatives is None
+    other = with_memory([8], [0], ("b",)).opposed_by(remembered([9.0]), [0])
+    assert negatives_of(bank.merge(other)) == {"a": [6], "b": [5, 7, 9]}
+    assert negatives_of(other.merge(bank)) == {"b": [9, 5, 7], "a": [6]}
+    bank.save(tmp_path / "bank.safetensors")
+    loaded = PromptBank.load(tmp_path / "bank.safetensors")
+    assert loaded.negative_owners == bank.negative_owners
+    assert loaded.negatives is not None
+    assert bank.negatives is not None
+    assert all(map(torch.equal, loaded.negatives.tensors, bank.negatives.tensors))
+    assert numbers_of(loaded) == numbers_of(bank)
+
+
+def test_a_bank_of_the_format_before_negatives_is_read(tmp_path: Path) -> None:
+    bank, path = with_memory([1, 2], [0, 1], ("a", "b")), tmp_path / "bank.safetensors"
+    bank.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"format": "unispector prompt bank 4"}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del metadata["negative_owners"]
+    save_file(tensors, path, metadata=metadata)
+    loaded = PromptBank.load(path)
+    assert loaded.negatives is None
+    assert loaded.negative_owners == ()
+    assert numbers_of(loaded) == numbers_of(bank)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda bank: replace(bank, negative_owners=(0,)),
+        lambda bank: replace(bank, negatives=None),
+        lambda bank: replace(bank, negative_owners=(0, 2)),
+        lambda bank: replace(bank, negatives=bank.negatives.float().rows(torch.tensor([0, 0, 1]))),
+        lambda bank: replace(bank, negatives=replace(bank.negatives, inside=bank.negatives.outside)),
+        lambda bank: replace(bank, negatives=replace(bank.negatives, sizes=bank.negatives.sizes / 0)),
+    ],
+)
+def test_negatives_that_do_not_fit_are_refused(broken: Callable[[PromptBank], PromptBank]) -> None:
+    with pytest.raises(PromptBankError, match="negatives"):
+        broken(opposed([5.0, 6.0], [1, 0]))
+
+
+# Calibrations
+
+MEANT = Calibration(2.0, -0.5, 12, 30, 0.4, AlarmBudget(0.1, 0.95, 40, 0, 0.001, 0.07), 12, 9)
+
+
+def test_a_calibration_goes_with_its_class_as_long_as_the_class_is_the_same(tmp_path: Path) -> None:
+    bank = opposed([5.0], [1]).calibrated({"a": MEANT})
+    assert bank.thresholds == (0.4, DEFAULT_SCORE)
+    bank.save(tmp_path / "bank.safetensors")
+    assert PromptBank.load(tmp_path / "bank.safetensors").calibrations == (MEANT, Calibration())
+    assert bank.select(["b", "a"]).thresholds == (DEFAULT_SCORE, 0.4)
+    assert bank.opposed_by(remembered([6.0]), [1]).thresholds == (0.4, DEFAULT_SCORE)
+    assert bank.opposed_by(remembered([6.0]), [0]).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)
+    other = with_memory([8], [0], ("b",)).calibrated({"b": MEANT})
+    assert other.merge(bank).thresholds == (DEFAULT_SCORE, 0.4)
+    assert bank.merge(bank).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)
+
+
+@pytest.mark.parametrize("text", ["[{}]", '["a"]', "nonsense", '[{"slope": NaN}]'])
+def test_a_damaged_calibration_is_refused_not_left_out(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"calibrations": text}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(PromptBankError, match="not a readable prompt bank"):
         PromptBank.load(path)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from unispector.detections import Detections
 from unispector.modeling.postprocess import Rules, judged_masks, postprocess
 from unispector.modeling.prior.candidate_head import DOUBT, INSIDE, LARGEST, CandidateHead, relative_logits
 from unispector.modeling.prior.candidates import part_candidates
@@ -20,7 +21,7 @@ from unispector.modeling.prior.similarity_prior import SHARED
 from unispector.ops.mask_runs import OUTSIDE
 from unispector.ops.windows import GRID, windows
 from unispector.prior_structures import Candidates, JudgedCandidates, PriorMaps
-from unispector.structures import Detections, LayerPrediction, ModelOutput, QuerySelection
+from unispector.structures import LayerPrediction, ModelOutput, QuerySelection
 
 
 def output(logits: Tensor, boxes: Tensor, masks: Tensor) -> ModelOutput:

@@ -5,20 +5,18 @@ import numpy as np
 import pytest
 import torch
 
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.ops.drawing import (
     PALETTE,
     Panel,
     Region,
     class_colour,
-    detection_regions,
-    draw_detections,
     draw_regions,
     side_by_side,
     write_image,
 )
 from unispector.ops.rle import encode_rle
-from unispector.structures import Detections
 
 
 def grey(height, width):
@@ -46,7 +44,7 @@ def share_of_colour(pixels, colour):
 
 
 def test_masks_are_tinted_with_their_class_and_nothing_else_is():
-    drawn = draw_detections(grey(128, 256), detections())
+    drawn = detections().plot(grey(128, 256))
     assert drawn.shape == (512, 1024, 3)
     assert share_of_colour(drawn[180:220, 420:540], PALETTE[1]) == pytest.approx(0.38, abs=0.02)
     assert share_of_colour(drawn[340:380, 100:220], PALETTE[0]) == pytest.approx(0.38, abs=0.02)
@@ -88,12 +86,12 @@ def test_small_images_grow_and_large_ones_shrink(size, shown):
 
 def test_the_picture_given_is_not_changed():
     image = grey(600, 600)
-    draw_detections(image, detections(600, 600))
+    detections(600, 600).plot(image)
     assert (image == 100).all()
 
 
 def test_best_detection_is_drawn_last():
-    assert [region.caption for region in detection_regions(detections())] == ["crack 0.60", "hole 0.90"]
+    assert [region.caption for region in detections().regions()] == ["crack 0.60", "hole 0.90"]
 
 
 def test_labels_do_not_cover_each_other():
@@ -117,7 +115,7 @@ def test_any_caption_stays_inside_the_picture():
 
 def test_detections_of_another_image_are_refused():
     with pytest.raises(DataError, match="image"):
-        draw_detections(grey(64, 64), detections())
+        detections().plot(grey(64, 64))
 
 
 def test_panels_of_any_size_share_a_height():

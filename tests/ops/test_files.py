@@ -302,3 +302,35 @@ def test_a_replaced_folder_is_whole_or_the_old_one(tmp_path, monkeypatch):
         (temporary / "three").write_text("three")
     assert [path.name for path in folder.parent.iterdir()] == ["folder"]
     assert [path.name for path in folder.iterdir()] == ["two"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("ink", [255, 0])
+@pytest.mark.parametrize("ground", [255, 0])
+def test_a_mask_on_a_transparent_ground_is_what_is_not_transparent(tmp_path, mode, ink, ground):
+    marked = np.random.default_rng(1).random((20, 30)) < 0.3
+    grey = np.where(marked, ink, ground).astype(np.uint8)
+    image = Image.fromarray(np.dstack([grey, marked.astype(np.uint8) * 255]), "LA").convert(mode)
+    if mode == "P":
+        image = Image.fromarray(marked.astype(np.uint8), "P")
+        image.putpalette([ground] * 3 + [ink] * 3)
+        image.info["transparency"] = 0
+    image.save(tmp_path / "a.png")
+    assert ((read_mask(tmp_path / "a.png") > 0) == marked).all()
+
+
+def test_black_in_an_opaque_mask_stays_black(tmp_path):
+    marked = np.random.default_rng(1).random((20, 30)) < 0.3
+    opaque = np.dstack([marked.astype(np.uint8) * 255] * 3 + [np.full((20, 30), 255, np.uint8)])
+    Image.fromarray(opaque).save(tmp_path / "a.png")
+    assert ((read_mask(tmp_path / "a.png") > 0) == marked).all()
+
+
+def test_what_cannot_be_written_is_named_as_the_user_named_it(tmp_path, monkeypatch):
+    def no_space(self, *_):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    with pytest.raises(OSError, match="No space") as caught:
+        atomic_write_text(tmp_path / "a.json", "x")
+    assert caught.value.filename == str(tmp_path / "a.json")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.inference.detector import UniSpector
 from unispector.prompts.checks import WEIGHED, Enrolled, ImageCheck, _mark, leave_one_out, worth_of
-from unispector.structures import Detections
 
 SCORE = 0.02
 

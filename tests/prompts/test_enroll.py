@@ -13,6 +13,7 @@ import torch
 
 from unispector.config import Config, DataConfig, EnrollConfig, PromptConfig
 from unispector.data.coco import Annotations
+from unispector.detections import Detections
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import decode_rle
@@ -21,7 +22,6 @@ from unispector.prompts.enroll import enroll
 from unispector.prompts.folder import look_alike
 from unispector.prompts.report import EnrollReport, refusals, write_report
 from unispector.prompts.store import MarkedImage, PromptStore
-from unispector.structures import Detections
 from unispector.tracking.model_reference import find_model
 
 CONFIG = Config(data=DataConfig(sets={}))

@@ -381,7 +381,7 @@ def one_line(refused: pytest.ExceptionInfo[PromptBankError], *parts: str) -> Non
         lambda text: "7",
         lambda text: text.replace("10.0", "11.0"),
         lambda text: text.replace('"scratch"', '"dent"'),
-        lambda text: text.replace("prompts 1", "prompts 2"),
+        lambda text: text.replace("prompts 2", "prompts 9"),
         lambda text: "[" * 100_000,
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from live_service import assert_equal, encoded, follow, serving
+from unispector.inference.calibration import Calibration
 from unispector.inference.detector import Prompt
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving import batching
@@ -17,11 +18,12 @@ from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
 
 BOXES = [[5, 5, 20, 10], [40, 30, 10, 10]]
+ALL_SCORES = {"min_score": "0"}
 
 
 def test_detections_equal_the_library_s(fixed, files, pictures, detector, bank):
     sent = [("images", (f"{n}.png", data)) for n, data in enumerate(files)]
-    answer = fixed.client.post("/detect", files=sent).json()
+    answer = fixed.client.post("/detect", files=sent, data=ALL_SCORES).json()
     assert answer["model"] == {"reference": "a model", "version": "", "fingerprint": detector.fingerprint}
     assert [each["name"] for each in answer["pictures"]] == [f"{n}.png" for n in range(len(files))]
     for picture, message in zip(pictures, answer["pictures"], strict=True):
@@ -34,7 +36,7 @@ def test_many_clients_at_once_get_their_own_answers(fixed, files, pictures, dete
     turns = [n % len(files) for n in range(30)]
 
     def asked(n: int):
-        answer = fixed.client.post("/detect", files={"images": files[n]})
+        answer = fixed.client.post("/detect", files={"images": files[n]}, data=ALL_SCORES)
         assert answer.status_code == 200, answer.text
         return answer.json()["pictures"][0]
 
@@ -52,7 +54,9 @@ def test_many_clients_at_once_get_their_own_answers(fixed, files, pictures, dete
 
 def test_classes_scores_and_limits(fixed, files, pictures, detector, bank):
     def asked(**data: object):
-        return fixed.client.post("/detect", files={"images": files[1]}, data=data).json()["pictures"][0]
+        return fixed.client.post("/detect", files={"images": files[1]}, data=ALL_SCORES | data).json()[
+            "pictures"
+        ][0]
 
     found = detector.detect([pictures[1]], bank)[0]
     middle = float(found.scores.median())
@@ -64,11 +68,31 @@ def test_classes_scores_and_limits(fixed, files, pictures, detector, bank):
         assert_equal(asked(classes=classes), detector.detect([pictures[1]], own)[0])
 
 
+def test_without_a_score_findings_count_from_their_classs_threshold(
+    tiny_model, files, pictures, detector, bank, tmp_path
+):
+    found = detector.detect([pictures[1]], bank)[0]
+    scores = [sorted(found.scores[found.labels == row].tolist()) for row in range(2)]
+    thresholds = tuple(own[len(own) // 2] for own in scores)
+    told = bank.calibrated(
+        {name: Calibration(threshold=t) for name, t in zip(bank.class_names, thresholds, strict=True)}
+    )
+    told.save(tmp_path / "bank.safetensors")
+    with serving(follow(tiny_model), FixedPrompts(tmp_path / "bank.safetensors")) as service:
+        answer = service.client.post("/detect", files={"images": files[1]}).json()
+    assert answer["thresholds"] == pytest.approx(dict(zip(bank.class_names, thresholds, strict=True)))
+    expected = found.above(thresholds)
+    assert 0 < len(expected) < len(found)
+    assert_equal(answer["pictures"][0], expected)
+
+
 def test_different_questions_do_not_share_a_pass(fixed, files, pictures, detector, bank):
     questions = [{}, {"classes": "line"}, {"limit": "2"}, {"classes": "spot"}] * 4
 
     def asked(data):
-        return fixed.client.post("/detect", files={"images": files[2]}, data=data).json()["pictures"][0]
+        return fixed.client.post("/detect", files={"images": files[2]}, data=ALL_SCORES | data).json()[
+            "pictures"
+        ][0]
 
     with ThreadPoolExecutor(8) as pool:
         messages = list(pool.map(asked, questions))
@@ -108,7 +132,10 @@ def test_classes_of_a_bank_file_have_any_name(tiny_model, detector, pictures, fi
 
 def test_a_bank_file_is_listed_and_never_changed(fixed, files):
     listing = fixed.client.get("/prompts").json()
-    assert listing["classes"] == [{"label": "spot", "marks": 2}, {"label": "line", "marks": 1}]
+    assert listing["classes"] == [
+        {"label": "spot", "marks": 2, "negatives": 0},
+        {"label": "line", "marks": 1, "negatives": 0},
+    ]
     assert (listing["changeable"], listing["history"]) == (False, [])
     assert listing["served"] == listing["version"]
     data = {"label": "spot", "boxes": "[[1,1,9,9]]"}
@@ -123,12 +150,12 @@ def test_prompts_are_looked_for_at_once(growing, files, pictures, detector, tmp_
 
     data = {"label": "set/spot", "boxes": str(BOXES), "note": "first", "by": "anna"}
     added = growing.client.post("/prompts", files={"image": ("p.png", files[0])}, data=data).json()
-    assert added["classes"] == [{"label": "set/spot", "marks": 2}]
+    assert added["classes"] == [{"label": "set/spot", "marks": 2, "negatives": 0}]
     assert (added["version"], added["served"]) == ("1", "1")
     assert (added["history"][0]["by"], added["history"][0]["note"]) == ("anna", "first")
     assert growing.client.get("/ready").status_code == 200
 
-    answer = growing.client.post("/detect", files={"images": files[1]}).json()
+    answer = growing.client.post("/detect", files={"images": files[1]}, data=ALL_SCORES).json()
     bank = detector.encode([Prompt(pictures[0], BOXES, label="set/spot")])
     assert answer["bank_version"] == "1"
     assert_equal(answer["pictures"][0], detector.detect([pictures[1]], bank)[0])
@@ -136,8 +163,18 @@ def test_prompts_are_looked_for_at_once(growing, files, pictures, detector, tmp_
         len(stored.marks()) for stored in PromptStore(tmp_path / "prompts").current().classes["set/spot"]
     ] == [2]
 
+    against = {"label": "set/spot", "boxes": "[[2, 2, 20, 20]]", "negative": "true"}
+    opposed = growing.client.post("/prompts", files={"image": ("q.png", files[2])}, data=against).json()
+    assert opposed["classes"] == [{"label": "set/spot", "marks": 2, "negatives": 1}]
+    answer = growing.client.post("/detect", files={"images": files[1]}, data=ALL_SCORES).json()
+    bank = detector.with_negatives(bank, Prompt(pictures[2], [(2, 2, 20, 20)], label="set/spot"))
+    assert_equal(answer["pictures"][0], detector.detect([pictures[1]], bank)[0])
+    strange = growing.client.post("/prompts", files={"image": files[2]}, data=against | {"label": "new"})
+    assert strange.status_code == 400
+    assert "new: no image shows the defect yet" in strange.json()["error"]
+
     gone = growing.client.delete("/prompts/set/spot").json()
-    assert (gone["classes"], gone["version"], gone["served"]) == ([], "2", "2")
+    assert (gone["classes"], gone["version"], gone["served"]) == ([], "3", "3")
     assert growing.client.delete("/prompts/set/spot").status_code == 404
 
 
@@ -147,7 +184,7 @@ def test_masks_are_prompts_too(growing, files, pictures, detector):
     sent = {"image": ("p.png", files[0]), "mask": ("m.png", encoded(mask))}
     assert growing.client.post("/prompts", files=sent, data={"label": "spot"}).status_code == 200
     bank = detector.encode([Prompt(pictures[0], masks=mask, label="spot")])
-    answer = growing.client.post("/detect", files={"images": files[1]}).json()
+    answer = growing.client.post("/detect", files={"images": files[1]}, data=ALL_SCORES).json()
     assert_equal(answer["pictures"][0], detector.detect([pictures[1]], bank)[0])
 
 
@@ -351,10 +388,10 @@ def test_the_description_says_how_to_ask(fixed):
 
     asked, shown = form("/detect"), form("/prompts")
     assert sorted(asked["properties"]) == ["classes", "images", "limit", "min_score"]
-    assert sorted(shown["properties"]) == ["boxes", "by", "image", "label", "mask", "note"]
+    assert sorted(shown["properties"]) == ["boxes", "by", "image", "label", "mask", "negative", "note"]
     assert (asked["required"], shown["required"]) == (["images"], ["image", "label"])
     assert asked["additionalProperties"] is shown["additionalProperties"] is False
-    score, limit = asked["properties"]["min_score"], asked["properties"]["limit"]
+    score, limit = asked["properties"]["min_score"]["anyOf"][0], asked["properties"]["limit"]
     assert (score["minimum"], score["maximum"], limit["minimum"], limit["maximum"]) == (0, 1, 1, 300)
     boxes = shown["properties"]["boxes"]
     assert (boxes["type"], boxes["contentMediaType"]) == ("string", "application/json")

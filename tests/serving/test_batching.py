@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.ops.rle import decode_rle
@@ -14,7 +15,6 @@ from unispector.serving.engine import Engine, WantedModel
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.refusal import RefusedError
-from unispector.structures import Detections
 
 
 def engine_of(folder: Path, picture: np.ndarray) -> Engine:

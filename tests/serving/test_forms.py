@@ -112,7 +112,7 @@ def test_a_request_to_detect(detected):
     ]
     assert (form["classes"], form["min_score"], form["limit"]) == (["crack", "vision/Löcher; 2"], 0.25, 7)
     plain = detected(IMAGE)
-    assert (plain["classes"], plain["min_score"], plain["limit"]) == ([], 0, KEPT_PAIRS)
+    assert (plain["classes"], plain["min_score"], plain["limit"]) == ([], None, KEPT_PAIRS)
 
 
 @pytest.mark.parametrize("score", ["nan", "inf", "-0.1", "1.1", "", "a", "1e999", "[1]"])

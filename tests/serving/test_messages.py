@@ -6,9 +6,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from unispector.detections import Detections
 from unispector.ops.rle import encode_rle
 from unispector.serving.messages import PromptMessage, image_message
-from unispector.structures import Detections
 
 
 def test_nothing_is_rounded_or_reordered():

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from PIL import Image
 from unispector.cli import main
 from unispector.errors import CheckpointError, PromptBankError, ServiceError
 from unispector.inference.detector import Prompt, UniSpector
+from unispector.inference.prompt_bank import PromptBank
 from unispector.serving.limits import Limits
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
 from unispector.serving.serve import TOKEN, fixed_model, followed_model, open_prompts, serve, token_for
@@ -39,6 +41,12 @@ def bank_file(tiny_model: Path, picture: Path, tmp_path: Path) -> Path:
     bank = UniSpector.load(tiny_model).encode([Prompt(picture, [(5, 5, 20, 10)], label="spot")])
     bank.save(tmp_path / "bank.safetensors")
     return tmp_path / "bank.safetensors"
+
+
+def test_a_bank_of_another_bit_depth_is_refused(bank_file: Path) -> None:
+    replace(PromptBank.load(bank_file), bit_depth=12).save(bank_file)
+    with pytest.raises(PromptBankError, match=r"bank\.safetensors: made of 12-bit images"):
+        open_prompts(bank_file)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "line3.example"])

@@ -11,10 +11,10 @@ import torch
 
 from unispector.config import load_config
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.modeling.saved_model import load_model
 from unispector.pipeline.train import plan
 from unispector.project.paths import TRACKING
-from unispector.structures import Detections
 from unispector.training.images import FOLDER, TrainingImages, _lowest_drawn, choose_examples
 from unispector.training.job import initial_model, train
 from unispector.training.monitor import SeenPrompts

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from unispector.batch.inspection import Inspection, look, one_thread
 from unispector.batch.results import InspectionResults, InspectionSummary
 from unispector.batch.source import ImageFile, ImageSource
-from unispector.errors import DataError, PromptBankError
+from unispector.errors import DataError
 from unispector.inference.detect import RECORDED_SCORE
 from unispector.inference.detector import UniSpector
-from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import IMAGE_SUFFIXES
 from unispector.project.progress import progress_bar
-from unispector.prompts.store import PromptStore
+from unispector.prompts.bank import find_bank
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +63,7 @@ def inspect(
     """
     source = ImageSource.at(place)
     detector = UniSpector.load(model_directory)
-    bank = _bank(prompts, detector)
+    bank = find_bank(prompts, detector)
     inspection = Inspection(source, model_directory.resolve(), bank, min_score)
     pictures = source.pictures(IMAGE_SUFFIXES)
     results = InspectionResults(output, inspection)
@@ -76,18 +75,6 @@ def inspect(
                 done += count
                 show(done, len(pictures))
         return InspectionReport(results.finish(pictures), len(missing), output)
-
-
-def _bank(prompts: Path, detector: UniSpector) -> PromptBank:
-    """The prompts of a file or of a store, for this model."""
-    if not prompts.is_dir():
-        bank = PromptBank.load(prompts)
-        bank.check(detector.fingerprint)
-        return bank
-    current = PromptStore(prompts).bank(detector)
-    if current is None:
-        raise PromptBankError(f"{prompts}: no class in this prompt store; `unispector enroll` adds one")
-    return current
 
 
 def _looks(

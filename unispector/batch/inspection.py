@@ -20,11 +20,11 @@ import torch
 
 from unispector.batch.source import ImageFile, ImageSource
 from unispector.config.evaluation import KEPT_PAIRS
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.files import read_image
-from unispector.structures import Detections
+from unispector.ops.images import as_pixels
 
 FORMAT = "unispector inspection 1"
 
@@ -80,7 +80,8 @@ class Inspection:
 
 def bank_hash(bank: PromptBank) -> str:
     """64 hex digits of all that a bank holds; a file of it has them in no fixed order."""
-    described = (bank.class_names, bank.counts, bank.fingerprint, bank.image_sizes, bank.owners)
+    depth = () if bank.bit_depth == 16 else (bank.bit_depth,)
+    described = (bank.class_names, bank.counts, bank.fingerprint, bank.image_sizes, bank.owners, *depth)
     digest = hashlib.sha256(json.dumps(described).encode())
     for tensor in (bank.embeddings, *(bank.memory.tensors if bank.memory is not None else ())):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -114,7 +115,7 @@ def look(detector: UniSpector, inspection: Inspection, files: Sequence[ImageFile
     def readable() -> Iterator[npt.NDArray[np.uint8]]:
         for file in files:
             try:
-                pixels = _pixels(inspection.source, file.path)
+                pixels = _pixels(inspection, file.path)
             except (DataError, OSError) as error:
                 failed[file.path] = " ".join(str(error).split())
                 continue
@@ -147,10 +148,10 @@ def failed_row(file: ImageFile, error: str) -> dict[str, Any]:
     return {**_identity(file), "error": error}
 
 
-def _pixels(source: ImageSource, path: str) -> npt.NDArray[np.uint8]:
-    with source.local(path) as file:
+def _pixels(inspection: Inspection, path: str) -> npt.NDArray[np.uint8]:
+    with inspection.source.local(path) as file:
         try:
-            return read_image(file)
+            return as_pixels(file, inspection.bank.bit_depth)
         except DataError as error:
             # The row's path names the image, and a copy's own name would differ from run to run.
             raise DataError(str(error).removeprefix(f"{file}: ").replace(str(file), path)) from error

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from unispector.config import EvaluateConfig
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import TestPair
+from unispector.detections import Detections
 from unispector.evaluation.failures import (
     FalseAlarm,
     Miss,
@@ -30,7 +31,6 @@ from unispector.reporting.evaluation_images import (
     sample_strips,
     write_strips,
 )
-from unispector.structures import Detections
 
 
 @dataclass(frozen=True)

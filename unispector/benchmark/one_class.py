@@ -19,13 +19,13 @@ from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.defect_free import defect_free_images
 from unispector.data.protocol.splits import SplitRules, draw_prompts, untestable
 from unispector.data.sources import SOURCES
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.evaluation.one_class import SkippedClass
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import list_images
 from unispector.project.progress import progress_bar
-from unispector.structures import Detections
 
 PROMPT_IMAGES = 5  # marked a class, as in the benchmark
 MIN_SIDE = 0.01  # share of the image's sides under which a component is dropped, as in the benchmark

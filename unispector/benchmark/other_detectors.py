@@ -15,12 +15,12 @@ from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_for_tests
 from unispector.data.protocol.split_tree import TestPair
+from unispector.detections import Detections
 from unispector.errors import ConfigError, DataError
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
 from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord
 from unispector.ops.files import atomic_write_text
 from unispector.ops.rle import segmentation_to_rle
-from unispector.structures import Detections
 
 BUILT_IN = {"prototype": "unispector.benchmark.prototype:PrototypeDetector"}
 """Detectors that come with the project, and their import paths."""

@@ -18,12 +18,12 @@ from torch.nn import functional
 from unispector.config import BackboneConfig
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import resize_image
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.modeling.build import build_backbone
 from unispector.ops.components import components
 from unispector.ops.files import read_image
 from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
-from unispector.structures import Detections
 
 Roi = Literal["box", "mask"]
 

@@ -1,16 +1,19 @@
 """`unispector detect`: find the prompted defects on images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Model
+from unispector.cli.parts import Bank, Device, Model
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
-    from unispector.inference.detector import Prompt
+    from unispector.inference.detect import DetectionReport
+    from unispector.inference.detector import Prompt, UniSpector
+    from unispector.inference.prompt_bank import PromptBank
 
 DETECT_HELP = """Find the prompted defects on images.
 
@@ -22,66 +25,140 @@ Two defects, one of them marked twice:
     --prompt a.png --box 120,80,40,24 --label crack \\
     --prompt a.png --box 300,12,25,60 --label crack \\
     --prompt b.png --box 64,64,20,20  --label hole
+A mask image, a pattern, every tenth frame of a video, a camera:
+  unispector detect "line3/**/*.png" --prompt bad.png --mask bad_mask.png --out found
+  unispector detect clip.mp4 --bank bank.safetensors --frame-step 10 --out found
+  unispector detect camera:0 --bank data/prompts --frames 100 --out found
 
 Writes one drawn image per target to OUT/pictures, and OUT/detections.json: a COCO file whose
 annotations carry boxes, masks and scores (those of at least 0.05, or of --min-score if that is lower).
-Images that an earlier run drew into OUT are removed. Subfolders of a folder are not searched."""
+Images that an earlier run drew into OUT are removed. Subfolders of a folder are not searched.
+An image that cannot be read is named and skipped; the exit code is 1 then. docs/detect.md has more."""
+
+
+TargetsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help='Images, folders of images, patterns ("line3/*.png"), videos, camera:0.', metavar="TARGET"
+    ),
+]
+Out = Annotated[Path, typer.Option(file_okay=False, help="Folder to write detections.json and pictures/ to.")]
+Prompts = Annotated[list[Path] | None, typer.Option(help="Image that shows the defect; repeat for more.")]
+Boxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="X,Y,W,H", help="Left, top, width, height in pixels; the n-th belongs to the n-th --prompt."
+    ),
+]
+Masks = Annotated[
+    list[Path] | None,
+    typer.Option(help="Instead of --box: image that marks one defect, not black and not transparent."),
+]
+Labels = Annotated[
+    list[str] | None, typer.Option(help="Name of the defect: one for all prompts, or one per --prompt.")
+]
+BitDepth = Annotated[
+    int | None, typer.Option(min=8, max=16, help="Bits that 16-bit images really use, prompts too, e.g. 12.")
+]
+Frames = Annotated[int | None, typer.Option(min=1, help="Stop a video or camera after so many images.")]
 
 
 def detect(
-    targets: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="TARGET")],
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder to write detections.json and pictures/ to.")
-    ],
+    targets: TargetsArgument,
+    out: Out,
     model: Model = "fast",
-    prompt: Annotated[
-        list[Path] | None, typer.Option(help="Image that shows the defect; repeat for more.")
-    ] = None,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y,W,H",
-            help="Left, top, width, height in pixels; the n-th belongs to the n-th --prompt.",
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Name of the defect: one for all prompts, or one per --prompt.")
-    ] = None,
-    bank: Annotated[
-        Path | None, typer.Option(help="Instead of --prompt: a bank made by `prompts build`.")
-    ] = None,
+    prompt: Prompts = None,
+    box: Boxes = None,
+    mask: Masks = None,
+    label: Labels = None,
+    bank: Bank = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
+    bit_depth: BitDepth = None,
+    frame_step: Annotated[int, typer.Option(min=1, help="Look at every n-th frame of a video.")] = 1,
+    frames: Frames = None,
+    device: Device = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images looked at together.")] = 8,
 ) -> None:
     """Find the prompted defects on images."""
     from unispector.tracking.model_reference import find_model
 
     directory = find_model(model)
-    marked = _prompts(prompt or [], box or [], label or [], bank)
+    marked = _prompts(prompt or [], box or [], mask or [], label or [], bank)
 
     from unispector.inference.detect import detect as run
+    from unispector.inference.detector import UniSpector
+    from unispector.inference.targets import Targets
 
-    report = run(directory, targets, marked, out, min_score=min_score)
-    typer.echo(
-        f"{report.images} images, {report.detections} detections, "
+    found = Targets.find(targets, frame_step, frames)
+    detector = UniSpector.load(directory, device)
+    if isinstance(marked, Path):
+        prompts = _stored(marked, detector, bit_depth)
+    else:
+        prompts = detector.encode(marked, batch_size, bit_depth or 16)
+    report = run(detector, prompts, found, out, min_score=min_score, batch_size=batch_size, tell=_tell)
+    for line in _summary(report, min_score):
+        typer.echo(line)
+    if report.unread:
+        _tell(f"error: {report.unread} of {report.images + report.unread} images could not be read")
+        raise typer.Exit(1)
+
+
+def _tell(line: str) -> None:
+    typer.echo(" ".join(line.split()), err=True)
+
+
+def _stored(bank: Path, detector: "UniSpector", bit_depth: int | None) -> "PromptBank":
+    """The prompts of a bank's file or of a store, for targets of a bit depth; None = that of the prompts."""
+    from unispector.prompts.bank import find_bank
+
+    prompts = find_bank(bank, detector)
+    if bit_depth in (None, prompts.bit_depth):
+        return prompts
+    _tell(
+        f"{bank}: its 16-bit prompts were read with {prompts.bit_depth} bits, the targets are "
+        f"with {bit_depth}; unless the prompts are 8-bit images, encode them again"
+    )
+    return replace(prompts, bit_depth=bit_depth)
+
+
+def _summary(report: "DetectionReport", min_score: float) -> Iterable[str]:
+    """Lines that say what was found, and of what nothing was drawn."""
+    yield (
+        f"{_count(report.images, 'image')}, {_count(report.detections, 'detection')}, "
         f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"
     )
+    if len(report.classes) > 1:
+        for each in report.classes:
+            best = "no detection" if each.highest is None else f"best score {each.highest:.3f}"
+            yield f"  {each.name}: {_count(each.detections, 'detection')}, {each.drawn} drawn, {best}"
     if not report.drawn and report.highest is not None:
-        typer.echo(f"the highest score is {report.highest:.3f}; --min-score draws from a lower one")
+        yield f"the highest score is {report.highest:.3f}; --min-score draws from a lower one"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _prompts(
-    images: Sequence[Path], boxes: Sequence[str], labels: Sequence[str], bank: Path | None
+    images: Sequence[Path],
+    boxes: Sequence[str],
+    masks: Sequence[Path],
+    labels: Sequence[str],
+    bank: Path | None,
 ) -> "list[Prompt] | Path":
-    """The prompts of the command line; each box belongs to the prompt at its position."""
+    """The prompts of the command line; each box or mask belongs to the prompt at its position."""
     if bank is not None:
-        if images or boxes or labels:
-            raise DataError("--bank already holds the prompts; leave out --prompt, --box and --label")
+        if images or boxes or masks or labels:
+            raise DataError("--bank already holds the prompts; leave out --prompt, --box, --mask and --label")
         return bank
     if not images:
         raise DataError("nothing to look for; give --prompt and --box, or --bank")
-    if len(boxes) != len(images):
+    if boxes and masks:
+        raise DataError("--box and --mask at once; mark all prompts with boxes, or all with masks")
+    marks, kind = (masks, "--mask") if masks else (boxes, "--box")
+    if len(marks) != len(images):
         raise DataError(
-            f"{len(images)} --prompt but {len(boxes)} --box; give each --prompt one --box "
+            f"{len(images)} --prompt but {len(marks)} {kind}; give each --prompt one {kind} "
             "(repeat both to mark an image twice)"
         )
     if len(labels) not in (0, 1, len(images)):
@@ -89,9 +166,13 @@ def _prompts(
     names = list(labels) if len(labels) == len(images) else [*labels, "defect"][:1] * len(images)
 
     from unispector.inference.detector import Prompt
+    from unispector.ops.files import read_mask
 
-    marks = zip(images, map(_box, boxes), names, strict=True)
-    return [Prompt(image, [box], label=name) for image, box, name in marks]
+    if masks:
+        marked = zip(images, masks, names, strict=True)
+        return [Prompt(image, masks=read_mask(mask) > 0, label=name) for image, mask, name in marked]
+    drawn = zip(images, map(_box, boxes), names, strict=True)
+    return [Prompt(image, [box], label=name) for image, box, name in drawn]
 
 
 def _box(text: str) -> tuple[float, ...]:

@@ -24,6 +24,14 @@ Model = Annotated[
         metavar="MODEL",
     ),
 ]
+Bank = Annotated[
+    Path | None,
+    typer.Option(help="Instead of --prompt: a bank that was saved, or the folder of a prompt store."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where the model runs: cpu, cuda, cuda:1. By default a GPU where there is one."),
+]
 Images = Annotated[Path, typer.Option(help="Folder that the annotations' file names are relative to.")]
 PromptsFile = Annotated[
     Path, typer.Option(help="COCO file; all its instances are prompts of their category.")

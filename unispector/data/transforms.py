@@ -18,6 +18,8 @@ from unispector.ops.rle import BoolArray
 
 ImageArray = npt.NDArray[np.uint8]
 
+MOST_BETWEEN = 2**27  # pixels between the two passes of a resize; 400 MB
+
 VISIBLE = 0.3  # share of an instance's box that a zoom must leave in the image
 
 
@@ -53,10 +55,11 @@ def resize_image(image: ImageArray, size: int) -> ImageArray:
     if image.shape[:2] == (size, size):
         return image.copy()
     own = np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # torch takes no other arrays
-    planes = torch.from_numpy(own).permute(2, 0, 1)[None]
-    resized = functional.interpolate(
-        planes, (size, size), mode="bilinear", antialias=True, align_corners=False
-    )
+    resized = torch.from_numpy(own).permute(2, 0, 1)[None]
+    # The width comes first, and would blow up an image like a thread.
+    steps = [(size, image.shape[1])] if image.shape[0] * size > MOST_BETWEEN else []
+    for hw in (*steps, (size, size)):
+        resized = functional.interpolate(resized, hw, mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 

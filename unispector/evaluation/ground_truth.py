@@ -14,9 +14,9 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.ops.rle import Rle, encode_crop, segmentation_to_rle
-from unispector.structures import Detections
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, overload
 
 import numpy as np
 import torch
@@ -17,19 +17,20 @@ from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.loading import collate
 from unispector.data.transforms import ImageArray, resize_image
+from unispector.detections import Detections
 from unispector.errors import PromptBankError
 from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import ImageInput, Prompt, as_pixels, mark_together
+from unispector.inference.marking import ALL, Prompt, by_class, mark_together
+from unispector.inference.passes import Pass, best_of, chunks
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
-from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, load_model, shipped_model
+from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, find_device, load_model, shipped_model
+from unispector.ops.images import ImageInput, Images, as_pixels, is_single, listed
 from unispector.prior_structures import PromptMemory
-from unispector.structures import ClassPrompts, Detections, EncodedPrompts, ImageFeatures, Sample
+from unispector.structures import ClassPrompts, EncodedPrompts, ImageFeatures, Sample
 
-__all__ = ["ImageInput", "Prompt", "UniSpector"]
-
-Item = TypeVar("Item")
+__all__ = ["ALL", "ImageInput", "Prompt", "UniSpector"]
 
 LOGITS_AT_ONCE = 2**24
 """Numbers in maps that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
@@ -63,38 +64,49 @@ class UniSpector:
         Args:
             model: one that the package ships, `fast` or `accurate`, or a folder with `model.safetensors` and
                 `config.json`.
-            device: where to run, e.g. `cpu`; None = on the GPU where there is one.
+            device: where to run, `cpu`, `cuda` or `cuda:1`; None = on the GPU where there is one.
 
         Raises:
+            DataError: there is no such device here.
             CheckpointError: the folder is incomplete or does not fit this code, or a package that the model
                 takes weights from is not installed.
         """
         directory = shipped_model(str(model)) if model in SHIPPED_MODELS else Path(model)
-        return cls(load_model(directory, device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(load_model(directory, find_device(device)))
 
     @property
     def device(self) -> torch.device:
         """The device of the network."""
         return next(self._model.parameters()).device
 
-    def encode(self, prompts: Sequence[Prompt], batch_size: int = 8) -> PromptBank:
+    def encode(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        batch_size: int = 8,
+        bit_depth: int = 16,
+        negatives: Prompt | Sequence[Prompt] = (),
+    ) -> PromptBank:
         """Encode marked images into one embedding per class.
 
         A class's embedding is the mean over all its marks on all its images, instance-weighted
         (paper section 3.3).
 
         Args:
-            prompts: at least one; classes are numbered in order of first appearance.
+            prompts: one, or several; classes are numbered in order of first appearance.
+            bit_depth: 8 to 16, the bits that 16-bit images really use, such as 12 of many cameras; the bank
+                remembers it, and `detect` reads targets in the same way.
+            negatives: marks of what is not the defect; see `with_negatives`.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
-            PromptBankError: no prompts at all.
+            PromptBankError: no prompts at all, or negatives that cannot be used.
         """
+        prompts = [prompts] if isinstance(prompts, Prompt) else prompts
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         labels = [names.index(prompt.label) for prompt in prompts]
 
         def samples(geometry: Geometry) -> Iterator[Sample]:
-            return mark_together(prompts, labels, geometry)
+            return mark_together(prompts, labels, geometry, bit_depth)
 
         sides, labels_of_marks = list[float](), list[int]()
         # Looking at every image once more is only worth it where sizes can differ.
@@ -103,7 +115,35 @@ class UniSpector:
             labels_of_marks += sample.targets.labels.tolist()
         sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
         encoded, owners, _ = self._encode_samples(samples, sizes, batch_size)
-        return PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        bank = PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
+        return self.with_negatives(replace(bank, bit_depth=bit_depth), negatives, batch_size)
+
+    def with_negatives(
+        self, bank: PromptBank, negatives: Prompt | Sequence[Prompt], batch_size: int = 8
+    ) -> PromptBank:
+        """Add marks of what is not the defect: what resembles them is not found, or with a lower score.
+
+        Of a class the last `OPPOSED` are kept.
+
+        Args:
+            negatives: one, or several, on any images; the label names the class that it is not, `ALL` stands
+                for every class of the bank.
+
+        Raises:
+            DataError: an image or a mark cannot be used; the message names it.
+            PromptBankError: the bank is another model's, has no such class, or the model has no similarity
+                prior, which alone can use negatives.
+        """
+        bank.check(self.fingerprint)
+        negatives = [negatives] if isinstance(negatives, Prompt) else negatives
+        if negatives and bank.memory is None:
+            raise PromptBankError("this model has no similarity prior, so it cannot use negatives")
+        for label, own in enumerate(by_class(negatives, bank.class_names)):
+            samples = partial(mark_together, own, [0] * len(own), bit_depth=bank.bit_depth)
+            encoded, _, _ = self._encode_samples(samples, [bank.image_sizes[label]], batch_size)
+            if encoded.memory is not None:
+                bank = bank.opposed_by(encoded.memory, [label] * len(encoded.memory))
+        return bank
 
     def encode_annotations(
         self,
@@ -174,7 +214,7 @@ class UniSpector:
         for size in sorted(set(sizes)):
             classes = torch.tensor([own == size for own in sizes])
             first = 0
-            for chunk in _chunks(samples(self._geometry.sized(size)), batch_size):
+            for chunk in chunks(samples(self._geometry.sized(size)), batch_size):
                 here = torch.cat([sample.targets.labels for sample in chunk])
                 wanted = classes[here].nonzero().flatten()
                 rows += (first + wanted).tolist()
@@ -197,27 +237,39 @@ class UniSpector:
         encoded = self._model.encode_prompts(features, batch.prompts).to("cpu")
         return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
 
+    @overload
+    def detect(  # type: ignore[overload-overlap]  # a text is one image
+        self, images: ImageInput, bank: PromptBank, batch_size: int = ..., limit: int = ...
+    ) -> Detections: ...
+
+    @overload
     def detect(
-        self, images: Sequence[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
-    ) -> list[Detections]:
-        """Find every class of the bank on every image, in one pass per image.
+        self, images: Iterable[ImageInput], bank: PromptBank, batch_size: int = ..., limit: int = ...
+    ) -> list[Detections]: ...
+
+    def detect(
+        self, images: Images, bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+    ) -> Detections | list[Detections]:
+        """Find every class of the bank on one image or on several, in one pass per image.
 
         Args:
-            images: files, or uint8 RGB arrays [h, w, 3], of any size.
+            images: one or several of any size: files, arrays (uint8 or uint16; [h, w], [h, w, 1], RGB
+                [h, w, 3], RGBA [h, w, 4]) or PIL images. 16-bit values are read at the bank's bit depth.
             batch_size: images per forward pass; changes speed, not results.
             limit: (query, class) pairs kept per image.
 
         Returns:
-            Detections per image, in the order of `images`; boxes in the image's own pixels.
+            Of one image its detections, of several a list in their order; boxes in the image's own pixels.
 
         Raises:
-            DataError: an image is unreadable.
+            DataError: an image is unreadable, or of a kind that cannot be used.
             PromptBankError: the bank was made by another model.
         """
-        return list(self.stream(images, bank, batch_size, limit))
+        found = list(self.stream(images, bank, batch_size, limit))
+        return found[0] if is_single(images) else found
 
     def stream(
-        self, images: Iterable[ImageInput], bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+        self, images: Images, bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more images than one wants to wait for.
 
@@ -225,7 +277,7 @@ class UniSpector:
             DataError: while iterating, an image is unreadable.
             PromptBankError: at once, the bank was made by another model.
         """
-        return (found for (found,) in self.stream_banks(images, [bank], batch_size, limit))
+        return (found for (found,) in self.stream_banks(listed(images), [bank], batch_size, limit))
 
     def stream_banks(
         self,
@@ -249,6 +301,8 @@ class UniSpector:
         for bank in banks:
             bank.check(self.fingerprint)
             self._geometry.check(bank.image_sizes)
+            if bank.bit_depth != banks[0].bit_depth:
+                raise PromptBankError("banks of different bit depths cannot be tried in one pass")
             if bank.class_names != banks[0].class_names:
                 raise PromptBankError(
                     f"banks of different classes ({', '.join(bank.class_names)} and "
@@ -263,16 +317,16 @@ class UniSpector:
         find = partial(self._find, self._passes(banks, -(-batch_size // threads)), banks, limit)
         # Shares of a batch side by side, a thread each, take less than one batch with all threads.
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for chunk in _chunks(images, batch_size):
-                shares = list(_chunks(chunk, -(-len(chunk) // threads)))
+            for chunk in chunks(images, batch_size):
+                shares = list(chunks(chunk, -(-len(chunk) // threads)))
                 for found in map(find, shares) if len(shares) == 1 else pool.map(find, shares):
                     yield from found
 
     def _find(
-        self, passes: Sequence["_Pass"], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
+        self, passes: Sequence[Pass], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
     ) -> list[tuple[Detections, ...]]:
         """Of each image, the detections of each bank."""
-        pictures = [as_pixels(image) for image in images]
+        pictures = [as_pixels(image, banks[0].bit_depth) for image in images]
         found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
         for size, same in groupby(passes, key=lambda step: step.size):
             features = self._encode_images(pictures, size)
@@ -281,10 +335,13 @@ class UniSpector:
                 for row, of_image in zip(found, of_pass, strict=True):
                     for number, detections in zip(step.banks, of_image, strict=True):
                         row[number].append(detections)
-        return [tuple(_best(parts, banks[0].class_names, limit) for parts in row) for row in found]
+        return [
+            tuple(best_of(parts, bank, limit) for parts, bank in zip(row, banks, strict=True))
+            for row in found
+        ]
 
     @torch.inference_mode()
-    def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list["_Pass"]:
+    def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list[Pass]:
         """All banks, by the size of the input; as many together as memory allows."""
         groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         for number, bank in enumerate(banks):
@@ -293,9 +350,9 @@ class UniSpector:
                 groups.setdefault((size, tuple(name for name, of in own if of == size)), []).append(number)
         passes = []
         for (size, names), numbers in sorted(groups.items()):
-            for some in _chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
+            for some in chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
                 prompts = ClassPrompts.joined([self._prompts_of(banks[n].select(names)) for n in some])
-                passes.append(_Pass(size, names, tuple(some), prompts))
+                passes.append(Pass(size, names, tuple(some), prompts))
         return passes
 
     def _banks_at_once(self, size: int, images: int, classes: int) -> int:
@@ -307,11 +364,13 @@ class UniSpector:
     @torch.inference_mode()
     def _prompts_of(self, bank: PromptBank) -> ClassPrompts:
         """A bank as one set of prompts, on the network's device."""
-        memory = bank.memory.to(self.device) if bank.memory is not None else None
-        owners = torch.tensor(bank.owners, dtype=torch.int64)
-        members = torch.arange(len(bank))[None, :, None] == owners
-        embeddings = bank.embeddings[None].to(self.device)
-        return self._model.class_prompts(embeddings, memory, members.to(self.device))
+        memory, members, against = bank.compared()
+        return self._model.class_prompts(
+            bank.embeddings[None].to(self.device),
+            memory.to(self.device) if memory is not None else None,
+            members[None].to(self.device),
+            against[None].to(self.device) if against is not None else None,
+        )
 
     @torch.inference_mode()
     def _encode_images(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
@@ -321,7 +380,7 @@ class UniSpector:
 
     @torch.inference_mode()
     def _detect_pass(
-        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: "_Pass"
+        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: Pass
     ) -> list[list[Detections]]:
         """Of each image, the detections with each of K sets of prompts."""
         count = len(step.banks)
@@ -334,40 +393,3 @@ class UniSpector:
             limit=limit,
         )
         return [detections[start : start + count] for start in range(0, len(detections), count)]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """Alternative prompts of some classes, all looked at with one size of the input."""
-
-    size: int  # side S of the input in pixels
-    class_names: tuple[str, ...]  # C of a bank's classes
-    banks: tuple[int, ...]  # numbers of the K banks
-    prompts: ClassPrompts  # K sets of C classes
-
-
-def _best(parts: Sequence[Detections], class_names: tuple[str, ...], limit: int) -> Detections:
-    """The detections of all of a bank's classes, found in one or more passes over an image."""
-    if len(parts) == 1:
-        return parts[0]
-    scores = torch.cat([part.scores for part in parts])
-    order = scores.argsort(descending=True, stable=True)[:limit]
-    masks = [mask for part in parts for mask in part.masks_rle]
-    labels = [class_names.index(part.class_names[label]) for part in parts for label in part.labels.tolist()]
-    return Detections(
-        boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts])[order],
-        scores=scores[order],
-        labels=torch.tensor(labels, dtype=torch.int64)[order],
-        masks_rle=tuple(masks[row] for row in order.tolist()),
-        class_names=class_names,
-        image_hw=parts[0].image_hw,
-    )
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Consecutive lists of `size` items, the last one shorter."""
-    if size < 1:
-        raise ValueError(f"batch size {size}; it must be 1 or more")
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from unispector.data.samples import build_sample
 from unispector.data.transforms import ResizedImage, resize_mask
-from unispector.errors import DataError
+from unispector.errors import DataError, PromptBankError
 from unispector.inference.geometry import Geometry
-from unispector.ops.files import read_image
+from unispector.ops.images import ImageInput, as_pixels
 from unispector.ops.rle import BoolArray
 from unispector.structures import Sample
 
@@ -20,33 +20,21 @@ LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on ano
 
 SLACK = 2.0  # pixels that a box may stick out without a word
 
-logger = logging.getLogger(__name__)
+ALL = "*"
+"""Label of a mark that is none of the classes."""
 
-ImageInput = str | Path | npt.NDArray[np.uint8]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One image with at least one marked instance of one class; give boxes or masks, not both."""
 
-    image: ImageInput  # file, or uint8 RGB array [h, w, 3]
+    image: ImageInput  # file, array (grey, RGB or RGBA) or PIL image
     boxes_xywh: Sequence[Sequence[float]] = ()  # K boxes (left, top, width, height) in pixels of the image
     # Bool or uint8 (not 0 = marked) [K, h, w] of the image's size, or [h, w] for one.
     masks: npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | None = None
-    label: str = "defect"
-
-
-def as_pixels(picture: ImageInput) -> npt.NDArray[np.uint8]:
-    """The image as uint8 RGB [h, w, 3].
-
-    Raises:
-        DataError: the file is unreadable, or the array is not uint8 [h, w, 3].
-    """
-    if not isinstance(picture, np.ndarray):
-        return read_image(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise DataError(f"an image array of {picture.dtype} {picture.shape}; it must be RGB, uint8 [h, w, 3]")
-    return picture
+    label: str = "defect"  # name of the class that the marks show, or, as a negative, do not show
 
 
 def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
@@ -60,20 +48,25 @@ def mark(prompt: Prompt, label: int, geometry: Geometry) -> Sample:
     return sample
 
 
-def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Geometry) -> Iterator[Sample]:
+def mark_together(
+    prompts: Sequence[Prompt], labels: Sequence[int], geometry: Geometry, bit_depth: int = 16
+) -> Iterator[Sample]:
     """Read prompts into the network's frame, those of the same image as one sample.
 
     An image's surroundings are what none of its marks covers, so all of them must be known at once.
+
+    Args:
+        bit_depth: as of `as_pixels`.
 
     Raises:
         DataError: as `mark`.
     """
     groups: dict[str | int, list[tuple[Prompt, int]]] = {}
     for prompt, label in zip(prompts, labels, strict=True):
-        key = id(prompt.image) if isinstance(prompt.image, np.ndarray) else str(prompt.image)
+        key = str(prompt.image) if isinstance(prompt.image, str | Path) else id(prompt.image)
         groups.setdefault(key, []).append((prompt, label))
     for group in groups.values():
-        pixels = as_pixels(group[0][0].image)
+        pixels = as_pixels(group[0][0].image, bit_depth)
         boxes, masks, classes = list[Sequence[float]](), list[BoolArray](), list[int]()
         for prompt, label in group:
             own_boxes, own_masks = _marks(prompt, pixels.shape[:2], geometry.image_size)
@@ -84,9 +77,23 @@ def mark_together(prompts: Sequence[Prompt], labels: Sequence[int], geometry: Ge
         yield build_sample(resized, classes, geometry, original_hw=pixels.shape[:2])
 
 
+def by_class(negatives: Sequence[Prompt], names: Sequence[str]) -> list[list[Prompt]]:
+    """Of each class the marks of what it is not; those that are none of the classes are in every list.
+
+    Raises:
+        PromptBankError: a mark names another class.
+    """
+    if strange := [each.label for each in negatives if each.label not in (ALL, *names)]:
+        raise PromptBankError(
+            f"a mark of what is not '{strange[0]}', but the classes are {', '.join(names)}; name one of "
+            f"them, or '{ALL}' for all"
+        )
+    return [[each for each in negatives if each.label in (ALL, name)] for name in names]
+
+
 def _marks(prompt: Prompt, hw: tuple[int, int], size: int) -> tuple[list[tuple[float, ...]], list[BoolArray]]:
     """A prompt's checked boxes XYWH, and its masks resized to [size, size]; a box's mask is empty."""
-    name = "the prompt image" if isinstance(prompt.image, np.ndarray) else str(prompt.image)
+    name = str(prompt.image) if isinstance(prompt.image, str | Path) else "the prompt image"
     if not prompt.label.strip():
         raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
     if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):

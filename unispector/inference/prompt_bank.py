@@ -1,8 +1,8 @@
 """The prompt bank: one embedding per class, in a file that knows which model made it."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,15 +10,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unispector.errors import PromptBankError
+from unispector.inference.bank_checks import check_bank
+from unispector.inference.calibration import Calibration
 from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
-FORMAT = "unispector prompt bank 4"
+FORMAT = "unispector prompt bank 5"
+READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no negatives
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
+OPPOSED = 32  # negatives of a class that are kept, at most: the last ones
 _SIDES = ("inside", "outside", "plainness")
+_NOT = "not."  # before the names of tensors of negatives
 _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
@@ -39,33 +45,58 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
+    # The same of marks of what is not the defect, at most `OPPOSED` a class; None = no such mark.
+    negatives: PromptMemory | None = None
+    negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
+    calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
     def __post_init__(self) -> None:
-        classes = len(self.class_names)
-        if {len(self.embeddings), len(self.counts), len(self.image_sizes)} != {classes}:
-            raise PromptBankError(
-                f"a prompt bank of {len(self.embeddings)} embeddings, {len(self.class_names)} names, "
-                f"{len(self.counts)} counts and {len(self.image_sizes)} sizes; it needs one of each per class"
-            )
-        if self.embeddings.ndim != 2 or not _finite(self.embeddings):
-            raise PromptBankError("the embeddings of a prompt bank must be finite numbers of shape [C, D]")
-        if not self.class_names:
-            raise PromptBankError("a prompt bank without any class; mark at least one instance")
-        if repeated := sorted({n for n in self.class_names if self.class_names.count(n) > 1}):
-            raise PromptBankError(f"a prompt bank with class '{repeated[0]}' more than once")
-        if empty := [n for n, count in zip(self.class_names, self.counts, strict=True) if count < 1]:
-            raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
-        if self.memory is not None and not _fits_together(self.memory):
-            raise PromptBankError("a prompt bank whose features are not of one shape; build it again")
-        if len(self.owners) != (len(self.memory) if self.memory is not None else 0):
-            raise PromptBankError("a prompt bank whose memory does not say which class each image shows")
-        if self.memory is not None and set(self.owners) != set(range(len(self))):
-            raise PromptBankError("a prompt bank whose memory is not of its classes; build it again")
-        if self.memory is not None and not _finite(*_features(self.memory)):
-            raise PromptBankError("a prompt bank with features that are no finite numbers; build it again")
+        if not self.calibrations:
+            object.__setattr__(self, "calibrations", (Calibration(),) * len(self))
+        check_bank(self)
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The score of each class from which on a finding counts."""
+        return tuple(calibration.threshold for calibration in self.calibrations)
+
+    def calibrated(self, calibrations: Mapping[str, Calibration]) -> Self:
+        """The bank with other calibrations of some of its classes, by name."""
+        own = zip(self.class_names, self.calibrations, strict=True)
+        return replace(self, calibrations=tuple(calibrations.get(name, before) for name, before in own))
+
+    def opposed_by(self, negatives: PromptMemory, owners: Sequence[int]) -> Self:
+        """The bank with further marks of what is not the defect; those classes lose their calibration.
+
+        Args:
+            negatives: of n marks.
+            owners: class that each is not.
+        """
+        parts = [negatives.to("cpu").half()]
+        if self.negatives is not None:
+            parts.insert(0, self.negatives)
+        kept = _last(PromptMemory.joined(parts), (*self.negative_owners, *owners))
+        opposed = replace(self, negatives=kept[0], negative_owners=kept[1])
+        return opposed.calibrated({self.class_names[owner]: Calibration() for owner in owners})
+
+    def compared(self) -> tuple[PromptMemory | None, Tensor, Tensor | None]:
+        """What the similarity prior compares an image with.
+
+        Returns:
+            Its memory of N marked images, None without a prior; which of them show each class, [C, N] bool;
+            and on which something is marked that the class is not, the same, None without negatives.
+        """
+        classes = torch.arange(len(self))[:, None]
+        members = classes == torch.tensor(self.owners, dtype=torch.int64)
+        if self.memory is None or self.negatives is None:
+            return self.memory, members, None
+        against = classes == torch.tensor(self.negative_owners, dtype=torch.int64)
+        memory = PromptMemory.joined((self.memory, self.negatives))
+        return memory, pad(members, (0, len(self.negatives))), pad(against, (len(self.memory), 0))
 
     @classmethod
     def from_instances(
@@ -127,19 +158,37 @@ class PromptBank:
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
         sizes = tuple(self.image_sizes[row] for row in rows)
-        return type(self)(
-            self.embeddings[rows], tuple(names), counts, self.fingerprint, sizes, memory, owners
+        against = [place for place, owner in enumerate(self.negative_owners) if owner in rows]
+        negatives = None
+        if self.negatives is not None and against:
+            negatives = self.negatives.rows(torch.tensor(against, dtype=torch.int64))
+        return replace(
+            self,
+            embeddings=self.embeddings[rows],
+            class_names=tuple(names),
+            counts=counts,
+            image_sizes=sizes,
+            memory=memory,
+            owners=owners,
+            negatives=negatives,
+            negative_owners=tuple(rows.index(self.negative_owners[place]) for place in against),
+            calibrations=tuple(self.calibrations[row] for row in rows),
         )
 
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
 
-        A class that they look at with different sizes keeps that of the bank with more instances of it.
+        A class that they look at with different sizes keeps that of the bank with more instances of it. A
+        class of both loses its calibration, since its scores change.
 
         Raises:
-            PromptBankError: the banks were made by different models.
+            PromptBankError: the banks were made by different models, or of different bit depths.
         """
         other.check(self.fingerprint)
+        if other.bit_depth != self.bit_depth:
+            raise PromptBankError(
+                f"prompt banks of {self.bit_depth} and {other.bit_depth} bits cannot be merged; encode again"
+            )
         names = tuple(dict.fromkeys((*self.class_names, *other.class_names)))
         labels = torch.tensor([names.index(name) for name in (*self.class_names, *other.class_names)])
         weights = torch.tensor((*self.counts, *other.counts), dtype=torch.float64)
@@ -158,7 +207,21 @@ class PromptBank:
                 known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
         sizes = tuple(known[name][1] for name in names)
         means = (sums / totals[:, None]).float()
-        return type(self)(means, names, counts, self.fingerprint, sizes, *remembered)
+        merged = type(self)(
+            means, names, counts, self.fingerprint, sizes, *remembered, bit_depth=self.bit_depth
+        )
+        for bank in (self, other):
+            if bank.negatives is not None:
+                owners = [names.index(bank.class_names[owner]) for owner in bank.negative_owners]
+                merged = merged.opposed_by(bank.negatives, owners)
+        return merged.calibrated(
+            {
+                name: calibration
+                for bank, another in ((self, other), (other, self))
+                for name, calibration in zip(bank.class_names, bank.calibrations, strict=True)
+                if name not in another.class_names
+            }
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically."""
@@ -169,10 +232,14 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "bit_depth": str(self.bit_depth),
+            "negative_owners": json.dumps(self.negative_owners),
+            "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
-        if self.memory is not None:
-            tensors |= dict(_named(self.memory))
+        for prefix, memory in (("", self.memory), (_NOT, self.negatives)):
+            if memory is not None:
+                tensors |= {f"{prefix}{name}": tensor for name, tensor in _named(memory)}
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -187,16 +254,20 @@ class PromptBank:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise PromptBankError("a safetensors file, but no prompt bank of this version")
+                if metadata.get("format") not in READ:
+                    raise PromptBankError(_other_format(metadata.get("format", "")))
                 return cls(
                     file.get_tensor("embeddings"),
                     tuple(json.loads(metadata["class_names"])),
                     tuple(map(int, json.loads(metadata["counts"]))),
                     metadata["fingerprint"],
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
-                    _memory_of(file),
+                    _memory_of(file, ""),
                     tuple(map(int, json.loads(metadata["owners"]))),
+                    int(metadata.get("bit_depth", 16)),  # earlier banks do not say
+                    _memory_of(file, _NOT),
+                    tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
+                    tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
                 )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
@@ -217,28 +288,20 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
 
 
-def _fits_together(memory: PromptMemory) -> bool:
-    """Return whether the tensors of a memory have the shapes that `PromptMemory` states."""
-    images = len(memory.image) if memory.image.ndim == 1 else -1
-    levels = zip(memory.inside, memory.outside, memory.plainness, strict=True)
-    return memory.sizes.shape == (images, 2) and all(
-        (inside.ndim, outside.ndim) == (3, 3)
-        and inside.shape[:2] == plainness.shape
-        and inside.shape[1] > 0
-        and inside.shape[2] == outside.shape[2]
-        and {len(inside), len(outside)} == {images}
-        for inside, outside, plainness in levels
-    )
+def _last(memory: PromptMemory, owners: Sequence[int]) -> tuple[PromptMemory, tuple[int, ...]]:
+    """The last `OPPOSED` marks of each class, in their order, and their classes."""
+    kept = [place for place, owner in enumerate(owners) if owners[place:].count(owner) <= OPPOSED]
+    return memory.rows(torch.tensor(kept, dtype=torch.int64)), tuple(owners[place] for place in kept)
 
 
-def _features(memory: PromptMemory) -> tuple[Tensor, ...]:
-    """All of a memory that is measured: everything but the numbers of images."""
-    return *memory.inside, *memory.outside, *memory.plainness, memory.sizes
-
-
-def _finite(*tensors: Tensor) -> bool:
-    """Return whether tensors hold finite numbers with fractions."""
-    return all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in tensors)
+def _other_format(name: str) -> str:
+    """Why a file with this format in its metadata is no bank that can be read."""
+    family, _, number = name.rpartition(" ")
+    if family != FORMAT.rpartition(" ")[0] or not number.isdecimal():
+        return "a safetensors file, but no prompt bank"
+    newer = int(number) > int(FORMAT.rpartition(" ")[2])
+    made, mend = ("a newer", "update this one") if newer else ("an older", "build the bank again")
+    return f"a prompt bank that {made} version of UniSpector made; {mend}"
 
 
 def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
@@ -248,12 +311,13 @@ def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, getattr(memory, name).contiguous()) for name in ("image", "sizes"))
 
 
-def _memory_of(file: Any) -> PromptMemory | None:
-    """The memory in an open bank, if it has one."""
-    levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
+def _memory_of(file: Any, prefix: str) -> PromptMemory | None:
+    """The memory in an open bank whose tensors have this prefix, if there is one."""
+    levels = sum(key.startswith(f"{prefix}inside.") for key in file.keys())  # noqa: SIM118
     if not levels:
         return None
     inside, outside, plainness = (
-        tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
+        tuple(file.get_tensor(f"{prefix}{side}.{i}") for i in range(levels)) for side in _SIDES
     )
-    return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))
+    image, sizes = (file.get_tensor(f"{prefix}{name}") for name in ("image", "sizes"))
+    return PromptMemory(inside, outside, plainness, image, sizes)

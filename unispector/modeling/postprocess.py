@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unispector.detections import Detections
 from unispector.modeling.prior.candidate_head import relative_logits
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.detection_kernels import batched_nms
 from unispector.ops.mask_runs import OUTSIDE, FloatArray, IntArray, masks_from_logits
 from unispector.ops.windows import GRID, windows
 from unispector.prior_structures import JudgedCandidates
-from unispector.structures import Detections, LayerPrediction, ModelOutput, padded_side
+from unispector.structures import LayerPrediction, ModelOutput, padded_side
 
 GROWTH = 1.2  # of a box that confines its mask
 

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from unispector.config import BackboneConfig, Config, ModelConfig
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, DataError
 from unispector.modeling.backbones.pretrained import distributions_of, packaged_weights
 from unispector.modeling.build import build_model
 from unispector.modeling.unispector import UniSpectorModel
@@ -89,6 +89,23 @@ def packages_of(config: ModelConfig) -> tuple[str, ...]:
     """Distributions that complete a saved model of this configuration when it is loaded."""
     packaged = (network.name for network in config.backbones if _packaged(network))
     return tuple(distribution for name in packaged for distribution in distributions_of(name))
+
+
+def find_device(name: str | None) -> str:
+    """The device of this name; None = a GPU where there is one.
+
+    Raises:
+        DataError: there is no such device here.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        here = f"cpu and cuda:0 to cuda:{gpus - 1}" if gpus else "cpu only"
+        raise DataError(f"no device {name!r}; this machine has {here}") from error
+    return name
 
 
 def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedModel:

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_bytes
-from unispector.ops.rle import decode_rle
-from unispector.structures import Detections
+from unispector.ops.rle import Rle, decode_rle
 
 Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -44,7 +43,8 @@ class Region:
     """One region to draw."""
 
     box_xyxy: tuple[float, float, float, float]  # pixels of the image it lies in
-    mask: npt.NDArray[np.bool_] | None  # [h, w] bool, or None to draw the box alone
+    # [h, w] bool, the COCO run-length code of one, which is decoded only when drawn, or None: the box alone.
+    mask: npt.NDArray[np.bool_] | Rle | None
     caption: str  # text beside the box; empty for none
     colour: Colour  # RGB, 0 to 255
     line: int = 2  # width of the box's line in pixels of the drawing
@@ -64,46 +64,11 @@ def class_colour(index: int) -> Colour:
     return PALETTE[index % len(PALETTE)]
 
 
-def detection_regions(detections: Detections) -> list[Region]:
-    """Regions of all detections, worst first, so that the best are drawn on top.
-
-    Captions are class name and score; colours follow the index in `class_names`.
-    """
-    boxes, scores = detections.boxes_xyxy.tolist(), detections.scores.tolist()
-    labels = detections.labels.tolist()
-    return [
-        Region(
-            box_xyxy=tuple(boxes[i]),
-            mask=decode_rle(detections.masks_rle[i]),
-            caption=f"{detections.class_names[labels[i]]} {scores[i]:.2f}",
-            colour=class_colour(labels[i]),
-        )
-        for i in reversed(range(len(detections)))
-    ]
-
-
-def draw_detections(image: Image, detections: Detections) -> Image:
-    """Draw boxes, translucent masks, class names and scores.
-
-    The image is uint8 [h, w, 3] RGB, the one the detections were made on; all detections are drawn, so filter
-    them by `Detections.above` first. Returns uint8 RGB; a small image is enlarged so that its shorter side
-    has 512 pixels, a large one shrunk to 1280 on its longer side.
-
-    Raises:
-        DataError: the detections are for an image of another size.
-    """
-    if tuple(detections.image_hw) != image.shape[:2]:
-        raise DataError(
-            f"detections for an image of {detections.image_hw} pixels (h, w) cannot be drawn on one of "
-            f"{image.shape[:2]}; pass the image they were made on"
-        )
-    return draw_regions(image, detection_regions(detections))
-
-
 def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
-    """Draw regions in the order given; size and form as `draw_detections`.
+    """Draw boxes, translucent masks and captions in the order given.
 
-    The image is uint8 [h, w, 3] RGB; regions are in its pixels.
+    The image is uint8 [h, w, 3] RGB; regions are in its pixels. Returns uint8 RGB; a small image is enlarged
+    so that its shorter side has 512 pixels, a large one shrunk to 1280 on its longer side.
     """
     scale = _display_scale(*image.shape[:2])
     canvas = _resized(image, scale)
@@ -132,8 +97,8 @@ def _resized(image: Image, scale: float) -> Image:
     return np.ascontiguousarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
 
 
-def _tint(canvas: Image, mask: npt.NDArray[np.bool_], colour: Colour) -> None:
-    size = (canvas.shape[1], canvas.shape[0])
+def _tint(canvas: Image, mask: npt.NDArray[np.bool_] | Rle, colour: Colour) -> None:
+    mask, size = decode_rle(mask) if isinstance(mask, dict) else mask, (canvas.shape[1], canvas.shape[0])
     shown = np.asarray(
         cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8
     )

@@ -42,7 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk has no name of its own
+        if str(error.filename or temporary) == str(temporary):  # a full disk has no name of its own
+            error.filename = str(path)
         raise
     else:
         with suppress(OSError):  # some file systems cannot sync a folder
@@ -138,19 +139,36 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
 
 def rgb_of(image: Image.Image, name: str | Path) -> npt.NDArray[np.uint8]:
     """The pixels of a loaded image as `read_image` gives them; `name` is what a DataError calls it."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode.startswith("I"):
+        return np.repeat((grey16_of(image, name) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise DataError(f"{name}: floating-point pixels; convert the image to 8 bits")
-    return np.array(image.convert("RGB"))
+    try:
+        return np.array(image.convert("RGB"))
+    except ValueError as error:
+        raise DataError(f"{name}: pixels of mode {image.mode}; convert the image to RGB") from error
+
+
+def grey16_of(image: Image.Image, name: str | Path) -> npt.NDArray[np.uint16]:
+    """The values of a loaded image of mode `I` or `I;16`, uint16 [h, w].
+
+    Raises:
+        DataError: a value needs more than 16 bits.
+    """
+    values = np.asarray(image)
+    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
+        raise DataError(
+            f"{name}: 32-bit values from {values.min()} to {values.max()}; convert the image to 8 or 16 bits"
+        )
+    return values.astype(np.uint16)
 
 
 def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     """Read a mask file; what is black in it is 0, in whatever mode it is stored.
 
     Of a colour or palette mask a pixel's brightest channel counts; of a 16-bit mask values above 255 read
-    255. Returns uint8 [h, w], 0 to 255.
+    255. What is transparent is 0; where all that is not is black, its opacity counts. Returns uint8 [h, w],
+    0 to 255.
 
     Raises:
         DataError: the file is absent, unreadable or truncated.
@@ -166,7 +184,7 @@ def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: it is unreadable or truncated.
     """
-    with _broken_image_named(name), Image.open(io.BytesIO(data)) as image:
+    with broken_image_named(name), Image.open(io.BytesIO(data)) as image:
         image.load()
         return brightness(image)
 
@@ -189,7 +207,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the file is absent, unreadable or no image; a file cut off after its header passes.
     """
-    with _broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
         width, height = image.size
         return (height, width) if _is_turned(image, stream) else (width, height)
 
@@ -201,6 +219,10 @@ def brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image).clip(0, 255).astype(np.uint8)
     brightest: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+        seen = np.where(alpha > 0, brightest, 0).astype(np.uint8)
+        return seen if seen.any() else alpha  # black strokes on a transparent ground
     return brightest
 
 
@@ -216,8 +238,19 @@ def _is_turned(image: Image.Image, stream: IO[bytes]) -> bool:
 
 
 def _open_upright(path: str | Path) -> Image.Image:
-    with _broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with opened_image(path) as image:
         return load_upright(image)
+
+
+@contextmanager
+def opened_image(path: str | Path) -> Iterator[Image.Image]:
+    """An image file with only its header read; what goes wrong in the block is the file's fault.
+
+    Raises:
+        DataError: the file is absent, or Pillow cannot read it.
+    """
+    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+        yield image
 
 
 def load_upright(image: Image.Image) -> Image.Image:
@@ -228,7 +261,8 @@ def load_upright(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _broken_image_named(path: str | Path) -> Iterator[None]:
+def broken_image_named(path: str | Path) -> Iterator[None]:
+    """Pillow's errors in the block as DataErrors that name the image."""
     try:
         yield
     except FileNotFoundError as error:

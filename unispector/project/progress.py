@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int | None], None]]:
     """A bar that appears when the work turns out to take long.
 
     Yields:
-        A function of (done, in all).
+        A function of (done, in all; None = unknown).
     """
     from tqdm import tqdm
 
@@ -19,7 +19,7 @@ def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int
         desc=label, unit=f" {unit}s", mininterval=pause, maxinterval=60, delay=delay, leave=False
     ) as bar:
 
-        def show(done: int, total: int) -> None:
+        def show(done: int, total: int | None) -> None:
             bar.total = total
             bar.update(done - bar.n)
 

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
+from unispector.detections import Detections
 from unispector.inference.detector import UniSpector
 from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.boxes import pairwise_iou
-from unispector.structures import Detections
 
 FOUND_IOU = 0.5
 """A detection finds a mark from this IoU of the boxes on."""

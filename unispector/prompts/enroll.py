@@ -102,7 +102,7 @@ def _lineage(report: EnrollReport, source: str) -> dict[str, str]:
 def _known(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str) -> frozenset[str]:
     """Images of the folder that the class has already, with these marks."""
     marks: dict[str, set[object]] = {}
-    for prompt in own:
+    for prompt in (prompt for prompt in own if not prompt.negative):
         marks.setdefault(prompt.picture, set()).update(prompt.marks())
     known = set()
     for name, picture in marked.pictures.items():
@@ -118,7 +118,7 @@ def _known(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str) -> f
 
 
 def _check_enough(marked: MarkedFolder, own: tuple[StoredPrompt, ...], label: str, fewest: int) -> None:
-    pictures = len(marked.pictures) + len({prompt.picture for prompt in own})
+    pictures = len(marked.pictures) + len({prompt.picture for prompt in own if not prompt.negative})
     if pictures < fewest:
         raise DataError(
             f"{marked.root}: {pictures} marked image(s) of {label!r}, at least {fewest} are needed; mark more"

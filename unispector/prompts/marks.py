@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +18,9 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.errors import DataError, PromptBankError
 from unispector.ops.files import read_image_size
 from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
+
+if TYPE_CHECKING:
+    from unispector.inference.marking import Prompt
 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 """Formats of images that are kept, as Pillow names them, and the suffix of their files."""
@@ -37,6 +40,7 @@ class MarkedImage:
     # Boxes (left, top, width, height) in pixels of the upright image.
     boxes_xywh: Sequence[Sequence[float]] = ()
     masks_rle: Sequence[Rle] = ()  # COCO run-length codes of the image's size
+    negative: bool = False  # the marks show what the class is not
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class StoredPrompt:
         boxes_xywh: left, top, width, height in pixels of the upright image.
         masks_rle: compressed COCO run-length codes of the image's size.
         source: what the image was called when it came.
+        negative: the marks show what the class is not.
     """
 
     picture: str
     boxes_xywh: tuple[Box, ...]
     masks_rle: tuple[Rle, ...]
     source: str
+    negative: bool = False
 
     @classmethod
     def of(cls, picture: MarkedImage) -> Self:
@@ -72,7 +78,7 @@ class StoredPrompt:
         suffix = _suffix(picture)
         with _as_file(picture, suffix) as file:
             try:
-                masks = _masks(picture, file)
+                masks = _masks(picture.masks_rle, file)
                 boxes = tuple(_box(box) for box in picture.boxes_xywh)
                 mark(Prompt(file, boxes, masks), 0, any_size)
             except DataError as error:
@@ -80,7 +86,7 @@ class StoredPrompt:
                 raise DataError(f"{picture.name}: {message}") from error
         codes = () if masks is None else tuple(encode_rle(masks))
         digest = hashlib.sha256(picture.data).hexdigest()
-        prompt = cls(digest + suffix, boxes, codes, one_line(picture.name))
+        prompt = cls(digest + suffix, boxes, codes, one_line(picture.name), picture.negative)
         if len(set(prompt.marks())) < len(boxes) + len(codes):
             raise DataError(f"{picture.name}: the same mark twice; leave one out")
         return prompt
@@ -95,13 +101,25 @@ class StoredPrompt:
         picture = content["picture"]
         boxes = tuple(_box(box) for box in content["boxes_xywh"])
         codes = tuple({"size": list(c["size"]), "counts": str(c["counts"])} for c in content["masks_rle"])
-        if not _KEPT.fullmatch(picture) or bool(boxes) == bool(codes):
+        negative = content.get("negative", False)
+        if not _KEPT.fullmatch(picture) or bool(boxes) == bool(codes) or not isinstance(negative, bool):
             raise ValueError("no kept image with boxes or masks")
-        return cls(picture, boxes, codes, str(content["source"]))
+        return cls(picture, boxes, codes, str(content["source"]), negative)
 
     def marks(self) -> list[object]:
         """The marks, so that equal ones are equal."""
         return [*self.boxes_xywh, *(code["counts"] for code in self.masks_rle)]
+
+    def as_prompt(self, folder: Path, label: str) -> "Prompt":
+        """The marks as a detector takes them.
+
+        Raises:
+            DataError: the image is unreadable, or a mask is of another size.
+        """
+        from unispector.inference.marking import Prompt
+
+        file = folder / self.picture
+        return Prompt(file, self.boxes_xywh, _masks(self.masks_rle, file), label)
 
     def instances(self, width: int, height: int) -> Iterator[tuple[Box, Rle | None]]:
         """The box of each mark, cut at the image's edge, and its mask, which stays a code.
@@ -120,10 +138,17 @@ class StoredPrompt:
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
     """Prompts as a detector reads them: image by image, masks decoded only when it is their turn.
 
+    Negatives are left out.
+
     Raises:
         DataError: an image is unreadable, or a mask is of another size.
     """
-    everything = [(number, own) for number, prompts in enumerate(classes.values(), 1) for own in prompts]
+    everything = [
+        (number, own)
+        for number, prompts in enumerate(classes.values(), 1)
+        for own in prompts
+        if not own.negative
+    ]
     names = dict.fromkeys(own.picture for _, own in everything)
     images = {name: ImageRecord(n, name, *read_image_size(folder / name)) for n, name in enumerate(names, 1)}
     marks = [
@@ -201,11 +226,11 @@ def _as_file(picture: MarkedImage, suffix: str) -> Iterator[Path]:
         ) from error
 
 
-def _masks(picture: MarkedImage, file: Path) -> BoolArray | None:
-    if not picture.masks_rle:
+def _masks(codes: Sequence[Rle], file: Path) -> BoolArray | None:
+    if not codes:
         return None
     width, height = read_image_size(file)
-    return np.stack([segmentation_to_mask(code, height, width) for code in picture.masks_rle])
+    return np.stack([segmentation_to_mask(code, height, width) for code in codes])
 
 
 def _box(box: Sequence[float]) -> Box:

@@ -15,7 +15,6 @@ from unispector.ops.drawing import (
     Panel,
     Region,
     class_colour,
-    draw_detections,
     draw_regions,
     side_by_side,
     write_image,
@@ -236,7 +235,7 @@ def _drawing(check: ImageCheck, report: EnrollReport) -> np.ndarray[Any, np.dtyp
     counted = f"{len(check.detections)} of score {report.limits.score:g} or more"
     panels = [
         Panel(draw_regions(image, own), "marked", found),
-        Panel(draw_detections(image, check.detections), "detected", counted),
+        Panel(check.detections.plot(image), "detected", counted),
     ]
     return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other images")
 

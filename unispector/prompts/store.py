@@ -14,13 +14,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
+from unispector.inference.calibration import Calibration
 from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 from unispector.prompts.marks import (
     MarkedImage,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:  # the detector takes seconds to import, and lists of classes 
 
 __all__ = ["MarkedImage", "PromptSet", "PromptStore", "StoredPrompt"]
 
-FORMAT = "unispector prompts 1"
+FORMAT = "unispector prompts 2"
+READ = ("unispector prompts 1", FORMAT)  # one of 1 has no negatives
 _NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
 _MEND = "restore the file from a backup of the store"
 
@@ -55,6 +57,8 @@ class PromptSet:
     classes: dict[str, tuple[StoredPrompt, ...]] = field(default_factory=dict)
     # Where the change came from, such as the hash of a folder and figures of checks.
     lineage: dict[str, str] = field(default_factory=dict)
+    # Of classes that were calibrated: fingerprint of the model, and what its scores mean.
+    calibrations: dict[str, tuple[str, Calibration]] = field(default_factory=dict)
 
     @property
     def pictures(self) -> frozenset[str]:
@@ -65,6 +69,10 @@ class PromptSet:
     def digest(self) -> str:
         """64 hex digits that tell its classes and prompts from any others."""
         return _digest(list(_plain(self.classes).items()))
+
+    def calibrations_of(self, model: str) -> dict[str, Calibration]:
+        """What a model's scores mean, by class, as far as it was calibrated."""
+        return {name: own for name, (of, own) in self.calibrations.items() if of == model}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -79,13 +87,19 @@ class PromptSet:
         }
         time, by, note = (str(content[key]) for key in ("time", "by", "note"))
         lineage = {str(key): str(value) for key, value in content["lineage"].items()}
-        if not all(classes.values()):
+        calibrations = {
+            label: (str(model), Calibration.from_dict(calibration))
+            for label, (model, calibration) in content.get("calibrations", {}).items()
+        }
+        if any(all(prompt.negative for prompt in prompts) for prompts in classes.values()):
             raise ValueError("a class without a prompt")
-        return cls(int(content["version"]), int(content["parent"]), time, by, note, classes, lineage)
+        number, parent = int(content["version"]), int(content["parent"])
+        return cls(number, parent, time, by, note, classes, lineage, calibrations)
 
     def as_dict(self) -> dict[str, Any]:
         """The version as plain lists and dicts."""
-        return {**vars(self), "classes": _plain(self.classes)}
+        calibrations = {label: (model, own.as_dict()) for label, (model, own) in self.calibrations.items()}
+        return {**vars(self), "classes": _plain(self.classes), "calibrations": calibrations}
 
 
 class PromptStore:
@@ -155,8 +169,8 @@ class PromptStore:
             checked: the version they were checked with; another may not be in use now. None = any may.
 
         Raises:
-            DataError: the name, an image or a mark cannot be used, or a mark is there already; then nothing
-                is written.
+            DataError: the name, an image or a mark cannot be used, a mark is there already, or the class
+                would have negatives alone; then nothing is written.
             PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
         """
         checked_label(label)
@@ -164,16 +178,34 @@ class PromptStore:
             raise DataError(f"{label}: no image to add; mark at least one")
         new = [StoredPrompt.of(picture) for picture in pictures]
         with self._locked() as before:
-            if checked not in (None, before.version):
-                raise PromptBankError(
-                    f"{self.folder}: '{label}' was checked with version {checked}, but version "
-                    f"{before.version} is in use by now; check it again"
-                )
+            if checked is not None:
+                self._check_used(before, checked)
             own = before.classes.get(label, ())
+            if all(prompt.negative for prompt in (*own, *new)):
+                raise DataError(f"{label}: no image shows the defect yet; mark it before what it is not")
             check_new(own, new)
             for prompt, picture in zip(new, pictures, strict=True):
                 self._keep(prompt.picture, picture.data)
-            return self._write(before, {**before.classes, label: (*own, *new)}, by, note, lineage)
+            calibrations = {name: each for name, each in before.calibrations.items() if name != label}
+            classes = {**before.classes, label: (*own, *new)}
+            return self._write(replace(before, calibrations=calibrations), classes, by, note, lineage)
+
+    def calibrate(
+        self, bank: "PromptBank", by: str, note: str, lineage: Mapping[str, str], checked: int
+    ) -> PromptSet:
+        """Keep what the scores of a bank of version `checked` mean.
+
+        A class's calibration holds for the bank's model, until the class gets other prompts.
+
+        Raises:
+            PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
+        """
+        with self._locked() as before:
+            self._check_used(before, checked)
+            own = zip(bank.class_names, bank.calibrations, strict=True)
+            calibrations = {name: (bank.fingerprint, calibration) for name, calibration in own}
+            calibrated = replace(before, calibrations=before.calibrations | calibrations)
+            return self._write(calibrated, before.classes, by, note, lineage)
 
     def remove(self, label: str, by: str, note: str) -> PromptSet:
         """Take a class out; its images stay, for the versions before.
@@ -203,7 +235,8 @@ class PromptStore:
                 raise PromptBankError(f"{self.folder}: nothing to revert; nothing was enrolled yet")
             earlier = self.version(before.version - 1 if version is None else version)
             self._check_images(earlier)
-            return self._write(before, earlier.classes, by, f"as version {earlier.version}", {})
+            as_then = replace(before, calibrations=earlier.calibrations)
+            return self._write(as_then, earlier.classes, by, f"as version {earlier.version}", {})
 
     def annotations(self, version: PromptSet) -> Annotations:
         """The marks of a version on the images kept; every image's hash is checked.
@@ -212,7 +245,7 @@ class PromptStore:
             PromptBankError: an image is gone or was changed.
         """
         self._check_images(version)
-        return as_annotations(version.classes, self._pictures)
+        return as_annotations(version.classes, self.images)
 
     def bank(self, detector: "UniSpector") -> "PromptBank | None":
         """The encoded prompts of the current version; None without a class.
@@ -235,18 +268,28 @@ class PromptStore:
             if hashlib.sha256(file.read_bytes()).hexdigest() == digest.read_text(encoding="utf-8"):
                 bank = PromptBank.load(file)
                 if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
-                    return bank
-        bank = detector.encode_instances(self.annotations(now), self._pictures, "mask").bank()
+                    return bank.calibrated(now.calibrations_of(detector.fingerprint))
+        bank = detector.encode_instances(self.annotations(now), self.images, "mask").bank()
+        bank = detector.with_negatives(
+            bank,
+            [
+                prompt.as_prompt(self.images, label)
+                for label, prompts in now.classes.items()
+                for prompt in prompts
+                if prompt.negative
+            ],
+        )
         with suppress(OSError):  # in a store that may only be read, the bank is made every time
             bank.save(file)
             atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())
             for old in file.parent.glob("[!.]*"):  # with a dot in front: what another process writes just now
                 if not old.name.startswith(now.digest[:12]):
                     old.unlink(missing_ok=True)
-        return bank
+        return bank.calibrated(now.calibrations_of(detector.fingerprint))
 
     @property
-    def _pictures(self) -> Path:
+    def images(self) -> Path:
+        """The folder of the images kept, which `annotations` names."""
         return self.folder / "pictures"
 
     @contextmanager
@@ -266,6 +309,13 @@ class PromptStore:
                 "check permissions and space"
             ) from error
 
+    def _check_used(self, now: PromptSet, checked: int) -> None:
+        if now.version != checked:
+            raise PromptBankError(
+                f"{self.folder}: version {checked} was checked, but version {now.version} is in use by now; "
+                "start again"
+            )
+
     def _write(
         self,
         before: PromptSet,
@@ -277,7 +327,10 @@ class PromptStore:
         number = before.version + 1
         time = datetime.now(UTC).isoformat(timespec="seconds")
         known = {one_line(key): one_line(value) for key, value in lineage.items()}
-        new = PromptSet(number, before.version, time, one_line(by), one_line(note), classes, known)
+        calibrations = {name: each for name, each in before.calibrations.items() if name in classes}
+        new = PromptSet(
+            number, before.version, time, one_line(by), one_line(note), classes, known, calibrations
+        )
         content = new.as_dict()
         atomic_write_json(self._file(number), {"format": FORMAT, "sha256": _digest(content), **content})
         atomic_write_text(self.folder / "CURRENT", f"{number}\n")
@@ -311,7 +364,7 @@ class PromptStore:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             kind, digest = content.pop("format"), content.pop("sha256")
-            if kind != FORMAT or digest != _digest(content) or content["version"] != number:
+            if kind not in READ or digest != _digest(content) or content["version"] != number:
                 raise ValueError("changed")
             return PromptSet.from_dict(content)
         except FileNotFoundError as error:
@@ -320,13 +373,13 @@ class PromptStore:
             raise PromptBankError(f"{file}: damaged; {remedy}") from error
 
     def _keep(self, name: str, data: bytes) -> None:
-        file = self._pictures / name
+        file = self.images / name
         if not file.is_file() or _hash_of(file) != name.partition(".")[0]:
             atomic_write_bytes(file, data)
 
     def _check_images(self, version: PromptSet) -> None:
         for name in sorted(version.pictures):
-            file = self._pictures / name
+            file = self.images / name
             try:
                 digest = _hash_of(file)
             except OSError as error:

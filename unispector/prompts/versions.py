@@ -53,6 +53,8 @@ def _classes(version: PromptSet) -> str:
 
 def _marks(prompts: Iterable[StoredPrompt]) -> str:
     prompts = list(prompts)
-    boxes = sum(len(prompt.boxes_xywh) for prompt in prompts)
-    masks = sum(len(prompt.masks_rle) for prompt in prompts)
-    return ", ".join(f"{count} {name}" for count, name in ((boxes, "boxes"), (masks, "masks")) if count)
+    boxes = sum(len(prompt.boxes_xywh) for prompt in prompts if not prompt.negative)
+    masks = sum(len(prompt.masks_rle) for prompt in prompts if not prompt.negative)
+    negatives = sum(len(prompt.marks()) for prompt in prompts if prompt.negative)
+    counts = ((boxes, "boxes"), (masks, "masks"), (negatives, "negatives"))
+    return ", ".join(f"{count} {name}" for count, name in counts if count)

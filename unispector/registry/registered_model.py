@@ -29,6 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unispector.config import ModelConfig
 from unispector.config.evaluation import KEPT_PAIRS
+from unispector.detections import Detections
 from unispector.errors import DataError, PromptBankError, RegistryError, UniSpectorError
 from unispector.inference.detector import UniSpector
 from unispector.inference.marking import Prompt
@@ -37,7 +38,6 @@ from unispector.modeling.saved_model import CONFIG, packages_of
 from unispector.ops.rle import segmentation_to_mask
 from unispector.serving.messages import PromptMessage, image_message
 from unispector.serving.uploads import decode_image
-from unispector.structures import Detections
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20

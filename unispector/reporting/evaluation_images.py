@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import TestPair
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.evaluation.failures import FalseAlarm, Miss, in_turn
 from unispector.evaluation.ground_truth import boxes_xywh
@@ -29,14 +30,12 @@ from unispector.ops.drawing import (
     Panel,
     Region,
     class_colour,
-    detection_regions,
     draw_regions,
     side_by_side,
     write_image,
 )
 from unispector.ops.files import read_image
 from unispector.ops.rle import segmentation_to_mask
-from unispector.structures import Detections
 
 Floats = npt.NDArray[np.float64]
 
@@ -136,7 +135,7 @@ def sample_panels(
         number: which of the class's prompt images, in turn from 1.
     """
     scene = _Scene(shown, image, score)
-    return scene.panels(label, number, scene.truth, detection_regions(scene.found.above(score)))
+    return scene.panels(label, number, scene.truth, scene.found.above(score).regions())
 
 
 def failure_strips(
@@ -217,7 +216,7 @@ def _miss(scene: _Scene, miss: Miss, number: int) -> Strip:
     missed = replace(
         truth.pop(position), caption=f"{miss.class_name}, missed", colour=WARNING_COLOUR, line=_THICK
     )
-    found = [*detection_regions(drawn), _place(missed)]
+    found = [*drawn.regions(), _place(missed)]
     panels = scene.panels(miss.class_name, number, [*truth, missed], found)
     note = f"no detection of {miss.class_name} matches it"
     if miss.best_score > -math.inf:
@@ -289,7 +288,7 @@ def _labels(found: Detections) -> list[str]:
 
 def _alarm_regions(found: Detections, row: int, score: float) -> list[Region]:
     """Regions of the detections from `score` on; that of detection `row`, marked, is drawn last."""
-    regions = detection_regions(found.above(min(score, float(found.scores[row]))))
+    regions = found.above(min(score, float(found.scores[row]))).regions()
     marked = replace(regions.pop(-1 - row), colour=WARNING_COLOUR, line=_THICK)  # the best comes last
     return [*regions, marked]
 

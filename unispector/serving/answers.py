@@ -34,6 +34,10 @@ class DetectAnswer(Message):
 
     model: ModelAnswer
     bank_version: str = Field(description="Version of the prompts that were looked for.", examples=["12"])
+    thresholds: dict[str, float] = Field(
+        description="Of each class that was looked for, the score from which on a finding counts.",
+        examples=[{"crack": 0.31}],
+    )
     pictures: list[ImageMessage] = Field(description="In the order sent.")
 
 
@@ -42,6 +46,7 @@ class ClassAnswer(Message):
 
     label: str = Field(description="Name of the class.", examples=["crack"])
     marks: int = Field(description="Marked instances, over all its images.", examples=[5])
+    negatives: int = Field(description="Marks of what it is not, at most 32 count.", examples=[2])
 
 
 class VersionAnswer(Message):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from unispector.detections import Detections
 from unispector.inference.prompt_bank import PromptBank
 from unispector.serving.engine import Engine
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.refusal import RefusedError, shown
-from unispector.structures import Detections
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Query:
     bank: PromptBank
     classes: tuple[str, ...]  # of the bank that are looked for; empty = all
     limit: int  # (query, class) pairs kept per image
+
+    @property
+    def prompts(self) -> PromptBank:
+        """Those of the classes that are asked for."""
+        return self.bank.select(self.classes) if self.classes else self.bank
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -133,8 +138,7 @@ def _detected(query: Query, pictures: list[npt.NDArray[np.uint8]]) -> list[Detec
     # A pass for each image is no slower on a CPU, and equal to the last bit whatever shares the turn.
     at_once = 1 if engine.detector.device.type == "cpu" else len(pictures)
     try:
-        bank = query.bank.select(query.classes) if query.classes else query.bank
-        return list(engine.detector.detect(pictures, bank, at_once, query.limit))
+        return list(engine.detector.detect(pictures, query.prompts, at_once, query.limit))
     except Exception as error:  # noqa: BLE001 - told to the one request whose image it is
         if len(pictures) == 1:
             return [error]

@@ -70,11 +70,11 @@ class DetectForm(Message):
         description="Look only for these classes. Repeat for more; without it, for all.",
         examples=[["crack"]],
     )
-    min_score: float = Field(
-        0,
+    min_score: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="Leave out detections that score less; 0.15 is a start for looking at them.",
+        description="Leave out detections that score less; without it, those under their class's threshold.",
     )
     limit: int = Field(
         KEPT_PAIRS,
@@ -99,6 +99,7 @@ class PromptForm(Message):
     mask: UploadFile | None = Field(
         None, description="Instead of boxes: an image of the same size, not black where one instance is."
     )
+    negative: bool = Field(False, description="The marks show what the class is not.")
     by: _Line = Field("http", max_length=40, description="Who adds it, for the history.")
     note: _Line = Field(
         "", max_length=200, description="Why, for the history.", examples=["new tool on line 3"]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unispector.structures import Detections
+from unispector.detections import Detections
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Box = Annotated[list[Number], Field(min_length=4, max_length=4)]

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from unispector.errors import PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.prompts.store import MarkedImage, PromptStore
@@ -19,6 +20,11 @@ class FixedPrompts:
     def __init__(self, file: Path) -> None:
         """Read the file, or raise PromptBankError."""
         self._bank = PromptBank.load(file)
+        if self._bank.bit_depth != 16:
+            raise PromptBankError(
+                f"{file}: made of {self._bank.bit_depth}-bit images, which the service would read as of 16; "
+                "build the bank of images converted to 8 bits, and send such"
+            )
         self._version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
     def version(self) -> str:
@@ -32,8 +38,11 @@ class FixedPrompts:
 
     def listing(self, served: str, trouble: str) -> PromptsAnswer:
         """Its classes, without a history."""
-        counts = zip(self._bank.class_names, self._bank.counts, strict=True)
-        classes = [ClassAnswer(label=label, marks=count) for label, count in counts]
+        bank = self._bank
+        classes = [
+            ClassAnswer(label=label, marks=count, negatives=bank.negative_owners.count(row))
+            for row, (label, count) in enumerate(zip(bank.class_names, bank.counts, strict=True))
+        ]
         return PromptsAnswer(
             version=self._version,
             served=served,
@@ -67,7 +76,11 @@ class StoredPrompts:
             trouble=trouble if served != str(now.version) else "",
             changeable=True,
             classes=[
-                ClassAnswer(label=label, marks=sum(len(prompt.marks()) for prompt in prompts))
+                ClassAnswer(
+                    label=label,
+                    marks=sum(len(prompt.marks()) for prompt in prompts if not prompt.negative),
+                    negatives=sum(len(prompt.marks()) for prompt in prompts if prompt.negative),
+                )
                 for label, prompts in now.classes.items()
             ],
             history=[

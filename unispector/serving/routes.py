@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response, UploadFile
 
+from unispector.detections import Detections
 from unispector.ops.rle import encode_rle
 from unispector.prompts.store import MarkedImage
 from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
@@ -20,7 +21,6 @@ from unispector.serving.prompts import stored
 from unispector.serving.refusal import RefusedError, Share
 from unispector.serving.service import Result, Service
 from unispector.serving.uploads import decode_image, decode_mask, upload_size
-from unispector.structures import Detections
 
 router = APIRouter(route_class=FormRoute)
 
@@ -96,7 +96,8 @@ async def add_prompt(request: Request, form: PromptBody) -> Response:
     """Adds a marked image to a class, or makes the class; it is looked for from now on.
 
     Mark every instance of the defect on the image: what is not marked counts as its surroundings. Three to
-    five images a class are better than one. Nothing is trained. The image is kept as it came.
+    five images a class are better than one. Nothing is trained. The image is kept as it came. With `negative`
+    the marks show what the class is not: what resembles them more is found no longer.
     """
     service, memory = _service(request), request.state.memory
     prompts = stored(service.reloader.prompts)
@@ -104,12 +105,13 @@ async def add_prompt(request: Request, form: PromptBody) -> Response:
         raise RefusedError(413, f"{len(form.boxes)} boxes; send at most {service.limits.marks} at a time")
     name, image = shown_name(form.image.filename, 1), await form.image.read()
     await _take_pixels(service, name, image, memory)
-    picture = MarkedImage(image, name, form.boxes)
+    picture = MarkedImage(image, name, form.boxes, negative=form.negative)
     if form.mask is not None:
         mask = await form.mask.read()
         await _take_pixels(service, _MASK, mask, memory)
         pixels = await service.decoding(decode_mask, mask, _MASK, service.limits.pixels)
-        picture = MarkedImage(image, name, masks_rle=await service.decoding(encode_rle, pixels[None]))
+        codes = await service.decoding(encode_rle, pixels[None])
+        picture = MarkedImage(image, name, masks_rle=codes, negative=form.negative)
     return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
 
 
@@ -214,12 +216,19 @@ async def _changed(request: Request, change: Callable[[], None]) -> Response:
 
 
 def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
+    prompts = query.prompts
+    least = prompts.thresholds if form.min_score is None else form.min_score
     pictures = [
-        image_message(shown_name(file.filename, n), detections.above(form.min_score))
+        image_message(shown_name(file.filename, n), detections.above(least))
         for n, (file, detections) in enumerate(zip(form.images, found, strict=True), start=1)
     ]
     engine = query.engine
-    answer = DetectAnswer(model=engine.answer, bank_version=engine.bank_version, pictures=pictures)
+    answer = DetectAnswer(
+        model=engine.answer,
+        bank_version=engine.bank_version,
+        thresholds=dict(zip(prompts.class_names, prompts.thresholds, strict=True)),
+        pictures=pictures,
+    )
     return answer.model_dump_json()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unispector.errors import ServiceError
 from unispector.project.paths import TRACKING
+from unispector.prompts.bank import is_bank_file
 from unispector.prompts.store import PromptStore
 from unispector.serving.engine import Reloader, WantedModel
 from unispector.serving.gate import is_loopback
@@ -73,7 +74,7 @@ def open_prompts(bank: Path) -> Prompts:
     Raises:
         PromptBankError: the file is no prompt bank, or the store is damaged.
     """
-    if bank.is_file() or bank.suffix == ".safetensors":
+    if is_bank_file(bank):
         return FixedPrompts(bank)
     store = PromptStore(bank)
     store.current()

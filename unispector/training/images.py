@@ -8,6 +8,7 @@ import numpy as np
 
 from unispector.config import Config
 from unispector.data.coco import Annotations, ImageRecord
+from unispector.detections import Detections
 from unispector.inference.detector import UniSpector
 from unispector.modeling.saved_model import SavedModel
 from unispector.modeling.unispector import UniSpectorModel
@@ -16,7 +17,6 @@ from unispector.ops.files import atomic_write_bytes
 from unispector.reporting.charts import png
 from unispector.reporting.evaluation_images import Shown, sample_panels
 from unispector.reporting.prompt_space import PromptSpace, scatter_chart
-from unispector.structures import Detections
 from unispector.training.monitor import SeenPrompts
 
 FOLDER = "pictures"
