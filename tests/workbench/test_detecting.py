@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from unispector.detections import Detections
 from unispector.errors import DataError
-from unispector.structures import Detections
 from unispector.workbench import detecting
 from unispector.workbench.detecting import Detecting
 from unispector.workbench.joined import Model
@@ -51,8 +51,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def detector(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepped]:
-    bank = SimpleNamespace(class_names=("dent",))
-    monkeypatch.setattr(detecting, "encode", lambda model, marks, root: bank)
+    bank = SimpleNamespace(class_names=("dent",), bit_depth=16, memory=None)
+    monkeypatch.setattr(detecting, "encode", lambda model, marks, root, depth: bank)
     monkeypatch.setattr(detecting, "SETTLE_SECONDS", 0.01)
     monkeypatch.setattr(detecting, "POLL_SECONDS", 0.01)
     detector = Stepped()
@@ -109,7 +109,7 @@ def test_marks_that_cannot_be_used_are_an_error_once(
 ) -> None:
     tries = []
 
-    def refuse(model: object, marks: object, root: object) -> None:
+    def refuse(model: object, marks: object, root: object, depth: int) -> None:
         tries.append(1)
         raise DataError("00.png: this mark is bad; draw another")
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from unispector.errors import DataError, UniSpectorError
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.files import read_image
+from unispector.ops.images import as_pixels
 from unispector.workbench.findings import Result, result_of
 from unispector.workbench.folder import ImageFile
 from unispector.workbench.joined import Model, encode
@@ -84,7 +84,7 @@ class Detecting:
         project.begin(key)
         project.report("encoding")
         try:
-            bank = encode(model, project.used_marks(), project.folder.root)
+            bank = encode(model, project.used_marks(), project.folder.root, project.bit_depth)
         except UniSpectorError as error:
             project.report("error", str(error))
             return None
@@ -102,7 +102,7 @@ class Detecting:
             batch = list[tuple[ImageFile, npt.NDArray[np.uint8]]]()
             for file in pending[: 2 if model.detector.device.type == "cpu" else 8]:
                 try:
-                    pixels = read_image(project.folder.root / file.name)
+                    pixels = as_pixels(project.folder.root / file.name, bank.bit_depth)
                 except DataError as error:
                     why = str(error).replace(f"{project.folder.root}/", "")
                     project.found(Result(file.name, file.stamp, (0, 0), why, []), key)

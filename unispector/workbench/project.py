@@ -55,6 +55,7 @@ class Project:
 
     Attributes:
         identity: of this opening.
+        bit_depth: bits that 16-bit images really use.
         folder: the images.
         pictures: thumbnails and tiles.
         results: of detection; use with `lock`.
@@ -64,11 +65,12 @@ class Project:
         wanted_at: when the prompts changed last, on the monotonic clock.
     """
 
-    def __init__(self, root: Path, session: Path | None = None) -> None:
+    def __init__(self, root: Path, session: Path | None = None, bit_depth: int = 16) -> None:
         """Open a folder.
 
         Args:
             session: folder that keeps the session; None = `.unispector` in the folder of images.
+            bit_depth: bits that 16-bit images really use.
 
         Raises:
             DataError: the folder or the session's folder cannot be used.
@@ -79,7 +81,8 @@ class Project:
         session_file.prepare(self.session)
         state, version, self.notice = session_file.read_state(self.session)
         self.history = History(state, version)
-        self.pictures = Pictures(self.session / "thumbnails")
+        self.bit_depth = bit_depth
+        self.pictures = Pictures(self.session / "thumbnails", bit_depth)
         self.results = Results(self.session / "findings")
         self.bank: PromptBank | None = None
         self.lock = threading.Condition()
@@ -168,13 +171,13 @@ class Project:
     def advice(self) -> list[Advice]:
         """Advice on the prompts; also of marks that cannot be used."""
         with self.lock:
-            marks, files = self.history.now.marks, self.folder.files
+            marks, files, bank = self.history.now.marks, self.folder.files, self.bank
         gone = [mark for mark in marks if mark.image not in files]
         lines = [
             Advice(mark.label, mark.image, "the image is gone; its marks are kept, but not used")
             for mark in {(mark.image, mark.label): mark for mark in gone}.values()
         ]
-        return lines + advice([mark for mark in marks if mark.image in files])
+        return lines + advice([mark for mark in marks if mark.image in files], bank)
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of each class of the prompts and of the session."""
@@ -200,6 +203,7 @@ class Project:
         content = [
             model.detector.fingerprint,
             model.version,
+            self.bit_depth,
             [[files[mark.image].stamp, {**asdict(mark), "id": "", "origin": ""}] for mark in marks],
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]

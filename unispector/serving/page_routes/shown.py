@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.ops.drawing import class_colour
 from unispector.workbench.bench import Bench
 from unispector.workbench.exports import FILES
 from unispector.workbench.findings import LOWEST
-from unispector.workbench.joined import DEFAULT_THRESHOLD, Advice, thresholds
+from unispector.workbench.joined import Advice, thresholds
 from unispector.workbench.marks import Box, Polygon, outlines
 from unispector.workbench.pictures import OVERLAP, TILE
 from unispector.workbench.project import News, Project, Run
@@ -135,7 +136,7 @@ def shown_session(project: Project) -> ShownSession:
     marked = {mark.label for mark in state.marks if not mark.negative}
     classes = []
     for number, name in enumerate(project.class_names()):
-        default = defaults.get(name, DEFAULT_THRESHOLD)
+        default = defaults.get(name, DEFAULT_SCORE)
         chosen = own.get(name)
         positive = [mark for mark in state.marks if mark.label == name and not mark.negative]
         classes.append(
