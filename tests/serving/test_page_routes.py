@@ -298,6 +298,13 @@ def test_a_read_only_folder_names_the_option(tmp_path: Path, monkeypatch: pytest
         Project(tmp_path)
 
 
+def test_a_session_is_open_in_one_program_only(live: LivePage, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="another `unispector ui` has this session open"):
+        Project(images, tmp_path / "session")
+    live.bench.close()
+    Project(images, tmp_path / "session").end()
+
+
 def test_the_start_s_folder_is_the_only_one(live: LivePage, tmp_path: Path) -> None:
     assert live.client.post("/bench/open", json={"folder": str(tmp_path)}).status_code == 400
     assert live.client.get("/bench/folders", params={"path": str(tmp_path)}).status_code == 403

@@ -91,8 +91,9 @@ class Bench:
         with self._lock:
             if self.fixed:
                 raise DataError("this page shows the folder it was started with; start it without one")
-            project = Project(root, self._session, self._bit_depth)
             self.close()
+            self._project = None
+            project = Project(root, self._session, self._bit_depth)
             self._project, self.fixed = project, fixed
             self.exporting, self._exported = ExportState(), None
             self._detecting = Detecting(project, self._model)

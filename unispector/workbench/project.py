@@ -16,6 +16,7 @@ from unispector.workbench.findings import Result, Results, Summary, verdicts
 from unispector.workbench.folder import ImageFile, ImageFolder
 from unispector.workbench.joined import Advice, Model, advice, thresholds
 from unispector.workbench.marks import ANY_CLASS, Mark, new_id
+from unispector.workbench.messages import Messages
 from unispector.workbench.pictures import Pictures
 from unispector.workbench.session import Around, Change, Found, History, OutdatedError, State
 
@@ -47,6 +48,7 @@ class News:
     version: int  # of the session
     listing: int  # version of the list of images
     run: Run
+    messages: tuple[str, ...]  # warnings about images, one of each kind
     results: list[tuple[Summary, list[int]]]  # each with its verdicts
 
 
@@ -79,6 +81,8 @@ class Project:
         self.folder = ImageFolder(root)
         self.session = session or self.folder.root / SESSION
         session_file.prepare(self.session)
+        self._kept = session_file.lock(self.session)
+        self._messages = Messages(self.folder.root)
         state, version, self.notice = session_file.read_state(self.session)
         self.history = History(state, version)
         self.bit_depth = bit_depth
@@ -270,14 +274,15 @@ class Project:
                     results.append((summary, verdicts(summary, own)))
             more = len(new) > len(told)
             number = told[-1][0] if more else self._number
-            return News(
-                self.identity, number, more, self.history.version, self.folder.version, self.run, results
-            )
+            state = (self.history.version, self.folder.version, self.run, self._messages.lines)
+            return News(self.identity, number, more, *state, results)
 
     def end(self) -> None:
-        """Let nobody wait for news any more."""
+        """Let nobody wait for news any more, and another program have the session."""
         with self.lock:
             self._ended = True
+            self._kept.close()
+            self._messages.close()
             self.lock.notify_all()
 
     def look(self, names: Sequence[str]) -> None:

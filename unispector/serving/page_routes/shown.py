@@ -115,6 +115,7 @@ class ShownNews:
     version: int
     listing: int
     run: Run
+    messages: tuple[str, ...]  # warnings about images, one of each kind
     results: list[ShownResult]
 
 
@@ -183,9 +184,8 @@ def shown_news(news: News, program: str) -> ShownNews:
         )
         for own, said in news.results
     ]
-    return ShownNews(
-        program, news.project, news.number, news.more, news.version, news.listing, news.run, results
-    )
+    known = (news.project, news.number, news.more, news.version, news.listing, news.run, news.messages)
+    return ShownNews(program, *known, results)
 
 
 def shown_findings(project: Project, image: str) -> list[ShownFinding]:
