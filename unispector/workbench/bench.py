@@ -160,7 +160,7 @@ class Bench:
                 raise DataError("another export is being written; wait for it")
             number = state.number + 1
             self.exporting = ExportState(number, kind)
-        threading.Thread(target=self._export, args=(project, kind, number), daemon=True).start()
+        threading.Thread(target=self._export, args=(project, kind, number), name="export").start()
         return number
 
     def exported(self, number: int) -> Path:
@@ -175,6 +175,8 @@ class Bench:
 
     def _export(self, project: Project, kind: Kind, number: int) -> None:
         def progress(done: int, total: int) -> None:
+            if project.ended:
+                raise DataError("given up: the folder was closed")
             self.exporting = ExportState(number, kind, done, total)
 
         try:

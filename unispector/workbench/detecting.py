@@ -37,7 +37,8 @@ class Detecting:
         self._project = project
         self._model = model
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="bench", daemon=True)
+        # Waited for at the end of the program: PyTorch aborts a process that ends under its feet.
+        self._thread = threading.Thread(target=self._work, name="bench")
 
     def start(self) -> None:
         """Begin."""

@@ -64,6 +64,7 @@ class Project:
         bank: prompts in use; None while nothing is marked.
         lock: held by whoever reads or changes more than one thing; notified of changes.
         notice: a line to show once, such as of a damaged session file.
+        ended: whether nobody works on it any more.
         wanted_at: when the prompts changed last, on the monotonic clock.
     """
 
@@ -95,7 +96,7 @@ class Project:
         self.visible: tuple[str, ...] = ()
         self._numbers: dict[str, int] = {}  # image -> when its result or verdicts changed
         self._number = 0
-        self._ended = False
+        self.ended = False
         self._scanned = time.monotonic()
         self._scanning = threading.Lock()
 
@@ -262,7 +263,7 @@ class Project:
         self._rescan()
         end = time.monotonic() + seconds
         with self.lock:
-            while self._number <= after and self.history.version == version and not self._ended:
+            while self._number <= after and self.history.version == version and not self.ended:
                 if not self.lock.wait(end - time.monotonic()) or time.monotonic() >= end:
                     break
             new = sorted((number, name) for name, number in self._numbers.items() if number > after)
@@ -280,7 +281,7 @@ class Project:
     def end(self) -> None:
         """Let nobody wait for news any more, and another program have the session."""
         with self.lock:
-            self._ended = True
+            self.ended = True
             self._kept.close()
             self._messages.close()
             self.lock.notify_all()
