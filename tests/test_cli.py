@@ -147,6 +147,32 @@ def test_a_bank_detects_what_its_prompts_do(photos, prompts_file, tiny_model, tm
         assert left["bbox"] == pytest.approx(right["bbox"], abs=0.1)
 
 
+def test_large_images_are_searched_in_tiles(photos, prompts_file, tiny_model, tmp_path, capsys):
+    """`c.PNG` is 90 pixels wide: too much for a tile of 64, at which its prompts were encoded."""
+    bank = tmp_path / "bank.safetensors"
+    build = ["prompts", "build", "--annotations", prompts_file, "--images", photos, "--model", tiny_model]
+    assert run([*build, "--out", bank, "--tile", 64]) == 0
+    crack, hole = PromptBank.load(bank).tiles
+    # A tile holds five typical marks.
+    expected = f"{bank}: crack (1, in tiles of {crack} pixels), hole (2, in tiles of {hole} pixels)\n"
+    assert capsys.readouterr().out == expected
+    assert (crack, hole) == (96, 96)
+    assert run([*build, "--out", bank, "--tile", "off"]) == 0
+    assert PromptBank.load(bank).tiles == (0, 0)
+    common = ["detect", photos / "c.PNG", "--model", tiny_model, "--min-score", 0, "--bank", bank]
+    found = {}
+    for tile in ("off", "auto", "64"):
+        assert run([*common, "--tile", tile, "--out", tmp_path / tile]) == 0
+        found[tile] = json.loads((tmp_path / tile / "detections.json").read_text())["annotations"]
+    assert found["off"] == found["auto"] != found["64"]
+    for annotation in found["64"]:
+        assert decode_rle(annotation["segmentation"]).shape == (50, 90)
+    capsys.readouterr()
+    for bad in ("x", "63", "-1", "0", "1.5"):
+        error = failure(capsys, [*common, "--tile", bad, "--out", tmp_path / "no"])
+        assert f"--tile {bad}: give auto, off, or the side of a tile in pixels, 64 or more" in error
+
+
 @pytest.mark.parametrize(("labels", "name"), [([], "defect"), (["dent"], "dent")])
 def test_one_label_goes_for_all_prompts(photos, tiny_model, tmp_path, labels, name):
     arguments = ["detect", photos / "a.png", "--model", tiny_model, "--out", tmp_path / "out"]

@@ -39,7 +39,7 @@ def test_the_command_line_example_finds_a_defect_on_every_image(project: Path) -
     assert record["categories"] == [{"id": 1, "name": "bubble"}]
     assert len(record["images"]) == 4
     assert all((project / "found" / image["picture"]).is_file() for image in record["images"])
-    shown = {found["image_id"] for found in record["annotations"] if found["score"] >= 0.15}
+    shown = {found["image_id"] for found in record["annotations"] if found["score"] >= 0.05}
     assert shown == {image["id"] for image in record["images"]}
 
 

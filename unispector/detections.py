@@ -65,6 +65,18 @@ class Detections:
             image_hw=self.image_hw,
         )
 
+    def ranked(self, scores: Tensor) -> "Detections":
+        """The same detections with other scores [n], best first; of equal ones the earlier first."""
+        order = scores.argsort(descending=True, stable=True)
+        return Detections(
+            boxes_xyxy=self.boxes_xyxy[order],
+            scores=scores[order],
+            labels=self.labels[order],
+            masks_rle=tuple(self.masks_rle[i] for i in order.tolist()),
+            class_names=self.class_names,
+            image_hw=self.image_hw,
+        )
+
     def to_coco(self, image_id: int = 1, file_name: str = "", first_id: int = 1) -> Json:
         """A COCO file of this image: `images`, `categories`, and `annotations` that carry a `score`.
 

@@ -120,8 +120,6 @@ class PriorPrompts(Movable):
     memory: PromptMemory  # of N marked images
     members: Tensor  # [R, C, N] bool, which images show class c in set r; each class has one at least
     typical: Tensor  # [R, C, L, 2] what marked and other cells score, see `SimilarityPrior.calibrate`
-    # [R, C, N] bool, on which images something is marked that class c is not; None = on no image.
-    against: Tensor | None = None
 
     @property
     def sizes(self) -> Tensor:
@@ -134,23 +132,11 @@ class PriorPrompts(Movable):
         """The sets of all parts (one at least, of the same classes), in their order."""
         memory = PromptMemory.joined([part.memory for part in parts])
         ends = torch.tensor([len(part.memory) for part in parts]).cumsum(0).tolist()
-        places = [(end - len(part.memory), len(memory) - end) for part, end in zip(parts, ends, strict=True)]
-        members = [pad(part.members, place) for part, place in zip(parts, places, strict=True)]
-        against = None
-        if any(part.against is not None for part in parts):
-            nothing = (torch.zeros_like(part.members) for part in parts)
-            own = (
-                none if part.against is None else part.against
-                for part, none in zip(parts, nothing, strict=True)
-            )
-            against = torch.cat([pad(each, place) for each, place in zip(own, places, strict=True)])
-        return cls(memory, torch.cat(members), torch.cat([part.typical for part in parts]), against)
-
-    def repeat(self, times: int) -> "PriorPrompts":
-        """All sets `times` times, one after the other."""
-        against = self.against.repeat(times, 1, 1) if self.against is not None else None
-        members, typical = self.members.repeat(times, 1, 1), self.typical.repeat(times, 1, 1, 1)
-        return PriorPrompts(self.memory, members, typical, against)
+        members = [
+            pad(part.members, (end - len(part.memory), len(memory) - end))
+            for part, end in zip(parts, ends, strict=True)
+        ]
+        return cls(memory, torch.cat(members), torch.cat([part.typical for part in parts]))
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,10 @@ class ClassPrompts(Movable):
 
     def repeat(self, times: int) -> "ClassPrompts":
         """All sets `times` times, one after the other."""
-        prior = self.prior.repeat(times) if self.prior is not None else None
+        prior = self.prior
+        if prior is not None:
+            members, typical = prior.members.repeat(times, 1, 1), prior.typical.repeat(times, 1, 1, 1)
+            prior = PriorPrompts(prior.memory, members, typical)
         return ClassPrompts(self.embeddings.repeat(times, 1, 1), prior)
 
 

@@ -226,9 +226,9 @@ def test_batches_detect_what_single_pictures_do(detector, pictures, bank):
 
 def test_targets_and_prompts_are_seen_alike(detector, pictures, bank, monkeypatch):
     seen: list[torch.Tensor] = []
-    encode = detector._model.encode_images
+    encode = detector._network.model.encode_images
     monkeypatch.setattr(
-        detector._model, "encode_images", lambda images: seen.append(images) or encode(images)
+        detector._network.model, "encode_images", lambda images: seen.append(images) or encode(images)
     )
     detector.encode([Prompt(pictures[3], boxes_xywh=[(1, 1, 20, 20)])])
     detector.detect(pictures[2:4], bank)
@@ -271,9 +271,9 @@ def test_a_stream_refuses_another_models_bank_before_the_first_picture(bank, oth
 def encoded_images(detector: UniSpector, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by the number of images whenever the network encodes some."""
     counts: list[int] = []
-    encode = detector._model.encode_images
+    encode = detector._network.model.encode_images
     monkeypatch.setattr(
-        detector._model, "encode_images", lambda images: counts.append(len(images)) or encode(images)
+        detector._network.model, "encode_images", lambda images: counts.append(len(images)) or encode(images)
     )
     return counts
 
@@ -323,15 +323,17 @@ def test_how_many_banks_are_decoded_at_once_changes_nothing(detector, pictures, 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     whole = list(detector.stream_banks(pictures, banks, batch_size=2))
     decoded: list[int] = []
-    detect = detector._model.detect
+    detect = detector._network.model.detect
     monkeypatch.setattr(
-        detector._model,
+        detector._network.model,
         "detect",
         lambda features, prompts: decoded.append(len(prompts.embeddings)) or detect(features, prompts),
     )
-    cells = (detector._row_maps + 2 * detector._prior_maps) * 24 * 24  # maps of an image under one bank
+    cells = (
+        (detector._network.row_maps + 2 * detector._network.prior_maps) * 24 * 24
+    )  # maps of an image under one bank
     for room, parts in ((5 * cells, [2, 2, 1] * 3), (1, [1] * 15), (100 * cells, [5, 5, 5])):
-        monkeypatch.setattr("unispector.inference.detector.LOGITS_AT_ONCE", room)
+        monkeypatch.setattr("unispector.inference.network.LOGITS_AT_ONCE", room)
         decoded.clear()
         for left, right in zip(whole, detector.stream_banks(pictures, banks, batch_size=2), strict=True):
             for one, other in zip(left, right, strict=True):

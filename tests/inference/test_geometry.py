@@ -19,18 +19,19 @@ FRAME = Geometry.of(ModelConfig(image_size=448, magnify=2.0))
     ("pixels", "size"), [(6, 896), (15.9, 896), (16.1, 672), (55.9, 672), (56.1, 448), (448, 448)]
 )
 def test_small_marks_are_looked_at_closer(pixels: float, size: int) -> None:
-    assert FRAME.input_sizes([pixels / 448], [0], 1) == (size,)
+    assert FRAME.input_size([pixels / 448]) == size
 
 
-def test_the_typical_mark_of_each_class_decides() -> None:
-    sides = [200 / 448, 10 / 448, 10 / 448, 60 / 448, 60 / 448, 1]
-    assert FRAME.input_sizes(sides, [0, 0, 0, 2, 2, 2], 3) == (896, 448, 448)
+def test_the_typical_mark_of_a_class_decides() -> None:
+    assert FRAME.input_size([200 / 448, 10 / 448, 10 / 448]) == 896
+    assert FRAME.input_size([60 / 448, 60 / 448, 1]) == 448
+    assert FRAME.input_size([]) == 448
 
 
 @given(st.lists(st.floats(0.001, 1), max_size=6), st.floats(1, 2), st.integers(64, 800))
 def test_no_input_grows_by_more_than_is_allowed(sides: list[float], magnify: float, size: int) -> None:
     frame = Geometry.of(ModelConfig(image_size=size, magnify=magnify))
-    (found,) = frame.input_sizes(sides, [0] * len(sides), 1)
+    found = frame.input_size(sides)
     assert size <= found + 16
     assert found <= magnify * size + 16
     frame.check([found])

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.errors import PromptBankError
 from unispector.inference.calibration import AlarmBudget, Calibration
 from unispector.inference.prompt_bank import OPPOSED, REMEMBERED, PromptBank
 from unispector.prior_structures import PromptMemory
+from unispector.scores import DEFAULT_SCORE
 from unispector.structures import EncodedPrompts
 
 SIZES = (64, 64, 64)
@@ -344,6 +344,34 @@ def test_a_bank_of_another_version_is_refused_in_one_line(tmp_path: Path, versio
     assert "\n" not in str(caught.value)
 
 
+def test_a_bank_of_the_format_without_tiles_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bank.safetensors"
+    with_memory([1, 2], [0, 1], ("a", "b")).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del metadata["tiles"]
+    save_file(tensors, path, metadata={**metadata, "format": "unispector prompt bank 4"})
+    assert PromptBank.load(path).tiles == (0, 0)
+    assert numbers_of(PromptBank.load(path)) == {"a": [1], "b": [2]}
+
+
+def test_tiles_follow_their_classes(tmp_path: Path) -> None:
+    first = replace(bank_of([[1.0], [2.0]], ("a", "b"), (1, 3)), tiles=(448, 0))
+    second = replace(bank_of([[1.0], [2.0]], ("b", "c"), (2, 1)), tiles=(640, 896))
+    assert first.select(["b", "a"]).tiles == (0, 448)
+    for merged in (first.merge(second), second.merge(first)):
+        assert dict(zip(merged.class_names, merged.tiles, strict=True)) == {"a": 448, "b": 0, "c": 896}
+    second.save(tmp_path / "bank.safetensors")
+    assert PromptBank.load(tmp_path / "bank.safetensors").tiles == (640, 896)
+    assert (second.tiled(0).tiles, second.tiled(64).tiles) == ((0, 0), (64, 64))
+
+
+@pytest.mark.parametrize("tiles", [(448,), (448, 0, 0), (448, 63), (448, -1)])
+def test_tiles_that_cannot_be_are_refused(tiles: tuple[int, ...]) -> None:
+    with pytest.raises(PromptBankError, match="a side per class, 64 or more, or 0 for the whole image"):
+        replace(bank_of([[1.0], [2.0]], ("a", "b"), (1, 1)), tiles=tiles)
+
+
 def test_a_bank_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bank.safetensors"
     with_memory([1, 2], [0, 1], ("a", "b")).save(path)
@@ -415,35 +443,41 @@ def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path, sizes: str) -> No
 # Negatives
 
 
-def opposed(numbers: list[float], owners: list[int]) -> PromptBank:
-    """A bank of classes a and b with negatives whose memory is their number."""
-    return with_memory([1, 2], [0, 1], ("a", "b")).opposed_by(remembered(numbers), owners)
+def cells(*numbers: int) -> torch.Tensor:
+    """A mark's finest features for each number (exact in float16)."""
+    return torch.tensor(numbers).float()[:, None, None].expand(-1, 3, 2)
+
+
+def opposed(numbers: list[int], owners: list[int]) -> PromptBank:
+    """A bank of classes a and b with negatives whose features are their number."""
+    return with_memory([1, 2], [0, 1], ("a", "b")).opposed_by(cells(*numbers), owners)
 
 
 def negatives_of(bank: PromptBank) -> dict[str, list[int]]:
     """The numbers of a bank's negatives, by the class that they are not."""
     assert bank.negatives is not None
+    assert bank.negatives.dtype == torch.float16
     found: dict[str, list[int]] = {name: [] for name in bank.class_names}
-    for number, owner in zip(bank.negatives.sizes[:, 0].tolist(), bank.negative_owners, strict=True):
-        found[bank.class_names[owner]].append(int(number))
-    assert torch.equal(bank.negatives.inside[0][:, 0, 0].float(), bank.negatives.sizes[:, 0])
+    for own, owner in zip(bank.negatives, bank.negative_owners, strict=True):
+        assert torch.equal(own, own[:1, :1].expand(3, 2))
+        found[bank.class_names[owner]].append(int(own[0, 0]))
     return found
 
 
 def test_of_a_classs_negatives_the_last_are_kept() -> None:
-    assert negatives_of(opposed([5.0, 6.0, 7.0], [1, 0, 1])) == {"a": [6], "b": [5, 7]}
-    many = opposed([float(n) for n in range(40)], [0] * 40).opposed_by(remembered([50.0, 51.0]), [0, 1])
+    assert negatives_of(opposed([5, 6, 7], [1, 0, 1])) == {"a": [6], "b": [5, 7]}
+    many = opposed([*range(40)], [0] * 40).opposed_by(cells(50, 51), [0, 1])
     assert OPPOSED == 32
     assert negatives_of(many) == {"a": [*range(9, 40), 50], "b": [51]}
 
 
 def test_negatives_go_with_their_class_into_a_selection_a_merger_and_a_file(tmp_path: Path) -> None:
-    bank = opposed([5.0, 6.0, 7.0], [1, 0, 1])
+    bank = opposed([5, 6, 7], [1, 0, 1])
     assert negatives_of(bank.select(["b"])) == {"b": [5, 7]}
     assert negatives_of(bank.select(["b", "a"])) == {"b": [5, 7], "a": [6]}
-    only_a = opposed([6.0], [0])
+    only_a = opposed([6], [0])
     assert only_a.select(["b"]).negatives is None
-    other = with_memory([8], [0], ("b",)).opposed_by(remembered([9.0]), [0])
+    other = with_memory([8], [0], ("b",)).opposed_by(cells(9), [0])
     assert negatives_of(bank.merge(other)) == {"a": [6], "b": [5, 7, 9]}
     assert negatives_of(other.merge(bank)) == {"b": [9, 5, 7], "a": [6]}
     bank.save(tmp_path / "bank.safetensors")
@@ -451,7 +485,7 @@ def test_negatives_go_with_their_class_into_a_selection_a_merger_and_a_file(tmp_
     assert loaded.negative_owners == bank.negative_owners
     assert loaded.negatives is not None
     assert bank.negatives is not None
-    assert all(map(torch.equal, loaded.negatives.tensors, bank.negatives.tensors))
+    assert torch.equal(loaded.negatives, bank.negatives)
     assert numbers_of(loaded) == numbers_of(bank)
 
 
@@ -475,14 +509,17 @@ def test_a_bank_of_the_format_before_negatives_is_read(tmp_path: Path) -> None:
         lambda bank: replace(bank, negative_owners=(0,)),
         lambda bank: replace(bank, negatives=None),
         lambda bank: replace(bank, negative_owners=(0, 2)),
-        lambda bank: replace(bank, negatives=bank.negatives.float().rows(torch.tensor([0, 0, 1]))),
-        lambda bank: replace(bank, negatives=replace(bank.negatives, inside=bank.negatives.outside)),
-        lambda bank: replace(bank, negatives=replace(bank.negatives, sizes=bank.negatives.sizes / 0)),
+        lambda bank: replace(bank, negatives=bank.negatives[[0, 0, 1]]),
+        lambda bank: replace(bank, negatives=bank.negatives[:, :2]),
+        lambda bank: replace(bank, negatives=bank.negatives[..., 0]),
+        lambda bank: replace(bank, negatives=bank.negatives.long()),
+        lambda bank: replace(bank, negatives=bank.negatives / 0),
+        lambda bank: replace(bank, memory=None, owners=()),
     ],
 )
 def test_negatives_that_do_not_fit_are_refused(broken: Callable[[PromptBank], PromptBank]) -> None:
     with pytest.raises(PromptBankError, match="negatives"):
-        broken(opposed([5.0, 6.0], [1, 0]))
+        broken(opposed([5, 6], [1, 0]))
 
 
 # Calibrations
@@ -491,13 +528,13 @@ MEANT = Calibration(2.0, -0.5, 12, 30, 0.4, AlarmBudget(0.1, 0.95, 40, 0, 0.001,
 
 
 def test_a_calibration_goes_with_its_class_as_long_as_the_class_is_the_same(tmp_path: Path) -> None:
-    bank = opposed([5.0], [1]).calibrated({"a": MEANT})
+    bank = opposed([5], [1]).calibrated({"a": MEANT})
     assert bank.thresholds == (0.4, DEFAULT_SCORE)
     bank.save(tmp_path / "bank.safetensors")
     assert PromptBank.load(tmp_path / "bank.safetensors").calibrations == (MEANT, Calibration())
     assert bank.select(["b", "a"]).thresholds == (DEFAULT_SCORE, 0.4)
-    assert bank.opposed_by(remembered([6.0]), [1]).thresholds == (0.4, DEFAULT_SCORE)
-    assert bank.opposed_by(remembered([6.0]), [0]).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)
+    assert bank.opposed_by(cells(6), [1]).thresholds == (0.4, DEFAULT_SCORE)
+    assert bank.opposed_by(cells(6), [0]).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)
     other = with_memory([8], [0], ("b",)).calibrated({"b": MEANT})
     assert other.merge(bank).thresholds == (DEFAULT_SCORE, 0.4)
     assert bank.merge(bank).thresholds == (DEFAULT_SCORE, DEFAULT_SCORE)

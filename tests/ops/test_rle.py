@@ -10,7 +10,14 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
-from unispector.ops.rle import decode_rle, encode_crop, encode_rle, segmentation_to_mask, segmentation_to_rle
+from unispector.ops.rle import (
+    decode_rle,
+    encode_crop,
+    encode_rle,
+    joined_rle,
+    segmentation_to_mask,
+    segmentation_to_rle,
+)
 
 MASKS = hnp.arrays(
     np.bool_,
@@ -206,3 +213,16 @@ def test_lists_of_runs_and_polygons_become_codes() -> None:
 def test_counts_that_are_no_runs_are_refused(counts):
     with pytest.raises(DataError, match="mask code's counts are no"):
         decode_rle({"size": [2, 3], "counts": counts})
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 9), st.integers(0, 7)), max_size=4))
+def test_masks_of_parts_are_joined_where_they_lie(parts: list[tuple[int, int, int]]) -> None:
+    height, width = 13, 17
+    expected, codes = np.zeros((height, width), dtype=np.bool_), []
+    for seed, left, top in parts:
+        rng = np.random.default_rng(seed)
+        mask = rng.random((int(rng.integers(1, 7)), int(rng.integers(1, 9)))) < rng.random() * 1.2
+        expected[top : top + mask.shape[0], left : left + mask.shape[1]] |= mask
+        codes.append((encode_rle(mask[None])[0], left, top))
+    assert joined_rle(codes, height, width) == encode_rle(expected[None])[0]

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
 from unispector.inference.calibration import Calibration
@@ -26,6 +25,7 @@ from unispector.prompts.calibrate import (
     fit,
     odds,
 )
+from unispector.scores import DEFAULT_SCORE
 
 BUDGET = Budget(0.2, 0.9)
 

@@ -10,7 +10,6 @@ from unispector.batch.inspection import Inspection, look, one_thread
 from unispector.batch.results import InspectionResults, InspectionSummary
 from unispector.batch.source import ImageFile, ImageSource
 from unispector.errors import DataError
-from unispector.inference.detect import RECORDED_SCORE
 from unispector.inference.detector import UniSpector
 from unispector.ops.files import IMAGE_SUFFIXES
 from unispector.project.progress import progress_bar
@@ -38,7 +37,7 @@ def inspect(
     model_directory: Path,
     prompts: Path,
     *,
-    min_score: float = RECORDED_SCORE,
+    min_score: float | None = None,
     workers: int = 0,
 ) -> InspectionReport:
     """Look for the prompted classes on every image of a folder or bucket.
@@ -50,7 +49,7 @@ def inspect(
         place: a folder, or `s3://bucket/prefix`; all images at any depth are taken.
         output: Parquet file to write; `inspection.SCHEMA` has its columns.
         prompts: the file of a prompt bank, or the folder of a prompt store.
-        min_score: lowest score of a detection that is kept.
+        min_score: lowest score of a detection that is kept; None = the threshold of each class.
         workers: processes, 0 = one for each CPU, or for each GPU where there is one; of one, or for few
             images, Ray is not started.
 

@@ -22,6 +22,7 @@ from unispector.batch.source import ImageFile, ImageSource
 from unispector.config.evaluation import KEPT_PAIRS
 from unispector.detections import Detections
 from unispector.errors import DataError
+from unispector.inference.calibration import Calibration
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.images import as_pixels
@@ -56,7 +57,7 @@ class Inspection:
     source: ImageSource
     model: Path
     bank: PromptBank
-    min_score: float
+    min_score: float | None = None  # lowest score that is kept; None = the threshold of each class
     limit: int = KEPT_PAIRS  # (query, class) pairs that are considered per image
 
     @property
@@ -80,10 +81,20 @@ class Inspection:
 
 def bank_hash(bank: PromptBank) -> str:
     """64 hex digits of all that a bank holds; a file of it has them in no fixed order."""
-    depth = () if bank.bit_depth == 16 else (bank.bit_depth,)
-    described = (bank.class_names, bank.counts, bank.fingerprint, bank.image_sizes, bank.owners, *depth)
+    described: list[object] = [bank.class_names, bank.counts, bank.fingerprint, bank.image_sizes, bank.owners]
+    # What came later counts only where it is used, so that tables made before go on.
+    if bank.bit_depth != 16:
+        described.append(bank.bit_depth)
+    if any(bank.tiles):
+        described.append(["tiles", bank.tiles])
+    if bank.negatives is not None or bank.calibrations != (Calibration(),) * len(bank):
+        described += [bank.negative_owners, [each.as_dict() for each in bank.calibrations]]
     digest = hashlib.sha256(json.dumps(described).encode())
-    for tensor in (bank.embeddings, *(bank.memory.tensors if bank.memory is not None else ())):
+    tensors = (
+        *(bank.memory.tensors if bank.memory is not None else ()),
+        *(() if bank.negatives is None else (bank.negatives,)),
+    )
+    for tensor in (bank.embeddings, *tensors):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -123,9 +134,10 @@ def look(detector: UniSpector, inspection: Inspection, files: Sequence[ImageFile
             yield pixels
 
     reading: list[str] = []
+    least = inspection.bank.thresholds if inspection.min_score is None else inspection.min_score
     # One result comes for each image before the next is read, so a large one is never held twice.
     for detections in detector.stream(readable(), inspection.bank, 1, inspection.limit):
-        found[reading[-1]] = detections.above(inspection.min_score)
+        found[reading[-1]] = detections.above(least)
     rows = [
         row
         for file in files

@@ -44,9 +44,9 @@ from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.reporting.evaluation_images import Shown, failure_strips, file_stem
 from unispector.reporting.one_class_report import one_class_json, one_class_report
 from unispector.reporting.render import markdown
+from unispector.scores import DEFAULT_SCORE
 
 MODEL, FLOOR = "model", "floor"
-DRAWN_SCORE = 0.15  # lowest that is drawn, as in the benchmark
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def _pictures(
     records = []
     for one in judged:
         worst: tuple[FalseAlarm | Miss, ...] = (
-            *worst_false_alarms(one.boxes, 1, DRAWN_SCORE),
-            *worst_misses(one.boxes, 1, DRAWN_SCORE),
+            *worst_false_alarms(one.boxes, 1, DEFAULT_SCORE),
+            *worst_misses(one.boxes, 1, DEFAULT_SCORE),
         )
         wanted = {failure.image_id for failure in worst}
         images = [image for image in one.draw.targets.images if image.id in wanted]
@@ -196,7 +196,7 @@ def _pictures(
         found = detector.detect([marked.images / image.file_name for image in images], bank)
         detections = dict(zip((image.id for image in images), found, strict=True))
         shown = Shown(one.draw.prompts, one.draw.targets, detections, marked.images)
-        for suffix, strip in failure_strips(shown, worst, DRAWN_SCORE):
+        for suffix, strip in failure_strips(shown, worst, DEFAULT_SCORE):
             file = f"pictures/{file_stem(f'{marked.name}-{one.draw.class_name}-{suffix}')}.jpg"
             title = f"{strip.kind.capitalize()}, {one.draw.class_name}: {strip.note}"
             picture = side_by_side(strip.panels, f"{title} · {marked.name} · {strip.image}")

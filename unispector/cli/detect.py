@@ -1,5 +1,6 @@
 """`unispector detect`: find the prompted defects on images."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Bank, Device, Model
+from unispector.cli.parts import Bank, Device, MinScore, Model, TileOption, tile_side
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,9 +30,12 @@ A mask image, a pattern, every tenth frame of a video, a camera:
   unispector detect "line3/**/*.png" --prompt bad.png --mask bad_mask.png --out found
   unispector detect clip.mp4 --bank bank.safetensors --frame-step 10 --out found
   unispector detect camera:0 --bank data/prompts --frames 100 --out found
+Holes of 30 pixels on images of 100 megapixels, marked on a small part of one:
+  unispector detect scans/ --out found --prompt part.png --box 64,64,30,30 --tile 448
 
 Writes one drawn image per target to OUT/pictures, and OUT/detections.json: a COCO file whose
-annotations carry boxes, masks and scores (those of at least 0.05, or of --min-score if that is lower).
+annotations carry boxes, masks and scores. A finding counts from 0.05 on, of a calibrated bank from its
+class's threshold on (`unispector prompts calibrate`); --min-score decides otherwise.
 Images that an earlier run drew into OUT are removed. Subfolders of a folder are not searched.
 An image that cannot be read is named and skipped; the exit code is 1 then. docs/detect.md has more."""
 
@@ -72,7 +76,8 @@ def detect(
     mask: Masks = None,
     label: Labels = None,
     bank: Bank = None,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.15,
+    min_score: MinScore = None,
+    tile: TileOption = "auto",
     bit_depth: BitDepth = None,
     frame_step: Annotated[int, typer.Option(min=1, help="Look at every n-th frame of a video.")] = 1,
     frames: Frames = None,
@@ -83,6 +88,7 @@ def detect(
     from unispector.tracking.model_reference import find_model
 
     directory = find_model(model)
+    side = tile_side(tile)
     marked = _prompts(prompt or [], box or [], mask or [], label or [], bank)
 
     from unispector.inference.detect import detect as run
@@ -93,10 +99,11 @@ def detect(
     detector = UniSpector.load(directory, device)
     if isinstance(marked, Path):
         prompts = _stored(marked, detector, bit_depth)
+        prompts = prompts if side == "auto" else prompts.tiled(side)
     else:
-        prompts = detector.encode(marked, batch_size, bit_depth or 16)
+        prompts = detector.encode(marked, batch_size, bit_depth or 16, tile=side)
     report = run(detector, prompts, found, out, min_score=min_score, batch_size=batch_size, tell=_tell)
-    for line in _summary(report, min_score):
+    for line in _summary(report, _least(prompts, min_score)):
         typer.echo(line)
     if report.unread:
         _tell(f"error: {report.unread} of {report.images + report.unread} images could not be read")
@@ -121,18 +128,30 @@ def _stored(bank: Path, detector: "UniSpector", bit_depth: int | None) -> "Promp
     return replace(prompts, bit_depth=bit_depth)
 
 
-def _summary(report: "DetectionReport", min_score: float) -> Iterable[str]:
+def _summary(report: "DetectionReport", least: str) -> Iterable[str]:
     """Lines that say what was found, and of what nothing was drawn."""
     yield (
         f"{_count(report.images, 'image')}, {_count(report.detections, 'detection')}, "
-        f"{report.drawn} drawn (score >= {min_score:g}): {report.output / 'detections.json'}"
+        f"{report.drawn} drawn ({least}): {report.output / 'detections.json'}"
     )
     if len(report.classes) > 1:
         for each in report.classes:
             best = "no detection" if each.highest is None else f"best score {each.highest:.3f}"
             yield f"  {each.name}: {_count(each.detections, 'detection')}, {each.drawn} drawn, {best}"
     if not report.drawn and report.highest is not None:
-        yield f"the highest score is {report.highest:.3f}; --min-score draws from a lower one"
+        yield (
+            f"the highest score is {report.highest:.3f}; look at it with --min-score "
+            f"{math.floor(1000 * report.highest) / 1000:g}, and if it is no defect, mark more images of one"
+        )
+
+
+def _least(prompts: "PromptBank", min_score: float | None) -> str:
+    """From which score on findings were drawn."""
+    least = set(prompts.thresholds) if min_score is None else {min_score}
+    if len(least) == 1:
+        return f"score >= {least.pop():g}"
+    own = zip(prompts.class_names, prompts.thresholds, strict=True)
+    return ", ".join(f"{name} from {threshold:.3g}" for name, threshold in own)
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unispector.cli.parts import Model
+from unispector.cli.parts import MinScore, Model
 from unispector.project.paths import PROMPT_STORE
 
 INSPECT_HELP = """Find the prompted defects on all images of a folder or a bucket.
@@ -28,7 +28,7 @@ def inspect(
     bank: Annotated[
         Path, typer.Option(help="A bank made by `prompts build`, or the folder of a prompt store.")
     ] = PROMPT_STORE,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is kept.")] = 0.05,
+    min_score: MinScore = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes; 0 = one for each CPU, or for each GPU where there is one.")
     ] = 0,

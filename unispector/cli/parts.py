@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from unispector.errors import DataError
+from unispector.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from unispector.config import Config
@@ -28,6 +31,15 @@ Bank = Annotated[
     Path | None,
     typer.Option(help="Instead of --prompt: a bank that was saved, or the folder of a prompt store."),
 ]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Lowest score that counts; without it that of each class's calibration, else "
+        f"{DEFAULT_SCORE:g}.",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="Where the model runs: cpu, cuda, cuda:1. By default a GPU where there is one."),
@@ -37,6 +49,14 @@ PromptsFile = Annotated[
     Path, typer.Option(help="COCO file; all its instances are prompts of their category.")
 ]
 TargetsFile = Annotated[Path, typer.Option(help="COCO file with the ground truth to find.")]
+TileOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|SIDE|off",
+        help="Search large images in square tiles of SIDE pixels; auto: where the marks are too small to be "
+        "seen on the whole image.",
+    ),
+]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
 
 
@@ -45,6 +65,19 @@ def group(help_text: str) -> typer.Typer:
     return typer.Typer(
         help=help_text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
+
+
+def tile_side(text: str) -> Literal["auto"] | int:
+    """What `--tile` asks for; 0 = no tiles."""
+    if text == "auto":
+        return "auto"
+    from unispector.inference.bank_checks import LEAST_SIDE
+
+    if text != "off" and not (text.isascii() and text.isdecimal() and int(text) >= LEAST_SIDE):
+        raise DataError(
+            f"--tile {text}: give auto, off, or the side of a tile in pixels, {LEAST_SIDE} or more"
+        )
+    return 0 if text == "off" else int(text)
 
 
 def params() -> "Config":

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Images, Model, PromptsFile, Roi, RoiOption, group, params
+from unispector.cli.parts import (
+    Images,
+    Model,
+    PromptsFile,
+    Roi,
+    RoiOption,
+    TileOption,
+    group,
+    params,
+    tile_side,
+)
 from unispector.errors import DataError
 from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
@@ -56,14 +66,19 @@ def prompts_build(
     out: Annotated[Path, typer.Option(dir_okay=False, help="Bank to write, e.g. bank.safetensors.")],
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
+    tile: TileOption = "auto",
 ) -> None:
     """Encode prompts once and keep them."""
+    side = tile_side(tile)
     from unispector.prompts.build import build_prompts
     from unispector.tracking.model_reference import find_model
 
-    bank = build_prompts(annotations, images, find_model(model), out, roi.value)
-    counts = zip(bank.class_names, bank.counts, strict=True)
-    typer.echo(f"{out}: {', '.join(f'{name} ({count})' for name, count in counts)}")
+    bank = build_prompts(annotations, images, find_model(model), out, roi.value, side)
+    classes = [
+        f"{name} ({count}{f', in tiles of {side} pixels' if side else ''})"
+        for name, count, side in zip(bank.class_names, bank.counts, bank.tiles, strict=True)
+    ]
+    typer.echo(f"{out}: {', '.join(classes)}")
 
 
 @prompts_app.command("enroll", help=_ENROLL_HELP)

@@ -5,15 +5,10 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field
 
 from unispector.config.section import Section
+from unispector.scores import DEFAULT_SCORE
 
 KEPT_PAIRS = 300
 """(query, class) pairs that the detector keeps per image by default, as in the paper's protocol."""
-
-
-DEFAULT_SCORE = 0.05
-"""Score from which a finding counts where nothing else was asked for, in every verb.
-
-True findings of a class that was not trained on often score 0.05 to 0.15 (reports/real.md)."""
 
 
 class EvaluateConfig(Section):
@@ -27,7 +22,9 @@ class EvaluateConfig(Section):
     good_images: int = Field(
         100, ge=0, description="randomly sampled defect-free images per set on which false alarms are counted"
     )
-    alarm_score: float = Field(0.15, ge=0, le=1, description="lowest score that counts as an alarm there")
+    alarm_score: float = Field(
+        DEFAULT_SCORE, ge=0, le=1, description="lowest score that counts as an alarm there"
+    )
     alarm_rate: float = Field(
         0.1, gt=0, description="false alarms per defect-free image at which recall is reported"
     )
@@ -47,7 +44,9 @@ class EvaluateConfig(Section):
         description="images of the worst false alarms, and as many of misses, drawn per data set (unseen "
         "classes)",
     )
-    picture_score: float = Field(0.15, ge=0, le=1, description="lowest score of a detection that is drawn")
+    picture_score: float = Field(
+        DEFAULT_SCORE, ge=0, le=1, description="lowest score of a detection that is drawn"
+    )
 
 
 Level = TypeVar("Level")

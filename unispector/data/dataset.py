@@ -82,7 +82,7 @@ class InstanceDataset:
         """
         record, instances = self._images[index], self._instances[index]
         rng = np.random.default_rng((self._seed, index, epoch_seed))
-        scene = self._read(record, instances)
+        scene = self._read(index)
         if self._augment is not None:
             scene = self._augment(scene, rng)
         boxes = torch.from_numpy(np.ascontiguousarray(scene.boxes_xyxy))
@@ -105,7 +105,13 @@ class InstanceDataset:
         corners = torch.cat((boxes_px[:, :2] - before, boxes_px[:, 2:] + grown - before), dim=1)
         return corners.clamp(0, self._frame.image_size)
 
-    def _read(self, record: ImageRecord, instances: tuple[InstanceRecord, ...]) -> ResizedImage:
+    def pixels(self, index: int) -> ImageArray:
+        """An image as it is in its file, or changed; `index` counts in the file's order.
+
+        Raises:
+            DataError: the file is unreadable or not of the size the annotations say; the message names it.
+        """
+        record = self._images[index]
         path = self._root / record.file_name
         image = read_image(path)
         if image.shape[:2] != (record.height, record.width):
@@ -114,8 +120,12 @@ class InstanceDataset:
                 f"{path}: the image is {found} but its annotations say {record.width}x{record.height}; "
                 "mend width and height or restore the image"
             )
-        if self._change is not None:
-            image = self._change(image)
+        return image if self._change is None else self._change(image)
+
+    def _read(self, index: int) -> ResizedImage:
+        record, instances = self._images[index], self._instances[index]
+        image = self.pixels(index)
+        path = self._root / record.file_name
         masks = [self._mask(path, record, instance) for instance in instances]
         boxes = [instance.bbox for instance in instances]
         return ResizedImage.of(image, boxes, masks, self._frame.image_size)

@@ -17,9 +17,10 @@ from unispector.detections import Detections
 from unispector.evaluation.ground_truth import GroundTruth, Kind, Overlaps, best_overlaps, boxes_xywh
 from unispector.evaluation.matching import MATCH_IOU, Matches, average_precision_50, match
 from unispector.evaluation.one_class import DrawnFigures, DrawRow, SkippedClass
+from unispector.scores import DEFAULT_SCORE
 
 INSIDE = 0.7  # share of a candidate's area from which on it is a piece of an instance
-SURE = 0.15  # a detection with this score is shown to the user
+SURE = DEFAULT_SCORE  # a detection with this score is shown to the user
 
 Floats = npt.NDArray[np.float64]
 

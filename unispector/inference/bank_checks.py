@@ -10,6 +10,8 @@ from unispector.prior_structures import PromptMemory
 if TYPE_CHECKING:
     from unispector.inference.prompt_bank import PromptBank
 
+LEAST_SIDE = 64  # pixels of a tile
+
 
 def check_bank(bank: "PromptBank") -> None:
     """Refuse a bank whose parts do not belong together.
@@ -25,6 +27,11 @@ def check_bank(bank: "PromptBank") -> None:
         )
     if len(bank.calibrations) != len(names):
         raise PromptBankError("a prompt bank whose calibrations are not of its classes; build it again")
+    if len(bank.tiles) != len(names) or any(side != 0 and side < LEAST_SIDE for side in bank.tiles):
+        raise PromptBankError(
+            f"a prompt bank of {len(names)} classes with tiles of {', '.join(map(str, bank.tiles))} pixels; "
+            f"it needs a side per class, {LEAST_SIDE} or more, or 0 for the whole image"
+        )
     if bank.embeddings.ndim != 2 or not _finite(bank.embeddings):
         raise PromptBankError("the embeddings of a prompt bank must be finite numbers of shape [C, D]")
     if not names:
@@ -55,11 +62,9 @@ def _check_negatives(bank: "PromptBank") -> None:
         raise PromptBankError("a prompt bank whose negatives do not say which class they are not")
     if negatives is None:
         return
-    if bank.memory is None or not _fits_together(negatives) or not _finite(*_features(negatives)):
+    known = bank.memory.inside[0].shape[1:] if bank.memory is not None else ()
+    if negatives.shape[1:] != known or not _finite(negatives) or not set(owners) <= set(range(len(bank))):
         raise PromptBankError("a prompt bank whose negatives do not fit; build it again")
-    shapes = [[cells.shape[1:] for cells in each.inside] for each in (bank.memory, negatives)]
-    if shapes[0] != shapes[1] or not set(owners) <= set(range(len(bank))):
-        raise PromptBankError("a prompt bank whose negatives are not of its classes; build it again")
 
 
 def _fits_together(memory: PromptMemory) -> bool:

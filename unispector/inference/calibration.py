@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from unispector.config.evaluation import DEFAULT_SCORE
+from unispector.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:  # a prompt store is listed without the seconds that PyTorch takes
     from torch import Tensor

@@ -18,8 +18,7 @@ from unispector.inference.targets import Target, Targets
 from unispector.ops.drawing import write_image
 from unispector.ops.files import atomic_write_text
 from unispector.project.progress import progress_bar
-
-RECORDED_SCORE = 0.05
+from unispector.scores import DEFAULT_SCORE
 
 RECORD, EARLIER = "detections.json", "detections.earlier.json"
 """The results; and those of the run before, while this one is not at its end."""
@@ -66,7 +65,7 @@ def detect(
     targets: Targets,
     output: Path,
     *,
-    min_score: float = 0.15,
+    min_score: float | None = None,
     batch_size: int = 8,
     tell: Callable[[str], None] = lambda _: None,
 ) -> DetectionReport:
@@ -74,11 +73,12 @@ def detect(
 
     Writes `pictures/<name>.png` per target and, last, `detections.json`: a COCO file of `images` (with
     their `picture`), `categories`, and `annotations` that carry a `score`; detections that score under
-    0.05 and are not drawn are left out. Until then an earlier run's file is `detections.earlier.json`; it and
-    the images that the run drew go at the end. An interrupt (Ctrl-C) ends the run with what was found so far.
+    `DEFAULT_SCORE` and are not drawn are left out. Until then an earlier run's file is
+    `detections.earlier.json`; it and the images that the run drew go at the end. An interrupt (Ctrl-C) ends
+    the run with what was found so far.
 
     Args:
-        min_score: lowest score that is drawn.
+        min_score: lowest score that is drawn; None = the threshold of each class.
         batch_size: images per forward pass.
         tell: called with a line for each target that cannot be read, and for an interrupt.
 
@@ -87,15 +87,15 @@ def detect(
             stay as they are.
         PromptBankError: the bank is of another model.
     """
-    run = _Run(bank, output, min_score)
+    run = _Run(bank, output, bank.thresholds if min_score is None else (min_score,) * len(bank))
     unread: list[DataError] = []
     looked, shown = tee(_readable(targets, bank.bit_depth, unread))  # read once and kept until it is drawn
-    stream = detector.stream((pixels for _, pixels in looked), bank, batch_size)
     told = 0
     try:
-        with progress_bar("detect") as show:
+        with progress_bar("detect") as show, progress_bar("large image", "tile") as show_tiles:
+            stream = detector.stream((pixels for _, pixels in looked), bank, batch_size, progress=show_tiles)
             for (target, pixels), detections in zip(shown, stream, strict=True):
-                run.keep(target, detections, detections.above(min_score).plot(pixels))
+                run.keep(target, detections, detections.above(run.least).plot(pixels))
                 for error in unread[told:]:
                     tell(f"skipped: {error}")
                 told = len(unread)
@@ -132,7 +132,7 @@ class _Run:
 
     bank: PromptBank
     output: Path
-    min_score: float
+    least: tuple[float, ...]  # score of each class from which on a detection is drawn
     images: list[dict[str, object]] = field(default_factory=list)
     annotations: list[dict[str, object]] = field(default_factory=list)
 
@@ -149,7 +149,7 @@ class _Run:
                 (self.output / RECORD).replace(self.output / EARLIER)
             write_image(self.output / name, drawn)
         self._names.add(name)
-        kept = detections.above(min(RECORDED_SCORE, self.min_score))
+        kept = detections.above([min(DEFAULT_SCORE, score) for score in self.least])
         record = kept.to_coco(len(self.images) + 1, target.name, len(self.annotations) + 1)
         self.images.append({**record["images"][0], "picture": name})
         self.annotations += record["annotations"]
@@ -158,7 +158,7 @@ class _Run:
             own.highest = max(own.highest or 0.0, score)
         for label in kept.labels.tolist():
             self.classes[label].detections += 1
-        for label in kept.above(self.min_score).labels.tolist():
+        for label in kept.above(self.least).labels.tolist():
             self.classes[label].drawn += 1
 
     def finish(self) -> None:

@@ -1,39 +1,35 @@
 """`UniSpector`: load a model once, encode prompts once, detect on any number of images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Literal, Self, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unispector.config.evaluation import KEPT_PAIRS
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
-from unispector.data.loading import collate
-from unispector.data.transforms import ImageArray, resize_image
+from unispector.data.transforms import ImageArray
 from unispector.detections import Detections
 from unispector.errors import PromptBankError
-from unispector.inference.geometry import Geometry
 from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.marking import ALL, Prompt, by_class, mark_together
-from unispector.inference.passes import Pass, best_of, chunks
+from unispector.inference.network import Network, chunks
 from unispector.inference.prompt_bank import PromptBank
-from unispector.modeling.postprocess import Rules, postprocess
+from unispector.inference.tiles import MarkSizes, Tile, View, views_of
+from unispector.inference.tiling import NOT_MEANT, TiledSearch, annotations_in_tiles, marks_in_tiles, numbered
 from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, find_device, load_model, shipped_model
-from unispector.ops.images import ImageInput, Images, as_pixels, is_single, listed
+from unispector.ops.images import ImageInput, Images, is_single, listed
 from unispector.prior_structures import PromptMemory
-from unispector.structures import ClassPrompts, EncodedPrompts, ImageFeatures, Sample
+from unispector.structures import EncodedPrompts, Sample
 
 __all__ = ["ALL", "ImageInput", "Prompt", "UniSpector"]
 
-LOGITS_AT_ONCE = 2**24
-"""Numbers in maps that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
+Samples = Callable[[View, Sequence[bool]], Iterable[tuple[Sample, Sequence[int]]]]
+"""Of a view and the classes that have it, marked images and the number of each mark; always in one order."""
 
 
 class UniSpector:
@@ -47,15 +43,8 @@ class UniSpector:
         """Wrap a loaded model."""
         self.fingerprint = saved.fingerprint
         self.provenance = saved.provenance
-        self._model = saved.model.eval()
-        model = saved.config.model
-        prior = model.similarity_prior
-        # Of a class, as many as at stride 4; what a candidate grows to is drawn at stride 2, twice.
-        self._prior_maps = prior.width + 8 + 8 * prior.grown if prior.enabled else 0
-        # With a prior the mask features are a row's own.
-        self._row_maps = model.queries + (model.width if prior.enabled else 0)
-        self._rules = Rules(model.boxes == "mask", model.confine_masks, model.nms_iou)
-        self._geometry = Geometry.of(model)
+        self._network = Network(saved)
+        self._geometry = self._network.geometry
 
     @classmethod
     def load(cls, model: str | Path = SHIPPED_MODELS[0], device: str | None = None) -> Self:
@@ -77,7 +66,7 @@ class UniSpector:
     @property
     def device(self) -> torch.device:
         """The device of the network."""
-        return next(self._model.parameters()).device
+        return self._network.device
 
     def encode(
         self,
@@ -85,6 +74,7 @@ class UniSpector:
         batch_size: int = 8,
         bit_depth: int = 16,
         negatives: Prompt | Sequence[Prompt] = (),
+        tile: Tile = "auto",
     ) -> PromptBank:
         """Encode marked images into one embedding per class.
 
@@ -96,6 +86,9 @@ class UniSpector:
             bit_depth: 8 to 16, the bits that 16-bit images really use, such as 12 of many cameras; the bank
                 remembers it, and `detect` reads targets in the same way.
             negatives: marks of what is not the defect; see `with_negatives`.
+            tile: side in pixels of the tiles in which marks and targets are looked at, at least five typical
+                marks of a class; 0 = images are looked at as a whole; auto = tiles for classes whose marks
+                are too small to be seen otherwise.
 
         Raises:
             DataError: an image or a mark cannot be used; the message names it.
@@ -104,24 +97,26 @@ class UniSpector:
         prompts = [prompts] if isinstance(prompts, Prompt) else prompts
         names = tuple(dict.fromkeys(prompt.label for prompt in prompts))
         labels = [names.index(prompt.label) for prompt in prompts]
-
-        def samples(geometry: Geometry) -> Iterator[Sample]:
-            return mark_together(prompts, labels, geometry, bit_depth)
-
-        sides, labels_of_marks = list[float](), list[int]()
+        sides, labels_of_marks, image_hw = list[float](), list[int](), list[tuple[int, int]]()
         # Looking at every image once more is only worth it where sizes can differ.
-        for sample in samples(self._geometry) if self._geometry.magnify > 1 else ():
+        once_more = self._geometry.magnify > 1 or tile not in ("auto", 0)
+        marked = mark_together(prompts, labels, self._geometry, bit_depth) if once_more else ()
+        for sample in marked:
             sides += self._geometry.sides(sample.targets)
             labels_of_marks += sample.targets.labels.tolist()
-        sizes = self._geometry.input_sizes(sides, labels_of_marks, len(names))
-        encoded, owners, _ = self._encode_samples(samples, sizes, batch_size)
+            image_hw += [sample.original_hw] * len(sample.targets)
+        views = views_of(MarkSizes(sides, image_hw, labels_of_marks), len(names), self._geometry, tile)
+        samples = partial(self._samples, prompts, labels, bit_depth)
+        encoded, owners, _ = self._encode_samples(samples, views, batch_size)
+        sizes, tiles = tuple(view.size for view in views), tuple(view.tile for view in views)
         bank = PromptBank.from_instances(encoded, owners, names, self.fingerprint, sizes)
-        return self.with_negatives(replace(bank, bit_depth=bit_depth), negatives, batch_size)
+        bank = replace(bank, tiles=tiles, bit_depth=bit_depth)
+        return self.with_negatives(bank, negatives, batch_size)
 
     def with_negatives(
         self, bank: PromptBank, negatives: Prompt | Sequence[Prompt], batch_size: int = 8
     ) -> PromptBank:
-        """Add marks of what is not the defect: what resembles them is not found, or with a lower score.
+        """Add marks of what is not the defect: findings that look more like them get a lower score.
 
         Of a class the last `OPPOSED` are kept.
 
@@ -139,10 +134,11 @@ class UniSpector:
         if negatives and bank.memory is None:
             raise PromptBankError("this model has no similarity prior, so it cannot use negatives")
         for label, own in enumerate(by_class(negatives, bank.class_names)):
-            samples = partial(mark_together, own, [0] * len(own), bit_depth=bank.bit_depth)
-            encoded, _, _ = self._encode_samples(samples, [bank.image_sizes[label]], batch_size)
+            samples = partial(self._samples, own, [0] * len(own), bank.bit_depth)
+            view = View(bank.tiles[label], bank.image_sizes[label])
+            encoded, _, _ = self._encode_samples(samples, [view], batch_size)
             if encoded.memory is not None:
-                bank = bank.opposed_by(encoded.memory, [label] * len(encoded.memory))
+                bank = bank.opposed_by(encoded.memory.inside[0], [label] * len(encoded.memory))
         return bank
 
     def encode_annotations(
@@ -151,6 +147,7 @@ class UniSpector:
         root: str | Path,
         roi: Literal["box", "mask"] = "box",
         batch_size: int = 8,
+        tile: Tile = "auto",
     ) -> PromptBank:
         """Encode every annotated instance of a COCO file as a prompt of its category.
 
@@ -158,7 +155,7 @@ class UniSpector:
             DataError: an image cannot be used.
             PromptBankError: a category has no instance; the message names it.
         """
-        return self.encode_instances(annotations, root, roi, batch_size).bank()
+        return self.encode_instances(annotations, root, roi, batch_size, tile=tile).bank()
 
     def encode_instances(
         self,
@@ -167,75 +164,85 @@ class UniSpector:
         roi: Literal["box", "mask"] = "box",
         batch_size: int = 8,
         change: Callable[[ImageArray], ImageArray] | None = None,
+        tile: Tile = "auto",
     ) -> InstanceEmbeddings:
         """Encode every annotated instance of a COCO file on its own; an image is encoded only once.
 
         Args:
             change: what to do to every image before it is looked at, its size kept; None = nothing.
+            tile: as of `encode`.
 
         Raises:
             DataError: an image cannot be used.
         """
 
-        def dataset(geometry: Geometry) -> InstanceDataset:
+        def dataset(view: View) -> InstanceDataset:
             return InstanceDataset(
                 annotations,
                 Path(root),
-                frame=geometry,
+                frame=self._geometry.sized(view.size),
                 augment=None,
                 box_share=1.0 if roi == "box" else 0.0,
                 seed=0,
                 change=change,
             )
 
-        def samples(geometry: Geometry) -> Iterator[Sample]:
-            images = dataset(geometry)
-            return (images.sample(index) for index in range(len(images)))
+        def samples(view: View, classes: Sequence[bool]) -> Iterator[tuple[Sample, Sequence[int]]]:
+            images = dataset(view)
+            if view.tile:
+                frame = self._geometry.sized(view.size)
+                return annotations_in_tiles(images, annotations, roi, classes, frame, view.tile)
+            return numbered(images.sample(index) for index in range(len(images)))
 
-        names, ids = annotations.class_names, dataset(self._geometry).instance_ids
-        sizes = self._geometry.annotated_sizes(annotations)
-        encoded, labels, rows = self._encode_samples(samples, sizes, batch_size)
+        names = annotations.class_names
+        views = views_of(MarkSizes.of_annotations(annotations), len(names), self._geometry, tile)
+        ids = dataset(View(0, self._geometry.image_size)).instance_ids
+        encoded, labels, rows = self._encode_samples(samples, views, batch_size)
         ordered = tuple(ids[row] for row in rows)
-        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes)
+        sizes, tiles = tuple(view.size for view in views), tuple(view.tile for view in views)
+        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes, tiles)
+
+    def _samples(
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[int],
+        bit_depth: int,
+        view: View,
+        classes: Sequence[bool],
+    ) -> Iterable[tuple[Sample, Sequence[int]]]:
+        """Prompts as `Samples` gives them."""
+        frame = self._geometry.sized(view.size)
+        if view.tile:
+            return marks_in_tiles(prompts, labels, classes, frame, view.tile, bit_depth)
+        return numbered(mark_together(prompts, labels, frame, bit_depth))
 
     def _encode_samples(
-        self, samples: Callable[[Geometry], Iterable[Sample]], sizes: Sequence[int], batch_size: int
+        self, samples: Samples, views: Sequence[View], batch_size: int
     ) -> tuple[EncodedPrompts, Tensor, list[int]]:
-        """Encode marked images, each class at its own size.
+        """Encode marked images, each class as it is looked at.
 
         Args:
-            samples: all marked images in a frame; always the same, in the same order.
-            sizes: side of the input for each class.
+            views: of each class.
 
         Returns:
-            All N instances, their labels [N], and which of the samples' instances each is; on the CPU.
+            All N instances, their labels [N], and the number of each; on the CPU.
         """
         parts, labels, rows = [], [torch.zeros(0, dtype=torch.int64)], list[int]()
-        for size in sorted(set(sizes)):
-            classes = torch.tensor([own == size for own in sizes])
-            first = 0
-            for chunk in chunks(samples(self._geometry.sized(size)), batch_size):
-                here = torch.cat([sample.targets.labels for sample in chunk])
-                wanted = classes[here].nonzero().flatten()
-                rows += (first + wanted).tolist()
-                first += len(here)
+        for view in sorted(set(views)):
+            classes = [own == view for own in views]
+            for chunk in chunks(samples(view, classes), batch_size):
+                here = torch.cat([sample.targets.labels for sample, _ in chunk])
+                numbers = torch.tensor([number for _, own in chunk for number in own], dtype=torch.int64)
+                wanted = (torch.tensor(classes)[here] & (numbers != NOT_MEANT)).nonzero().flatten()
+                rows += numbers[wanted].tolist()
                 if len(wanted):
-                    parts.append(self._encode_chunk(chunk).rows(wanted))
+                    parts.append(self._network.encode([sample for sample, _ in chunk]).rows(wanted))
                     labels.append(here[wanted])
-        embeddings = torch.cat(
-            [torch.zeros(0, self._model.width), *(part.embeddings.float() for part in parts)]
-        )
+        embeddings = [part.embeddings.float() for part in parts]
+        joined = torch.cat([torch.zeros(0, self._network.model.width), *embeddings])
         memories = [part.memory for part in parts if part.memory is not None]
         memory = PromptMemory.joined(memories) if memories else None
-        return EncodedPrompts(embeddings, memory), torch.cat(labels), rows
-
-    @torch.inference_mode()
-    def _encode_chunk(self, samples: list[Sample]) -> EncodedPrompts:
-        """All instances of some samples, on the CPU."""
-        batch = collate(samples).to(self.device)
-        features = self._model.encode_images(batch.images)
-        encoded = self._model.encode_prompts(features, batch.prompts).to("cpu")
-        return EncodedPrompts(encoded.embeddings, encoded.memory.half() if encoded.memory else None)
+        return EncodedPrompts(joined, memory), torch.cat(labels), rows
 
     @overload
     def detect(  # type: ignore[overload-overlap]  # a text is one image
@@ -250,7 +257,9 @@ class UniSpector:
     def detect(
         self, images: Images, bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
     ) -> Detections | list[Detections]:
-        """Find every class of the bank on one image or on several, in one pass per image.
+        """Find every class of the bank on one image or on several.
+
+        A class with tiles is looked for in each tile of a larger image, and on the image as a whole.
 
         Args:
             images: one or several of any size: files, arrays (uint8 or uint16; [h, w], [h, w, 1], RGB
@@ -269,15 +278,23 @@ class UniSpector:
         return found[0] if is_single(images) else found
 
     def stream(
-        self, images: Images, bank: PromptBank, batch_size: int = 8, limit: int = KEPT_PAIRS
+        self,
+        images: Images,
+        bank: PromptBank,
+        batch_size: int = 8,
+        limit: int = KEPT_PAIRS,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Detections]:
         """`detect`, one result at a time, for more images than one wants to wait for.
+
+        Args:
+            progress: told how many tiles of an image are done, and how many it has, where a bank has tiles.
 
         Raises:
             DataError: while iterating, an image is unreadable.
             PromptBankError: at once, the bank was made by another model.
         """
-        return (found for (found,) in self.stream_banks(listed(images), [bank], batch_size, limit))
+        return (found for (found,) in self.stream_banks(listed(images), [bank], batch_size, limit, progress))
 
     def stream_banks(
         self,
@@ -285,6 +302,7 @@ class UniSpector:
         banks: Sequence[PromptBank],
         batch_size: int = 8,
         limit: int = KEPT_PAIRS,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[tuple[Detections, ...]]:
         """Detections of many banks on every image, which is encoded only once for all of them.
 
@@ -308,88 +326,8 @@ class UniSpector:
                     f"banks of different classes ({', '.join(bank.class_names)} and "
                     f"{', '.join(banks[0].class_names)}) cannot be tried in one pass; make one pass for each"
                 )
-        return self._stream(images, banks, batch_size, limit)
-
-    def _stream(
-        self, images: Iterable[ImageInput], banks: Sequence[PromptBank], batch_size: int, limit: int
-    ) -> Iterator[tuple[Detections, ...]]:
-        threads = torch.get_num_threads()
-        find = partial(self._find, self._passes(banks, -(-batch_size // threads)), banks, limit)
-        # Shares of a batch side by side, a thread each, take less than one batch with all threads.
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for chunk in chunks(images, batch_size):
-                shares = list(chunks(chunk, -(-len(chunk) // threads)))
-                for found in map(find, shares) if len(shares) == 1 else pool.map(find, shares):
-                    yield from found
-
-    def _find(
-        self, passes: Sequence[Pass], banks: Sequence[PromptBank], limit: int, images: Sequence[ImageInput]
-    ) -> list[tuple[Detections, ...]]:
-        """Of each image, the detections of each bank."""
-        pictures = [as_pixels(image, banks[0].bit_depth) for image in images]
-        found: list[list[list[Detections]]] = [[[] for _ in banks] for _ in pictures]
-        for size, same in groupby(passes, key=lambda step: step.size):
-            features = self._encode_images(pictures, size)
-            for step in same:
-                of_pass = self._detect_pass(features, pictures, limit, step)
-                for row, of_image in zip(found, of_pass, strict=True):
-                    for number, detections in zip(step.banks, of_image, strict=True):
-                        row[number].append(detections)
-        return [
-            tuple(best_of(parts, bank, limit) for parts, bank in zip(row, banks, strict=True))
-            for row in found
-        ]
-
-    @torch.inference_mode()
-    def _passes(self, banks: Sequence[PromptBank], batch_size: int) -> list[Pass]:
-        """All banks, by the size of the input; as many together as memory allows."""
-        groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-        for number, bank in enumerate(banks):
-            for size in set(bank.image_sizes):
-                own = zip(bank.class_names, bank.image_sizes, strict=True)
-                groups.setdefault((size, tuple(name for name, of in own if of == size)), []).append(number)
-        passes = []
-        for (size, names), numbers in sorted(groups.items()):
-            for some in chunks(numbers, self._banks_at_once(size, batch_size, len(names))):
-                prompts = ClassPrompts.joined([self._prompts_of(banks[n].select(names)) for n in some])
-                passes.append(Pass(size, names, tuple(some), prompts))
-        return passes
-
-    def _banks_at_once(self, size: int, images: int, classes: int) -> int:
-        """Return the number of banks decoded together, so that their maps stay within memory."""
-        cells = (self._geometry.sized(size).padded_size // 4) ** 2
-        maps = self._row_maps + classes * self._prior_maps
-        return max(LOGITS_AT_ONCE // (images * maps * cells), 1)
-
-    @torch.inference_mode()
-    def _prompts_of(self, bank: PromptBank) -> ClassPrompts:
-        """A bank as one set of prompts, on the network's device."""
-        memory, members, against = bank.compared()
-        return self._model.class_prompts(
-            bank.embeddings[None].to(self.device),
-            memory.to(self.device) if memory is not None else None,
-            members[None].to(self.device),
-            against[None].to(self.device) if against is not None else None,
-        )
-
-    @torch.inference_mode()
-    def _encode_images(self, pictures: Sequence[np.ndarray], size: int) -> ImageFeatures:
-        resized = np.stack([resize_image(picture, size) for picture in pictures])
-        images = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
-        return self._model.encode_images(images)
-
-    @torch.inference_mode()
-    def _detect_pass(
-        self, features: ImageFeatures, pictures: Sequence[np.ndarray], limit: int, step: Pass
-    ) -> list[list[Detections]]:
-        """Of each image, the detections with each of K sets of prompts."""
-        count = len(step.banks)
-        detections = postprocess(
-            self._model.detect(features, step.prompts),
-            [(picture.shape[0], picture.shape[1]) for picture in pictures for _ in range(count)],
-            class_names=step.class_names,
-            image_size=step.size,
-            rules=self._rules,
-            limit=limit,
-        )
-        return [detections[start : start + count] for start in range(0, len(detections), count)]
+        look = partial(self._network.stream, batch_size=batch_size, limit=limit)
+        if not any(side for bank in banks for side in bank.tiles):
+            return look(images, banks)
+        search = TiledSearch(look, batch_size, limit, self._network.rules.nms_iou, progress)
+        return search.stream(images, banks)

@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from unispector.config.model import ModelConfig
-from unispector.data.coco import Annotations
 from unispector.data.samples import Frame
 from unispector.errors import PromptBankError
 from unispector.structures import Targets
@@ -59,35 +57,16 @@ class Geometry(Frame):
         sides = targets.boxes[:, 2:].prod(1).sqrt() * (self.padded_size / self.image_size)
         return [float(side) for side in sides]
 
-    def input_sizes(self, sides: Sequence[float], labels: Sequence[int], classes: int) -> tuple[int, ...]:
-        """Side of the input that each class is looked at with.
+    def input_size(self, sides: Sequence[float]) -> int:
+        """Side of the input that a class is looked at with; without marks `image_size`.
 
         Args:
-            sides: of N marks, as `sides` gives them.
-            labels: class of each mark.
-            classes: their number; one without marks gets `image_size`.
+            sides: of its marks, as `sides` gives them.
         """
-        known, owners = torch.tensor(sides, dtype=torch.float64), torch.tensor(labels)
-        return tuple(self._input_size(known[owners == label]) for label in range(classes))
-
-    def annotated_sizes(self, annotations: Annotations) -> tuple[int, ...]:
-        """`input_sizes` of an annotation file's classes; crowds have no say."""
-        marks = [
-            (image, mark)
-            for image in annotations.images
-            for mark in annotations.instances_of(image.id)
-            if not mark.iscrowd
-        ]
-        return self.input_sizes(
-            [(mark.bbox[2] * mark.bbox[3] / (image.width * image.height)) ** 0.5 for image, mark in marks],
-            [annotations.class_index[mark.category_id] for _, mark in marks],
-            len(annotations.categories),
-        )
-
-    def _input_size(self, sides: Tensor) -> int:
         if not len(sides) or self.magnify == 1:
             return self.image_size
-        typical = float(sides.median()) * self.image_size
+        # The lower of two middle ones.
+        typical = float(torch.tensor(sides, dtype=torch.float64).median()) * self.image_size
         return self._closer(next((factor for below, factor in CLOSER if typical < below), 1.0))
 
     def _closer(self, factor: float) -> int:

@@ -20,6 +20,7 @@ class InstanceEmbeddings:
     class_names: tuple[str, ...]
     fingerprint: str
     image_sizes: tuple[int, ...]  # C sides of the network input in pixels that the classes are looked at with
+    tiles: tuple[int, ...] = ()  # C sides of the tiles; see `PromptBank`
 
     def bank(self) -> PromptBank:
         """The bank of all of them: a class's embedding is the mean over its instances (paper 3.3).
@@ -27,9 +28,10 @@ class InstanceEmbeddings:
         Raises:
             PromptBankError: a class has no instance; the message names it.
         """
-        return PromptBank.from_instances(
+        bank = PromptBank.from_instances(
             self.encoded, self.labels, self.class_names, self.fingerprint, self.image_sizes
         )
+        return replace(bank, tiles=self.tiles)
 
     def only(self, instance_ids: Collection[int]) -> "InstanceEmbeddings":
         """Those of some instances."""

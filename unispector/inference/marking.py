@@ -1,7 +1,7 @@
 """Marks a user draws on an image of a defect, turned into what the prompt encoder reads."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,17 +61,13 @@ def mark_together(
     Raises:
         DataError: as `mark`.
     """
-    groups: dict[str | int, list[tuple[Prompt, int]]] = {}
-    for prompt, label in zip(prompts, labels, strict=True):
-        key = str(prompt.image) if isinstance(prompt.image, str | Path) else id(prompt.image)
-        groups.setdefault(key, []).append((prompt, label))
-    for group in groups.values():
+    for group in prompts_by_image(prompts, labels):
         pixels = as_pixels(group[0][0].image, bit_depth)
         boxes, masks, classes = list[Sequence[float]](), list[BoolArray](), list[int]()
         for prompt, label in group:
-            own_boxes, own_masks = _marks(prompt, pixels.shape[:2], geometry.image_size)
+            own_boxes, own_masks = marks_of(prompt, pixels.shape[:2])
             boxes += own_boxes
-            masks += own_masks
+            masks += [_resized(mask, geometry.image_size) for mask in own_masks]
             classes += [label] * len(own_boxes)
         resized = ResizedImage.of(pixels, boxes, masks, geometry.image_size)
         yield build_sample(resized, classes, geometry, original_hw=pixels.shape[:2])
@@ -91,8 +87,25 @@ def by_class(negatives: Sequence[Prompt], names: Sequence[str]) -> list[list[Pro
     return [[each for each in negatives if each.label in (ALL, name)] for name in names]
 
 
-def _marks(prompt: Prompt, hw: tuple[int, int], size: int) -> tuple[list[tuple[float, ...]], list[BoolArray]]:
-    """A prompt's checked boxes XYWH, and its masks resized to [size, size]; a box's mask is empty."""
+def prompts_by_image(
+    prompts: Sequence[Prompt], labels: Sequence[int]
+) -> Collection[Sequence[tuple[Prompt, int]]]:
+    """Prompts and their labels, those of the same image together."""
+    groups: dict[str | int, list[tuple[Prompt, int]]] = {}
+    for prompt, label in zip(prompts, labels, strict=True):
+        key = str(prompt.image) if isinstance(prompt.image, str | Path) else id(prompt.image)
+        groups.setdefault(key, []).append((prompt, label))
+    return groups.values()
+
+
+def marks_of(
+    prompt: Prompt, hw: tuple[int, int]
+) -> tuple[list[tuple[float, ...]], Sequence[BoolArray | None]]:
+    """A prompt's checked boxes XYWH, and its masks; a box's is None.
+
+    Raises:
+        DataError: as `mark`.
+    """
     name = str(prompt.image) if isinstance(prompt.image, str | Path) else "the prompt image"
     if not prompt.label.strip():
         raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
@@ -100,9 +113,13 @@ def _marks(prompt: Prompt, hw: tuple[int, int], size: int) -> tuple[list[tuple[f
         raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
     if prompt.masks is None:
         boxes = [_checked_box(box, name, hw) for box in prompt.boxes_xywh]
-        return boxes, [np.zeros((size, size), dtype=np.bool_)] * len(boxes)
+        return boxes, [None] * len(boxes)
     masks = _stack(prompt.masks)
-    return [_box_of(mask, name, hw) for mask in masks], [resize_mask(mask, size) for mask in masks]
+    return [_box_of(mask, name, hw) for mask in masks], list(masks)
+
+
+def _resized(mask: BoolArray | None, size: int) -> BoolArray:
+    return np.zeros((size, size), dtype=np.bool_) if mask is None else resize_mask(mask, size)
 
 
 def _checked_box(box: Sequence[float], name: str, hw: tuple[int, int]) -> tuple[float, ...]:

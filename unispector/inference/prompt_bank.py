@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
-from torch.nn.functional import pad
 
 from unispector.errors import PromptBankError
 from unispector.inference.bank_checks import check_bank
@@ -20,11 +19,10 @@ from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
 FORMAT = "unispector prompt bank 5"
-READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no negatives
+READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no tiles, negatives, calibrations
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 OPPOSED = 32  # negatives of a class that are kept, at most: the last ones
 _SIDES = ("inside", "outside", "plainness")
-_NOT = "not."  # before the names of tensors of negatives
 _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
@@ -45,15 +43,20 @@ class PromptBank:
     # None of a model without it.
     memory: PromptMemory | None = None
     owners: tuple[int, ...] = ()  # class (row of `embeddings`) of each image in `memory`
+    # C sides of the square tiles, in pixels of the image, in which the classes are looked for; 0 = the whole
+    # image. Left out, all are 0.
+    tiles: tuple[int, ...] = ()
     bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
-    # The same of marks of what is not the defect, at most `OPPOSED` a class; None = no such mark.
-    negatives: PromptMemory | None = None
+    # [M, m, D] float16, unit vectors: the finest of these features in marks of what is not the defect, at
+    # most `OPPOSED` a class; None = no such mark.
+    negatives: Tensor | None = None
     negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
     calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
     def __post_init__(self) -> None:
-        if not self.calibrations:
-            object.__setattr__(self, "calibrations", (Calibration(),) * len(self))
+        for name, default in (("tiles", 0), ("calibrations", Calibration())):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (default,) * len(self))
         check_bank(self)
 
     def __len__(self) -> int:
@@ -69,34 +72,20 @@ class PromptBank:
         own = zip(self.class_names, self.calibrations, strict=True)
         return replace(self, calibrations=tuple(calibrations.get(name, before) for name, before in own))
 
-    def opposed_by(self, negatives: PromptMemory, owners: Sequence[int]) -> Self:
+    def opposed_by(self, negatives: Tensor, owners: Sequence[int]) -> Self:
         """The bank with further marks of what is not the defect; those classes lose their calibration.
 
         Args:
-            negatives: of n marks.
+            negatives: [n, m, D], as in `negatives`.
             owners: class that each is not.
         """
-        parts = [negatives.to("cpu").half()]
+        cells = negatives.detach().cpu().half()
         if self.negatives is not None:
-            parts.insert(0, self.negatives)
-        kept = _last(PromptMemory.joined(parts), (*self.negative_owners, *owners))
-        opposed = replace(self, negatives=kept[0], negative_owners=kept[1])
+            cells = torch.cat((self.negatives, cells))
+        everyone = (*self.negative_owners, *owners)
+        kept = [place for place, of in enumerate(everyone) if everyone[place:].count(of) <= OPPOSED]
+        opposed = replace(self, negatives=cells[kept], negative_owners=tuple(everyone[i] for i in kept))
         return opposed.calibrated({self.class_names[owner]: Calibration() for owner in owners})
-
-    def compared(self) -> tuple[PromptMemory | None, Tensor, Tensor | None]:
-        """What the similarity prior compares an image with.
-
-        Returns:
-            Its memory of N marked images, None without a prior; which of them show each class, [C, N] bool;
-            and on which something is marked that the class is not, the same, None without negatives.
-        """
-        classes = torch.arange(len(self))[:, None]
-        members = classes == torch.tensor(self.owners, dtype=torch.int64)
-        if self.memory is None or self.negatives is None:
-            return self.memory, members, None
-        against = classes == torch.tensor(self.negative_owners, dtype=torch.int64)
-        memory = PromptMemory.joined((self.memory, self.negatives))
-        return memory, pad(members, (0, len(self.negatives))), pad(against, (len(self.memory), 0))
 
     @classmethod
     def from_instances(
@@ -157,11 +146,11 @@ class PromptBank:
         kept = [place for place, owner in enumerate(self.owners) if owner in rows]
         memory = self.memory.rows(torch.tensor(kept, dtype=torch.int64)) if self.memory is not None else None
         owners = tuple(rows.index(self.owners[place]) for place in kept)
-        sizes = tuple(self.image_sizes[row] for row in rows)
+        sizes, tiles = (tuple(own[row] for row in rows) for own in (self.image_sizes, self.tiles))
         against = [place for place, owner in enumerate(self.negative_owners) if owner in rows]
         negatives = None
         if self.negatives is not None and against:
-            negatives = self.negatives.rows(torch.tensor(against, dtype=torch.int64))
+            negatives = self.negatives[against]
         return replace(
             self,
             embeddings=self.embeddings[rows],
@@ -170,16 +159,27 @@ class PromptBank:
             image_sizes=sizes,
             memory=memory,
             owners=owners,
+            tiles=tiles,
             negatives=negatives,
             negative_owners=tuple(rows.index(self.negative_owners[place]) for place in against),
             calibrations=tuple(self.calibrations[row] for row in rows),
         )
 
+    def tiled(self, side: int) -> Self:
+        """The bank with all classes looked for in tiles of this side; 0 = on the whole image.
+
+        Calibrations go: the scores change.
+
+        Raises:
+            PromptBankError: the side is below `LEAST_SIDE`.
+        """
+        return replace(self, tiles=(side,) * len(self), calibrations=())
+
     def merge(self, other: "PromptBank") -> Self:
         """Both banks in one; a class of both becomes the mean over all its instances.
 
-        A class that they look at with different sizes keeps that of the bank with more instances of it. A
-        class of both loses its calibration, since its scores change.
+        A class that they look at with different sizes or tiles keeps those of the bank with more instances of
+        it. A class of both loses its calibration, since its scores change.
 
         Raises:
             PromptBankError: the banks were made by different models, or of different bit depths.
@@ -201,14 +201,15 @@ class PromptBank:
         memories = [bank.memory for bank in (self, other) if bank.memory is not None]
         memory = PromptMemory.joined(memories) if memories else None
         remembered = _remembered(memory, torch.tensor(owners, dtype=torch.int64))
-        known: dict[str, tuple[int, int]] = {}
+        known: dict[str, tuple[int, int, int]] = {}
         for bank in (self, other):
-            for name, *own in zip(bank.class_names, bank.counts, bank.image_sizes, strict=True):
-                known[name] = max((own[0], own[1]), known.get(name, (0, 0)))
-        sizes = tuple(known[name][1] for name in names)
+            own = zip(bank.counts, bank.image_sizes, bank.tiles, strict=True)
+            for name, view in zip(bank.class_names, own, strict=True):
+                known[name] = max(view, known.get(name, (0, 0, 0)))
+        sizes, tiles = (tuple(known[name][part] for name in names) for part in (1, 2))
         means = (sums / totals[:, None]).float()
         merged = type(self)(
-            means, names, counts, self.fingerprint, sizes, *remembered, bit_depth=self.bit_depth
+            means, names, counts, self.fingerprint, sizes, *remembered, tiles=tiles, bit_depth=self.bit_depth
         )
         for bank in (self, other):
             if bank.negatives is not None:
@@ -232,14 +233,16 @@ class PromptBank:
             "fingerprint": self.fingerprint,
             "image_sizes": json.dumps(self.image_sizes),
             "owners": json.dumps(self.owners),
+            "tiles": json.dumps(self.tiles),
             "bit_depth": str(self.bit_depth),
             "negative_owners": json.dumps(self.negative_owners),
             "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
         }
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
-        for prefix, memory in (("", self.memory), (_NOT, self.negatives)):
-            if memory is not None:
-                tensors |= {f"{prefix}{name}": tensor for name, tensor in _named(memory)}
+        if self.memory is not None:
+            tensors |= dict(_named(self.memory))
+        if self.negatives is not None:
+            tensors["negatives"] = self.negatives.contiguous()
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -262,10 +265,11 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["counts"]))),
                     metadata["fingerprint"],
                     tuple(map(int, json.loads(metadata["image_sizes"]))),
-                    _memory_of(file, ""),
+                    _memory_of(file),
                     tuple(map(int, json.loads(metadata["owners"]))),
-                    int(metadata.get("bit_depth", 16)),  # earlier banks do not say
-                    _memory_of(file, _NOT),
+                    tuple(map(int, json.loads(metadata.get("tiles", "[]")))),
+                    int(metadata.get("bit_depth", 16)),
+                    file.get_tensor("negatives") if "negatives" in file.keys() else None,  # noqa: SIM118
                     tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
                     tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
                 )
@@ -288,12 +292,6 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
 
 
-def _last(memory: PromptMemory, owners: Sequence[int]) -> tuple[PromptMemory, tuple[int, ...]]:
-    """The last `OPPOSED` marks of each class, in their order, and their classes."""
-    kept = [place for place, owner in enumerate(owners) if owners[place:].count(owner) <= OPPOSED]
-    return memory.rows(torch.tensor(kept, dtype=torch.int64)), tuple(owners[place] for place in kept)
-
-
 def _other_format(name: str) -> str:
     """Why a file with this format in its metadata is no bank that can be read."""
     family, _, number = name.rpartition(" ")
@@ -311,13 +309,12 @@ def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, getattr(memory, name).contiguous()) for name in ("image", "sizes"))
 
 
-def _memory_of(file: Any, prefix: str) -> PromptMemory | None:
-    """The memory in an open bank whose tensors have this prefix, if there is one."""
-    levels = sum(key.startswith(f"{prefix}inside.") for key in file.keys())  # noqa: SIM118
+def _memory_of(file: Any) -> PromptMemory | None:
+    """The memory in an open bank, if it has one."""
+    levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
     if not levels:
         return None
     inside, outside, plainness = (
-        tuple(file.get_tensor(f"{prefix}{side}.{i}") for i in range(levels)) for side in _SIDES
+        tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
     )
-    image, sizes = (file.get_tensor(f"{prefix}{name}") for name in ("image", "sizes"))
-    return PromptMemory(inside, outside, plainness, image, sizes)
+    return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))

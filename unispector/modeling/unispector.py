@@ -115,25 +115,18 @@ class UniSpectorModel(nn.Module):
             memory = self.similarity.prior.remember(features.prior, prompts)
         return EncodedPrompts(self.prompt_encoder(features, prompts), memory)
 
-    def class_prompts(
-        self,
-        embeddings: Tensor,
-        memory: PromptMemory | None,
-        members: Tensor,
-        against: Tensor | None = None,
-    ) -> ClassPrompts:
+    def class_prompts(self, embeddings: Tensor, memory: PromptMemory | None, members: Tensor) -> ClassPrompts:
         """Make encoded regions the prompts of classes.
 
         Args:
             embeddings: [R, C, D] mean embedding of each class, in R alternative sets.
             memory: what the similarity prior keeps of N marked images; None without it.
             members: [R, C, N] bool, which images show class c in set r; each class has one at least.
-            against: [R, C, N] bool, on which images something is marked that class c is not; None = on none.
         """
         if self.similarity is None or memory is None:
             return ClassPrompts(embeddings, None)
         typical = self.similarity.prior.calibrate(memory, members)
-        return ClassPrompts(embeddings, PriorPrompts(memory, members, typical, against))
+        return ClassPrompts(embeddings, PriorPrompts(memory, members, typical))
 
     def detect(self, features: ImageFeatures, prompts: ClassPrompts) -> ModelOutput:
         """Find every prompted class in encoded images.

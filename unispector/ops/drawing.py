@@ -1,7 +1,7 @@
 """Images of what was prompted, what is there and what was found, legible at any image size."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -64,7 +64,7 @@ def class_colour(index: int) -> Colour:
     return PALETTE[index % len(PALETTE)]
 
 
-def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
+def draw_regions(image: Image, regions: Iterable[Region]) -> Image:
     """Draw boxes, translucent masks and captions in the order given.
 
     The image is uint8 [h, w, 3] RGB; regions are in its pixels. Returns uint8 RGB; a small image is enlarged
@@ -72,15 +72,17 @@ def draw_regions(image: Image, regions: Sequence[Region]) -> Image:
     """
     scale = _display_scale(*image.shape[:2])
     canvas = _resized(image, scale)
+    frames = []
     for region in regions:
         if region.mask is not None:
             _tint(canvas, region.mask, region.colour)
-    for region in regions:
+        frames.append(replace(region, mask=None))
+    for region in frames:
         x0, y0, x1, y1 = _frame(canvas, region, scale)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), (0, 0, 0), region.line + 2, cv2.LINE_AA)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), region.colour, region.line, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
-    for region in reversed(regions):
+    for region in reversed(frames):
         if region.caption:
             _label(canvas, region, scale, taken)
     return canvas

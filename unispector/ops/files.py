@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from unispector.ops import packed
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+# An image over half the size that Pillow refuses is nothing to warn of.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")
 
 

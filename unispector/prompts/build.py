@@ -6,6 +6,7 @@ from typing import Literal
 from unispector.data.coco import Annotations
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
+from unispector.inference.tiles import Tile
 
 
 def build_prompts(
@@ -14,8 +15,12 @@ def build_prompts(
     model_directory: Path,
     output: Path,
     roi: Literal["box", "mask"] = "box",
+    tile: Tile = "auto",
 ) -> PromptBank:
     """Encode every instance of a COCO file and save one embedding per category.
+
+    Args:
+        tile: as of `UniSpector.encode`.
 
     Raises:
         DataError: the annotations or an image cannot be used.
@@ -23,6 +28,6 @@ def build_prompts(
         PromptBankError: a category has no instance.
     """
     annotations = Annotations.read(annotations_file)
-    bank = UniSpector.load(model_directory).encode_annotations(annotations, image_root, roi)
+    bank = UniSpector.load(model_directory).encode_annotations(annotations, image_root, roi, tile=tile)
     bank.save(output)
     return bank

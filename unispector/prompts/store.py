@@ -270,15 +270,13 @@ class PromptStore:
                 if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
                     return bank.calibrated(now.calibrations_of(detector.fingerprint))
         bank = detector.encode_instances(self.annotations(now), self.images, "mask").bank()
-        bank = detector.with_negatives(
-            bank,
-            [
-                prompt.as_prompt(self.images, label)
-                for label, prompts in now.classes.items()
-                for prompt in prompts
-                if prompt.negative
-            ],
-        )
+        negatives = [
+            prompt.as_prompt(self.images, label)
+            for label, prompts in now.classes.items()
+            for prompt in prompts
+            if prompt.negative
+        ]
+        bank = detector.with_negatives(bank, negatives)
         with suppress(OSError):  # in a store that may only be read, the bank is made every time
             bank.save(file)
             atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())

@@ -36,6 +36,7 @@ from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import CONFIG, packages_of
 from unispector.ops.rle import segmentation_to_mask
+from unispector.scores import DEFAULT_SCORE
 from unispector.serving.messages import PromptMessage, image_message
 from unispector.serving.uploads import decode_image
 
@@ -63,7 +64,7 @@ SIGNATURE = ModelSignature(
         [
             ParamSpec("prompts", DataType.string, ""),
             ParamSpec("bank", DataType.string, ""),
-            ParamSpec("min_score", DataType.double, 0.05),
+            ParamSpec("min_score", DataType.double, DEFAULT_SCORE),
             ParamSpec("limit", DataType.long, KEPT_PAIRS),
         ]
     ),
@@ -125,7 +126,7 @@ class RegisteredModel(PythonModel):
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
     def _found(self, images: list[str], params: Mapping[str, Any]) -> pd.DataFrame:
-        min_score, limit = params.get("min_score", 0.05), params.get("limit", KEPT_PAIRS)
+        min_score, limit = params.get("min_score", DEFAULT_SCORE), params.get("limit", KEPT_PAIRS)
         if not 0 <= min_score <= 1 or limit < 1:
             raise DataError(f"min_score {min_score}, limit {limit}; they must be 0 to 1, and 1 or more")
         bank = _bank(self._detector, params.get("prompts", ""), params.get("bank", ""))

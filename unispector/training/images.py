@@ -17,13 +17,14 @@ from unispector.ops.files import atomic_write_bytes
 from unispector.reporting.charts import png
 from unispector.reporting.evaluation_images import Shown, sample_panels
 from unispector.reporting.prompt_space import PromptSpace, scatter_chart
+from unispector.scores import DEFAULT_SCORE
 from unispector.training.monitor import SeenPrompts
 
 FOLDER = "pictures"
 """Of a job's work directory; the images are `step-*` in it."""
 
 _EXAMPLES = 4
-_SCORE = 0.15  # lowest of a detection that is drawn ...
+_SCORE = DEFAULT_SCORE  # lowest of a detection that is drawn ...
 _SUREST = 3  # ... but of the surest ones, which early in a training lie below
 _DETECTIONS = 20  # of an image
 

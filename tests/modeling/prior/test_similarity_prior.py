@@ -39,13 +39,6 @@ def some_members(rows: int, classes: int, regions: int, seed: int = 0) -> Tensor
     return chosen | torch.eye(classes, regions, dtype=torch.bool)
 
 
-def opponents(members: Tensor) -> Tensor:
-    """Other regions, from row to row, that stand against a class; against some classes there are none."""
-    drawn = torch.rand(members.shape, generator=torch.Generator().manual_seed(9)) < 0.4
-    drawn[:, 0] = False
-    return drawn & ~members
-
-
 def box(top: int, left: int, bottom: int, right: int) -> Tensor:
     mask = torch.zeros(PADDED, PADDED, dtype=torch.bool)
     mask[top:bottom, left:right] = True
@@ -149,10 +142,9 @@ def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.Mo
     inside, outside = unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3)
     members = some_members(4, 3, 5)
     assert members.sum(2).unique().numel() > 2
-    typical = torch.rand(4, 3, 1, 2, generator=torch.Generator().manual_seed(4)) * 0.6 - 0.3
+    typical = torch.rand(4, 3, 2, generator=torch.Generator().manual_seed(4)) * 0.6 - 0.3
     cells = level.flatten(2).transpose(1, 2)
-    prompts = PriorPrompts(memory_of(inside, outside), members, typical)
-    found = measure(cells, prompts, 0).view(4, 3, 7, 3, 5)
+    found = measure(cells, inside, outside, members, typical).view(4, 3, 7, 3, 5)
     for row in range(4):
         for column in range(3):
             expected = looped_comparison(
@@ -160,7 +152,7 @@ def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.Mo
                 inside.numpy(),
                 outside.numpy(),
                 members[row, column].nonzero().flatten().numpy(),
-                typical[row, column, 0].numpy(),
+                typical[row, column].numpy(),
             )
             np.testing.assert_allclose(found[row, column].numpy(), expected, atol=2e-5)
     assert found[:, :, 5].min() == -2
@@ -168,17 +160,9 @@ def test_every_cell_is_compared_as_loops_do(at_once: int, monkeypatch: pytest.Mo
 
 
 def looped_share(
-    module: LevelComparison,
-    cell: Tensor,
-    memory: PromptMemory,
-    mine: list[int],
-    rivals: list[int],
-    head: int,
+    module: LevelComparison, cell: Tensor, memory: PromptMemory, mine: list[int], head: int
 ) -> float:
-    """What one head says of one cell: softmax over all cells of the prompts in `mine`, marked against not.
-
-    What is marked on `rivals` counts as not marked.
-    """
+    """What one head says of one cell: softmax over all cells of the prompts in `mine`, marked against not."""
     attention, part = module.attention, slice(head * KEY, (head + 1) * KEY)
     assert attention is not None
     query = F.normalize(attention.query.weight[part].double() @ cell.double(), dim=0)
@@ -193,16 +177,11 @@ def looped_share(
                     logit += attention.marked[head].item() - attention.plain[head].item() * plainness
                 everything += math.exp(logit)
                 on += side * math.exp(logit)
-    for number in rivals:
-        for other in memory.inside[0][number].double():
-            key = F.normalize(attention.key.weight[part].double() @ other, dim=0)
-            everything += math.exp(attention.sharpness[head].exp().item() * float(query @ key))
     return 2 * on / everything - 1
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rivals", [False, True])
-def test_heads_tell_how_much_of_a_cells_attention_is_marked(rivals: bool, monkeypatch: pytest.MonkeyPatch):
+def test_heads_tell_how_much_of_a_cells_attention_is_marked(monkeypatch: pytest.MonkeyPatch):
     """Also where classes and rows have different numbers of prompts, which are padded to the most."""
     monkeypatch.setattr(comparison, "ATTENDING", 6)
     module = LevelComparison(6)
@@ -213,16 +192,11 @@ def test_heads_tell_how_much_of_a_cells_attention_is_marked(rivals: bool, monkey
     memory = memory_of(unit(5, 4, 6, seed=2), unit(5, 7, 6, seed=3))
     members = some_members(4, 3, 5)
     assert members.sum(2).amax(0).min() > members.sum(2).min()
-    against = opponents(members) if rivals else torch.zeros_like(members)
-    against[1, 1] = members[1, 1]  # an image can show a class, and something beside it that it is not
-    against &= rivals
-    typical = torch.tensor(TYPICAL).expand(4, 3, 1, 2)
-    found = module(level, PriorPrompts(memory, members, typical, against if rivals else None), 0)
+    found = module(level, memory, 0, members, torch.tensor(TYPICAL).expand(4, 3, 2))
     heads = found.view(4, 3, -1, 2, 3)[:, :, MEASURES:]
     for row, column, head, y, x in np.ndindex(*heads.shape):
         mine = members[row, column].nonzero().flatten().tolist()
-        other = against[row, column].nonzero().flatten().tolist()
-        expected = looped_share(module, level[row // 2, :, y, x], memory, mine, other, head)
+        expected = looped_share(module, level[row // 2, :, y, x], memory, mine, head)
         assert heads[row, column, head, y, x].item() == pytest.approx(expected, abs=1e-4)
     assert heads.std() > 0.1
 
@@ -236,8 +210,7 @@ def test_untrained_heads_compare(monkeypatch: pytest.MonkeyPatch):
     memory = memory_of(on.expand(1, 3, 64), off.expand(1, 3, 64))
     level = torch.stack((on, off), dim=1)[None, :, :, None]
     members = torch.ones(1, 1, 1, dtype=torch.bool)
-    prompts = PriorPrompts(memory, members, torch.tensor(TYPICAL).expand(1, 1, 1, 2))
-    heads = module(level, prompts, 0)[0, MEASURES:, :, 0]
+    heads = module(level, memory, 0, members, torch.tensor(TYPICAL).expand(1, 1, 2))[0, MEASURES:, :, 0]
     assert (heads[:, 0] > 0.5).all()
     assert (heads[:, 1] < -0.5).all()
 
@@ -249,13 +222,8 @@ def test_the_scaled_difference_spreads_to_cells_of_the_same_image_that_look_alik
     torch.nn.init.constant_(module.sharpness, math.log(5.0))
     level = unit(2, 3, 4, 6, seed=1).permute(0, 3, 1, 2)
     memory, members = memory_of(unit(4, 3, 6, seed=2), unit(4, 5, 6, seed=3)), some_members(6, 2, 4)
-    typical = torch.rand(6, 2, 1, 2, generator=torch.Generator().manual_seed(4))
-    found = (
-        module(level, PriorPrompts(memory, members, typical), 0)
-        .view(6, 2, module.channels, 12)
-        .double()
-        .numpy()
-    )
+    typical = torch.rand(6, 2, 2, generator=torch.Generator().manual_seed(4))
+    found = module(level, memory, 0, members, typical).view(6, 2, module.channels, 12).double().numpy()
     for row, column in np.ndindex(6, 2):
         cells = level[row // 3].flatten(1).T.double().numpy()
         scaled, spread = found[row, column, 5], found[row, column, 7]
@@ -269,11 +237,10 @@ def test_a_level_of_few_channels_is_measured_only():
     module = LevelComparison(6)
     assert not list(module.parameters())
     level, members = unit(2, 2, 3, 6, seed=1).permute(0, 3, 1, 2), some_members(2, 3, 4)
-    memory, typical = memory_of(unit(4, 3, 6, seed=2), unit(4, 5, 6, seed=3)), torch.rand(2, 3, 1, 2)
-    prompts = PriorPrompts(memory, members, typical)
-    found = module(level, prompts, 0).view(2, 3, MEASURES, 6)
+    memory, typical = memory_of(unit(4, 3, 6, seed=2), unit(4, 5, 6, seed=3)), torch.rand(2, 3, 2)
+    found = module(level, memory, 0, members, typical).view(2, 3, MEASURES, 6)
     cells = level.flatten(2).transpose(1, 2)
-    expected = measure(cells, prompts, 0)
+    expected = measure(cells, memory.inside[0], memory.outside[0], members, typical)
     assert torch.equal(found[:, :, :-1], expected)
     assert torch.equal(found[:, :, -1], expected[:, :, 5])
 
@@ -544,7 +511,7 @@ def test_the_untrained_mask_is_the_comparison(untrained: SimilarityPrior):
     typical, scaled = untrained.calibrate(memory, members), []
     for number, level in enumerate(target.levels):
         cells = level.flatten(2).transpose(1, 2)
-        measured = measure(cells, PriorPrompts(memory, members, typical), number)[:, :, 5]
+        measured = measure(cells, *memory.levels[number], members, typical[:, :, number])[:, :, 5]
         own = measured.unflatten(2, level.shape[-2:])
         scaled.append(F.interpolate(own, (64, 64), mode="bilinear", align_corners=False))
     alike = (scaled[0] + scaled[1]) / 2

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unispector.prior_structures import PriorPrompts
+from unispector.prior_structures import PromptMemory
 
 HEADS, KEY = 8, 14  # attention heads of a level, and channels of their keys
 ATTENDING = 256  # channels from which on a level is attended to; the finer ones are many and say little
@@ -29,13 +29,17 @@ class LevelComparison(nn.Module):
         # How sharply a cell picks cells of its own image that look like itself.
         self.sharpness = nn.Parameter(torch.tensor(math.log(20.0))) if self.attention is not None else None
 
-    def forward(self, level: Tensor, prompts: PriorPrompts, number: int) -> Tensor:
+    def forward(
+        self, level: Tensor, memory: PromptMemory, number: int, members: Tensor, typical: Tensor
+    ) -> Tensor:
         """Compare B images with the prompts of C classes in R sets.
 
         Args:
             level: [B, D, h, w] unit vectors.
-            prompts: of R sets, R a multiple of B; features in float32.
-            number: of the level within the prompts' memory.
+            memory: of N marked images.
+            number: of the level within the memory.
+            members: [R, C, N] bool, R a multiple of B.
+            typical: [R, C, 2] difference of similarities on marked and on other cells.
 
         Returns:
             [R * C, channels, h, w]: nearest inside, nearest outside, their difference, similarity to the
@@ -43,10 +47,10 @@ class LevelComparison(nn.Module):
             are 0 and marked ones 1, how unlike the image's mean the cell is, the scaled difference spread
             to cells of the same image that look alike; then the attention heads.
         """
-        rows, classes, _ = prompts.members.shape
+        rows, classes, _ = members.shape
         cells = level.flatten(2).transpose(1, 2)
         image = torch.arange(len(cells), device=level.device).repeat_interleave(rows // len(cells))
-        measures = measure(cells, prompts, number)
+        measures = measure(cells, memory.inside[number], memory.outside[number], members, typical)
         scaled = measures[:, :, CALIBRATED_MEASURE]
         if self.attention is None or self.sharpness is None:
             return torch.cat((measures, scaled[:, :, None]), dim=2).view(
@@ -56,7 +60,7 @@ class LevelComparison(nn.Module):
             alike = cells @ cells.transpose(1, 2)
         weights = torch.softmax(alike * self.sharpness.exp(), dim=-1)
         spread = scaled.float() @ weights.float()[image].transpose(1, 2)
-        heads = self.attention(cells, prompts, number)
+        heads = self.attention(cells, memory, number, members)
         out = torch.cat((measures, spread[:, :, None], heads.to(measures.dtype)), dim=2)
         return out.view(rows * classes, -1, *level.shape[-2:])
 
@@ -75,13 +79,8 @@ class _MarkAttention(nn.Module):
         nn.init.orthogonal_(self.query.weight)
         self.key.weight.data.copy_(self.query.weight.data)
 
-    def forward(self, cells: Tensor, prompts: PriorPrompts, number: int) -> Tensor:
-        """[R, C, H, T] in [-1, 1]: 1 where all of a cell's attention lies on marked cells.
-
-        What a class is not takes part in the attention alone, which helped most on training classes; as part
-        of the fixed measures it cost true finds (reports/training_log.md).
-        """
-        memory, members, against = prompts.memory, prompts.members, prompts.against
+    def forward(self, cells: Tensor, memory: PromptMemory, number: int, members: Tensor) -> Tensor:
+        """[R, C, H, T] in [-1, 1]: 1 where all of a cell's attention lies on marked cells."""
         rows, classes, _ = members.shape
         query = self._split(self.query, cells) * self.sharpness.exp()[:, None, None]
         # The last channel of a key is added to its logit: a query's is 1.
@@ -101,14 +100,11 @@ class _MarkAttention(nn.Module):
         found = []
         for column in range(classes):
             chosen, valid = _chosen(members[:, column])
-            key = _keys(keys, chosen, torch.where(valid, 0.0, BLOCKED))
+            key = keys[chosen]  # [R, n, H, m, K]
+            block = torch.where(valid, 0.0, BLOCKED)[:, :, None, None].expand(key.shape[:-1])
+            key = torch.cat((key[..., :-1], key[..., -1:] + block[..., None]), dim=-1)
+            key = key.transpose(1, 2).flatten(2, 3)
             values = value.repeat(1, 1, chosen.shape[1], 1).expand(rows, HEADS, -1, -1)
-            if against is not None:
-                chosen, opposed = _chosen(against[:, column])
-                # What the class is not counts as the surroundings of an image do.
-                inner = F.pad(keys[:, :, : inside.shape[1], :-1], (0, 1))
-                key = torch.cat((key, _keys(inner, chosen, torch.where(opposed, 0.0, BLOCKED))), dim=2)
-                values = F.pad(values, (0, 0, 0, key.shape[2] - values.shape[2]))
             looked = F.scaled_dot_product_attention(query, key, values.to(key.dtype), scale=1.0)
             found.append(2 * looked[..., 0].float() - 1)
         return torch.stack(found, dim=1)
@@ -119,21 +115,20 @@ class _MarkAttention(nn.Module):
 
 
 @torch.no_grad()
-def measure(cells: Tensor, prompts: PriorPrompts, number: int) -> Tensor:
+def measure(cells: Tensor, inside: Tensor, outside: Tensor, members: Tensor, typical: Tensor) -> Tensor:
     """Compare every cell of B images with the prompts of every class, without a weight to learn.
 
     Args:
         cells: [B, T, D] unit vectors.
-        prompts: of R sets, R a multiple of B.
-        number: of the level within the prompts' memory.
+        inside, outside: [N, m, D] unit vectors in and around the marks of N images.
+        members: [R, C, N] bool, R a multiple of B.
+        typical: [R, C, 2] difference of similarities on marked and on other cells.
 
     Returns:
         [R, C, 7, T]: nearest inside, nearest outside, their difference, similarity to the mean inside,
         nearest inside averaged over the images, the difference scaled so that other cells are 0 and
         marked ones 1, and how unlike the image's mean the cell is.
     """
-    members, typical = prompts.members, prompts.typical[:, :, number]
-    inside, outside = prompts.memory.levels[number]
     rows, classes, _ = members.shape
     image = torch.arange(len(cells), device=cells.device).repeat_interleave(rows // len(cells))
     near_in, near_out = nearest(cells, inside), nearest(cells, outside)
@@ -160,20 +155,10 @@ def measure(cells: Tensor, prompts: PriorPrompts, number: int) -> Tensor:
     return out
 
 
-def _keys(keys: Tensor, chosen: Tensor, bonus: Tensor) -> Tensor:
-    """Keys [R, H, n * m, K] of images `chosen` [R, n] among [N, H, m, K]; `bonus` [R, n] on their logits."""
-    own = keys[chosen].transpose(1, 2)
-    raised = own[..., -1:] + bonus[:, None, :, None, None]
-    return torch.cat((own[..., :-1], raised), dim=-1).flatten(2, 3)
-
-
 def _chosen(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices [R, n] of the members of each row [R, N], the first one repeated; and which are no repeats.
-
-    n is 1 at least: of a row without a member an image that is none is given, as a repeat.
-    """
+    """Indices [R, n] of the members of each row [R, N], the first one repeated; and which are no repeats."""
     count = members.sum(1)
-    order = members.int().argsort(dim=1, descending=True, stable=True)[:, : max(int(count.max()), 1)]
+    order = members.int().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
     valid = torch.arange(order.shape[1], device=members.device) < count[:, None]
     return torch.where(valid, order, order[:, :1]), valid
 

@@ -8,7 +8,6 @@ the comparison into one mask per class; untrained, the mask is the comparison. T
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -150,9 +149,9 @@ class SimilarityPrior(nn.Module):
         """
         rows, classes, _ = prompts.members.shape
         images = len(features.detail)
-        prompts = replace(prompts, memory=prompts.memory.float())  # a bank keeps half precision
+        memory = prompts.memory.float()  # a bank keeps half precision
         compared = [
-            comparison(level, prompts, number)
+            comparison(level, memory, number, prompts.members, prompts.typical[:, :, number])
             for number, (comparison, level) in enumerate(zip(self.comparisons, features.levels, strict=True))
         ]
         fine_hw = features.detail.shape[-2:]
