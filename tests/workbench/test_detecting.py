@@ -33,7 +33,7 @@ class Stepped:
     device: Any = field(default_factory=lambda: SimpleNamespace(type="cpu"))
     fingerprint: str = "f"
 
-    def stream(self, images: list[np.ndarray], bank: object) -> Iterator[Detections]:
+    def stream(self, images: list[np.ndarray], bank: object, progress: object) -> Iterator[Detections]:
         assert self.permits.acquire(timeout=20)
         for image in images:
             self.seen.append(int(image[0, 0, 0]))
@@ -133,3 +133,27 @@ def test_an_image_that_is_added_or_replaced_is_looked_at(
     project.news(-1, -1, 0)
     until(lambda: len(detector.seen) == 12)
     assert sorted(detector.seen[10:]) == [77, 88]
+
+
+def test_a_large_image_is_given_up_in_the_middle_when_marks_change(
+    project: Project, detector: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Semaphore(0)
+
+    def tiles(images: list[np.ndarray], bank: object, progress: Any) -> Iterator[Detections]:
+        for number in range(1000):
+            assert told.acquire(timeout=20)
+            progress(number, 1000)
+        yield from ()
+
+    monkeypatch.setattr(detector, "stream", tiles)
+    mark(project)
+    told.release()
+    until(lambda: "0 of 1000 tiles" in project.run.line)
+    mark(project, NAMES[1])
+    first = project.run.key
+    told.release()
+    until(lambda: project.run.key != first)
+    assert project.results.done(project.folder.files) == set()
+    monkeypatch.undo()
+    told.release(2000)

@@ -68,7 +68,7 @@ export const now = useBench.getState;
 
 export function tell(line: string, bad = false, goes = true): void {
   const shown = { message: line, color: bad ? 'red' : 'bench', withBorder: true };
-  notifications.show(goes ? shown : { ...shown, autoClose: false });
+  notifications.show(goes ? shown : { ...shown, color: 'orange', autoClose: 20_000 });
 }
 
 // Runs what may fail, and shows its line.

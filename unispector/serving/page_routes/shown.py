@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.ops.drawing import class_colour
+from unispector.scores import DEFAULT_SCORE
 from unispector.workbench.bench import Bench
 from unispector.workbench.exports import FILES
 from unispector.workbench.findings import LOWEST
