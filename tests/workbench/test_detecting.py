@@ -155,5 +155,4 @@ def test_a_large_image_is_given_up_in_the_middle_when_marks_change(
     told.release()
     until(lambda: project.run.key != first)
     assert project.results.done(project.folder.files) == set()
-    monkeypatch.undo()
     told.release(2000)
