@@ -54,6 +54,7 @@ def page_server(
     prompts: Prompts | None = None,
     token: str = "",
     port: int = 0,
+    bit_depth: int = 16,
 ) -> Iterator[LivePage]:
     metrics = Metrics()
     reloader = Reloader(
@@ -61,7 +62,7 @@ def page_server(
         prompts or StoredPrompts(PromptStore(home / "prompts")),
         metrics,
     )
-    bench = Bench(lambda: in_use(reloader), home, session)
+    bench = Bench(lambda: in_use(reloader), home, session, bit_depth)
     if folder is not None:
         bench.open(folder, fixed=True)
     sock = listening("127.0.0.1", port)

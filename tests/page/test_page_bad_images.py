@@ -58,6 +58,24 @@ def odd_images(folder: Path) -> None:
     Image.new("RGB", (30_000, 10), "white").save(folder / "long.png")
 
 
+def test_dark_images_of_12_bits_are_told_once_and_read_with_the_option(
+    tiny_model: Path, tmp_path: Path, page: Page
+) -> None:
+    folder = tmp_path / "dark"
+    folder.mkdir()
+    for number in range(3):
+        values = np.random.default_rng(number).integers(3000, 4000, (60, 80), dtype=np.uint16)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    with page_server(folder, tiny_model, home=tmp_path) as live:
+        page.goto(live.url)
+        expect(page.get_by_text("looks like 12-bit data")).to_have_count(1)
+        expect(page.get_by_text("--bit-depth 12")).to_be_visible()
+        dark = np.asarray(Image.open(io.BytesIO(live.client.get("/bench/thumbnail?image=0.png").content)))
+    with page_server(folder, tiny_model, home=tmp_path, bit_depth=12) as live:
+        bright = np.asarray(Image.open(io.BytesIO(live.client.get("/bench/thumbnail?image=0.png").content)))
+        assert dark.mean() < 20 < 200 < bright.mean()
+
+
 KINDS = ("sixteen.png", "palette.png", "alpha.png", "cmyk.tif", "animated.webp", "turned.jpg")
 
 

@@ -33,7 +33,7 @@ def test_from_a_box_to_an_export(
     count, asked = hands.count("bubble"), len(requests)
     slider = page.get_by_label("Threshold of bubble")
     slider.focus()
-    for _ in range(60):
+    for _ in range(80):
         slider.press("ArrowRight")
     least = float(page.get_by_test_id("threshold-bubble").inner_text())
     scores = [

@@ -5,6 +5,7 @@ import io
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,13 +214,14 @@ def test_exports_agree_with_marks_thresholds_and_verdicts(live: LivePage, images
         for score, verdict in zip(own["scores"], own["verdicts"], strict=True)
         if score >= least and verdict == 0
     }
-    assert 2 in results[victim["image"]]["verdicts"]
 
     coco = json.loads(export(live, "coco"))
     files = {own["id"]: own["file_name"] for own in coco["images"]}
     assert list(files.values()) == ["a.png", "b.png", "sub/c.png", "turned.jpg"]
     found = [own for own in coco["annotations"] if own["origin"] == "found"]
     assert {(files[own["image_id"]], round(own["score"], 4)) for own in found} == expected
+    rejected = victim["boxes"][0]
+    assert all(own["bbox"] != rejected or files[own["image_id"]] != victim["image"] for own in found)
     (drawn,) = [own for own in coco["annotations"] if own["origin"] == "drawn"]
     assert drawn["bbox"] == BOX
     assert np.array_equal(np.argwhere(coco_mask.decode(drawn["segmentation"]))[[0, -1]], [[6, 5], [19, 24]])
@@ -231,12 +233,23 @@ def test_exports_agree_with_marks_thresholds_and_verdicts(live: LivePage, images
     assert {own["image"] for own in lines} == set(files.values())
 
     with ZipFile(io.BytesIO(export(live, "images"))) as archive:
-        assert sorted(archive.namelist()) == sorted(f"pictures/{name}.jpg" for name in files.values())
-        assert Image.open(io.BytesIO(archive.read("pictures/sub/c.png.jpg"))).size[0] >= 60
+        stems = [name.rpartition(".")[0] for name in files.values()]
+        assert sorted(archive.namelist()) == sorted(f"pictures/{stem}.jpg" for stem in stems)
+        assert min(Image.open(io.BytesIO(archive.read("pictures/sub/c.jpg"))).size) >= 512
+
+    counts = Counter(files[own["image_id"]] for own in coco["annotations"])
+    with ZipFile(io.BytesIO(export(live, "yolo"))) as archive:
+        assert archive.read("classes.txt").decode() == "spot\n"
+        for name, count in counts.items():
+            assert archive.read(f"labels/{name.rpartition('.')[0]}.txt").count(b"\n") == count
+    with ZipFile(io.BytesIO(export(live, "labelme"))) as archive:
+        drawn_on = json.loads(archive.read("a.json"))
+        assert (drawn_on["imagePath"], len(drawn_on["shapes"])) == ("a.png", counts["a.png"])
+        assert json.loads(archive.read("sub/c.json"))["imagePath"] == "c.png"
 
     (images.parent / "bank.safetensors").write_bytes(export(live, "bank"))
     bank = PromptBank.load(images.parent / "bank.safetensors")
-    assert (bank.class_names, bank.counts) == (("spot",), (1,))
+    assert (bank.class_names, bank.counts, bank.negative_owners) == (("spot",), (1,), (0,))
 
 
 def test_an_export_of_nothing_says_so(live: LivePage) -> None:
@@ -283,6 +296,13 @@ def test_a_read_only_folder_names_the_option(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(DataError, match=r"--session"):
         Project(tmp_path)
+
+
+def test_a_session_is_open_in_one_program_only(live: LivePage, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="another `unispector ui` has this session open"):
+        Project(images, tmp_path / "session")
+    live.bench.close()
+    Project(images, tmp_path / "session").end()
 
 
 def test_the_start_s_folder_is_the_only_one(live: LivePage, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from unispector.detections import Detections
 from unispector.errors import DataError
-from unispector.structures import Detections
 from unispector.workbench import detecting
 from unispector.workbench.detecting import Detecting
 from unispector.workbench.joined import Model
@@ -33,7 +33,7 @@ class Stepped:
     device: Any = field(default_factory=lambda: SimpleNamespace(type="cpu"))
     fingerprint: str = "f"
 
-    def stream(self, images: list[np.ndarray], bank: object) -> Iterator[Detections]:
+    def stream(self, images: list[np.ndarray], bank: object, progress: object) -> Iterator[Detections]:
         assert self.permits.acquire(timeout=20)
         for image in images:
             self.seen.append(int(image[0, 0, 0]))
@@ -51,8 +51,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def detector(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepped]:
-    bank = SimpleNamespace(class_names=("dent",))
-    monkeypatch.setattr(detecting, "encode", lambda model, marks, root: bank)
+    bank = SimpleNamespace(class_names=("dent",), bit_depth=16, memory=None)
+    monkeypatch.setattr(detecting, "encode", lambda model, marks, root, depth: bank)
     monkeypatch.setattr(detecting, "SETTLE_SECONDS", 0.01)
     monkeypatch.setattr(detecting, "POLL_SECONDS", 0.01)
     detector = Stepped()
@@ -109,7 +109,7 @@ def test_marks_that_cannot_be_used_are_an_error_once(
 ) -> None:
     tries = []
 
-    def refuse(model: object, marks: object, root: object) -> None:
+    def refuse(model: object, marks: object, root: object, depth: int) -> None:
         tries.append(1)
         raise DataError("00.png: this mark is bad; draw another")
 
@@ -133,3 +133,26 @@ def test_an_image_that_is_added_or_replaced_is_looked_at(
     project.news(-1, -1, 0)
     until(lambda: len(detector.seen) == 12)
     assert sorted(detector.seen[10:]) == [77, 88]
+
+
+def test_a_large_image_is_given_up_in_the_middle_when_marks_change(
+    project: Project, detector: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Semaphore(0)
+
+    def tiles(images: list[np.ndarray], bank: object, progress: Any) -> Iterator[Detections]:
+        for number in range(1000):
+            assert told.acquire(timeout=20)
+            progress(number, 1000)
+        yield from ()
+
+    monkeypatch.setattr(detector, "stream", tiles)
+    mark(project)
+    told.release()
+    until(lambda: "0 of 1000 tiles" in project.run.line)
+    mark(project, NAMES[1])
+    first = project.run.key
+    told.release()
+    until(lambda: project.run.key != first)
+    assert project.results.done(project.folder.files) == set()
+    told.release(2000)

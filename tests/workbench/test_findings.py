@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from unispector.detections import Detections
 from unispector.ops.rle import encode_rle
-from unispector.structures import Detections
 from unispector.workbench.findings import KEPT_RUNS, MOST, Results, result_of, verdicts
 from unispector.workbench.folder import ImageFile
 from unispector.workbench.marks import Mark

@@ -46,7 +46,9 @@ def test_the_tiles_of_a_level_are_the_image_at_that_size(tmp_path: Path) -> None
 
 def test_what_is_held_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    monkeypatch.setattr(pictures, "read_image", lambda path: reads.append(path.name) or read_image(path))
+    monkeypatch.setattr(
+        pictures, "as_pixels", lambda path, depth: reads.append(path.name) or read_image(path)
+    )
     monkeypatch.setattr(pictures, "HELD_BYTES", 5 * 200 * 200 * 3)
     made = Pictures(tmp_path / "cache")
     for name in "abcdef":

@@ -32,10 +32,13 @@ def ui(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = a free one, which is printed.")] = 8765,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    bit_depth: Annotated[
+        int, typer.Option(min=8, max=16, help="Bits that 16-bit images really use, such as 12.")
+    ] = 16,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
 ) -> None:
     """Open a page in the browser."""
     from unispector.serving.ui import PageOptions
     from unispector.serving.ui import ui as run
 
-    run(PageOptions(folder, session, host, port, browser), model, bank, device)
+    run(PageOptions(folder, session, host, port, browser, bit_depth), model, bank, device)

@@ -33,6 +33,7 @@ class PageOptions:
     host: str
     port: int  # 0 = a free one
     browser: bool  # open one
+    bit_depth: int = 16  # bits that 16-bit images really use
 
 
 def ui(options: PageOptions, model: str, bank: Path | None, device: str = "cpu") -> None:
@@ -52,7 +53,7 @@ def ui(options: PageOptions, model: str, bank: Path | None, device: str = "cpu")
     prompts = open_prompts(bank) if bank else StoredPrompts(PromptStore(_kept(options) / "prompts"))
     metrics = Metrics()
     reloader = Reloader(followed_model(model) or fixed_model(model), prompts, metrics, device)
-    bench = Bench(lambda: in_use(reloader), Path.cwd(), options.session)
+    bench = Bench(lambda: in_use(reloader), Path.cwd(), options.session, options.bit_depth)
     if options.folder is not None:
         bench.open(options.folder, fixed=True)
     with listening(options.host, options.port) as sock:

@@ -44,13 +44,16 @@ class Bench:
         fixed: the folder was named at the start, and the page opens no other.
     """
 
-    def __init__(self, model: Callable[[], Model | str], home: Path, session: Path | None = None) -> None:
+    def __init__(
+        self, model: Callable[[], Model | str], home: Path, session: Path | None = None, bit_depth: int = 16
+    ) -> None:
         """No folder is open yet.
 
         Args:
             model: gives the model in use, or a line that says why there is none.
             home: where demo images and images without a folder are put.
             session: folder of the session; None = inside the folder of images.
+            bit_depth: bits that 16-bit images really use.
         """
         self.fixed = False
         self.home = home
@@ -58,6 +61,7 @@ class Bench:
         self._exported: Path | None = None
         self._model = model
         self._session = session
+        self._bit_depth = bit_depth
         self._project: Project | None = None
         self._detecting: Detecting | None = None
         self._lock = threading.Lock()
@@ -87,8 +91,9 @@ class Bench:
         with self._lock:
             if self.fixed:
                 raise DataError("this page shows the folder it was started with; start it without one")
-            project = Project(root, self._session)
             self.close()
+            self._project = None
+            project = Project(root, self._session, self._bit_depth)
             self._project, self.fixed = project, fixed
             self.exporting, self._exported = ExportState(), None
             self._detecting = Detecting(project, self._model)
@@ -155,7 +160,7 @@ class Bench:
                 raise DataError("another export is being written; wait for it")
             number = state.number + 1
             self.exporting = ExportState(number, kind)
-        threading.Thread(target=self._export, args=(project, kind, number), daemon=True).start()
+        threading.Thread(target=self._export, args=(project, kind, number), name="export").start()
         return number
 
     def exported(self, number: int) -> Path:
@@ -170,6 +175,8 @@ class Bench:
 
     def _export(self, project: Project, kind: Kind, number: int) -> None:
         def progress(done: int, total: int) -> None:
+            if project.ended:
+                raise DataError("given up: the folder was closed")
             self.exporting = ExportState(number, kind, done, total)
 
         try:

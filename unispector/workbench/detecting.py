@@ -5,12 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-
 from unispector.errors import DataError, UniSpectorError
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.files import read_image
+from unispector.ops.images import Pixels, as_pixels
 from unispector.workbench.findings import Result, result_of
 from unispector.workbench.folder import ImageFile
 from unispector.workbench.joined import Model, encode
@@ -25,6 +22,10 @@ AT_ONCE_PIXELS = 40_000_000
 """Pixels of the images that are looked at together; an image of more is looked at alone."""
 
 
+class _AbandonedError(Exception):
+    """A large image that need not be looked at any further: the marks have changed."""
+
+
 class Detecting:
     """Keeps the findings of a project up to date until it is stopped."""
 
@@ -37,7 +38,8 @@ class Detecting:
         self._project = project
         self._model = model
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="bench", daemon=True)
+        # Waited for at the end of the program: PyTorch aborts a process that ends under its feet.
+        self._thread = threading.Thread(target=self._work, name="bench")
 
     def start(self) -> None:
         """Begin."""
@@ -84,7 +86,7 @@ class Detecting:
         project.begin(key)
         project.report("encoding")
         try:
-            bank = encode(model, project.used_marks(), project.folder.root)
+            bank = encode(model, project.used_marks(), project.folder.root, project.bit_depth)
         except UniSpectorError as error:
             project.report("error", str(error))
             return None
@@ -95,23 +97,38 @@ class Detecting:
     def _look(self, model: Model, bank: PromptBank, key: str) -> None:
         """Detect on what is pending, until nothing is or the prompts change."""
         project = self._project
+
+        def tiles(done: int, total: int) -> None:
+            if self._stopping.is_set() or key != project.key(model):
+                raise _AbandonedError
+            project.report("detecting", f"{done} of {total} tiles of a large image")
+
         while (pending := project.pending()) and not self._stopping.is_set():
             if key != project.key(model):
                 return
             project.report("detecting")
-            batch = list[tuple[ImageFile, npt.NDArray[np.uint8]]]()
-            for file in pending[: 2 if model.detector.device.type == "cpu" else 8]:
-                try:
-                    pixels = read_image(project.folder.root / file.name)
-                except DataError as error:
-                    why = str(error).replace(f"{project.folder.root}/", "")
-                    project.found(Result(file.name, file.stamp, (0, 0), why, []), key)
-                    continue
-                if batch and sum(each.size for _, each in batch) + pixels.size > 3 * AT_ONCE_PIXELS:
-                    break
-                batch.append((file, pixels))
-            found = model.detector.stream([pixels for _, pixels in batch], bank)
-            for (file, _), detections in zip(batch, found, strict=True):
-                project.found(result_of(file, detections), key)
+            at_once = 2 if model.detector.device.type == "cpu" else 8
+            batch = self._read(pending[:at_once], bank.bit_depth, key)
+            found = model.detector.stream([pixels for _, pixels in batch], bank, progress=tiles)
+            try:
+                for (file, _), detections in zip(batch, found, strict=True):
+                    project.found(result_of(file, detections), key)
+            except _AbandonedError:
+                return
         if not self._stopping.is_set():
             project.report("done")
+
+    def _read(self, files: list[ImageFile], bit_depth: int, key: str) -> list[tuple[ImageFile, Pixels]]:
+        """The first of some images that fit into memory together; one that is unreadable is reported so."""
+        project, batch = self._project, list[tuple[ImageFile, Pixels]]()
+        for file in files:
+            try:
+                pixels = as_pixels(project.folder.root / file.name, bit_depth)
+            except DataError as error:
+                why = str(error).replace(f"{project.folder.root}/", "")
+                project.found(Result(file.name, file.stamp, (0, 0), why, []), key)
+                continue
+            if batch and sum(each.size for _, each in batch) + pixels.size > 3 * AT_ONCE_PIXELS:
+                break
+            batch.append((file, pixels))
+        return batch

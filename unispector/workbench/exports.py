@@ -3,30 +3,32 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import torch
 
+from unispector.detections import Detections, Json
 from unispector.errors import DataError
-from unispector.ops.drawing import draw_detections
-from unispector.ops.files import atomic_path, atomic_write_text, read_image
+from unispector.ops.files import atomic_path, atomic_write_text
 from unispector.ops.rle import Rle, encode_crop
-from unispector.structures import Detections
 from unispector.workbench.findings import verdicts
 from unispector.workbench.marks import Box
 from unispector.workbench.pictures import jpeg
 from unispector.workbench.project import Project
 
-Kind = Literal["coco", "csv", "images", "bank"]
+Kind = Literal["coco", "csv", "yolo", "labelme", "images", "bank"]
 
 FILES: dict[Kind, str] = {
     "coco": "detections.json",
     "csv": "detections.csv",
+    "yolo": "yolo.zip",
+    "labelme": "labelme.zip",
     "images": "pictures.zip",
     "bank": "bank.safetensors",
 }
@@ -97,16 +99,14 @@ def export(project: Project, kind: Kind, folder: Path, progress: Progress) -> Pa
         if bank is None:
             raise DataError("no prompts yet; mark a defect first")
         bank.save(file)
-    elif kind == "images":
-        with atomic_path(file) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
-            for own in _all(project, progress):
-                pixels = read_image(project.folder.path(own.image))
-                drawn = draw_detections(pixels, _as_detections(own, project.class_names()))
-                archive.writestr(f"pictures/{own.image}.jpg", jpeg(drawn, 92))
+    elif kind in ("images", "yolo", "labelme"):
+        with atomic_path(file) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+            for name, content in _entries(project, kind, progress):
+                archive.writestr(name, content)
     elif kind == "csv":
         atomic_write_text(file, _as_csv(_all(project, progress)))
     else:
-        coco = _as_coco(list(_all(project, progress)), project.class_names())
+        coco = _as_coco(_all(project, progress), project.class_names())
         atomic_write_text(file, json.dumps(coco, indent=1) + "\n")
     return file
 
@@ -159,28 +159,40 @@ def _as_csv(images: Iterator[ImageRegions]) -> str:
     return table.getvalue()
 
 
-def _as_coco(images: list[ImageRegions], names: tuple[str, ...]) -> dict[str, object]:
-    """COCO's layout; ids count from 1, `origin` says where a region comes from."""
-    regions = [(number, region) for number, own in enumerate(images, 1) for region in own.regions]
-    return {
+def _as_coco(images: Iterable[ImageRegions], names: tuple[str, ...]) -> Json:
+    """COCO's layout; `origin` says where a region comes from."""
+    whole: Json = {
         "info": {"description": "UniSpector, inspection bench"},
-        "images": [
-            {"id": number, "file_name": own.image, "width": own.hw[1], "height": own.hw[0]}
-            for number, own in enumerate(images, 1)
-        ],
+        "images": [],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": names.index(region.label) + 1,
-                "bbox": list(region.box),
-                "area": round(region.box[2] * region.box[3], 2),
-                "segmentation": region.mask,
-                "iscrowd": 0,
-                "score": region.score,
-                "origin": region.origin,
-            }
-            for number, (image, region) in enumerate(regions, 1)
-        ],
+        "annotations": [],
     }
+    for number, own in enumerate(images, 1):
+        one = _as_detections(own, names).to_coco(number, own.image, len(whole["annotations"]) + 1)
+        whole["images"] += one["images"]
+        for annotation, region in zip(one["annotations"], own.regions, strict=True):
+            whole["annotations"].append({**annotation, "origin": region.origin})
+    return whole
+
+
+def _entries(project: Project, kind: Kind, progress: Progress) -> Iterator[tuple[str, bytes | str]]:
+    """Names and contents of an archive's files."""
+    names, stems = project.class_names(), Counter(_stem(name) for name in project.folder.files)
+    if kind == "yolo":
+        yield "classes.txt", "".join(f"{name}\n" for name in names)
+    for own in _all(project, progress):
+        found = _as_detections(own, names)
+        # Of two images that only their suffixes tell apart, the suffix stays.
+        name = _stem(own.image) if stems[_stem(own.image)] == 1 else own.image
+        if kind == "yolo":
+            yield f"labels/{name}.txt", found.to_yolo()
+        elif kind == "labelme":
+            content = found.to_labelme(PurePosixPath(own.image).name)
+            yield f"{name}.json", json.dumps(content, indent=1) + "\n"
+        else:
+            path = project.folder.path(own.image)
+            yield f"pictures/{name}.jpg", jpeg(found.plot(path, project.bit_depth), 92)
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.ops.rle import Rle
-from unispector.structures import Detections
 from unispector.workbench.folder import ImageFile
 from unispector.workbench.marks import ANY_CLASS, SAME, Box, Mark, Polygon, outlines, overlaps
 

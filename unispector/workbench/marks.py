@@ -11,13 +11,14 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
+from unispector.inference.marking import ALL
 from unispector.ops.rle import BoolArray, Rle, decode_crop, decode_rle, encode_crop, segmentation_to_rle
 
 Box = tuple[float, float, float, float]
 Origin = Literal["drawn", "accepted", "rejected"]
 Polygon = list[float]  # x0, y0, x1, y1, ... in pixels of the image
 
-ANY_CLASS = "*"
+ANY_CLASS = ALL
 """Label of a negative mark that is a defect of no class."""
 SAME = 0.5  # IoU of the boxes of a finding and of a mark from which on they are the same thing
 

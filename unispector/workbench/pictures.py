@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_bytes, load_upright, read_image, rgb_of
+from unispector.ops.files import atomic_write_bytes, load_upright, rgb_of
+from unispector.ops.images import as_pixels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,7 +42,14 @@ class _Pyramid:
 class Pictures:
     """Thumbnails, kept in a folder, and tiles, of decoded images kept in memory."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, bit_depth: int = 16) -> None:
+        """Nothing is decoded yet.
+
+        Args:
+            cache: folder of the thumbnails.
+            bit_depth: bits that 16-bit images really use.
+        """
+        self._bit_depth = bit_depth
         self._cache = cache
         self._held: OrderedDict[tuple[Path, str], _Pyramid] = OrderedDict()
         self._lock = threading.Lock()
@@ -57,11 +65,11 @@ class Pictures:
         Raises:
             DataError: the image is unreadable.
         """
-        digest = hashlib.sha256(f"{path}\0{stamp}".encode()).hexdigest()[:32]
+        digest = hashlib.sha256(f"{path}\0{stamp}\0{self._bit_depth}".encode()).hexdigest()[:32]
         kept = self._cache / f"{digest}.jpg"
         with suppress(OSError):
             return kept.read_bytes()
-        data = jpeg(_small(path), 85)
+        data = jpeg(_small(path, self._bit_depth), 85)
         with suppress(OSError):  # on a full disk it is made again next time
             atomic_write_bytes(kept, data)
         return data
@@ -101,7 +109,7 @@ class Pictures:
                 if key in self._held:
                     self._held.move_to_end(key)
                     return self._held[key]
-            pyramid = _pyramid(read_image(path))
+            pyramid = _pyramid(as_pixels(path, self._bit_depth))
             with self._lock:
                 self._held[key] = pyramid
                 self._decoding.pop(key, None)
@@ -124,13 +132,13 @@ def _pyramid(pixels: Pixels) -> _Pyramid:
     return _Pyramid(levels)
 
 
-def _small(path: Path) -> Pixels:
+def _small(path: Path, bit_depth: int) -> Pixels:
     """An image that fits into the size of a thumbnail."""
     with suppress(Exception), Image.open(path) as image:
         if image.format == "JPEG":  # decodes an eighth of the pixels of a large one
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             return _shrunk(rgb_of(load_upright(image), path))
-    return _shrunk(read_image(path))  # says what is wrong with an image that is
+    return _shrunk(as_pixels(path, bit_depth))  # says what is wrong with an image that is
 
 
 def _shrunk(pixels: Pixels) -> Pixels:

@@ -16,6 +16,7 @@ from unispector.workbench.findings import Result, Results, Summary, verdicts
 from unispector.workbench.folder import ImageFile, ImageFolder
 from unispector.workbench.joined import Advice, Model, advice, thresholds
 from unispector.workbench.marks import ANY_CLASS, Mark, new_id
+from unispector.workbench.messages import Messages
 from unispector.workbench.pictures import Pictures
 from unispector.workbench.session import Around, Change, Found, History, OutdatedError, State
 
@@ -47,6 +48,7 @@ class News:
     version: int  # of the session
     listing: int  # version of the list of images
     run: Run
+    messages: tuple[str, ...]  # warnings about images, one of each kind
     results: list[tuple[Summary, list[int]]]  # each with its verdicts
 
 
@@ -55,20 +57,23 @@ class Project:
 
     Attributes:
         identity: of this opening.
+        bit_depth: bits that 16-bit images really use.
         folder: the images.
         pictures: thumbnails and tiles.
         results: of detection; use with `lock`.
         bank: prompts in use; None while nothing is marked.
         lock: held by whoever reads or changes more than one thing; notified of changes.
         notice: a line to show once, such as of a damaged session file.
+        ended: whether nobody works on it any more.
         wanted_at: when the prompts changed last, on the monotonic clock.
     """
 
-    def __init__(self, root: Path, session: Path | None = None) -> None:
+    def __init__(self, root: Path, session: Path | None = None, bit_depth: int = 16) -> None:
         """Open a folder.
 
         Args:
             session: folder that keeps the session; None = `.unispector` in the folder of images.
+            bit_depth: bits that 16-bit images really use.
 
         Raises:
             DataError: the folder or the session's folder cannot be used.
@@ -77,9 +82,12 @@ class Project:
         self.folder = ImageFolder(root)
         self.session = session or self.folder.root / SESSION
         session_file.prepare(self.session)
+        self._kept = session_file.lock(self.session)
+        self._messages = Messages(self.folder.root)
         state, version, self.notice = session_file.read_state(self.session)
         self.history = History(state, version)
-        self.pictures = Pictures(self.session / "thumbnails")
+        self.bit_depth = bit_depth
+        self.pictures = Pictures(self.session / "thumbnails", bit_depth)
         self.results = Results(self.session / "findings")
         self.bank: PromptBank | None = None
         self.lock = threading.Condition()
@@ -88,7 +96,7 @@ class Project:
         self.visible: tuple[str, ...] = ()
         self._numbers: dict[str, int] = {}  # image -> when its result or verdicts changed
         self._number = 0
-        self._ended = False
+        self.ended = False
         self._scanned = time.monotonic()
         self._scanning = threading.Lock()
 
@@ -168,13 +176,13 @@ class Project:
     def advice(self) -> list[Advice]:
         """Advice on the prompts; also of marks that cannot be used."""
         with self.lock:
-            marks, files = self.history.now.marks, self.folder.files
+            marks, files, bank = self.history.now.marks, self.folder.files, self.bank
         gone = [mark for mark in marks if mark.image not in files]
         lines = [
             Advice(mark.label, mark.image, "the image is gone; its marks are kept, but not used")
             for mark in {(mark.image, mark.label): mark for mark in gone}.values()
         ]
-        return lines + advice([mark for mark in marks if mark.image in files])
+        return lines + advice([mark for mark in marks if mark.image in files], bank)
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of each class of the prompts and of the session."""
@@ -200,6 +208,7 @@ class Project:
         content = [
             model.detector.fingerprint,
             model.version,
+            self.bit_depth,
             [[files[mark.image].stamp, {**asdict(mark), "id": "", "origin": ""}] for mark in marks],
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
@@ -254,7 +263,7 @@ class Project:
         self._rescan()
         end = time.monotonic() + seconds
         with self.lock:
-            while self._number <= after and self.history.version == version and not self._ended:
+            while self._number <= after and self.history.version == version and not self.ended:
                 if not self.lock.wait(end - time.monotonic()) or time.monotonic() >= end:
                     break
             new = sorted((number, name) for name, number in self._numbers.items() if number > after)
@@ -266,14 +275,15 @@ class Project:
                     results.append((summary, verdicts(summary, own)))
             more = len(new) > len(told)
             number = told[-1][0] if more else self._number
-            return News(
-                self.identity, number, more, self.history.version, self.folder.version, self.run, results
-            )
+            state = (self.history.version, self.folder.version, self.run, self._messages.lines)
+            return News(self.identity, number, more, *state, results)
 
     def end(self) -> None:
-        """Let nobody wait for news any more."""
+        """Let nobody wait for news any more, and another program have the session."""
         with self.lock:
-            self._ended = True
+            self.ended = True
+            self._kept.close()
+            self._messages.close()
             self.lock.notify_all()
 
     def look(self, names: Sequence[str]) -> None:

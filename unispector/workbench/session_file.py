@@ -1,10 +1,11 @@
 """The file that keeps a session: written after every change, kept aside when it cannot be read."""
 
+import fcntl
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
@@ -34,6 +35,26 @@ def prepare(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: the session cannot be kept there; name another folder with --session")
+
+
+def lock(folder: Path) -> IO[str]:
+    """Keep a session's folder for this program until the returned file is closed.
+
+    Raises:
+        DataError: another program keeps it.
+    """
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise DataError(
+            f"{folder}: another `unispector ui` has this session open; use its page, or name another folder "
+            "with --session"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def write_state(folder: Path, state: State, version: int) -> None:

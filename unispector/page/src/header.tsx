@@ -114,7 +114,7 @@ function Status({ run }: { run: Run }): ReactElement | null {
     idle: `${run.total} images`,
     loading: run.line,
     encoding: 'reading the marks',
-    detecting: `searching, ${run.done} of ${run.total} images`,
+    detecting: `searching, ${run.done} of ${run.total} images${run.line ? `, ${run.line}` : ''}`,
     done: `${run.total} images searched`,
   }[run.state];
   return (

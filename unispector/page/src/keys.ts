@@ -88,7 +88,17 @@ function onAll(event: KeyboardEvent): boolean {
 }
 
 const isText = (target: EventTarget | null): boolean =>
-  target instanceof HTMLElement && (target.isContentEditable || ['INPUT', 'TEXTAREA', 'SELECT'].includes(target.tagName)) && target.getAttribute('type') !== 'checkbox' && target.getAttribute('type') !== 'range' && target.getAttribute('type') !== 'radio';
+  target instanceof HTMLElement &&
+  ['INPUT', 'TEXTAREA', 'SELECT'].includes(target.tagName) &&
+  !['checkbox', 'range', 'radio'].includes(target.getAttribute('type') ?? '');
+
+// Sliders and radio buttons have arrows of their own, buttons Enter and Space.
+function isUsedBy(target: EventTarget | null, key: string): boolean {
+  if (!(target instanceof HTMLElement)) return false;
+  if (target.tagName === 'BUTTON') return key === 'Enter' || key === ' ';
+  const moved = target.getAttribute('role') === 'slider' || ['range', 'radio', 'checkbox'].includes(target.getAttribute('type') ?? '');
+  return moved && (/^(Arrow|Page)|^(Home|End)$/.test(key) || key === ' ');
+}
 
 export function useKeys(): void {
   const names = useList();
@@ -96,7 +106,7 @@ export function useKeys(): void {
     const pressed = (event: KeyboardEvent): void => {
       const { view, help, session } = now();
       if (session === null || isText(event.target) || help || document.querySelector('[role=dialog]')) return;
-      if (event.target instanceof HTMLElement && event.target.getAttribute('role') === 'slider') return;
+      if (isUsedBy(event.target, event.key)) return;
       const key = event.key.toLowerCase();
       let done: boolean;
       if (event.ctrlKey || event.metaKey) {

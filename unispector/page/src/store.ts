@@ -66,8 +66,9 @@ export const useBench = create<State>(() => ({
 export const set = useBench.setState;
 export const now = useBench.getState;
 
-export function tell(line: string, bad = false): void {
-  notifications.show({ message: line, color: bad ? 'red' : 'bench', withBorder: true });
+export function tell(line: string, bad = false, goes = true): void {
+  const shown = { message: line, color: bad ? 'red' : 'bench', withBorder: true };
+  notifications.show(goes ? shown : { ...shown, color: 'orange', autoClose: 20_000 });
 }
 
 // Runs what may fail, and shows its line.

@@ -21,6 +21,7 @@ async function refetch(): Promise<void> {
 }
 
 let listing = 0;
+let told = new Set<string>(); // warnings that were shown
 
 async function refetchImages(version: number): Promise<void> {
   if (version === listing) return;
@@ -62,6 +63,8 @@ async function step(after: number, project: string): Promise<[number, string]> {
     return [-1, news.project];
   }
   if (news.run.key === '' && run.key !== '') set({ results: new Map() });
+  for (const line of news.messages.filter((own) => !told.has(own))) tell(line, true, false);
+  told = new Set(news.messages);
   const listed = listing;
   await refetchImages(news.listing);
   takeIn(news);

@@ -90,6 +90,7 @@ export interface News {
   version: number;
   listing: number;
   run: Run;
+  messages: string[];
   results: Result[];
 }
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from unispector.ops.drawing import class_colour
+from unispector.scores import DEFAULT_SCORE
 from unispector.workbench.bench import Bench
 from unispector.workbench.exports import FILES
 from unispector.workbench.findings import LOWEST
-from unispector.workbench.joined import DEFAULT_THRESHOLD, Advice, thresholds
+from unispector.workbench.joined import Advice, thresholds
 from unispector.workbench.marks import Box, Polygon, outlines
 from unispector.workbench.pictures import OVERLAP, TILE
 from unispector.workbench.project import News, Project, Run
@@ -114,6 +115,7 @@ class ShownNews:
     version: int
     listing: int
     run: Run
+    messages: tuple[str, ...]  # warnings about images, one of each kind
     results: list[ShownResult]
 
 
@@ -135,7 +137,7 @@ def shown_session(project: Project) -> ShownSession:
     marked = {mark.label for mark in state.marks if not mark.negative}
     classes = []
     for number, name in enumerate(project.class_names()):
-        default = defaults.get(name, DEFAULT_THRESHOLD)
+        default = defaults.get(name, DEFAULT_SCORE)
         chosen = own.get(name)
         positive = [mark for mark in state.marks if mark.label == name and not mark.negative]
         classes.append(
@@ -182,9 +184,8 @@ def shown_news(news: News, program: str) -> ShownNews:
         )
         for own, said in news.results
     ]
-    return ShownNews(
-        program, news.project, news.number, news.more, news.version, news.listing, news.run, results
-    )
+    known = (news.project, news.number, news.more, news.version, news.listing, news.run, news.messages)
+    return ShownNews(program, *known, results)
 
 
 def shown_findings(project: Project, image: str) -> list[ShownFinding]:
