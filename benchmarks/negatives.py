@@ -4,8 +4,8 @@
 
 DATA is the folder of the real sets (docs/benchmark.md). Of each class five images are marked by boxes, all
 other images are split in two. On the first half somebody looks through the surest findings and rejects the
-false ones, at most two an image: those that share less than a tenth of their box with any defect of the
-class. The second half is judged, with the first 0, 1, 3 and 10 rejected findings (their masks) as negatives.
+false ones that are shown (a score of 0.05 or more), at most two an image: those that share less than a tenth
+of their box with any defect of the class. The second half is judged, with the first 0, 1, 3 and 10 rejected findings (their masks) as negatives.
 
 False alarms are findings that overlap no defect by an IoU of 0.5, per image, at the score where as many
 defects are found as 50 % (80 %) of those found without negatives.
@@ -33,6 +33,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import SHIPPED_MODELS
 from unispector.ops.files import atomic_write_text
 from unispector.ops.rle import decode_rle
+from unispector.scores import DEFAULT_SCORE
 
 COUNTS = (0, 1, 3, 10)
 RECALLS = (0.5, 0.8)
@@ -83,10 +84,10 @@ def rejected(detector: UniSpector, bank: PromptBank, looked: Annotations, root: 
     false = []
     found = detector.stream([root / image.file_name for image in looked.images], bank)
     for image, detections in zip(looked.images, found, strict=True):
-        shared = shared_part(detections, looked, image)
+        shared, shown = shared_part(detections, looked, image), detections.scores.numpy() >= DEFAULT_SCORE
         false += [
             (-float(detections.scores[row]), image.file_name, detections.masks_rle[row])
-            for row in np.flatnonzero(shared < LEAST_SHARED)[:A_FEW]
+            for row in np.flatnonzero((shared < LEAST_SHARED) & shown)[:A_FEW]
         ]
     return [
         Prompt(root / name, masks=decode_rle(code), label=bank.class_names[0])
@@ -154,16 +155,16 @@ def table(rows: dict[tuple[str, str], list[dict[int, Figures]]]) -> str:
             if own:
                 mean = np.nanmean(np.array(own), axis=0)
                 everything[count].append(mean)
-                lines.append(f"| {name} | {label} | {count} | " + " | ".join(shown(mean)) + " |")
+                lines.append(f"| {name} | {label} | {count} | " + " | ".join(as_text(mean)) + " |")
     for count, means in everything.items():
         mean = np.nanmean(np.array(means), axis=0)
         lines.append(
-            f"| **all** | mean of {len(means)} classes | {count} | " + " | ".join(shown(mean)) + " |"
+            f"| **all** | mean of {len(means)} classes | {count} | " + " | ".join(as_text(mean)) + " |"
         )
     return "\n".join(lines)
 
 
-def shown(mean: Sequence[float]) -> list[str]:
+def as_text(mean: Sequence[float]) -> list[str]:
     """AP50 with one digit, alarms with two."""
     return [f"{value:.1f}" if place < 2 else f"{value:.2f}" for place, value in enumerate(mean)]
 

@@ -317,7 +317,7 @@ def test_a_bad_mask_is_one_line(photos, tiny_model, tmp_path, capsys):
     assert "none.png: no such image" in fails(*prompt, "--mask", tmp_path / "none.png")
     assert "1 --prompt but 2 --mask" in fails(*prompt, "--mask", "x", "--mask", "y")
     assert "--box and --mask at once" in fails(*prompt, "--mask", "x", "--box", "1,1,2,2")
-    assert "leave out --prompt, --box, --mask" in fails("--bank", "b", "--mask", "x")
+    assert "leave out --prompt, --box, --mask and --label" in fails("--bank", "b", "--mask", "x")
 
 
 def test_a_prompt_folder_is_a_bank(photos, tiny_model, tmp_path):
@@ -539,7 +539,7 @@ def test_marks_belong_to_prompts_and_look_alikes_in_the_order_given(tmp_path, mo
     [
         (["--not", "b.png", "--box", "1,2,3,4"], "nothing to look for"),
         (["--prompt", "a.png", "--not", "b.png", "--box", "1,2,3,4"], "2 --prompt and --not but 1 --box"),
-        (["--bank", "x", "--prompt", "a.png", "--box", "1,2,3,4"], "mark with --not"),
+        (["--bank", "x", "--prompt", "a.png", "--box", "1,2,3,4"], "mark what is not the defect with --not"),
     ],
 )
 def test_look_alikes_that_do_not_belong_to_anything_are_refused(tmp_path, capsys, marks, said):

@@ -443,9 +443,9 @@ def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path, sizes: str) -> No
 # Negatives
 
 
-def cells(*numbers: int) -> torch.Tensor:
-    """A mark's finest features for each number (exact in float16)."""
-    return torch.tensor(numbers).float()[:, None, None].expand(-1, 3, 2)
+def cells(*numbers: int) -> tuple[torch.Tensor, ...]:
+    """A mark's features for each number (exact in float16)."""
+    return remembered([float(number) for number in numbers]).inside
 
 
 def opposed(numbers: list[int], owners: list[int]) -> PromptBank:
@@ -455,12 +455,12 @@ def opposed(numbers: list[int], owners: list[int]) -> PromptBank:
 
 def negatives_of(bank: PromptBank) -> dict[str, list[int]]:
     """The numbers of a bank's negatives, by the class that they are not."""
-    assert bank.negatives is not None
-    assert bank.negatives.dtype == torch.float16
     found: dict[str, list[int]] = {name: [] for name in bank.class_names}
-    for own, owner in zip(bank.negatives, bank.negative_owners, strict=True):
-        assert torch.equal(own, own[:1, :1].expand(3, 2))
-        found[bank.class_names[owner]].append(int(own[0, 0]))
+    for place, owner in enumerate(bank.negative_owners):
+        (number,) = {float(level[place].unique()) for level in bank.negatives}
+        found[bank.class_names[owner]].append(int(number))
+    assert {level.dtype for level in bank.negatives} == {torch.float16}
+    assert {len(level) for level in bank.negatives} == {len(bank.negative_owners)}
     return found
 
 
@@ -476,16 +476,14 @@ def test_negatives_go_with_their_class_into_a_selection_a_merger_and_a_file(tmp_
     assert negatives_of(bank.select(["b"])) == {"b": [5, 7]}
     assert negatives_of(bank.select(["b", "a"])) == {"b": [5, 7], "a": [6]}
     only_a = opposed([6], [0])
-    assert only_a.select(["b"]).negatives is None
+    assert only_a.select(["b"]).negatives == ()
     other = with_memory([8], [0], ("b",)).opposed_by(cells(9), [0])
     assert negatives_of(bank.merge(other)) == {"a": [6], "b": [5, 7, 9]}
     assert negatives_of(other.merge(bank)) == {"b": [9, 5, 7], "a": [6]}
     bank.save(tmp_path / "bank.safetensors")
     loaded = PromptBank.load(tmp_path / "bank.safetensors")
     assert loaded.negative_owners == bank.negative_owners
-    assert loaded.negatives is not None
-    assert bank.negatives is not None
-    assert torch.equal(loaded.negatives, bank.negatives)
+    assert all(map(torch.equal, loaded.negatives, bank.negatives))
     assert numbers_of(loaded) == numbers_of(bank)
 
 
@@ -498,7 +496,7 @@ def test_a_bank_of_the_format_before_negatives_is_read(tmp_path: Path) -> None:
     del metadata["negative_owners"]
     save_file(tensors, path, metadata=metadata)
     loaded = PromptBank.load(path)
-    assert loaded.negatives is None
+    assert loaded.negatives == ()
     assert loaded.negative_owners == ()
     assert numbers_of(loaded) == numbers_of(bank)
 
@@ -507,13 +505,14 @@ def test_a_bank_of_the_format_before_negatives_is_read(tmp_path: Path) -> None:
     "broken",
     [
         lambda bank: replace(bank, negative_owners=(0,)),
-        lambda bank: replace(bank, negatives=None),
+        lambda bank: replace(bank, negatives=()),
         lambda bank: replace(bank, negative_owners=(0, 2)),
-        lambda bank: replace(bank, negatives=bank.negatives[[0, 0, 1]]),
-        lambda bank: replace(bank, negatives=bank.negatives[:, :2]),
-        lambda bank: replace(bank, negatives=bank.negatives[..., 0]),
-        lambda bank: replace(bank, negatives=bank.negatives.long()),
-        lambda bank: replace(bank, negatives=bank.negatives / 0),
+        lambda bank: replace(bank, negatives=bank.negatives[:1]),
+        lambda bank: replace(bank, negatives=tuple(level[[0, 0, 1]] for level in bank.negatives)),
+        lambda bank: replace(bank, negatives=tuple(level[:, :1] for level in bank.negatives)),
+        lambda bank: replace(bank, negatives=tuple(level[..., 0] for level in bank.negatives)),
+        lambda bank: replace(bank, negatives=tuple(level.long() for level in bank.negatives)),
+        lambda bank: replace(bank, negatives=tuple(level / 0 for level in bank.negatives)),
         lambda bank: replace(bank, memory=None, owners=()),
     ],
 )

@@ -87,12 +87,12 @@ def bank_hash(bank: PromptBank) -> str:
         described.append(bank.bit_depth)
     if any(bank.tiles):
         described.append(["tiles", bank.tiles])
-    if bank.negatives is not None or bank.calibrations != (Calibration(),) * len(bank):
+    if bank.negatives or bank.calibrations != (Calibration(),) * len(bank):
         described += [bank.negative_owners, [each.as_dict() for each in bank.calibrations]]
     digest = hashlib.sha256(json.dumps(described).encode())
     tensors = (
         *(bank.memory.tensors if bank.memory is not None else ()),
-        *(() if bank.negatives is None else (bank.negatives,)),
+        *bank.negatives,
     )
     for tensor in (bank.embeddings, *tensors):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

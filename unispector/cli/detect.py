@@ -185,8 +185,12 @@ class _Marked:
 
     def check(self, bank: Path | None) -> None:
         """Refuse marks that do not belong together, in one line."""
-        if bank is not None and not all(self.negative):
-            raise DataError("--bank already holds the prompts; leave out --prompt, or mark with --not")
+        nothing = self == _Marked([], [], [], [], [])
+        if bank is not None and not nothing and not (self.images and all(self.negative)):
+            raise DataError(
+                "--bank already holds the prompts; leave out --prompt, --box, --mask and --label, or mark "
+                "what is not the defect with --not"
+            )
         if bank is None and all(self.negative):
             raise DataError("nothing to look for; give --prompt and --box, or --bank")
         if self.boxes and self.masks:

@@ -58,13 +58,13 @@ def _check_memory(bank: "PromptBank") -> None:
 
 def _check_negatives(bank: "PromptBank") -> None:
     negatives, owners = bank.negatives, bank.negative_owners
-    if len(owners) != (len(negatives) if negatives is not None else 0):
+    if {len(cells) for cells in negatives} != ({len(owners)} if owners else set()):
         raise PromptBankError("a prompt bank whose negatives do not say which class they are not")
-    if negatives is None:
-        return
-    known = bank.memory.inside[0].shape[1:] if bank.memory is not None else ()
-    if negatives.shape[1:] != known or not _finite(negatives) or not set(owners) <= set(range(len(bank))):
+    known = [cells.shape[1:] for cells in bank.memory.inside] if bank.memory is not None and negatives else []
+    if [cells.shape[1:] for cells in negatives] != known or not _finite(*negatives):
         raise PromptBankError("a prompt bank whose negatives do not fit; build it again")
+    if not set(owners) <= set(range(len(bank))):
+        raise PromptBankError("a prompt bank whose negatives are not of its classes; build it again")
 
 
 def _fits_together(memory: PromptMemory) -> bool:

@@ -138,7 +138,7 @@ class UniSpector:
             view = View(bank.tiles[label], bank.image_sizes[label])
             encoded, _, _ = self._encode_samples(samples, [view], batch_size)
             if encoded.memory is not None:
-                bank = bank.opposed_by(encoded.memory.inside[0], [label] * len(encoded.memory))
+                bank = bank.opposed_by(encoded.memory.inside, [label] * len(encoded.memory))
         return bank
 
     def encode_annotations(

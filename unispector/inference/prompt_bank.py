@@ -47,9 +47,9 @@ class PromptBank:
     # image. Left out, all are 0.
     tiles: tuple[int, ...] = ()
     bit_depth: int = 16  # bits that 16-bit prompt images really used; 16-bit targets are read so, too
-    # [M, m, D] float16, unit vectors: the finest of these features in marks of what is not the defect, at
-    # most `OPPOSED` a class; None = no such mark.
-    negatives: Tensor | None = None
+    # The same features in M marks of what is not the defect, at most `OPPOSED` a class: of each level
+    # [M, m_l, D_l] float16 unit vectors; empty = no such mark.
+    negatives: tuple[Tensor, ...] = ()
     negative_owners: tuple[int, ...] = ()  # class that each mark in `negatives` is not
     calibrations: tuple[Calibration, ...] = ()  # C, what the scores of each class mean
 
@@ -72,19 +72,23 @@ class PromptBank:
         own = zip(self.class_names, self.calibrations, strict=True)
         return replace(self, calibrations=tuple(calibrations.get(name, before) for name, before in own))
 
-    def opposed_by(self, negatives: Tensor, owners: Sequence[int]) -> Self:
+    def opposed_by(self, negatives: Sequence[Tensor], owners: Sequence[int]) -> Self:
         """The bank with further marks of what is not the defect; those classes lose their calibration.
 
         Args:
-            negatives: [n, m, D], as in `negatives`.
+            negatives: of n marks, as in `negatives`.
             owners: class that each is not.
         """
-        cells = negatives.detach().cpu().half()
-        if self.negatives is not None:
-            cells = torch.cat((self.negatives, cells))
+        cells = tuple(level.detach().cpu().half() for level in negatives)
+        if self.negatives:
+            cells = tuple(map(torch.cat, zip(self.negatives, cells, strict=True)))
         everyone = (*self.negative_owners, *owners)
         kept = [place for place, of in enumerate(everyone) if everyone[place:].count(of) <= OPPOSED]
-        opposed = replace(self, negatives=cells[kept], negative_owners=tuple(everyone[i] for i in kept))
+        opposed = replace(
+            self,
+            negatives=tuple(level[kept] for level in cells),
+            negative_owners=tuple(everyone[place] for place in kept),
+        )
         return opposed.calibrated({self.class_names[owner]: Calibration() for owner in owners})
 
     @classmethod
@@ -148,9 +152,7 @@ class PromptBank:
         owners = tuple(rows.index(self.owners[place]) for place in kept)
         sizes, tiles = (tuple(own[row] for row in rows) for own in (self.image_sizes, self.tiles))
         against = [place for place, owner in enumerate(self.negative_owners) if owner in rows]
-        negatives = None
-        if self.negatives is not None and against:
-            negatives = self.negatives[against]
+        negatives = tuple(level[against] for level in self.negatives) if against else ()
         return replace(
             self,
             embeddings=self.embeddings[rows],
@@ -212,7 +214,7 @@ class PromptBank:
             means, names, counts, self.fingerprint, sizes, *remembered, tiles=tiles, bit_depth=self.bit_depth
         )
         for bank in (self, other):
-            if bank.negatives is not None:
+            if bank.negatives:
                 owners = [names.index(bank.class_names[owner]) for owner in bank.negative_owners]
                 merged = merged.opposed_by(bank.negatives, owners)
         return merged.calibrated(
@@ -241,8 +243,7 @@ class PromptBank:
         tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
         if self.memory is not None:
             tensors |= dict(_named(self.memory))
-        if self.negatives is not None:
-            tensors["negatives"] = self.negatives.contiguous()
+        tensors |= {f"negatives.{level}": cells.contiguous() for level, cells in enumerate(self.negatives)}
         atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
 
     @classmethod
@@ -269,7 +270,9 @@ class PromptBank:
                     tuple(map(int, json.loads(metadata["owners"]))),
                     tuple(map(int, json.loads(metadata.get("tiles", "[]")))),
                     int(metadata.get("bit_depth", 16)),
-                    file.get_tensor("negatives") if "negatives" in file.keys() else None,  # noqa: SIM118
+                    tuple(
+                        file.get_tensor(f"negatives.{level}") for level in range(_count(file, "negatives."))
+                    ),
                     tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
                     tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
                 )
@@ -311,10 +314,15 @@ def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
 
 def _memory_of(file: Any) -> PromptMemory | None:
     """The memory in an open bank, if it has one."""
-    levels = sum(key.startswith("inside.") for key in file.keys())  # noqa: SIM118
+    levels = _count(file, "inside.")
     if not levels:
         return None
     inside, outside, plainness = (
         tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
     )
     return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))
+
+
+def _count(file: Any, prefix: str) -> int:
+    """The number of tensors in an open bank whose names begin so."""
+    return sum(key.startswith(prefix) for key in file.keys())  # noqa: SIM118

@@ -177,7 +177,7 @@ def collect(
         for number, image in enumerate(annotations.images, start=1):
             others = {mark.id for mark in annotations.instances if mark.image_id != image.id}
             rest = instances.only(others).bank()
-            if bank.negatives is not None:
+            if bank.negatives:
                 owners = [rest.class_names.index(bank.class_names[owner]) for owner in bank.negative_owners]
                 rest = rest.opposed_by(bank.negatives, owners)
             found = detector.stream([marked.root / image.file_name], rest)
