@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from unispector.config.evaluation import DEFAULT_SCORE
 from unispector.config.section import Section
 
 
@@ -62,7 +63,7 @@ class EnrollConfig(Section):
     """
 
     pictures: int = Field(3, ge=2, description="fewest marked images")
-    score: float = Field(0.05, ge=0, le=1, description="lowest score of a detection that counts")
+    score: float = Field(DEFAULT_SCORE, ge=0, le=1, description="lowest score of a detection that counts")
     found: float = Field(
         0.5,
         ge=0,
