@@ -103,7 +103,7 @@ class MarkedClass:
                 path = self.root / self.truth.image(target).file_name
                 found = next(detector.stream_banks([path], [bank for _, bank in tried], batch_size=1))
                 for (trial, _), detections in zip(tried, found, strict=True):
-                    outcomes[trial] = self._outcome(target, detections)
+                    outcomes[trial] = self.outcome(target, detections)
             moved(len(own))
         return outcomes
 
@@ -125,7 +125,8 @@ class MarkedClass:
         counted[:, own] = 1 if weights is None else weights
         return average_precision_50(matches, counted)
 
-    def _outcome(self, image_id: int, detections: Detections) -> Outcome:
+    def outcome(self, image_id: int, detections: Detections) -> Outcome:
+        """What detections on an image found of its marks."""
         scores = tuple(best_on(mark, detections).get(self.label, 0.0) for mark in self.marks(image_id))
         return Outcome(detections, self.truth.overlaps(image_id, detections), scores)
 
