@@ -24,8 +24,8 @@ OUTLYING = 4.0
 FEWEST = 4
 """Images under which neither their worth nor outliers can be told."""
 
-CONFUSED, LOOSE, WEAK = 2.0, 0.3, 0.2
-"""Another class's score over the own, score of a part of a mark, share of marks found: limits."""
+CONFUSED, LOOSE, WEAK, MOSTLY = 2.0, 0.3, 0.2, 0.7
+"""Another class's score over the own, score of a part of a mark, shares of marks and images: limits."""
 
 Kind = Literal["drop", "loose", "confused", "look", "more", "marks", "weak", "add", "enough", "fine"]
 
@@ -86,6 +86,11 @@ def expected(curve: Sequence[CurvePoint], images: int) -> float | None:
     )
 
 
+def given_back(image: ImageFigures) -> bool | None:
+    """Return whether its own prompt finds a mark of it; None where it was not tried."""
+    return None if image.given_back is None else image.given_back.found > 0
+
+
 def _on_image(name: str, figures: ClassFigures) -> Iterator[Advice]:
     image = figures.images[name]
     said = [Advice(kind, text, name) for kind, text in _said(name, image, figures)]
@@ -115,18 +120,16 @@ def _said(name: str, image: ImageFigures, figures: ClassFigures) -> Iterator[tup
 
 def _missed(name: str, image: ImageFigures, figures: ClassFigures) -> tuple[Kind, str]:
     """None of its marks is found by the others: either the mark is wrong, or the others lack its kind."""
-    if finds_little(image, figures):
-        if image.given_back is not None and not image.given_back.found:
-            return (
-                "look",
-                f"{_LOOK}, and not even its own prompt finds it; if it is right, mark two more like it",
-            )
-        if name in outliers(figures):
-            return "look", f"{_LOOK}, and it looks unlike them; if it is right, mark two more like it"
+    lost, little = given_back(image) is False, finds_little(image, figures)
+    known = [given_back(other) for other in figures.images.values()]
+    if lost and known.count(True) >= MOSTLY * len(known):
+        return "look", f"look at the mark: neither the others nor its own prompt find it; {_ELSE}"
+    if little and (lost or name in outliers(figures)):
+        return "look", f"look at the mark: the others do not find it and it finds little on them; {_ELSE}"
     return "more", "mark two more like it: none of the others finds it"
 
 
-_LOOK = "look at the mark: the others do not find it, it finds little on them"
+_ELSE = "if it is right, mark two more like it"
 
 
 def _on_marks(figures: ClassFigures) -> Iterator[Advice]:

@@ -1,7 +1,9 @@
 """Many choices of a class's marked images, each tried on some of the others; an image is encoded once."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,17 +97,29 @@ class MarkedClass:
         by_target: dict[int, list[Trial]] = {}
         for trial in dict.fromkeys(trials):
             by_target.setdefault(trial.target, []).append(trial)
+        find = partial(self._try, detector, instances)
         outcomes = {}
-        for target, own in by_target.items():
-            banks = [self.bank(instances[trial.kind], trial.prompts) for trial in own]
-            tried = [(trial, bank) for trial, bank in zip(own, banks, strict=True) if bank is not None]
-            if tried:
-                path = self.root / self.truth.image(target).file_name
-                found = next(detector.stream_banks([path], [bank for _, bank in tried], batch_size=1))
-                for (trial, _), detections in zip(tried, found, strict=True):
-                    outcomes[trial] = self.outcome(target, detections)
-            moved(len(own))
+        # Images side by side, a thread each, take less than one image with all threads.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for own, found in zip(by_target.values(), pool.map(find, by_target.values()), strict=True):
+                outcomes |= found
+                moved(len(own))
         return outcomes
+
+    def _try(
+        self, detector: UniSpector, instances: Mapping[str, InstanceEmbeddings], trials: Sequence[Trial]
+    ) -> dict[Trial, Outcome]:
+        """All trials of one image; those without any prompt are left out."""
+        banks = [self.bank(instances[trial.kind], trial.prompts) for trial in trials]
+        tried = [(trial, bank) for trial, bank in zip(trials, banks, strict=True) if bank is not None]
+        if not tried:
+            return {}
+        target = trials[0].target
+        path = self.root / self.truth.image(target).file_name
+        found = next(detector.stream_banks([path], [bank for _, bank in tried], batch_size=1))
+        outcomes = (self.outcome(target, detections) for detections in found)
+        return dict(zip((trial for trial, _ in tried), outcomes, strict=True))
 
     def average_precision(self, outcomes: Mapping[int, Outcome], weights: Integers | None = None) -> Floats:
         """AP50 of the boxes in percent.
