@@ -103,10 +103,11 @@ def test_a_class_that_finds_itself_is_enrolled_with_its_lineage(enrolled):
 
 
 def test_production_detects_with_what_was_checked(enrolled):
-    place, _ = enrolled
+    place, report = enrolled
     detector = UniSpector.load()
     annotations = Annotations.read(place.root / "reports/blow+hole/marked.json")
-    expected = detector.encode_annotations(annotations, place.root / "holes")
+    roi = report.diagnosis.figures.roi
+    expected = detector.encode_annotations(annotations, place.root / "holes", roi)
     bank = place.store.bank(detector)
     assert (bank.class_names, bank.counts) == (("blow/hole",), (4,))
     torch.testing.assert_close(bank.embeddings, expected.embeddings, atol=1e-4, rtol=1e-4)
@@ -120,8 +121,12 @@ def test_the_report_can_be_read(enrolled):
     share = f"{report.found} of 4 ({report.found / 4:.0%})"
     assert f"**passed: {share} marks are found by prompts from the other images**" in text
     record = json.loads((folder / "report.json").read_text())
-    assert (record["outcome"], record["found"], record["replace"]) == ("passed", report.found, report.weak)
-    assert [each["file_name"] for each in record["pictures"]] == [f"images/{n}.png" for n in range(4)]
+    assert (record["outcome"], record["found"]) == ("passed", report.found)
+    diagnosis = record["diagnosis"]
+    assert [each["file_name"] for each in diagnosis["images"]] == [f"images/{n}.png" for n in range(4)]
+    told = [advice for each in diagnosis["images"] for advice in each["advice"]] + diagnosis["advice"]
+    assert sorted(advice["text"] for advice in told) == sorted(advice.text for advice in report.advice)
+    assert "| AP50 of the others with it, without |" in text
     drawings = sorted(file.name for file in (folder / "pictures").iterdir())
     assert drawings == [f"00{n + 1}-{n}.png" for n in range(4)]
     assert all(f"](<pictures/{name}>)" in text for name in drawings)
@@ -155,10 +160,12 @@ def test_marks_where_nothing_is_are_refused(place):
     assert content(place.root / "prompts") == before
     (reason,) = report.reasons
     assert reason.startswith("only 0 of 4 (0%) marks are found by prompts from the other images, 50%")
-    assert report.weak.keys() == {f"images/{number}.png" for number in range(4)}
+    named = {advice.file_name for advice in report.advice if advice.kind in ("look", "more")}
+    assert named == {f"images/{number}.png" for number in range(4)}
     text = (report.output / "report.md").read_text()
     assert "**refused: only 0 of 4" in text
-    assert "- `images/2.png`: none of its marks is found by the others" in text
+    assert "none of the others finds it" in text or "nor its own prompt find it" in text
+    assert "the images hardly find one another (0 of 4 marks)" in text
     assert len(list((report.output / "pictures").iterdir())) == 4
 
 
@@ -259,7 +266,7 @@ def check_of(found: int, confused: int, marks: int) -> ImageCheck:
     nothing = Detections(
         torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), (), ("a",), (9, 9)
     )
-    return ImageCheck("a.png", rows, nothing, {})
+    return ImageCheck("a.png", rows, nothing)
 
 
 @pytest.mark.parametrize(

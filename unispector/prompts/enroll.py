@@ -10,6 +10,7 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.project.lineage import git_state
 from unispector.project.progress import progress_bar
+from unispector.prompts.advice import LEAST_GAIN
 from unispector.prompts.checks import CheckSettings, Roi, check_class
 from unispector.prompts.doctor import ClassDiagnosis
 from unispector.prompts.folder import MarkedFolder, read_marked
@@ -36,7 +37,7 @@ def enroll(
 
     Every image is looked at with prompts from the others and with those of all classes already enrolled.
     Images the class has already are left out; a folder that was enrolled before changes nothing. Where all
-    marks have masks, the kind of marks that finds more prompts; `config.prompt.test_roi` where none does.
+    marks have masks, the other kind than `config.prompt.test_roi` prompts if it raises AP50 by 2 points.
 
     Args:
         config: the limits (`enroll`), the kind of prompt and the size rule of masks.
@@ -108,7 +109,8 @@ def _diagnose(
         return ClassDiagnosis.of(figures)
 
     first = checked(settings)
-    if marked.has_masks and any(advice.kind == "marks" for advice in first.advice):
+    gain = first.figures.other_roi
+    if marked.has_masks and gain is not None and gain.after - gain.before >= LEAST_GAIN:
         other: Roi = "mask" if settings.roi == "box" else "box"
         return checked(replace(settings, roi=other))
     return first

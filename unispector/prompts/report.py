@@ -129,6 +129,7 @@ class EnrollReport:
 
     def _figures(self) -> tuple[Block, ...]:
         limits = self.limits
+        kind = "masks" if self.diagnosis is not None and self.diagnosis.figures.roi == "mask" else "boxes"
         found = f"marks found by the prompts of the other images, IoU 0.5 and score {limits.score:g} at least"
         confused = "marks on which a class already enrolled scores higher"
         rows = [
@@ -136,7 +137,9 @@ class EnrollReport:
             (confused, _share(self.confused, self.marks), f"at most {limits.confused:.0%}"),
         ]
         model, folder = (Span(digest[:12], "code") for digest in (self.model, self.marked.digest))
-        origin = Text(("Model ", model, ", folder SHA-256 ", folder, f"; {self._result}."))
+        origin = Text(
+            ("Model ", model, ", folder SHA-256 ", folder, f"; {self._result}. Prompts are {kind}.")
+        )
         return (Table.of(("check", "measured", "needed"), (), rows), origin)
 
     def _remarks(self) -> Iterator[Words]:
