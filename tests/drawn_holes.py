@@ -12,7 +12,7 @@ SIDE = 200
 
 
 def holes(folder: Path, count: int, spoiled: Collection[int] = ()) -> Annotations:
-    """Grey cast surfaces with a dark hole each, marked by boxes; of spoiled ones the mark is elsewhere."""
+    """Grey cast surfaces with a dark hole each, marked by boxes; of spoiled ones the mark lies beside it, with an IoU under 0.3."""
     folder.mkdir(parents=True, exist_ok=True)
     images, marks = [], []
     for number in range(1, count + 1):
@@ -25,7 +25,7 @@ def holes(folder: Path, count: int, spoiled: Collection[int] = ()) -> Annotation
         pixels[hole > 0] -= 90
         cv2.imwrite(str(folder / f"{number}.png"), pixels.clip(0, 255).astype(np.uint8))
         if number in spoiled:
-            x, y = ((value + SIDE // 2 - 40) % (SIDE - 80) + 40 for value in (x, y))
+            x, y = (value - 20 if value >= 60 else value + 100 for value in (x, y))
         box = (float(x - radius), float(y - radius), 2.0 * radius, 2.0 * radius)
         images.append(ImageRecord(number, f"{number}.png", SIDE, SIDE))
         marks.append(InstanceRecord(number, number, 1, box, box[2] * box[3], None))

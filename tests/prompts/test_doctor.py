@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def diagnosis(detector, folder):
-    """Six holes, of which one is marked where none is."""
+    """Six holes, of which one is marked beside it."""
     return diagnose_prompts(detector, holes(folder, 6, {SPOILED}), folder, quick=True)
 
 

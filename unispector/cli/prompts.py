@@ -51,8 +51,8 @@ another class scores higher. Advice is given only where a difference is larger t
   enough             what two more images would bring
 
 OUT gets doctor.md, doctor.json, a chart of AP50 over the number of images, and a drawing of each image to
-mend. Ten images a class take two minutes on two free cores; --quick, half of it, leaves out the shifted
-boxes, the blurred images and the chart."""
+mend. Ten images of a class take one to three minutes on two free cores; --quick takes a third of it and
+leaves out the shifted boxes, the blurred images and the chart."""
 
 prompts_app = group("Make prompt banks; enrol new defects; go back.")
 

@@ -124,7 +124,7 @@ def diagnose_prompts(
         roi: prompt with the boxes or with the masks.
         thresholds: class -> score from which a finding counts, as a bank keeps them; without one, that from
             which `detect` draws.
-        quick: leave out shifted boxes, blurred images and fewer prompts, half of the time.
+        quick: leave out shifted boxes, blurred images and fewer prompts, two thirds of the time.
         seed: of all draws.
 
     Raises:

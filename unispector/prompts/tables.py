@@ -67,8 +67,8 @@ def image_table(figures: ClassFigures) -> Table:
 def explanation(figures: ClassFigures) -> tuple[Block, ...]:
     """How the table is to be read."""
     lines = [
-        f"Found: a detection at IoU 0.5 with a score of at least {figures.score:g}, from which on `detect` "
-        "draws it.",
+        f"Found: a detection at IoU 0.5 with a score of at least {figures.score:g}, from which on "
+        "detect draws it.",
         "AP50 with it, without: of all other images, each looked at with the others' prompts; in brackets "
         "the interval of the difference, a paired bootstrap over the images, the wider the more are tried.",
         f"Alone: marks of other images that are found with this one's prompts only; the same with its boxes "
