@@ -12,7 +12,7 @@ SIDE = 200
 
 
 def holes(folder: Path, count: int, spoiled: Collection[int] = ()) -> Annotations:
-    """Grey cast surfaces with a dark hole each, marked by boxes; of spoiled ones the mark lies beside it, with an IoU under 0.3."""
+    """Grey cast surfaces with a dark hole each, marked by a box; of spoiled ones it lies beside the hole."""
     folder.mkdir(parents=True, exist_ok=True)
     images, marks = [], []
     for number in range(1, count + 1):
