@@ -32,8 +32,9 @@ from unispector.inference.instance_embeddings import InstanceEmbeddings
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.prompts.advice import expected
-from unispector.prompts.checks import CheckSettings, Roi, check_class
+from unispector.prompts.checks import CheckSettings, check_class
 from unispector.prompts.doctor import ClassDiagnosis, of_class
+from unispector.prompts.figures import Roi
 from unispector.prompts.trials import MarkedClass, Outcome
 
 Box = tuple[float, float, float, float]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unispector.evaluation.intervals import Interval
 from unispector.prompts.advice import LEAST_GAIN, advice_on, expected, outliers
-from unispector.prompts.checks import (
+from unispector.prompts.figures import (
     ClassFigures,
     CurvePoint,
     Gain,

@@ -13,7 +13,8 @@ from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.inference.detector import UniSpector
 from unispector.prompts import checks
-from unispector.prompts.checks import CheckSettings, ClassFigures, MarkCheck, check_class
+from unispector.prompts.checks import CheckSettings, check_class
+from unispector.prompts.figures import ClassFigures, MarkCheck
 from unispector.prompts.trials import MarkedClass, best_on
 from unispector.structures import Detections
 

@@ -16,8 +16,8 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import decode_rle
-from unispector.prompts.checks import ImageCheck, MarkCheck
 from unispector.prompts.enroll import enroll
+from unispector.prompts.figures import ImageCheck, MarkCheck
 from unispector.prompts.folder import look_alike
 from unispector.prompts.report import EnrollReport, refusals, write_report
 from unispector.prompts.store import MarkedImage, PromptStore

@@ -18,7 +18,8 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import read_image_size
 from unispector.project.progress import progress_bar
 from unispector.prompts.advice import Advice, advice_on, expected, outliers
-from unispector.prompts.checks import CheckSettings, ClassFigures, Roi, check_class
+from unispector.prompts.checks import CheckSettings, check_class
+from unispector.prompts.figures import ClassFigures, Roi
 from unispector.prompts.store import PromptStore
 from unispector.prompts.trials import MarkedClass
 

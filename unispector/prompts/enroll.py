@@ -11,8 +11,9 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.project.lineage import git_state
 from unispector.project.progress import progress_bar
 from unispector.prompts.advice import LEAST_GAIN
-from unispector.prompts.checks import CheckSettings, Roi, check_class
+from unispector.prompts.checks import CheckSettings, check_class
 from unispector.prompts.doctor import ClassDiagnosis
+from unispector.prompts.figures import Roi
 from unispector.prompts.folder import MarkedFolder, read_marked
 from unispector.prompts.marks import StoredPrompt, checked_label
 from unispector.prompts.report import EnrollReport, refusals, write_report
@@ -21,6 +22,7 @@ from unispector.prompts.trials import MarkedClass
 from unispector.tracking.model_reference import find_model
 
 REPORTS = Path("reports/enroll")
+Outcome = Literal["passed", "refused"]
 
 
 def enroll(
@@ -74,8 +76,7 @@ def enroll(
         label,
         CheckSettings(roi, limits.score, changes=False, curve=False),
     )
-    outcome: Literal["passed", "refused"]
-    outcome = "refused" if refusals(diagnosis.figures.checks, limits) else "passed"
+    outcome: Outcome = "refused" if refusals(diagnosis.figures.checks, limits) else "passed"
     report = replace(report, outcome=outcome, diagnosis=diagnosis, limits=limits, model=detector.fingerprint)
     if outcome == "passed":
         note = f"{len(marked.pictures)} images, {report.found} of {report.marks} marks found by the others"

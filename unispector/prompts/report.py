@@ -9,8 +9,8 @@ from unispector.config import EnrollConfig
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.prompts.advice import Advice
-from unispector.prompts.checks import ImageCheck
 from unispector.prompts.doctor import ClassDiagnosis
+from unispector.prompts.figures import ImageCheck
 from unispector.prompts.folder import MarkedFolder
 from unispector.prompts.tables import DRAWINGS, advice_bullets, explanation, image_table, write_drawings
 from unispector.reporting.model import Block, Figure, Report, Section, Span, Table, Text, Words

@@ -17,7 +17,8 @@ from unispector.ops.drawing import (
 )
 from unispector.ops.files import read_image, replaced_folder
 from unispector.prompts.advice import Advice, outliers
-from unispector.prompts.checks import BLUR, BOX_IOU, WEIGHED, ClassFigures, Gain, ImageCheck, Share
+from unispector.prompts.checks import BLUR, BOX_IOU, WEIGHED
+from unispector.prompts.figures import ClassFigures, Gain, ImageCheck, Share
 from unispector.reporting.charts import Line, LineChart
 from unispector.reporting.model import Block, Bullets, Span, Table, Text, Words
 
