@@ -1,6 +1,6 @@
 """Does following the prompt doctor raise AP50 on images it has not seen, and does it name spoiled prompts.
 
-    python benchmarks/doctor.py DATA --out reports/doctor.json --seeds 1 2
+    python benchmarks/doctor.py DATA --out rows.json --page reports/doctor.md --seeds 1 2 --curve
 
 DATA holds the raw releases `magnetic_tile` and `neu_det`. Of each class and seed, candidate prompt images and
 held-out targets are drawn, no image in both. The doctor sees the candidates only. Three questions:
@@ -9,8 +9,9 @@ held-out targets are drawn, no image in both. The doctor sees the candidates onl
 (b) two of the candidates marked wrongly: are they named, and AP50 before and after;
 (c) AP50 that its curve expects of k prompt images, and that of k images on the targets.
 
-A row (class, seed, clean or spoiled) that is in the JSON file is not measured again. The Markdown beside it
-is written anew after every row. `--set FOLDER:SOURCE` takes other sets, such as those to choose limits on.
+A row (class, seed, clean or spoiled) that is in the file of rows is not measured again, so that a run that
+was killed goes on. The tables of the page are written anew after every row; what stands above them stays.
+`--set FOLDER:SOURCE` takes other sets, such as those to choose limits on.
 """
 
 import argparse
@@ -42,6 +43,7 @@ SPOILED = 2  # of the candidates
 RIVAL_IMAGES = 5  # prompt images of every other class of the set
 KINDS = ("background", "another class", "twice too large")
 COUNTS = (1, 2, 3, 5)
+TABLES = "<!-- tables: written by benchmarks/doctor.py -->"
 
 
 class Draw:
@@ -215,11 +217,19 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """The figures as Markdown tables."""
     clean = [row for row in rows if not row["told"]]
     spoiled = [row for row in rows if row["told"]]
-    lines = ["## (a) Clean prompts", "", *_table(clean, ("all", "dropped", "advice", "masks"))]
+    lines = [TABLES, "", "## (a) Clean prompts", "", *_table(clean, ("all", "dropped", "advice", "masks"))]
     lines += ["", "## (b) Spoiled prompts", ""]
     lines += [*_table(spoiled, ("all", "dropped", "looked", "oracle")), "", *_naming(spoiled)]
     lines += ["", "## (c) Expected AP50", "", *_expectation(clean)]
     return "\n".join(lines) + "\n"
+
+
+def write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Write the rows, and the tables below what stands above them in the page."""
+    atomic_write_json(options.out, rows)
+    if options.page:
+        above = options.page.read_text().partition(TABLES)[0] if options.page.exists() else "# The doctor\n\n"
+        atomic_write_text(options.page, above + page(rows))
 
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
@@ -282,6 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path)
     parser.add_argument("--set", nargs="*", help="FOLDER:SOURCE; `coco` = annotations.json and images/")
     parser.add_argument("--classes", nargs="*", help="only these")
     parser.add_argument("--seeds", nargs="*", type=int, default=[1])
@@ -290,7 +301,8 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true", help="(c) too, on clean prompts")
     parser.add_argument("--only", choices=("clean", "spoiled"))
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
+    write(rows, options)
     done = {(row["set"], row["class"], row["seed"], row["kind"]) for row in rows}
     torch.set_num_threads(1)  # one image at a time: two processes, by set, are faster than two threads
     detector = UniSpector.load("fast")
@@ -308,8 +320,7 @@ def main() -> None:
                         draw.spoil()
                     row = measured(detector, draw, options.curve and kind == "clean")
                     rows.append({**row, "seed": seed, "kind": kind})
-                    atomic_write_json(options.out, rows)
-                    atomic_write_text(options.out.with_suffix(".tables.md"), page(rows))
+                    write(rows, options)
                     print(row["class"], seed, kind, f"{row['seconds']:.0f} s", row["ap50"], flush=True)
 
 

@@ -33,7 +33,8 @@ def terminal_lines(diagnosis: PromptDiagnosis) -> Iterator[str]:
         marks = sum(len(check.marks) for check in figures.checks)
         ap50 = "" if figures.ap50 is None else f", AP50 {figures.ap50:.1f}"
         yield f"{one.label}: {found} of {marks} marks are found by prompts from the other images{ap50}"
-        rows = [("image", "found", "AP50 with, without", "alone", "shifted", "blurred", "cosine", "advice")]
+        heads = ("image", "found", "AP50 with, without", "alone", "shifted", "blurred", "cosine", "advice")
+        rows: list[tuple[str, ...]] = [heads]
         for name, image in figures.images.items():
             rows.append(
                 (

@@ -98,7 +98,7 @@ class MarkedClass:
         for trial in dict.fromkeys(trials):
             by_target.setdefault(trial.target, []).append(trial)
         find = partial(self._try, detector, instances)
-        outcomes = {}
+        outcomes: dict[Trial, Outcome] = {}
         # Images side by side, a thread each, take less than one image with all threads.
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
