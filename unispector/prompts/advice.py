@@ -93,11 +93,13 @@ def given_back(image: ImageFigures) -> bool | None:
 
 def _on_image(name: str, figures: ClassFigures) -> Iterator[Advice]:
     image = figures.images[name]
-    said = [Advice(kind, text, name) for kind, text in _said(name, image, figures)]
-    yield from said or [Advice("fine", "fine", name)]
+    said = list(_said(image, figures))
+    if image.check is not None and not image.check.found and not said:
+        said = [_missed(name, image, figures)]
+    yield from (Advice(kind, text, name) for kind, text in said or [("fine", "fine")])
 
 
-def _said(name: str, image: ImageFigures, figures: ClassFigures) -> Iterator[tuple[Kind, str]]:
+def _said(image: ImageFigures, figures: ClassFigures) -> Iterator[tuple[Kind, str]]:
     check, gain = image.check, image.dropped
     if gain is not None and worthwhile(gain) and finds_little(image, figures):
         yield "drop", f"drop it: without it AP50 {gain.after:.0f} in place of {gain.before:.0f} elsewhere"
@@ -114,8 +116,6 @@ def _said(name: str, image: ImageFigures, figures: ClassFigures) -> Iterator[tup
         if mark.inner_score >= LOOSE and mark.inner_score > mark.score:
             place = f"{mark.box_xyxy[0]:.0f},{mark.box_xyxy[1]:.0f}"
             yield "loose", f"mark tighter: less than half of the mark at {place} is found in its place"
-    if not check.found:
-        yield _missed(name, image, figures)
 
 
 def _missed(name: str, image: ImageFigures, figures: ClassFigures) -> tuple[Kind, str]:

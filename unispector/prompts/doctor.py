@@ -174,7 +174,7 @@ def diagnose_store(detector: UniSpector, folder: str | Path, *, quick: bool = Fa
         raise DataError(f"{folder}: no prompt in this store; `unispector prompts enroll` adds some")
     names = {own.picture: own.source for prompts in now.classes.values() for own in prompts}
     # As in production: a mask where there is one, else the box.
-    found = diagnose_prompts(detector, store.annotations(now), store.pictures, "mask", quick=quick)
+    found = diagnose_prompts(detector, store.annotations(now), store.images, "mask", quick=quick)
     return replace(found, names=names)
 
 

@@ -99,8 +99,7 @@ def _diagnose(
     rivals = enrolled.select(others) if enrolled is not None and others else None
     base = None
     if enrolled is not None and label in enrolled.class_names:
-        base = enrolled.select([label])
-        settings = replace(settings, score=max(settings.score, *base.thresholds))
+        base = enrolled.select([label])  # what grows loses its calibration, and is drawn from the default on
     own = MarkedClass(marked.annotations, marked.root, base)
 
     def checked(settings: CheckSettings) -> ClassDiagnosis:

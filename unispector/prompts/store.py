@@ -212,7 +212,7 @@ class PromptStore:
             PromptBankError: an image is gone or was changed.
         """
         self._check_images(version)
-        return as_annotations(version.classes, self.pictures)
+        return as_annotations(version.classes, self.images)
 
     def bank(self, detector: "UniSpector") -> "PromptBank | None":
         """The encoded prompts of the current version; None without a class.
@@ -236,7 +236,7 @@ class PromptStore:
                 bank = PromptBank.load(file)
                 if bank.fingerprint == detector.fingerprint and bank.class_names == tuple(now.classes):
                     return bank
-        bank = detector.encode_instances(self.annotations(now), self.pictures, "mask").bank()
+        bank = detector.encode_instances(self.annotations(now), self.images, "mask").bank()
         with suppress(OSError):  # in a store that may only be read, the bank is made every time
             bank.save(file)
             atomic_write_text(digest, hashlib.sha256(file.read_bytes()).hexdigest())
@@ -246,8 +246,8 @@ class PromptStore:
         return bank
 
     @property
-    def pictures(self) -> Path:
-        """Folder of the images as they came, which `annotations` names its files relative to."""
+    def images(self) -> Path:
+        """The folder of the images kept, which `annotations` names."""
         return self.folder / "pictures"
 
     @contextmanager
@@ -321,13 +321,13 @@ class PromptStore:
             raise PromptBankError(f"{file}: damaged; {remedy}") from error
 
     def _keep(self, name: str, data: bytes) -> None:
-        file = self.pictures / name
+        file = self.images / name
         if not file.is_file() or _hash_of(file) != name.partition(".")[0]:
             atomic_write_bytes(file, data)
 
     def _check_images(self, version: PromptSet) -> None:
         for name in sorted(version.pictures):
-            file = self.pictures / name
+            file = self.images / name
             try:
                 digest = _hash_of(file)
             except OSError as error:
