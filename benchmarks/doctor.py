@@ -218,6 +218,10 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     clean = [row for row in rows if not row["told"]]
     spoiled = [row for row in rows if row["told"]]
     lines = [TABLES, "", "## (a) Clean prompts", "", *_table(clean, ("all", "dropped", "advice", "masks"))]
+    called, images = (
+        sum(map(size, clean)) for size in (lambda r: len(r["suspects"]), lambda r: r["candidates"])
+    )
+    lines += ["", f"Of {images} rightly marked images {called} are named (drop, look, loose, confused)."]
     lines += ["", "## (b) Spoiled prompts", ""]
     lines += [*_table(spoiled, ("all", "dropped", "looked", "oracle")), "", *_naming(spoiled)]
     lines += ["", "## (c) Expected AP50", "", *_expectation(clean)]
