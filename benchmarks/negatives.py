@@ -5,7 +5,8 @@
 DATA is the folder of the real sets (docs/benchmark.md). Of each class five images are marked by boxes, all
 other images are split in two. On the first half somebody looks through the surest findings and rejects the
 false ones that are shown (a score of 0.05 or more), at most two an image: those that share less than a tenth
-of their box with any defect of the class. The second half is judged, with the first 0, 1, 3 and 10 rejected findings (their masks) as negatives.
+of their box with any defect of the class. The second half is judged, with the first 0, 1, 3 and 10 rejected
+findings (their masks) as negatives.
 
 False alarms are findings that overlap no defect by an IoU of 0.5, per image, at the score where as many
 defects are found as 50 % (80 %) of those found without negatives.

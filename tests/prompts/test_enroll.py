@@ -17,8 +17,8 @@ from unispector.detections import Detections
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import decode_rle
-from unispector.prompts.checks import ImageCheck, MarkCheck
 from unispector.prompts.enroll import enroll
+from unispector.prompts.figures import ImageCheck, MarkCheck
 from unispector.prompts.folder import look_alike
 from unispector.prompts.report import EnrollReport, refusals, write_report
 from unispector.prompts.store import MarkedImage, PromptStore
@@ -103,10 +103,11 @@ def test_a_class_that_finds_itself_is_enrolled_with_its_lineage(enrolled):
 
 
 def test_production_detects_with_what_was_checked(enrolled):
-    place, _ = enrolled
+    place, report = enrolled
     detector = UniSpector.load()
     annotations = Annotations.read(place.root / "reports/blow+hole/marked.json")
-    expected = detector.encode_annotations(annotations, place.root / "holes")
+    roi = report.diagnosis.figures.roi
+    expected = detector.encode_annotations(annotations, place.root / "holes", roi)
     bank = place.store.bank(detector)
     assert (bank.class_names, bank.counts) == (("blow/hole",), (4,))
     torch.testing.assert_close(bank.embeddings, expected.embeddings, atol=1e-4, rtol=1e-4)
@@ -120,8 +121,12 @@ def test_the_report_can_be_read(enrolled):
     share = f"{report.found} of 4 ({report.found / 4:.0%})"
     assert f"**passed: {share} marks are found by prompts from the other images**" in text
     record = json.loads((folder / "report.json").read_text())
-    assert (record["outcome"], record["found"], record["replace"]) == ("passed", report.found, report.weak)
-    assert [each["file_name"] for each in record["pictures"]] == [f"images/{n}.png" for n in range(4)]
+    assert (record["outcome"], record["found"]) == ("passed", report.found)
+    diagnosis = record["diagnosis"]
+    assert [each["file_name"] for each in diagnosis["images"]] == [f"images/{n}.png" for n in range(4)]
+    told = [advice for each in diagnosis["images"] for advice in each["advice"]] + diagnosis["advice"]
+    assert sorted(advice["text"] for advice in told) == sorted(advice.text for advice in report.advice)
+    assert "| AP50 of the others with it, without |" in text
     drawings = sorted(file.name for file in (folder / "pictures").iterdir())
     assert drawings == [f"00{n + 1}-{n}.png" for n in range(4)]
     assert all(f"](<pictures/{name}>)" in text for name in drawings)
@@ -155,10 +160,12 @@ def test_marks_where_nothing_is_are_refused(place):
     assert content(place.root / "prompts") == before
     (reason,) = report.reasons
     assert reason.startswith("only 0 of 4 (0%) marks are found by prompts from the other images, 50%")
-    assert report.weak.keys() == {f"images/{number}.png" for number in range(4)}
+    named = {advice.file_name for advice in report.advice if advice.kind in ("look", "more")}
+    assert named == {f"images/{number}.png" for number in range(4)}
     text = (report.output / "report.md").read_text()
     assert "**refused: only 0 of 4" in text
-    assert "- `images/2.png`: none of its marks is found by the others" in text
+    assert "none of the others finds it" in text or "nor its own prompt find it" in text
+    assert "the images hardly find one another (0 of 4 marks)" in text
     assert len(list((report.output / "pictures").iterdir())) == 4
 
 
@@ -223,7 +230,7 @@ def test_the_report_is_written_only_once_the_class_is_enrolled(place, monkeypatc
 
     monkeypatch.setattr("unispector.prompts.enroll.find_model", changed)
     lenient = CONFIG.model_copy(update={"enroll": EnrollConfig(found=0.0, confused=1.0)})
-    with pytest.raises(PromptBankError, match="'hole' was checked with version 0, but version 1 is in use"):
+    with pytest.raises(PromptBankError, match="version 0 was checked, but version 1 is in use"):
         place.enroll("holes", "hole", lenient)
     assert list(place.store.current().classes) == ["other"]
     assert not (place.root / "reports/hole/report.md").exists()
@@ -259,7 +266,7 @@ def check_of(found: int, confused: int, marks: int) -> ImageCheck:
     nothing = Detections(
         torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), (), ("a",), (9, 9)
     )
-    return ImageCheck("a.png", rows, nothing, {})
+    return ImageCheck("a.png", rows, nothing)
 
 
 @pytest.mark.parametrize(

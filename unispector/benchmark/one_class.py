@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from unispector.config.evaluation import KEPT_PAIRS
-from unispector.data.coco import Annotations, InstanceRecord
+from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.defect_free import defect_free_images
 from unispector.data.protocol.splits import SplitRules, draw_prompts, untestable
@@ -46,7 +46,7 @@ class MarkedSet:
     @cached_property
     def has_masks(self) -> bool:
         """Return whether any instance has an outline of its own; a polygon that is the box is none."""
-        return not all(map(_is_box, self.annotations.instances))
+        return any(instance.outlined for instance in self.annotations.instances)
 
 
 @dataclass(frozen=True)
@@ -192,16 +192,3 @@ def _good_in(folder: Path | None) -> tuple[Path, ...]:
     files = list_images([folder])
     photographs = {file.stem for file in files if file.suffix.lower() in (".jpg", ".jpeg")}
     return tuple(file for file in files if file.suffix.lower() != ".png" or file.stem not in photographs)
-
-
-def _is_box(instance: InstanceRecord) -> bool:
-    """Return whether an instance has no outline but its box."""
-    code = instance.segmentation
-    if code is None:
-        return True
-    if isinstance(code, dict) or len(code) != 1 or len(code[0]) != 8:
-        return False
-    x, y, width, height = instance.bbox
-    corners = sorted([(x, y), (x + width, y), (x, y + height), (x + width, y + height)])
-    points = sorted(zip(code[0][::2], code[0][1::2], strict=True))
-    return bool(np.allclose(points, corners, atol=0.01))

@@ -44,6 +44,19 @@ class InstanceRecord:
     segmentation: Segmentation | None  # COCO run-length code or polygons; None = the filled box is the mask
     iscrowd: int = 0  # 1 marks a region that holds any number of instances
 
+    @property
+    def outlined(self) -> bool:
+        """Return whether it has an outline of its own; a polygon that is the box is none."""
+        code = self.segmentation
+        if code is None:
+            return False
+        if isinstance(code, dict) or len(code) != 1 or len(code[0]) != 8:
+            return True
+        x, y, width, height = self.bbox
+        corners = sorted([(x, y), (x + width, y), (x, y + height), (x + width, y + height)])
+        points = sorted(zip(code[0][::2], code[0][1::2], strict=True))
+        return not np.allclose(points, corners, atol=0.01)
+
 
 @dataclass(frozen=True)
 class CategoryRecord:

@@ -1,7 +1,9 @@
 """A folder of marked images, in any layout that is read, as the prompts of one class."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +41,16 @@ class MarkedFolder:
     left: dict[str, int]
     alike: tuple[tuple[str, str], ...]
 
+    @cached_property
+    def has_masks(self) -> bool:
+        """Return whether all marks have outlines of their own, so that either kind of marks can prompt."""
+        return all(mark.outlined for mark in self.annotations.instances)
+
+    def marked_by(self, roi: Literal["box", "mask"]) -> dict[str, MarkedImage]:
+        """What is kept of each image where its marks prompt as boxes or as masks."""
+        contents = {name: picture.data for name, picture in self.pictures.items()}
+        return _pictures(self.annotations, contents, roi)
+
     def without(self, names: frozenset[str]) -> "MarkedFolder":
         """The folder without some of its images."""
         ids = [image.id for image in self.annotations.images if image.file_name not in names]
@@ -67,7 +79,8 @@ def read_marked(
     names = {image.file_name for image in annotations.images}
     survey = read_survey(out.with_suffix(".survey.parquet"))
     codes: dict[str, str] = dict(survey[["file_name", "dhash"]].itertuples(index=False))
-    pictures = _pictures(annotations, folder, roi)
+    contents = {image.file_name: packed.read_bytes(folder / image.file_name) for image in annotations.images}
+    pictures = _pictures(annotations, contents, roi)
     _refuse_copies(folder, pictures)
     return MarkedFolder(
         root=folder,
@@ -114,14 +127,16 @@ def _of_class(everything: Annotations, folder: Path, label: str) -> tuple[Annota
     return kept, {name: count for name, count in counts.items() if name != wanted}
 
 
-def _pictures(annotations: Annotations, folder: Path, roi: Literal["box", "mask"]) -> dict[str, MarkedImage]:
+def _pictures(
+    annotations: Annotations, contents: Mapping[str, bytes], roi: Literal["box", "mask"]
+) -> dict[str, MarkedImage]:
     pictures = {}
     for image in annotations.images:
-        marks, data = annotations.instances_of(image.id), packed.read_bytes(folder / image.file_name)
-        # A conversion gives every instance its code.
+        marks, name = annotations.instances_of(image.id), image.file_name
+        # A conversion gives every mask its code.
         codes = [mark.segmentation for mark in marks if isinstance(mark.segmentation, dict)]
         own = ((), codes) if roi == "mask" else ([mark.bbox for mark in marks], ())
-        pictures[image.file_name] = MarkedImage(data, image.file_name, *own)
+        pictures[name] = MarkedImage(contents[name], name, *own)
     return pictures
 
 

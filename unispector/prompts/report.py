@@ -1,31 +1,22 @@
 """The report of an enrolment: what was checked, what was found on every image, what to mend."""
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from unispector.config import EnrollConfig
 from unispector.errors import DataError
-from unispector.ops.drawing import (
-    WARNING_COLOUR,
-    Panel,
-    Region,
-    class_colour,
-    draw_regions,
-    side_by_side,
-    write_image,
-)
-from unispector.ops.files import atomic_write_json, atomic_write_text, read_image, replaced_folder
-from unispector.prompts.checks import WEIGHED, ImageCheck, Worth, worth_of
+from unispector.ops.files import atomic_write_json, atomic_write_text
+from unispector.prompts.advice import Advice
+from unispector.prompts.doctor import ClassDiagnosis
+from unispector.prompts.figures import ImageCheck
 from unispector.prompts.folder import MarkedFolder
-from unispector.reporting.model import Block, Bullets, Figure, Report, Section, Span, Table, Text, Words
+from unispector.prompts.tables import DRAWINGS, advice_bullets, explanation, image_table, write_drawings
+from unispector.reporting.model import Block, Figure, Report, Section, Span, Table, Text, Words
 from unispector.reporting.render import markdown
 
-PAGE, RECORD, DRAWINGS = "report.md", "report.json", "pictures"
+PAGE, RECORD = "report.md", "report.json"
 
 
 @dataclass(frozen=True)
@@ -39,10 +30,15 @@ class EnrollReport:
     version: int
     marked: MarkedFolder
     known: tuple[str, ...] = ()
-    checks: tuple[ImageCheck, ...] = ()
+    diagnosis: ClassDiagnosis | None = None  # None where nothing was checked
     limits: EnrollConfig = field(default_factory=EnrollConfig)
     model: str = ""  # fingerprint of the model that checked
     output: Path = Path()  # folder of the report; nothing is written where nothing was checked
+
+    @property
+    def checks(self) -> tuple[ImageCheck, ...]:
+        """The checks of all images that were looked at."""
+        return () if self.diagnosis is None else self.diagnosis.figures.checks
 
     @property
     def marks(self) -> int:
@@ -65,19 +61,9 @@ class EnrollReport:
         return refusals(self.checks, self.limits)
 
     @property
-    def weak(self) -> dict[str, str]:
-        """Images to replace or to mark better, and why; a class may pass in spite of some."""
-        weak: dict[str, list[str]] = {check.file_name: [] for check in self.checks}
-        for check in self.checks:
-            if not check.found:
-                weak[check.file_name].append("none of its marks is found by the others")
-            if others := sorted({mark.other for mark in check.marks if mark.confused}):
-                weak[check.file_name].append(f"looks more like {', '.join(others)}")
-        for worth in worth_of(self.checks):
-            if worth.without - worth.found > 1:  # a single mark may be chance
-                more = f"without its prompts {worth.without} of {worth.marks} marks elsewhere are found"
-                weak[worth.file_name].append(f"{more}, with them {worth.found}")
-        return {name: "; ".join(why) for name, why in weak.items() if why}
+    def advice(self) -> tuple[Advice, ...]:
+        """What to drop, to mend and to add; a class may pass in spite of some."""
+        return () if self.diagnosis is None else self.diagnosis.advice
 
     @property
     def verdict(self) -> str:
@@ -104,16 +90,11 @@ class EnrollReport:
             "outcome": self.outcome,
             "version": self.version,
             "reasons": list(self.reasons),
-            "replace": self.weak,
             "limits": self.limits.model_dump(),
             "marks": self.marks,
             "found": self.found,
             "confused": self.confused,
-            "pictures": [
-                {"file_name": check.file_name, "marks": [asdict(mark) for mark in check.marks]}
-                for check in self.checks
-            ],
-            "worth": [asdict(worth) for worth in worth_of(self.checks)],
+            "diagnosis": self.diagnosis.as_dict() if self.diagnosis else None,
             "alike": [list(pair) for pair in self.marked.alike],
             "known": list(self.known),
             "left": self.marked.left,
@@ -128,18 +109,7 @@ class EnrollReport:
         Args:
             images: the drawings, a file for each check; empty = none are shown.
         """
-        sections = []
-        if self.checks:
-            sections = [Section("", self._figures()), Section("Images", (_image_table(self.checks),))]
-        if self.weak:
-            weak = Bullets(tuple((Span(name, "code"), f": {why}") for name, why in self.weak.items()))
-            sections.append(Section("Images to replace or to mark better", (weak,)))
-        if len(self.checks) > WEIGHED:
-            limit = f"What single images are worth is tried for at most {WEIGHED} images."
-            sections.append(Section("", (Text(limit),)))
-        if worth := worth_of(self.checks):
-            title = "What the prompts of an image are worth to the others"
-            sections.append(Section(title, (_worth_table(worth),)))
+        sections = [] if self.diagnosis is None else [*self._sections(self.diagnosis)]
         names = [check.file_name for check in self.checks]
         drawn = (Figure(file, name, "") for name, file in zip(names, pictures, strict=False))
         report = Report(
@@ -150,8 +120,16 @@ class EnrollReport:
         )
         return markdown(report)
 
+    def _sections(self, diagnosis: ClassDiagnosis) -> Iterator[Section]:
+        yield Section("", self._figures())
+        if any(advice.kind != "fine" for advice in diagnosis.advice):
+            yield Section("What to do", (advice_bullets(diagnosis.advice),))
+        figures = diagnosis.figures
+        yield Section("Images", (image_table(figures), *explanation(figures)))
+
     def _figures(self) -> tuple[Block, ...]:
         limits = self.limits
+        kind = "masks" if self.diagnosis is not None and self.diagnosis.figures.roi == "mask" else "boxes"
         found = f"marks found by the prompts of the other images, IoU 0.5 and score {limits.score:g} at least"
         confused = "marks on which a class already enrolled scores higher"
         rows = [
@@ -159,7 +137,9 @@ class EnrollReport:
             (confused, _share(self.confused, self.marks), f"at most {limits.confused:.0%}"),
         ]
         model, folder = (Span(digest[:12], "code") for digest in (self.model, self.marked.digest))
-        origin = Text(("Model ", model, ", folder SHA-256 ", folder, f"; {self._result}."))
+        origin = Text(
+            ("Model ", model, ", folder SHA-256 ", folder, f"; {self._result}. Prompts are {kind}.")
+        )
         return (Table.of(("check", "measured", "needed"), (), rows), origin)
 
     def _remarks(self) -> Iterator[Words]:
@@ -206,14 +186,9 @@ def write_report(report: EnrollReport) -> None:
     Raises:
         DataError: the folder cannot be written; the message says whether the images were enrolled.
     """
-    names = [
-        f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(check.file_name).stem)}.png"
-        for number, check in enumerate(report.checks, start=1)
-    ]
+    root, score = report.marked.root, report.limits.score
     try:
-        with replaced_folder(report.output / DRAWINGS) as folder:
-            for check, name in zip(report.checks, names, strict=True):
-                write_image(folder / name, _drawing(check, report))
+        names = write_drawings(report.output / DRAWINGS, root, report.checks, {}, score)
         atomic_write_json(report.output / RECORD, report.as_dict())
         atomic_write_text(report.output / PAGE, report.markdown([f"{DRAWINGS}/{name}" for name in names]))
     except OSError as error:
@@ -221,46 +196,6 @@ def write_report(report: EnrollReport) -> None:
             f"{report.output}: the report cannot be written ({error.strerror}); check permissions and space "
             f"({report.summary()})"
         ) from error
-
-
-def _drawing(check: ImageCheck, report: EnrollReport) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    image = read_image(report.marked.root / check.file_name)
-    own = [
-        Region(mark.box_xyxy, None, f"found {mark.score:.2f}", class_colour(0))
-        if mark.found
-        else Region(mark.box_xyxy, None, "missed", WARNING_COLOUR)
-        for mark in check.marks
-    ]
-    found = f"{check.found} of {len(check.marks)} marks found"
-    counted = f"{len(check.detections)} of score {report.limits.score:g} or more"
-    panels = [
-        Panel(draw_regions(image, own), "marked", found),
-        Panel(check.detections.plot(image), "detected", counted),
-    ]
-    return side_by_side(panels, f"{check.file_name}, looked at with prompts from the other images")
-
-
-def _image_table(checks: Iterable[ImageCheck]) -> Table:
-    rows = [
-        (
-            Span(check.file_name, "code"),
-            f"{check.found} of {len(check.marks)}",
-            ", ".join(f"{mark.score:.2f}" if mark.found else "missed" for mark in check.marks),
-            ", ".join(f"{mark.other} {mark.other_score:.2f}" for mark in check.marks if mark.confused),
-            str(len(check.detections)),
-        )
-        for check in checks
-    ]
-    heads = ("image", "found", "scores", "another class scores higher", "detections in all")
-    return Table.of(heads, (), rows)
-
-
-def _worth_table(worth: Iterable[Worth]) -> Table:
-    rows = []
-    for each in worth:
-        shares = f"{each.found} of {each.marks}", f"{each.without} of {each.marks}"
-        rows.append((Span(each.file_name, "code"), *shares, "hurts" if each.hurts else ""))
-    return Table.of(("image", "found with its prompts", "without", ""), (), rows)
 
 
 def _share(part: int, whole: int) -> str:
