@@ -13,6 +13,7 @@ from PIL import Image
 
 from unispector.cli import main
 from unispector.cli.main import app
+from unispector.errors import DataError
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.rle import decode_rle
 
@@ -480,3 +481,67 @@ def test_convert_needs_to_know_what_where_and_whither(tmp_path, capsys):
     assert message.startswith("error: tiles: no such source; known are gc10, ")
     assert main(["convert", "--list"]) == 0
     assert "real_iad: Real-IAD" in capsys.readouterr().out
+
+
+def test_marks_belong_to_prompts_and_look_alikes_in_the_order_given(tmp_path, monkeypatch, tiny_model):
+    """Boxes of `--not` are never taken for those of `--prompt`, wherever it stands."""
+    for name in ("a", "b", "c", "target"):
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
+    seen = {}
+
+    def encode(self, prompts, *_, **__):
+        seen["prompts"] = [(Path(p.image).stem, tuple(p.boxes_xywh[0]), p.label) for p in prompts]
+        raise DataError("enough")
+
+    def with_negatives(self, bank, negatives, *_):
+        seen["negatives"] = [(Path(p.image).stem, tuple(p.boxes_xywh[0]), p.label) for p in negatives]
+        raise DataError("enough")
+
+    monkeypatch.setattr("unispector.inference.detector.UniSpector.encode", encode)
+    monkeypatch.setattr("unispector.inference.detector.UniSpector.with_negatives", with_negatives)
+    paths = {name: str(tmp_path / f"{name}.png") for name in ("a", "b", "c")}
+    common = [
+        "detect",
+        str(tmp_path / "target.png"),
+        "--model",
+        str(tiny_model),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    marks = ["--not", paths["b"], "--box", "1,2,30,40", "--prompt", paths["a"], "--box", "5,6,20,20"]
+    assert main([*common, *marks]) == 1
+    assert seen == {"prompts": [("a", (5.0, 6.0, 20.0, 20.0), "defect")]}
+    marks += [
+        "--not",
+        paths["c"],
+        "--box",
+        "3,3,9,9",
+        "--label",
+        "hole",
+        "--label",
+        "hole",
+        "--label",
+        "dent",
+    ]
+    assert main([*common, *marks]) == 1
+    assert seen == {"prompts": [("a", (5.0, 6.0, 20.0, 20.0), "hole")]}
+
+    monkeypatch.setattr("unispector.cli.detect._stored", lambda *_: "a bank")
+    marks = ["--bank", "x", "--not", paths["b"], "--box", "1,2,30,40", f"--not={paths['c']}", "--box=3,3,9,9"]
+    assert main([*common, *marks]) == 1
+    assert seen["negatives"] == [("b", (1.0, 2.0, 30.0, 40.0), "*"), ("c", (3.0, 3.0, 9.0, 9.0), "*")]
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        (["--not", "b.png", "--box", "1,2,3,4"], "nothing to look for"),
+        (["--prompt", "a.png", "--not", "b.png", "--box", "1,2,3,4"], "2 --prompt and --not but 1 --box"),
+        (["--bank", "x", "--prompt", "a.png", "--box", "1,2,3,4"], "mark with --not"),
+    ],
+)
+def test_look_alikes_that_do_not_belong_to_anything_are_refused(tmp_path, capsys, marks, said):
+    assert main(["detect", str(tmp_path), "--out", str(tmp_path / "out"), *marks]) == 1
+    assert said in capsys.readouterr().err

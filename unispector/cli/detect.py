@@ -1,14 +1,14 @@
 """`unispector detect`: find the prompted defects on images."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Bank, Device, MinScore, Model, TileOption, tile_side
+from unispector.cli.parts import Bank, Device, MinScore, Model, TileOption, option_order, tile_side
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ Two defects, one of them marked twice:
     --prompt a.png --box 120,80,40,24 --label crack \\
     --prompt a.png --box 300,12,25,60 --label crack \\
     --prompt b.png --box 64,64,20,20  --label hole
+A defect, and a look-alike that is none (a false alarm of an earlier run):
+  unispector detect photos/ --out found --prompt a.png --box 120,80,40,24 --not c.png --box 9,14,30,30
 A mask image, a pattern, every tenth frame of a video, a camera:
   unispector detect "line3/**/*.png" --prompt bad.png --mask bad_mask.png --out found
   unispector detect clip.mp4 --bank bank.safetensors --frame-step 10 --out found
@@ -48,10 +50,15 @@ TargetsArgument = Annotated[
 ]
 Out = Annotated[Path, typer.Option(file_okay=False, help="Folder to write detections.json and pictures/ to.")]
 Prompts = Annotated[list[Path] | None, typer.Option(help="Image that shows the defect; repeat for more.")]
+Rejected = Annotated[
+    list[Path] | None,
+    typer.Option("--not", help="Image that shows what is not the defect; findings like it score lower."),
+]
 Boxes = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="X,Y,W,H", help="Left, top, width, height in pixels; the n-th belongs to the n-th --prompt."
+        metavar="X,Y,W,H",
+        help="Left, top, width, height in pixels; the n-th belongs to the n-th --prompt or --not.",
     ),
 ]
 Masks = Annotated[
@@ -59,7 +66,8 @@ Masks = Annotated[
     typer.Option(help="Instead of --box: image that marks one defect, not black and not transparent."),
 ]
 Labels = Annotated[
-    list[str] | None, typer.Option(help="Name of the defect: one for all prompts, or one per --prompt.")
+    list[str] | None,
+    typer.Option(help="Name of the defect: one for all prompts, or one for each --prompt and --not."),
 ]
 BitDepth = Annotated[
     int | None, typer.Option(min=8, max=16, help="Bits that 16-bit images really use, prompts too, e.g. 12.")
@@ -68,10 +76,12 @@ Frames = Annotated[int | None, typer.Option(min=1, help="Stop a video or camera 
 
 
 def detect(
+    context: typer.Context,
     targets: TargetsArgument,
     out: Out,
     model: Model = "fast",
     prompt: Prompts = None,
+    rejected: Rejected = None,
     box: Boxes = None,
     mask: Masks = None,
     label: Labels = None,
@@ -89,7 +99,11 @@ def detect(
 
     directory = find_model(model)
     side = tile_side(tile)
-    marked = _prompts(prompt or [], box or [], mask or [], label or [], bank)
+    kinds = [name == "rejected" for name in option_order(context) if name in ("prompt", "rejected")]
+    images = {False: iter(prompt or []), True: iter(rejected or [])}
+    in_order = [next(images[kind]) for kind in kinds]
+    marked = _Marked(in_order, kinds, box or [], mask or [], label or [])
+    marked.check(bank)
 
     from unispector.inference.detect import detect as run
     from unispector.inference.detector import UniSpector
@@ -97,11 +111,12 @@ def detect(
 
     found = Targets.find(targets, frame_step, frames)
     detector = UniSpector.load(directory, device)
-    if isinstance(marked, Path):
-        prompts = _stored(marked, detector, bit_depth)
+    if bank is not None:
+        prompts = _stored(bank, detector, bit_depth)
         prompts = prompts if side == "auto" else prompts.tiled(side)
     else:
-        prompts = detector.encode(marked, batch_size, bit_depth or 16, tile=side)
+        prompts = detector.encode(marked.prompts(negative=False), batch_size, bit_depth or 16, tile=side)
+    prompts = detector.with_negatives(prompts, marked.prompts(negative=True), batch_size)
     report = run(detector, prompts, found, out, min_score=min_score, batch_size=batch_size, tell=_tell)
     for line in _summary(report, _least(prompts, min_score)):
         typer.echo(line)
@@ -158,40 +173,52 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _prompts(
-    images: Sequence[Path],
-    boxes: Sequence[str],
-    masks: Sequence[Path],
-    labels: Sequence[str],
-    bank: Path | None,
-) -> "list[Prompt] | Path":
-    """The prompts of the command line; each box or mask belongs to the prompt at its position."""
-    if bank is not None:
-        if images or boxes or masks or labels:
-            raise DataError("--bank already holds the prompts; leave out --prompt, --box, --mask and --label")
-        return bank
-    if not images:
-        raise DataError("nothing to look for; give --prompt and --box, or --bank")
-    if boxes and masks:
-        raise DataError("--box and --mask at once; mark all prompts with boxes, or all with masks")
-    marks, kind = (masks, "--mask") if masks else (boxes, "--box")
-    if len(marks) != len(images):
-        raise DataError(
-            f"{len(images)} --prompt but {len(marks)} {kind}; give each --prompt one {kind} "
-            "(repeat both to mark an image twice)"
-        )
-    if len(labels) not in (0, 1, len(images)):
-        raise DataError(f"{len(images)} --prompt but {len(labels)} --label; give one for all, or one each")
-    names = list(labels) if len(labels) == len(images) else [*labels, "defect"][:1] * len(images)
+@dataclass(frozen=True)
+class _Marked:
+    """What the command line marks."""
 
-    from unispector.inference.detector import Prompt
-    from unispector.ops.files import read_mask
+    images: list[Path]  # of --prompt and --not, in the order given
+    negative: list[bool]  # which of them are of --not
+    boxes: list[str]
+    masks: list[Path]
+    labels: list[str]
 
-    if masks:
-        marked = zip(images, masks, names, strict=True)
-        return [Prompt(image, masks=read_mask(mask) > 0, label=name) for image, mask, name in marked]
-    drawn = zip(images, map(_box, boxes), names, strict=True)
-    return [Prompt(image, [box], label=name) for image, box, name in drawn]
+    def check(self, bank: Path | None) -> None:
+        """Refuse marks that do not belong together, in one line."""
+        if bank is not None and not all(self.negative):
+            raise DataError("--bank already holds the prompts; leave out --prompt, or mark with --not")
+        if bank is None and all(self.negative):
+            raise DataError("nothing to look for; give --prompt and --box, or --bank")
+        if self.boxes and self.masks:
+            raise DataError("--box and --mask at once; mark all images with boxes, or all with masks")
+        marks, kind = (self.masks, "--mask") if self.masks else (self.boxes, "--box")
+        options = "--prompt" if not any(self.negative) else "--prompt and --not"
+        if len(marks) != len(self.images):
+            raise DataError(
+                f"{len(self.images)} {options} but {len(marks)} {kind}; give each one {kind} "
+                "(repeat both to mark an image twice)"
+            )
+        if len(self.labels) not in (0, 1, len(self.images)):
+            raise DataError(
+                f"{len(self.images)} {options} but {len(self.labels)} --label; give one for all, or one each"
+            )
+
+    def prompts(self, *, negative: bool) -> "list[Prompt]":
+        """The prompts, or the marks of what is not the defect: without a label, of no class."""
+        from unispector.inference.detector import ALL, Prompt
+        from unispector.ops.files import read_mask
+
+        labels = self.labels
+        if len(labels) != len(self.images):
+            labels = [ALL if is_not else (*labels, "defect")[0] for is_not in self.negative]
+        found = []
+        for number, (image, is_not) in enumerate(zip(self.images, self.negative, strict=True)):
+            if is_not == negative and self.masks:
+                mask = read_mask(self.masks[number]) > 0
+                found.append(Prompt(image, masks=mask, label=labels[number]))
+            elif is_not == negative:
+                found.append(Prompt(image, [_box(self.boxes[number])], label=labels[number]))
+        return found
 
 
 def _box(text: str) -> tuple[float, ...]:

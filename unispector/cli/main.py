@@ -18,7 +18,7 @@ from unispector.cli.inspect import INSPECT_HELP, inspect
 from unispector.cli.measure import MEASURE_HELP, measure
 from unispector.cli.operate import OPERATE_HELP, operate
 from unispector.cli.params import params_app
-from unispector.cli.parts import group
+from unispector.cli.parts import OrderedCommand, group
 from unispector.cli.prompts import prompts_app
 from unispector.cli.registry import registry_app
 from unispector.cli.report import report
@@ -50,7 +50,7 @@ artifacts/models/), an MLflow run id, or `models:/unispector@champion` of the re
 `unispector VERB --help` explains a verb."""
 
 app = group(_HELP)
-app.command(help=DETECT_HELP)(detect)
+app.command(help=DETECT_HELP, cls=OrderedCommand)(detect)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=SWEEP_HELP)(sweep)
 app.command(help=MEASURE_HELP)(measure)

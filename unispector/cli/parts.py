@@ -2,15 +2,19 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from unispector.errors import DataError
 from unispector.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from unispector.config import Config
+
+
+_ORDER = "unispector.order"
 
 
 class Roi(StrEnum):
@@ -58,6 +62,22 @@ TileOption = Annotated[
     ),
 ]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
+
+
+class OrderedCommand(TyperCommand):
+    """A verb that can ask in which order its options were given; see `option_order`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as ever, and remember the order."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta[_ORDER] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+def option_order(context: typer.Context) -> list[str]:
+    """Names of a verb's parameters, one for each time it was given, in the order of the command line."""
+    names: list[str] = context.meta[_ORDER]
+    return names
 
 
 def group(help_text: str) -> typer.Typer:
