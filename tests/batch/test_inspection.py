@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(detector, inspection, fold
         ("cut.png", "not a readable image (image file is truncated"),
         (
             "empty.png",
-            "not a readable image (cannot identify image file <_io.BufferedReader name='empty.png'>)",
+            "not a readable image (of no known format)",
         ),
         ("nowhere.png", "no such image"),
         ("float.tif", "floating-point pixels"),

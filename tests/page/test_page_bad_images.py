@@ -87,6 +87,7 @@ def test_odd_images_are_upright_and_marked_in_their_own_pixels(
     odd_images(folder)
     with page_server(folder, tiny_model, home=tmp_path) as live:
         live.change(kind="class", name="square")
+        live.change(kind="threshold", name="square", value=1)  # no finding lies over the pixels
         page.goto(live.url)
         for name in KINDS:
             hands.open_image(name)

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unispector.errors import DataError
 from unispector.ops import packed
@@ -271,7 +271,8 @@ def broken_image_named(path: str | Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image; check the path or restore the file") from error
     except _BROKEN_IMAGE as error:
-        reason = " ".join(str(error).split())
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else " ".join(str(error).split())
         raise DataError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
 
 
