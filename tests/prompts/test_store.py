@@ -476,7 +476,7 @@ def test_a_version_that_was_not_checked_with_is_not_added_to(filled):
     before = content(filled.folder)
     with pytest.raises(PromptBankError) as refused:
         filled.add("new", [boxed(7)], "ann", "", {}, checked=2)
-    one_line(refused, "version 2 was checked, but version 3 is in use by now; check it again")
+    one_line(refused, "version 2 was checked, but version 3 is in use by now; start again")
     assert content(filled.folder) == before
     assert filled.add("new", [boxed(7)], "ann", "", {}, checked=3).version == 4
 
