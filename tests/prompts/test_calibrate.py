@@ -31,7 +31,9 @@ BUDGET = Budget(0.2, 0.9)
 
 
 def findings_of(scores, right, good, marks=(0.5,)) -> Findings:
-    return Findings(np.array(scores), np.array(right, dtype=bool), np.array(marks), np.array(good))
+    """On each good image one finding, where its score is above 0."""
+    alarms = tuple(np.array([score] if score else []) for score in good)
+    return Findings(np.array(scores), np.array(right, dtype=bool), np.array(marks), alarms)
 
 
 @given(st.floats(0.3, 3), st.floats(-2, 2), st.integers(0, 2**32))
@@ -60,7 +62,7 @@ def test_the_threshold_is_chosen_on_calibrated_scores_and_says_what_it_finds():
     good = np.linspace(0.01, 0.4, 40)
     found = findings_of([0.1] * 6 + [0.8] * 6, [0] * 6 + [1] * 6, good, marks=[0.0, 0.2, 0.5, 0.9])
     calibration = calibration_of(found, BUDGET)
-    assert (calibration.right, calibration.wrong) == (6, 6)
+    assert (calibration.right, calibration.wrong) == (6, 46)
     budget = calibration.budget
     assert budget is not None
     moved = calibration.apply(torch.tensor(good).float()).numpy()
@@ -80,10 +82,14 @@ def test_a_mark_or_image_without_a_finding_has_none_however_low_the_threshold():
 
 
 def test_of_too_few_findings_the_scores_stay_as_they_are():
-    for scores, right in (([0.1] * 9 + [0.8] * 4, [0] * 9 + [1] * 4), ([0.8] * 9, [1] * 9), ([], [])):
-        calibration = calibration_of(findings_of(scores, right, np.linspace(0, 0.3, 40)), BUDGET)
+    few_right = findings_of([0.1] * 9 + [0.8] * 4, [0] * 9 + [1] * 4, np.linspace(0, 0.3, 40))
+    few_wrong = findings_of([0.1] * 4 + [0.8] * 9, [0] * 4 + [1] * 9, np.zeros(40))
+    nothing = findings_of([], [], np.zeros(40))
+    for found in (few_right, few_wrong, nothing):
+        calibration = calibration_of(found, BUDGET)
         assert calibration.as_found
-        assert calibration.threshold > DEFAULT_SCORE
+        assert calibration.budget is not None
+    assert calibration_of(few_right, BUDGET).threshold > DEFAULT_SCORE
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,8 @@ def test_each_marked_image_is_looked_at_with_prompts_from_the_others(tiny_model,
             if score >= COUNTED:
                 expected[bank.class_names[label]].append(score)
     for name, own in found.items():
-        np.testing.assert_allclose(sorted(own.scores), sorted(expected[name]), atol=2e-4)
+        scores = np.concatenate((own.scores, *own.good))
+        np.testing.assert_allclose(sorted(scores), sorted(expected[name]), atol=2e-4)
         assert len(own.good) == len(good)
         assert len(own.marks) == sum(
             annotations.class_names[annotations.class_index[mark.category_id]] == name

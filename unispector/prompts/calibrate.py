@@ -75,10 +75,10 @@ class Marked:
 class Findings:
     """The findings of one class behind a calibration."""
 
-    scores: Floats  # [n] as the model gives them, at least `COUNTED`, on marked and good images
+    scores: Floats  # [n] on marked images, as the model gives them, at least `COUNTED`
     right: npt.NDArray[np.bool_]  # [n]
     marks: Floats  # [m] score of the finding of each marked defect; 0 = missed
-    good: Floats  # [g] highest score on each good image; 0 = without a finding
+    good: tuple[Floats, ...]  # scores of all findings on each good image, at least `COUNTED`
 
 
 def calibrate(
@@ -190,13 +190,13 @@ def collect(
     classes = {}
     for row, name in enumerate(truth.class_names):
         own = (matches.classes == row) & (matches.scores >= COUNTED) & ~matches.ignored
-        false = [each.scores[each.labels == bank.class_names.index(name)].numpy() for each in alarms]
-        counted = np.concatenate([np.zeros(0), *(scores[scores >= COUNTED] for scores in false)])
+        label = bank.class_names.index(name)
+        false = (each.above(COUNTED) for each in alarms)
         classes[name] = Findings(
-            scores=np.concatenate((matches.scores[own], counted)),
-            right=np.concatenate((matches.instance[own] >= 0, np.zeros(len(counted), dtype=np.bool_))),
+            scores=matches.scores[own],
+            right=matches.instance[own] >= 0,
             marks=matches.truth_score[matches.truth_classes == row].clip(min=0),
-            good=np.array([scores.max(initial=0) for scores in false]),
+            good=tuple(each.scores[each.labels == label].double().numpy() for each in false),
         )
     return classes
 
@@ -207,12 +207,14 @@ def calibration_of(found: Findings, budget: Budget) -> Calibration:
     Raises:
         DataError: too few good images for the budget.
     """
-    right = int(found.right.sum())
-    wrong = len(found.right) - right
-    slope, offset = fit(found.scores, found.right) if min(right, wrong) >= ENOUGH else (1.0, 0.0)
+    scores = np.concatenate((found.scores, *found.good))
+    hits = np.concatenate((found.right, np.zeros(len(scores) - len(found.right), dtype=np.bool_)))
+    right, wrong = int(hits.sum()), int((~hits).sum())
+    slope, offset = fit(scores, hits) if min(right, wrong) >= ENOUGH else (1.0, 0.0)
     fitted = Calibration(slope, offset, right, wrong)
-    good, marks = (fitted.apply(torch.tensor(scores).float()).numpy() for scores in (found.good, found.marks))
-    bound = lowest_threshold(np.where(found.good > 0, good, 0), budget.rate, budget.confidence)
+    highest = np.array([own.max(initial=0) for own in found.good])
+    good, marks = (fitted.apply(torch.tensor(own).float()).numpy() for own in (highest, found.marks))
+    bound = lowest_threshold(np.where(highest > 0, good, 0), budget.rate, budget.confidence)
     if bound is None:
         raise DataError(budget.refusal(len(good)))
     return replace(
