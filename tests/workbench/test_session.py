@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from unispector.errors import DataError
 from unispector.ops.rle import encode_rle
+from unispector.workbench.history import History
 from unispector.workbench.marks import Stroke
 from unispector.workbench.session import (
     AddBox,
@@ -21,7 +22,6 @@ from unispector.workbench.session import (
     Change,
     ChangeMark,
     Found,
-    History,
     Judge,
     Paint,
     RemoveClass,
