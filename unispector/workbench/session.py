@@ -10,7 +10,7 @@ from unispector.errors import DataError
 from unispector.inference.calibration import Calibration
 from unispector.ops.rle import Rle
 from unispector.prompts.marks import checked_label
-from unispector.workbench.marks import ANY_CLASS, Box, Mark, Stroke, box_inside, new_id, paint
+from unispector.workbench.marks import ANY_CLASS, Box, Mark, Stroke, box_inside, moved, new_id, paint
 
 
 class OutdatedError(DataError):
@@ -150,10 +150,18 @@ class ChangeMark:
     kind: Literal["change"] = "change"
 
     def apply(self, state: State, _: Around) -> State:
-        """The state with the changed mark; a mask that is moved becomes its box."""
+        """The state with the changed mark; a mask moves with its box, and what leaves the image is cut off.
+
+        Raises:
+            DataError: the mark is gone, the box is none, or nothing is left inside the image.
+        """
         old = new = state.mark(self.mark)
         if self.box is not None:
-            new = replace(new, box=box_inside(self.box, old.hw), mask=None)
+            if old.mask is None:
+                new = replace(new, box=box_inside(self.box, old.hw))
+            else:
+                box, mask = moved(old.mask, old.box, self.box)
+                new = replace(new, box=box, mask=mask)
         if self.label is not None:
             state, new = state.with_class(self.label), replace(new, label=self.label)
         return replace(state, marks=tuple(new if mark.id == old.id else mark for mark in state.marks))
