@@ -14,7 +14,7 @@ from unispector.errors import DataError
 from unispector.inference.calibration import Calibration
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.prompts.doctor import diagnose_prompts
+from unispector.prompts.doctor import PromptDiagnosis, diagnose_prompts
 from unispector.workbench import jobs, joined
 from unispector.workbench.bench import Bench
 from unispector.workbench.exports import export
@@ -107,6 +107,13 @@ def test_the_doctor_s_advice_is_that_of_its_own_run_and_comes_back_with_the_mark
     ]
     project.undo(project.history.version)
     assert project.advice() == before
+
+
+def test_marks_that_are_fine_are_said_to_be(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined, "diagnose_prompts", lambda *_, **__: PromptDiagnosis((), Path(), ""))
+    bench.jobs.check("spot")
+    finished(bench.project)
+    assert bench.project.advice() == [joined.Advice("spot", None, "checked: nothing to mend")]
 
 
 def test_one_class_is_checked_beside_the_others(bench: Bench) -> None:

@@ -124,12 +124,14 @@ def check(model: Model, marks: Sequence[Mark], root: Path, labels: Sequence[str]
         DataError: an image cannot be used.
     """
     found = diagnose_prompts(model.detector, as_annotations(marks), root, "mask", quick=True, only=labels)
-    return [
+    lines = [
         Advice(own.label, said.file_name or None, said.text, said.kind == "drop")
         for own in found.classes
         for said in own.advice
         if said.kind != "fine"
     ]
+    fine = [name for name in labels if all(line.label != name for line in lines)]
+    return lines + [Advice(name, None, "checked: nothing to mend") for name in fine]
 
 
 def check_budget(
