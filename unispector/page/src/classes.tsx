@@ -48,8 +48,8 @@ export function ClassPanel(): ReactElement {
         </Text>
         <Group gap={4} wrap="nowrap">
           {checkable.length > 1 && (
-            <Button size="compact-xs" variant="subtle" color="gray" onClick={() => check('')}>
-              Check all marks
+            <Button size="compact-xs" variant="subtle" color="gray" aria-label="Check all marks" onClick={() => check('')}>
+              Check all
             </Button>
           )}
           <Tooltip label="Fold" position="right">
