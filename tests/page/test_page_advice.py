@@ -100,18 +100,6 @@ def test_a_check_ends_when_marks_change_and_when_it_is_stopped(
     assert marked.bench.project.checked == {}
 
 
-def test_the_doctor_is_asked_about_the_marks_as_they_are(marked: LivePage, page: Page, hands: Hands) -> None:
-    page.goto(marked.url)
-    row = page.get_by_test_id("class-bubble")
-    row.get_by_role("button", name="Check the marks").click()
-    # A model that finds nothing in particular finds none of the marks.
-    expect(row.get_by_text("mark", exact=False).last).to_be_visible()
-    page.wait_for_function("() => document.querySelectorAll('.advice').length > 1", timeout=60_000)
-    said = {line.text for line in marked.bench.project.advice()}
-    for text in said:
-        expect(row.get_by_text(text).first).to_be_visible()
-
-
 @pytest.fixture
 def line(tiny_model: Path, tmp_path: Path) -> Iterator[LivePage]:
     """Three images with a bright spot, and 20 without in a folder of their own."""
