@@ -42,3 +42,17 @@ def test_a_calibration_survives_plain_data():
     for budget in (None, AlarmBudget(0.1, 0.95, 40, 1, 0.002, 0.09)):
         calibration = Calibration(1.2, -0.3, 5, 9, 0.4, budget, 10, 7)
         assert Calibration.from_dict(calibration.as_dict()) == calibration
+
+
+@given(st.floats(0.05, 5), st.floats(-4, 4), st.floats(0.001, 0.999))
+def test_a_threshold_lies_among_the_model_s_scores_where_it_lies_among_the_calibrated(slope, offset, score):
+    own = Calibration(slope, offset)
+    told = float(own.apply(torch.tensor([score], dtype=torch.float64)))
+    if 1e-5 < told < 1 - 1e-5:
+        lowest = Calibration(slope, offset, threshold=told).lowest
+        assert lowest == pytest.approx(score, rel=1e-6)
+
+
+def test_a_threshold_beyond_all_scores_is_none_of_the_model_s():
+    assert Calibration(threshold=1 + 1e-6).lowest == pytest.approx(1, abs=1e-5)
+    assert Calibration(0.05, 40, threshold=0).lowest == 0

@@ -88,6 +88,27 @@ def test_brush_and_eraser_make_a_mask(tiny: LivePage, page: Page, hands: Hands) 
     assert decode_rle(marks(tiny)[0].mask)[200, 310]
 
 
+def test_a_mask_is_moved(tiny: LivePage, page: Page, hands: Hands) -> None:
+    start(tiny, page, hands)
+    page.keyboard.press("m")
+    page.get_by_label("Radius of the brush").fill("20")
+    hands.drag((150, 150), (250, 150))
+    expect(page.get_by_test_id("mark")).to_have_count(1)
+    (before,) = marks(tiny)
+    page.keyboard.press("v")
+    hands.drag((200, 150), (260, 190))
+    page.wait_for_timeout(400)
+    (after,) = marks(tiny)
+    assert np.allclose(np.subtract(after.box, before.box), [60, 40, 0, 0], atol=2)
+    right, down = (round(after.box[axis] - before.box[axis]) for axis in (0, 1))
+    was, now = decode_rle(before.mask), decode_rle(after.mask)
+    assert (now[down:, right:] == was[: was.shape[0] - down, : was.shape[1] - right]).all()
+    # It is grasped at its new place, and stands where it is.
+    hands.drag((260, 190), (200, 150))
+    page.wait_for_timeout(400)
+    assert np.allclose(marks(tiny)[0].box, before.box, atol=2)
+
+
 def test_what_is_not_the_defect_is_drawn_too(tiny: LivePage, page: Page, hands: Hands) -> None:
     start(tiny, page, hands)
     page.keyboard.press("n")

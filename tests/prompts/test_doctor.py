@@ -77,6 +77,8 @@ def test_the_chart_and_several_classes(tiny, tmp_path):
     found = diagnose_prompts(tiny, both, tmp_path / "images")
     assert [one.label for one in found.classes] == ["hole", "dent"]
     assert [len(one.figures.images) for one in found.classes] == [4, 2]
+    (dent,) = diagnose_prompts(tiny, both, tmp_path / "images", only=["dent"]).classes
+    assert dent.as_dict() == found.classes[1].as_dict()
     write_diagnosis(found, tmp_path / "out")
     assert (tmp_path / "out/curve-1.png").read_bytes()[:4] == b"\x89PNG"
     assert "](<./curve-1.png>)" in (tmp_path / "out/doctor.md").read_text()

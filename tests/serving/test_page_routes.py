@@ -272,6 +272,52 @@ def test_prompts_of_a_bank_are_looked_for_beside_the_marks(
         assert set(live.bench.project.bank.class_names) == {"spot", "line", "dent"}
 
 
+def job_of(live: LivePage) -> dict[str, Any]:
+    """The newest work beside the search, once it has ended."""
+    end = time.monotonic() + 60
+    while (job := live.client.get("/bench/news", params={"after": -1, "version": -1}).json()["job"])[
+        "running"
+    ]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return job
+
+
+def test_marks_are_checked_over_http_and_the_advice_comes_with_the_session(live: LivePage) -> None:
+    live.change(kind="box", image="a.png", label="spot", box=BOX)
+    wait_done(live)  # the model is loaded
+    refused = live.client.post("/bench/check", json={"label": "spot"})
+    assert refused.status_code == 400
+    assert "mark two images or more first" in refused.json()["error"]
+    live.change(kind="box", image="b.png", label="spot", box=BOX)
+    assert live.client.post("/bench/check", json={}).status_code == 204
+    job = job_of(live)
+    assert (job["number"], job["kind"], job["label"], job["line"]) == (1, "check", "", "")
+    assert job["done"] == job["total"] > 0
+    told = live.client.get("/bench/session").json()["advice"]
+    assert [line["label"] for line in told] == ["spot"] * len(told)
+    assert set(told[0]) == {"label", "image", "text", "drop"}
+    assert live.client.post("/bench/stop").status_code == 204  # nothing runs; nothing happens
+
+
+def test_good_images_and_budgets_are_refused_in_a_line(live: LivePage) -> None:
+    for name in ("a.png", "b.png"):
+        live.change(kind="box", image=name, label="spot", box=BOX)
+    wait_done(live)
+    assert live.change(kind="good", images=["sub/c.png"], good=True).json()["good"] == ["sub/c.png"]
+    answer = live.change(kind="good", images=["a.png"], good=True)
+    assert (answer.status_code, answer.json()["error"][:7]) == (400, "a.png: ")
+    answer = live.client.post("/bench/threshold", json={"label": "spot", "one_in": 17})
+    assert answer.status_code == 400
+    assert "50 are needed" in answer.json()["error"]
+    for wrong in (1, 0, -3, "many"):
+        body = {"label": "spot", "one_in": wrong}
+        assert live.client.post("/bench/threshold", json=body).status_code in (400, 422)
+    # What only the program may say is no change that it takes.
+    chosen = {"kind": "chosen", "name": "spot", "value": 0.5, "chosen": {}}
+    assert live.change(**chosen).status_code in (400, 422)
+
+
 def test_undone_marks_give_the_earlier_findings_without_a_search(live: LivePage) -> None:
     live.change(kind="box", image="a.png", label="spot", box=BOX)
     first = {own["image"]: own for own in wait_done(live)}

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from unispector.errors import DataError
-from unispector.ops.rle import encode_rle
+from unispector.ops.rle import decode_rle, encode_rle
+from unispector.workbench.history import History
 from unispector.workbench.marks import Stroke
 from unispector.workbench.session import (
     AddBox,
@@ -21,7 +22,6 @@ from unispector.workbench.session import (
     Change,
     ChangeMark,
     Found,
-    History,
     Judge,
     Paint,
     RemoveClass,
@@ -82,6 +82,33 @@ def test_a_class_renamed_to_another_joins_it() -> None:
     assert {mark.label for mark in history.now.marks} == {"dent"}
     history.apply(RemoveClass("dent"), AROUND)
     assert history.now == State()
+
+
+@given(st.integers(-70, 70), st.integers(-50, 50))
+def test_a_mask_moves_with_its_box_and_is_cut_at_the_edge(right: int, down: int) -> None:
+    history = after(Judge("a.png", "x", accept=True))
+    (mark,) = history.now.marks
+    expected = {
+        (y + down, x + right)
+        for y, x in np.argwhere(MASK).tolist()
+        if 0 <= y + down < HW[0] and 0 <= x + right < HW[1]
+    }
+    change = ChangeMark(mark.id, box=[30 + right + 0.3, 10 + down - 0.3, 20, 10])
+    if not expected:
+        with pytest.raises(DataError):
+            history.apply(change, AROUND)
+        return
+    history.apply(change, AROUND)
+    (now,) = history.now.marks
+    assert now.mask is not None
+    assert {(y, x) for y, x in np.argwhere(decode_rle(now.mask)).tolist()} == expected
+    rows, columns = zip(*expected, strict=True)
+    assert now.box == (
+        min(columns),
+        min(rows),
+        max(columns) - min(columns) + 1,
+        max(rows) - min(rows) + 1,
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,13 @@ class Calibration:
         logits = scores.double().clamp(SURE, 1 - SURE).logit()
         return (self.slope * logits + self.offset).sigmoid().to(scores.dtype)
 
+    @property
+    def lowest(self) -> float:
+        """The score, as the model gives it, from which a finding counts; in [0, 1]."""
+        least = min(max(self.threshold, SURE), 1 - SURE)
+        logit = (math.log(least / (1 - least)) - self.offset) / self.slope
+        return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """The calibration as plain lists and dicts."""
         return asdict(self)

@@ -3,6 +3,22 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+
+Listener = Callable[[str, int, int | None], None]
+"""Gets the bar's label, what is done, and in all; what it raises ends the work."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have a listener told, by every bar of this thread, whatever the bar shows."""
+    before = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
 
 
 @contextmanager
@@ -20,6 +36,8 @@ def progress_bar(label: str, unit: str = "image") -> Iterator[Callable[[int, int
     ) as bar:
 
         def show(done: int, total: int | None) -> None:
+            if (listener := _LISTENER.get()) is not None:
+                listener(label, done, total)
             bar.total = total
             bar.update(done - bar.n)
 

@@ -84,7 +84,7 @@ def check_class(
     """
     plan = _Plan(marked, settings)
     instances = {PLAIN: plain, **_changed(detector, marked, settings, plan)}
-    trials = [trial for trial in plan.trials() if trial.kind in instances]
+    trials = [trial for trial in dict.fromkeys(plan.trials()) if trial.kind in instances]
     done = 0
 
     def moved(count: int) -> None:

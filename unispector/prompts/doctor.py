@@ -3,7 +3,7 @@
 From Python: `diagnose_prompts(UniSpector.load("fast"), Annotations.read(file), images)`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial, reduce
 from pathlib import Path
@@ -113,6 +113,7 @@ def diagnose_prompts(
     *,
     quick: bool = False,
     seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> PromptDiagnosis:
     """Say of marked images which to keep, to mend and to add.
 
@@ -127,6 +128,7 @@ def diagnose_prompts(
             which `detect` draws.
         quick: leave out shifted boxes, blurred images and fewer prompts, two thirds of the time.
         seed: of all draws.
+        only: classes to diagnose, beside which the others are rivals; None = all.
 
     Raises:
         DataError: a class has no mark, or an image is unreadable or of another size than its record says.
@@ -140,6 +142,8 @@ def diagnose_prompts(
     }
     least, classes = dict(thresholds or {}), list[ClassDiagnosis]()
     for name, one in known.items():
+        if only is not None and name not in only:
+            continue
         settings = CheckSettings(roi, least.get(name, DEFAULT_SCORE), not quick, not quick, seed)
         rivals = partial(_rivals, [other for called, other in known.items() if called != name])
         with progress_bar(f"doctor {name}", "trial") as progress:

@@ -102,9 +102,13 @@ class MarkedClass:
         # Images side by side, a thread each, take less than one image with all threads.
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for own, found in zip(by_target.values(), pool.map(find, by_target.values()), strict=True):
-                outcomes |= found
-                moved(len(own))
+            try:
+                for own, found in zip(by_target.values(), pool.map(find, by_target.values()), strict=True):
+                    outcomes |= found
+                    moved(len(own))
+            except BaseException:  # given up: what has not begun is not waited for
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return outcomes
 
     def _try(

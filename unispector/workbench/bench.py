@@ -9,6 +9,7 @@ from unispector.errors import DataError, UniSpectorError
 from unispector.ops.files import IMAGE_SUFFIXES, atomic_write_bytes
 from unispector.workbench.detecting import Detecting
 from unispector.workbench.exports import Kind, export
+from unispector.workbench.jobs import Jobs
 from unispector.workbench.joined import Model
 from unispector.workbench.project import Project
 
@@ -64,6 +65,7 @@ class Bench:
         self._bit_depth = bit_depth
         self._project: Project | None = None
         self._detecting: Detecting | None = None
+        self._jobs: Jobs | None = None
         self._lock = threading.Lock()
 
     @property
@@ -76,6 +78,17 @@ class Bench:
         if self._project is None:
             raise DataError("no folder is open; choose one")
         return self._project
+
+    @property
+    def jobs(self) -> Jobs:
+        """What works on it beside the search.
+
+        Raises:
+            DataError: nothing is open.
+        """
+        if self._jobs is None:
+            raise DataError("no folder is open; choose one")
+        return self._jobs
 
     @property
     def opened(self) -> bool:
@@ -96,6 +109,7 @@ class Bench:
             project = Project(root, self._session, self._bit_depth)
             self._project, self.fixed = project, fixed
             self.exporting, self._exported = ExportState(), None
+            self._jobs = Jobs(project, self._model)
             self._detecting = Detecting(project, self._model)
             self._detecting.start()
 

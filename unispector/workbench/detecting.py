@@ -86,12 +86,13 @@ class Detecting:
         project.begin(key)
         project.report("encoding")
         try:
-            bank = encode(model, project.used_marks(), project.folder.root, project.bit_depth)
+            marks = project.used_marks()
+            bank = encode(model, marks, project.folder.root, project.bit_depth)
         except UniSpectorError as error:
             project.report("error", str(error))
             return None
         with project.lock:
-            project.bank = bank
+            project.bank, project.bank_marks = bank, marks
         return bank
 
     def _look(self, model: Model, bank: PromptBank, key: str) -> None:

@@ -95,7 +95,7 @@ def export(project: Project, kind: Kind, folder: Path, progress: Progress) -> Pa
     """
     file = folder / FILES[kind]
     if kind == "bank":
-        bank = project.bank
+        bank = project.bank_to_keep()
         if bank is None:
             raise DataError("no prompts yet; mark a defect first")
         bank.save(file)

@@ -57,8 +57,7 @@ def box_inside(box: Sequence[float], hw: tuple[int, int]) -> Box:
     Raises:
         DataError: it is no box, or has less than a pixel inside the image.
     """
-    if len(box) != 4 or not np.isfinite(box).all():
-        raise DataError("a box needs four numbers: left, top, width, height")
+    _check_numbers(box)
     x0, x1 = sorted((box[0], box[0] + box[2]))
     y0, y1 = sorted((box[1], box[1] + box[3]))
     left, top = max(x0, 0.0), max(y0, 0.0)
@@ -66,6 +65,11 @@ def box_inside(box: Sequence[float], hw: tuple[int, int]) -> Box:
     if right - left < 1 or bottom - top < 1:
         raise DataError(f"the box has less than a pixel inside the image of {hw[1]}x{hw[0]} pixels; ignored")
     return round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)
+
+
+def _check_numbers(box: Sequence[float]) -> None:
+    if len(box) != 4 or not np.isfinite(box).all():
+        raise DataError("a box needs four numbers: left, top, width, height")
 
 
 def paint(strokes: Sequence[Stroke], before: Rle | None, hw: tuple[int, int]) -> tuple[Box, Rle] | None:
@@ -86,6 +90,25 @@ def paint(strokes: Sequence[Stroke], before: Rle | None, hw: tuple[int, int]) ->
             line = np.repeat(line, 2, axis=0)
         cv2.polylines(mask, [line.reshape(-1, 1, 2)], isClosed=False, color=value, thickness=width)
     return tight(mask.astype(np.bool_))
+
+
+def moved(mask: Rle, box: Box, to: Sequence[float]) -> tuple[Box, Rle]:
+    """A mask moved with its box by whole pixels, what leaves the image cut off, and its tight box.
+
+    Raises:
+        DataError: `to` is no box, or nothing is left inside the image.
+    """
+    _check_numbers(to)
+    before = decode_rle(mask)
+    right, down = (min(max(new - old, -1e6), 1e6) for new, old in zip(to[:2], box[:2], strict=True))
+    rows, columns = np.nonzero(before)
+    rows, columns = rows + round(down), columns + round(right)
+    inside = (rows >= 0) & (rows < before.shape[0]) & (columns >= 0) & (columns < before.shape[1])
+    after = np.zeros_like(before)
+    after[rows[inside], columns[inside]] = True
+    if (found := tight(after)) is None:
+        raise DataError("nothing of the mask would be left inside the image; ignored")
+    return found
 
 
 def tight(mask: BoolArray) -> tuple[Box, Rle] | None:

@@ -14,11 +14,21 @@ from unispector.ops.files import read_image_size
 from unispector.workbench import session_file
 from unispector.workbench.findings import Result, Results, Summary, verdicts
 from unispector.workbench.folder import ImageFile, ImageFolder
-from unispector.workbench.joined import Advice, Model, advice, thresholds
+from unispector.workbench.history import History
+from unispector.workbench.joined import Advice, Model, advice, holds, thresholds
 from unispector.workbench.marks import ANY_CLASS, Mark, new_id
 from unispector.workbench.messages import Messages
 from unispector.workbench.pictures import Pictures
-from unispector.workbench.session import Around, Change, Found, History, OutdatedError, State
+from unispector.workbench.session import (
+    Around,
+    Change,
+    ChooseThreshold,
+    Chosen,
+    Found,
+    OutdatedError,
+    State,
+    marks_about,
+)
 
 SESSION = ".unispector"
 """Folder of a session inside the folder of images, unless another is named."""
@@ -39,6 +49,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Job:
+    """How far the newest work beside the search is."""
+
+    number: int = 0  # 0 = none was asked for yet
+    kind: str = ""  # check, threshold
+    label: str = ""  # class that it is about; empty = all
+    running: bool = False
+    done: int = 0  # trials or images
+    total: int = 0  # 0 = not known yet
+    line: str = ""  # why it ended without a result
+
+
+@dataclass(frozen=True)
 class News:
     """What happened since the page asked last."""
 
@@ -48,6 +71,7 @@ class News:
     version: int  # of the session
     listing: int  # version of the list of images
     run: Run
+    job: Job
     messages: tuple[str, ...]  # warnings about images, one of each kind
     results: list[tuple[Summary, list[int]]]  # each with its verdicts
 
@@ -62,6 +86,9 @@ class Project:
         pictures: thumbnails and tiles.
         results: of detection; use with `lock`.
         bank: prompts in use; None while nothing is marked.
+        bank_marks: the marks that they were made of.
+        job: what is worked on beside the search.
+        checked: class -> its marks when they were checked, and the advice.
         lock: held by whoever reads or changes more than one thing; notified of changes.
         notice: a line to show once, such as of a damaged session file.
         ended: whether nobody works on it any more.
@@ -90,6 +117,9 @@ class Project:
         self.pictures = Pictures(self.session / "thumbnails", bit_depth)
         self.results = Results(self.session / "findings")
         self.bank: PromptBank | None = None
+        self.bank_marks: Sequence[Mark] = ()
+        self.job = Job()
+        self.checked: dict[str, tuple[tuple[Mark, ...], list[Advice]]] = {}
         self.lock = threading.Condition()
         self.run = Run(total=len(self.folder.files))
         self.wanted_at = time.monotonic()
@@ -177,12 +207,48 @@ class Project:
         """Advice on the prompts; also of marks that cannot be used."""
         with self.lock:
             marks, files, bank = self.history.now.marks, self.folder.files, self.bank
+            checked = dict(self.checked)
         gone = [mark for mark in marks if mark.image not in files]
         lines = [
             Advice(mark.label, mark.image, "the image is gone; its marks are kept, but not used")
             for mark in {(mark.image, mark.label): mark for mark in gone}.values()
         ]
-        return lines + advice([mark for mark in marks if mark.image in files], bank)
+        used = [mark for mark in marks if mark.image in files]
+        return lines + advice(used, bank, checked)
+
+    def keep_advice(self, marks: Sequence[Mark], lines: Sequence[Advice], labels: Sequence[str]) -> None:
+        """Take in the advice on classes, which holds for these marks."""
+        with self.lock:
+            for label in labels:
+                own = [line for line in lines if line.label == label]
+                self.checked[label] = (marks_about(marks, label), own)
+
+    def keep_threshold(self, label: str, value: float, chosen: Chosen) -> None:
+        """Take in a threshold that good images proved.
+
+        Raises:
+            DataError: it cannot be saved.
+        """
+        with self.lock:
+            change = ChooseThreshold(label, value, chosen)
+            around = Around(self.size, self._finding)
+            self._changed(self.history.version, lambda history: history.apply(change, around))
+
+    def bank_to_keep(self) -> PromptBank | None:
+        """The prompts in use, with what good images proved of them."""
+        with self.lock:
+            bank, marks = self.bank, self.history.now.marks
+            if bank is None:
+                return None
+            proved = {
+                own.name: own.chosen.calibration
+                for own in self.history.now.classes
+                if own.chosen is not None
+                and holds(own.chosen, bank)
+                # While newer marks are still encoded, these are the prompts of earlier ones.
+                and marks_about(self.bank_marks, own.name) == marks_about(marks, own.name)
+            }
+            return bank.calibrated(proved)
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of each class of the prompts and of the session."""
@@ -254,6 +320,13 @@ class Project:
                 self._number += 1
                 self.lock.notify_all()
 
+    def tell_job(self, job: Job) -> None:
+        """Say how far the work beside the search is."""
+        with self.lock:
+            self.job = job
+            self._number += 1
+            self.lock.notify_all()
+
     def news(self, after: int, version: int, seconds: float) -> News:
         """What happened after `after`; waits up to some seconds for something to happen.
 
@@ -275,7 +348,7 @@ class Project:
                     results.append((summary, verdicts(summary, own)))
             more = len(new) > len(told)
             number = told[-1][0] if more else self._number
-            state = (self.history.version, self.folder.version, self.run, self._messages.lines)
+            state = (self.history.version, self.folder.version, self.run, self.job, self._messages.lines)
             return News(self.identity, number, more, *state, results)
 
     def end(self) -> None:

@@ -1,22 +1,29 @@
-"""What a session remembers, how it changes, and how changes are undone."""
+"""What a session remembers, and how it changes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Union
 
 from pydantic import Field
 
 from unispector.errors import DataError
+from unispector.inference.calibration import Calibration
 from unispector.ops.rle import Rle
 from unispector.prompts.marks import checked_label
-from unispector.workbench.marks import ANY_CLASS, Box, Mark, Stroke, box_inside, new_id, paint
-
-UNDONE = 200
-"""Changes that can be undone."""
+from unispector.workbench.marks import ANY_CLASS, Box, Mark, Stroke, box_inside, moved, new_id, paint
 
 
 class OutdatedError(DataError):
     """A change of a state that is not the newest: another window was faster."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A threshold that good images proved."""
+
+    calibration: Calibration
+    model: str  # fingerprint of the model whose scores it is about
+    holds: bool = True  # false from the first change of the class's marks on
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class SessionClass:
 
     name: str
     threshold: float | None = None  # lowest score that counts, 0 to 1; None = the prompts' own
+    chosen: Chosen | None = None  # how the threshold was found, unless by hand
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class State:
     classes: tuple[SessionClass, ...] = ()
     marks: tuple[Mark, ...] = ()
     reviewed: frozenset[str] = frozenset()  # names of images that a person is done with
+    good: frozenset[str] = frozenset()  # names of images that show no defect
 
     def with_class(self, name: str) -> "State":
         """The state with this class, if it is not there yet."""
@@ -42,8 +51,13 @@ class State:
         return replace(self, classes=(*self.classes, SessionClass(checked_label(name))))
 
     def with_mark(self, mark: Mark) -> "State":
-        """The state with one more mark, and its class."""
-        return replace(self.with_class(mark.label), marks=(*self.marks, mark))
+        """The state with one more mark, and its class; an image with a defect is not good any more."""
+        good = self.good if mark.negative else self.good - {mark.image}
+        return replace(self.with_class(mark.label), marks=(*self.marks, mark), good=good)
+
+    def marks_about(self, name: str) -> tuple[Mark, ...]:
+        """The marks that decide how a class is found."""
+        return marks_about(self.marks, name)
 
     def mark(self, id_: str) -> Mark:
         """One of the marks.
@@ -55,6 +69,11 @@ class State:
             if mark.id == id_:
                 return mark
         raise DataError("that mark is gone; it was removed meanwhile")
+
+
+def marks_about(marks: Sequence[Mark], name: str) -> tuple[Mark, ...]:
+    """Of some marks, those of a class and of what it is not."""
+    return tuple(mark for mark in marks if mark.label == name or (mark.label == ANY_CLASS and mark.negative))
 
 
 @dataclass(frozen=True)
@@ -131,10 +150,18 @@ class ChangeMark:
     kind: Literal["change"] = "change"
 
     def apply(self, state: State, _: Around) -> State:
-        """The state with the changed mark; a mask that is moved becomes its box."""
+        """The state with the changed mark; a mask moves with its box, and what leaves the image is cut off.
+
+        Raises:
+            DataError: the mark is gone, the box is none, or nothing is left inside the image.
+        """
         old = new = state.mark(self.mark)
         if self.box is not None:
-            new = replace(new, box=box_inside(self.box, old.hw), mask=None)
+            if old.mask is None:
+                new = replace(new, box=box_inside(self.box, old.hw))
+            else:
+                box, mask = moved(old.mask, old.box, self.box)
+                new = replace(new, box=box, mask=mask)
         if self.label is not None:
             state, new = state.with_class(self.label), replace(new, label=self.label)
         return replace(state, marks=tuple(new if mark.id == old.id else mark for mark in state.marks))
@@ -151,6 +178,26 @@ class RemoveMark:
         """The state without the mark."""
         gone = state.mark(self.mark)
         return replace(state, marks=tuple(mark for mark in state.marks if mark is not gone))
+
+
+@dataclass(frozen=True)
+class DropImage:
+    """An image shall not be a prompt of a class any more."""
+
+    image: str
+    label: str
+    kind: Literal["unprompt"] = "unprompt"
+
+    def apply(self, state: State, _: Around) -> State:
+        """The state without the image's marks of the class; those of what it is not stay."""
+        kept = tuple(
+            mark
+            for mark in state.marks
+            if mark.negative or (mark.image, mark.label) != (self.image, self.label)
+        )
+        if len(kept) == len(state.marks):
+            raise DataError(f"{self.image}: no mark of {self.label!r}; it was removed meanwhile")
+        return replace(state, marks=kept)
 
 
 @dataclass(frozen=True)
@@ -233,7 +280,27 @@ class SetThreshold:
         """The state with the threshold."""
         state = state.with_class(self.name)
         classes = tuple(
-            replace(own, threshold=self.value) if own.name == self.name else own for own in state.classes
+            replace(own, threshold=self.value, chosen=None) if own.name == self.name else own
+            for own in state.classes
+        )
+        return replace(state, classes=classes)
+
+
+@dataclass(frozen=True)
+class ChooseThreshold:
+    """Good images proved a threshold; made by the program, never sent by the page."""
+
+    name: str
+    value: float
+    chosen: Chosen
+    kind: Literal["chosen"] = "chosen"
+
+    def apply(self, state: State, _: Around) -> State:
+        """The state with the threshold and how it was found."""
+        state = state.with_class(self.name)
+        classes = tuple(
+            replace(own, threshold=self.value, chosen=self.chosen) if own.name == self.name else own
+            for own in state.classes
         )
         return replace(state, classes=classes)
 
@@ -252,71 +319,37 @@ class Review:
         return replace(state, reviewed=state.reviewed | change if self.done else state.reviewed - change)
 
 
+@dataclass(frozen=True)
+class MarkGood:
+    """Images show no defect, or a person is not sure of it any more."""
+
+    images: list[str]
+    good: bool
+    kind: Literal["good"] = "good"
+
+    def apply(self, state: State, _: Around) -> State:
+        """The state with or without the images among the good ones."""
+        change = frozenset(self.images)
+        marked = sorted({mark.image for mark in state.marks if not mark.negative} & change)
+        if self.good and marked:
+            raise DataError(f"{marked[0]}: a defect is marked on it; remove the mark, or leave it as it is")
+        return replace(state, good=state.good | change if self.good else state.good - change)
+
+
 Change = Annotated[
     Union[  # noqa: UP007 - pydantic reads the alternatives of an annotation
         AddBox,
         Paint,
         ChangeMark,
         RemoveMark,
+        DropImage,
         Judge,
         AddClass,
         RenameClass,
         RemoveClass,
         SetThreshold,
         Review,
+        MarkGood,
     ],
     Field(discriminator="kind"),
 ]
-
-
-@dataclass
-class History:
-    """The states of a session, of which one is now."""
-
-    now: State = field(default_factory=State)
-    version: int = 0  # grows with every change, undone and redone ones too
-    past: list[State] = field(default_factory=list)
-    future: list[State] = field(default_factory=list)
-    _last: object = None  # what the newest change was about, if more of the same join it
-
-    def apply(self, change: Change, around: Around) -> bool:
-        """Take in a change; return whether it made a difference.
-
-        Raises:
-            DataError: it cannot be made.
-        """
-        new = change.apply(self.now, around)
-        if new == self.now:
-            return False
-        about = (change.kind, change.name) if isinstance(change, SetThreshold) else None
-        if about is None or about != self._last:
-            self.past = [*self.past[-UNDONE + 1 :], self.now]
-        self._last, self.future = about, []
-        self._become(new)
-        return True
-
-    def undo(self) -> None:
-        """Go back one change.
-
-        Raises:
-            DataError: there is none.
-        """
-        if not self.past:
-            raise DataError("nothing to undo")
-        self.future.append(self.now)
-        self._become(self.past.pop())
-
-    def redo(self) -> None:
-        """Take back an undo.
-
-        Raises:
-            DataError: there is none.
-        """
-        if not self.future:
-            raise DataError("nothing to redo")
-        self.past.append(self.now)
-        self._become(self.future.pop())
-
-    def _become(self, state: State) -> None:
-        self.now = state
-        self.version += 1

@@ -69,6 +69,7 @@ def write_state(folder: Path, state: State, version: int) -> None:
         "classes": [asdict(own) for own in state.classes],
         "marks": [asdict(mark) for mark in state.marks],
         "reviewed": sorted(state.reviewed),
+        "good": sorted(state.good),
     }
     try:
         atomic_write_json(folder / FILE, content)
@@ -114,7 +115,8 @@ def _state(content: dict[str, Any]) -> tuple[State, int]:
         checked_label(own.name)
     if len({mark.id for mark in marks}) < len(marks) or len({own.name for own in classes}) < len(classes):
         raise ValueError("twice the same")
-    state = State(classes, marks, frozenset(map(str, content["reviewed"])))
+    reviewed, good = content["reviewed"], content.get("good", [])  # the first sessions have no good images
+    state = State(classes, marks, frozenset(map(str, reviewed)), frozenset(map(str, good)))
     return state, int(content["version"])
 
 

@@ -66,7 +66,8 @@ export function Canvas(props: CanvasProps): ReactElement {
     if (!drawing) {
       // A mark that is moved or resized does not move the image.
       const hit = stage.current?.getIntersection({ x: at[0], y: at[1] });
-      if (hit && (hit.getParent()?.className === 'Transformer' || hit.draggable())) event.stopPropagation();
+      const parent = hit?.getParent();
+      if (hit && (parent?.className === 'Transformer' || hit.draggable() || parent?.draggable())) event.stopPropagation();
       return;
     }
     if (event.button > 1) return;
@@ -121,12 +122,19 @@ export function Canvas(props: CanvasProps): ReactElement {
 
   const reshape = (event: KonvaEventObject<unknown>): void => {
     const node = event.target as Konva.Rect;
+    const own = marks.find((each) => each.id === node.id());
+    if (!own) return;
+    if (own.outlines.length) {
+      const [left, top, wide, high] = own.box;
+      const box: Box = [left + node.x(), top + node.y(), wide, high];
+      void change({ kind: 'change', mark: own.id, box }).then(() => node.position({ x: 0, y: 0 }));
+      return;
+    }
     const [width, height] = [node.width() * Math.abs(node.scaleX()), node.height() * Math.abs(node.scaleY())];
     const box: Box = [node.x(), node.y(), width, height];
     node.scale({ x: 1, y: 1 });
     void change({ kind: 'change', mark: node.id(), box }).then((done) => {
-      const own = marks.find((each) => each.id === node.id());
-      if (!done && own) node.setAttrs({ x: own.box[0], y: own.box[1], width: own.box[2], height: own.box[3] });
+      if (!done) node.setAttrs({ x: own.box[0], y: own.box[1], width: own.box[2], height: own.box[3] });
     });
   };
 

@@ -3,6 +3,7 @@
 import { ActionIcon, Badge, Button, Group, Menu, ScrollArea, Slider, Text, TextInput, Tooltip } from '@mantine/core';
 import { IconBulb, IconDots, IconLayoutSidebar, IconPlus } from '@tabler/icons-react';
 import { useMemo, useState, type ReactElement } from 'react';
+import { AdviceLine, check, ChooseThreshold, JobLine, Proof } from './advice';
 import { percent, thresholdsOf, totals, type Totals } from './derive';
 import { change, moveThreshold, now, openImage, set, useBench } from './store';
 import type { Advice, SessionClass } from './types';
@@ -17,6 +18,7 @@ export function ClassPanel(): ReactElement {
   const least = thresholdsOf(session, moved);
   const counts = useMemo(() => totals(results.values(), thresholdsOf(session, moved)), [results, session, moved]);
   const classes = session?.classes ?? [];
+  const checkable = classes.filter((own) => own.images > 1);
   if (!open) {
     return (
       <aside className="classes folded">
@@ -44,12 +46,20 @@ export function ClassPanel(): ReactElement {
         <Text size="xs" fw={700} tt="uppercase" c="dimmed" lts={0.6}>
           Defects
         </Text>
-        <Tooltip label="Fold" position="right">
-          <ActionIcon size="sm" aria-label="Fold the classes" onClick={() => setOpen(false)}>
-            <IconLayoutSidebar size={16} />
-          </ActionIcon>
-        </Tooltip>
+        <Group gap={4} wrap="nowrap">
+          {checkable.length > 1 && (
+            <Button size="compact-xs" variant="subtle" color="gray" aria-label="Check all marks" onClick={() => check('')}>
+              Check all
+            </Button>
+          )}
+          <Tooltip label="Fold" position="right">
+            <ActionIcon size="sm" aria-label="Fold the classes" onClick={() => setOpen(false)}>
+              <IconLayoutSidebar size={16} />
+            </ActionIcon>
+          </Tooltip>
+        </Group>
       </Group>
+      <JobLine label="" />
       <ScrollArea flex={1} type="auto" scrollbarSize={8}>
         {classes.map((own, number) => (
           <ClassRow
@@ -84,6 +94,7 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
   const active = useBench((state) => state.active === own.name);
   const only = useBench((state) => state.only === own.name);
   const [renaming, setRenaming] = useState(false);
+  const [choosing, setChoosing] = useState(false);
   return (
     <section className="class" data-active={active} data-testid={`class-${own.name}`} onClick={() => set({ active: own.name })}>
       <Group gap={8} wrap="nowrap">
@@ -105,6 +116,7 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
           <Menu.Dropdown onClick={(event) => event.stopPropagation()}>
             <Menu.Item onClick={() => set({ only: only ? null : own.name })}>{only ? 'Show all classes' : 'Show this class only'}</Menu.Item>
             <Menu.Item onClick={() => setRenaming(true)}>Rename</Menu.Item>
+            <Menu.Item onClick={() => setChoosing(true)}>Choose the threshold</Menu.Item>
             <Menu.Item onClick={() => void change({ kind: 'threshold', name: own.name, value: null })}>
               Threshold back to {percent(own.default)}
             </Menu.Item>
@@ -144,21 +156,22 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
           {percent(threshold)}
         </Text>
       </Group>
+      {own.promise && <Proof own={own} />}
+      <JobLine label={own.name} />
+      <ChooseThreshold own={own} opened={choosing} close={() => setChoosing(false)} />
       {own.marks === 0 && !own.prompted && (
         <div className="advice">
           <IconBulb size={13} /> <span>not marked yet: open an image and draw a box around one</span>
         </div>
       )}
       {advice.map((line) => (
-        <button
-          key={`${line.image ?? ''}${line.text}`}
-          className="advice"
-          title={line.image ?? ''}
-          onClick={() => line.image !== null && openImage(line.image)}
-        >
-          <IconBulb size={13} /> <span>{line.text}</span>
-        </button>
+        <AdviceLine key={`${line.image ?? ''}${line.text}`} line={line} />
       ))}
+      {own.images > 1 && (
+        <Button size="compact-xs" variant="default" mt={8} onClick={() => check(own.name)}>
+          Check the marks
+        </Button>
+      )}
     </section>
   );
 }

@@ -68,6 +68,7 @@ export function Grid(): ReactElement {
   const least = useMemo(() => thresholdsOf(session, moved), [session, moved]);
   const colours = useMemo(() => new Map(session?.classes.map((own) => [own.name, own.colour])), [session]);
   const reviewed = useMemo(() => new Set(session?.reviewed), [session]);
+  const good = useMemo(() => new Set(session?.good), [session]);
   return (
     <>
       <Bar count={names.length} />
@@ -102,6 +103,7 @@ export function Grid(): ReactElement {
                   colours={colours}
                   masks={masks}
                   reviewed={reviewed.has(name)}
+                  good={good.has(name)}
                   current={current === name}
                   picked={chosen.includes(name)}
                 />
@@ -199,12 +201,13 @@ interface CardProps {
   colours: Map<string, string>;
   masks: boolean;
   reviewed: boolean;
+  good: boolean;
   current: boolean;
   picked: boolean;
 }
 
 const Card = memo(function Card(props: CardProps): ReactElement {
-  const { name, stamp, result, outdated, waiting, marks, least, only, colours, reviewed, current, picked } = props;
+  const { name, stamp, result, outdated, waiting, marks, least, only, colours, reviewed, good, current, picked } = props;
   const [trouble, setTrouble] = useState('');
   const found = counting(result, least, only);
   const hw = result && result.hw[0] > 0 ? result.hw : marks?.[0]?.hw;
@@ -266,6 +269,11 @@ const Card = memo(function Card(props: CardProps): ReactElement {
         {isMarked && (
           <Badge size="xs" variant="light" className="plain">
             marked
+          </Badge>
+        )}
+        {good && (
+          <Badge size="xs" variant="light" color="green" className="plain">
+            good
           </Badge>
         )}
         {waiting && !line && <span className="chip quiet">waiting</span>}

@@ -17,6 +17,7 @@ const KEYS: [string, string][] = [
   ['↑ ↓', 'previous, next finding'],
   ['← →', 'previous, next image'],
   ['D', 'done with the image'],
+  ['G', 'the image shows no defect; with Shift all of its folder'],
   ['Delete', 'remove the chosen mark'],
   ['H', 'hide or show masks'],
   ['F', 'whole image'],

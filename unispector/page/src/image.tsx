@@ -14,12 +14,13 @@ import {
   IconTrash,
 } from '@tabler/icons-react';
 import type OpenSeadragon from 'openseadragon';
-import { useEffect, useMemo, useState, type ReactElement } from 'react';
+import { Fragment, useEffect, useMemo, useState, type ReactElement } from 'react';
+import { MarkAdvice } from './advice';
 import { post } from './api';
 import { Canvas } from './canvas';
 import { counting, percent, thresholdsOf } from './derive';
 import { useList } from './grid';
-import { change, openImage, set, tell, useBench, type Tool } from './store';
+import { change, openImage, set, tell, toggleGood, useBench, type Tool } from './store';
 import type { Box, Mark, Result, Stroke } from './types';
 import { Viewer } from './viewer';
 
@@ -149,6 +150,7 @@ function Tools({ image, names }: { image: string; names: string[] }): ReactEleme
   const { tool, negative, brush, masks, session } = useBench();
   const at = names.indexOf(image);
   const done = session?.reviewed.includes(image) ?? false;
+  const good = session?.good.includes(image) ?? false;
   return (
     <div className="tools">
       <Group gap={2} wrap="nowrap">
@@ -210,6 +212,17 @@ function Tools({ image, names }: { image: string; names: string[] }): ReactEleme
             <IconArrowRight size={18} />
           </ActionIcon>
         </Tooltip>
+        <Tooltip label="It shows no defect (G)">
+          <Button
+            size="compact-sm"
+            variant={good ? 'light' : 'default'}
+            color={good ? 'green' : 'bench'}
+            aria-pressed={good}
+            onClick={() => toggleGood(image, false)}
+          >
+            Good
+          </Button>
+        </Tooltip>
         <Tooltip label="Done with this image (D)">
           <Button
             size="compact-sm"
@@ -256,6 +269,7 @@ export async function judge(finding: string | null, accept: boolean): Promise<vo
 
 function Side({ image, result, marks, outdated }: SideProps): ReactElement {
   const { session, moved, only, finding, mark, run } = useBench();
+  const advice = (session?.advice ?? []).filter((line) => line.image === image);
   const least = thresholdsOf(session, moved);
   const colours = new Map(session?.classes.map((own) => [own.name, own.colour]));
   const found = counting(result, least, only).filter((own) => own.verdict === 0);
@@ -295,7 +309,8 @@ function Side({ image, result, marks, outdated }: SideProps): ReactElement {
         )}
         <Heading text="Marks" count={marks.length} note="" />
         {marks.map((own) => (
-          <div key={own.id} className="item" data-chosen={own.id === mark} data-testid="mark" onClick={() => set({ mark: own.id, finding: null })}>
+          <Fragment key={own.id}>
+          <div className="item" data-chosen={own.id === mark} data-testid="mark" onClick={() => set({ mark: own.id, finding: null })}>
             <span className="dot" style={{ background: own.negative ? '#ff5c5c' : colours.get(own.label) }} />
             <Text size="sm" truncate flex={1}>
               {own.negative ? `not ${own.label === '*' ? 'a defect' : own.label}` : own.label}
@@ -309,13 +324,14 @@ function Side({ image, result, marks, outdated }: SideProps): ReactElement {
               </ActionIcon>
             </Tooltip>
           </div>
+          {lastOf(marks, own) && advice.filter((line) => line.label === own.label).map((line) => <MarkAdvice key={line.text} line={line} />)}
+          </Fragment>
         ))}
         {marks.length === 0 && (
           <Text size="xs" c="dimmed" px="sm" pb="xs">
             None on this image. Press B and draw a box around a defect, close to its edge.
           </Text>
         )}
-        <Advices image={image} />
       </ScrollArea>
     </aside>
   );
@@ -344,18 +360,6 @@ function Heading({ text, count, note }: { text: string; count: number; note: str
   );
 }
 
-function Advices({ image }: { image: string }): ReactElement | null {
-  const advice = useBench((state) => state.session?.advice) ?? [];
-  const own = advice.filter((line) => line.image === image);
-  if (!own.length) return null;
-  return (
-    <>
-      <Heading text="Advice" count={own.length} note="" />
-      {own.map((line) => (
-        <Text key={line.label + line.text} size="xs" px="sm" pb={6}>
-          <b>{line.label}</b>: {line.text}
-        </Text>
-      ))}
-    </>
-  );
-}
+// Advice is about all marks of a class on the image; it stands under the last of them.
+const lastOf = (marks: Mark[], own: Mark): boolean =>
+  !own.negative && marks.findLast((each) => each.label === own.label && !each.negative) === own;

@@ -4,7 +4,7 @@ import { useEffect } from 'react';
 import { thresholdsOf } from './derive';
 import { pick, useList } from './grid';
 import { judge, openFindings, step, viewed } from './image';
-import { change, moveThreshold, now, openImage, set, undo } from './store';
+import { change, moveThreshold, now, openImage, set, toggleGood, undo } from './store';
 
 const columnsOf = (): number => Number(document.querySelector<HTMLElement>('[data-columns]')?.dataset.columns ?? 1);
 let settling: ReturnType<typeof setTimeout> | undefined;
@@ -72,6 +72,7 @@ function onAll(event: KeyboardEvent): boolean {
   const { masks, session, brush, view } = now();
   const { key } = event;
   if (/^[1-9]$/.test(key)) set({ active: session?.classes[Number(key) - 1]?.name ?? now().active });
+  else if (key.toLowerCase() === 'g' && now().current !== null && view !== 'compare') toggleGood(now().current ?? '', event.shiftKey);
   else if (key === '[') nudge(-1);
   else if (key === ']') nudge(1);
   else if (key === '?') set({ help: true });

@@ -97,8 +97,10 @@ interface MarkProps {
 export function MarkShape({ mark, colour, chosen, movable, masks, choose, move }: MarkProps): ReactElement {
   const line = mark.negative ? '#ff5c5c' : colour;
   const [left, top, width, height] = mark.box;
+  const masked = mark.outlines.length > 0;
   return (
-    <Group>
+    // A mask moves with its box: the group is dragged, and stands at its place again when the mask has moved.
+    <Group id={masked ? mark.id : ''} draggable={movable && chosen && masked} onDragEnd={(event) => masked && move(event)}>
       {masks &&
         mark.outlines.map((points, at) => (
           <Line key={at} points={points} closed fill={line} opacity={0.35} onClick={choose} onTap={choose} perfectDrawEnabled={false} />
@@ -106,7 +108,7 @@ export function MarkShape({ mark, colour, chosen, movable, masks, choose, move }
       {/* Light under dark, so that it shows on any image. */}
       <Rect x={left} y={top} width={width} height={height} stroke="white" strokeWidth={3.5} opacity={0.85} strokeScaleEnabled={false} listening={false} />
       <Rect
-        id={mark.id}
+        id={masked ? '' : mark.id}
         name="mark"
         x={left}
         y={top}
@@ -118,10 +120,10 @@ export function MarkShape({ mark, colour, chosen, movable, masks, choose, move }
         strokeScaleEnabled={false}
         hitStrokeWidth={12}
         fill={chosen ? 'rgba(255,255,255,0.06)' : ''}
-        draggable={movable && chosen && !mark.outlines.length}
+        draggable={movable && chosen && !masked}
         onClick={choose}
         onTap={choose}
-        onDragEnd={move}
+        onDragEnd={(event) => !masked && move(event)}
         onTransformEnd={move}
       />
     </Group>

@@ -3,7 +3,7 @@
 import { notifications } from '@mantine/notifications';
 import { create } from 'zustand';
 import { post, RequestError, request, get as fetchJson } from './api';
-import type { Change, Result, Run, Session, Start } from './types';
+import type { Change, Job, Result, Run, Session, Start } from './types';
 
 export type Tool = 'move' | 'box' | 'brush' | 'eraser';
 export type Show = 'all' | 'with' | 'without' | 'open';
@@ -16,6 +16,7 @@ interface State {
   stamps: Map<string, string>;
   results: Map<string, Result>;
   run: Run;
+  job: Job; // beside the search
   online: boolean;
   locked: boolean; // a token is needed
   moved: Record<string, number>; // thresholds that the server does not know yet
@@ -37,6 +38,8 @@ interface State {
 
 const IDLE: Run = { state: 'idle', line: '', done: 0, total: 0, key: '' };
 
+const NO_JOB: Job = { number: 0, kind: '', label: '', running: false, done: 0, total: 0, line: '' };
+
 export const useBench = create<State>(() => ({
   start: null,
   session: null,
@@ -44,6 +47,7 @@ export const useBench = create<State>(() => ({
   stamps: new Map(),
   results: new Map(),
   run: IDLE,
+  job: NO_JOB,
   online: true,
   locked: false,
   moved: {},
@@ -129,6 +133,16 @@ export const undo = (redo = false): Promise<boolean> =>
 
 export function moveThreshold(name: string, value: number): void {
   set({ moved: { ...now().moved, [name]: value } });
+}
+
+// Good images show no defect. With `folder`, all images of its folder that no defect is marked on.
+export function toggleGood(image: string, folder: boolean): void {
+  const { session, images } = now();
+  const good = session?.good.includes(image) !== true;
+  const marked = new Set((session?.marks ?? []).filter((own) => !own.negative).map((own) => own.image));
+  const within = image.slice(0, image.lastIndexOf('/') + 1);
+  const beside = (name: string): boolean => name.slice(0, name.lastIndexOf('/') + 1) === within && !marked.has(name);
+  void change({ kind: 'good', images: folder ? images.filter(beside) : [image], good });
 }
 
 export function openImage(image: string): void {

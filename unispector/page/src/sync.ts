@@ -40,6 +40,7 @@ async function refetchImages(version: number): Promise<void> {
 }
 
 function takeIn(news: News): void {
+  set({ job: news.job });
   if (!news.results.length) {
     set({ run: news.run });
     return;
@@ -67,10 +68,13 @@ async function step(after: number, project: string): Promise<[number, string]> {
   told = new Set(news.messages);
   const listed = listing;
   await refetchImages(news.listing);
+  const { job } = now();
   takeIn(news);
+  const ended = job.number !== news.job.number || (job.running && !news.job.running);
+  if (ended && !news.job.running && news.job.line && job.number > 0) tell(news.job.line, true, false);
   // The prompts, which bring thresholds and advice, have no version of their own.
   const prompted = news.run.key !== run.key || (news.run.state !== run.state && run.state === 'encoding');
-  if (news.version !== session?.version || prompted || listing !== listed) await refetch();
+  if (news.version !== session?.version || prompted || ended || listing !== listed) await refetch();
   return [news.number, project];
 }
 

@@ -23,6 +23,8 @@ export interface SessionClass {
   negatives: number;
   images: number;
   prompted: boolean;
+  promise: string;
+  proved: boolean;
 }
 
 export interface Mark {
@@ -40,6 +42,7 @@ export interface Advice {
   label: string;
   image: string | null;
   text: string;
+  drop: boolean;
 }
 
 export interface Session {
@@ -50,6 +53,7 @@ export interface Session {
   classes: SessionClass[];
   marks: Mark[];
   reviewed: string[];
+  good: string[];
   advice: Advice[];
   undo: boolean;
   redo: boolean;
@@ -82,6 +86,16 @@ export interface Run {
   key: string;
 }
 
+export interface Job {
+  number: number;
+  kind: '' | 'check' | 'threshold';
+  label: string;
+  running: boolean;
+  done: number;
+  total: number;
+  line: string;
+}
+
 export interface News {
   program: string;
   project: string;
@@ -90,6 +104,7 @@ export interface News {
   version: number;
   listing: number;
   run: Run;
+  job: Job;
   messages: string[];
   results: Result[];
 }
@@ -120,9 +135,11 @@ export type Change =
   | { kind: 'paint'; image: string; label: string; strokes: Stroke[]; mark: string | null; negative: boolean }
   | { kind: 'change'; mark: string; box?: Box; label?: string }
   | { kind: 'remove'; mark: string }
+  | { kind: 'unprompt'; image: string; label: string }
   | { kind: 'judge'; image: string; finding: string; accept: boolean }
   | { kind: 'class'; name: string }
   | { kind: 'rename'; name: string; to: string }
   | { kind: 'drop'; name: string }
   | { kind: 'threshold'; name: string; value: number | null }
-  | { kind: 'review'; image: string; done: boolean };
+  | { kind: 'review'; image: string; done: boolean }
+  | { kind: 'good'; images: string[]; good: boolean };

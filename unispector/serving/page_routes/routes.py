@@ -64,6 +64,19 @@ class SeenBody(Message):
     images: Annotated[list[str], Field(max_length=SEEN)]
 
 
+class CheckBody(Message):
+    """Marks that the prompt doctor shall look at."""
+
+    label: Annotated[str, Field(max_length=200)] = ""  # empty = of all classes
+
+
+class BudgetBody(Message):
+    """False alarms that a class may raise."""
+
+    label: Annotated[str, Field(max_length=200)]
+    one_in: Annotated[int, Field(ge=2, le=1_000_000)]  # good images, of which at most one may show one
+
+
 class ExportBody(Message):
     """What is to be written."""
 
@@ -141,6 +154,24 @@ async def undo(request: Request, body: StepBody) -> ShownSession:
     except OutdatedError as error:
         raise RefusedError(409, str(error)) from error
     return await _service(request).decoding(shown_session, project)
+
+
+@router.post("/check", status_code=204)
+async def check(request: Request, body: CheckBody) -> None:
+    """Begin to check marks."""
+    await _service(request).decoding(_bench(request).jobs.check, body.label)
+
+
+@router.post("/threshold", status_code=204)
+async def choose_threshold(request: Request, body: BudgetBody) -> None:
+    """Begin to choose a threshold."""
+    await _service(request).decoding(_bench(request).jobs.choose, body.label, body.one_in)
+
+
+@router.post("/stop", status_code=204)
+async def stop(request: Request) -> None:
+    """Give up what runs beside the search."""
+    _bench(request).jobs.stop()
 
 
 @router.get("/images")

@@ -7,10 +7,11 @@ from unispector.scores import DEFAULT_SCORE
 from unispector.workbench.bench import Bench
 from unispector.workbench.exports import FILES
 from unispector.workbench.findings import LOWEST
-from unispector.workbench.joined import Advice, thresholds
+from unispector.workbench.joined import Advice, holds, promise, thresholds
 from unispector.workbench.marks import Box, Polygon, outlines
 from unispector.workbench.pictures import OVERLAP, TILE
-from unispector.workbench.project import News, Project, Run
+from unispector.workbench.project import Job, News, Project, Run
+from unispector.workbench.session import SessionClass
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class ShownClass:
     negatives: int
     images: int  # with positive marks
     prompted: bool  # has prompts from elsewhere than this session
+    promise: str  # what its threshold was chosen for; empty of one that was not
+    proved: bool  # whether it still holds
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class ShownSession:
     classes: list[ShownClass]
     marks: list[ShownMark]
     reviewed: list[str]
+    good: list[str]  # images without a defect
     advice: list[Advice]
     undo: bool
     redo: bool
@@ -115,6 +119,7 @@ class ShownNews:
     version: int
     listing: int
     run: Run
+    job: Job
     messages: tuple[str, ...]  # warnings about images, one of each kind
     results: list[ShownResult]
 
@@ -133,23 +138,25 @@ def shown_session(project: Project) -> ShownSession:
     with project.lock:
         bank = project.bank
     defaults = thresholds(bank) if bank is not None else {}
-    own = {each.name: each.threshold for each in state.classes}
+    own = {each.name: each for each in state.classes}
     marked = {mark.label for mark in state.marks if not mark.negative}
     classes = []
     for number, name in enumerate(project.class_names()):
         default = defaults.get(name, DEFAULT_SCORE)
-        chosen = own.get(name)
+        each = own.get(name, SessionClass(name))
         positive = [mark for mark in state.marks if mark.label == name and not mark.negative]
         classes.append(
             ShownClass(
                 name,
                 "#{:02x}{:02x}{:02x}".format(*class_colour(number)),
-                default if chosen is None else chosen,
+                default if each.threshold is None else each.threshold,
                 default,
                 len(positive),
                 sum(mark.label == name and mark.negative for mark in state.marks),
                 len({mark.image for mark in positive}),
                 name in defaults and name not in marked,
+                promise(each.chosen, bank) if each.chosen is not None else "",
+                each.chosen is not None and holds(each.chosen, bank),
             )
         )
     marks = [
@@ -169,6 +176,7 @@ def shown_session(project: Project) -> ShownSession:
         classes,
         marks,
         sorted(state.reviewed),
+        sorted(state.good),
         project.advice(),
         undo,
         redo,
@@ -184,8 +192,8 @@ def shown_news(news: News, program: str) -> ShownNews:
         )
         for own, said in news.results
     ]
-    known = (news.project, news.number, news.more, news.version, news.listing, news.run, news.messages)
-    return ShownNews(program, *known, results)
+    known = (news.project, news.number, news.more, news.version, news.listing)
+    return ShownNews(program, *known, news.run, news.job, news.messages, results)
 
 
 def shown_findings(project: Project, image: str) -> list[ShownFinding]:
