@@ -104,7 +104,8 @@ def _refuse_doubles(record: Path, images: Sequence[FoundImage], files: Sequence[
     for image, file in zip(images, files, strict=True):
         if file in first:
             raise DataError(
-                f"{record}: {first[file]} and {image.path} would share a file; rename one of them and detect again"
+                f"{record}: {first[file]} and {image.path} would share a file; "
+                "rename one of them and detect again"
             )
         first[file] = image.path
 
