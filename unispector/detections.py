@@ -196,7 +196,7 @@ class Detections:
             }
             for row, label in enumerate(self.labels.tolist())
         ]
-        best = max((mark["score"] for mark in result), default=0.0)
+        best = max((round(float(score), 6) for score in self.scores), default=0.0)
         prediction = {"model_version": model_version, "score": best, "result": result}
         return {"data": {data_key: image}, "predictions": [prediction]}
 

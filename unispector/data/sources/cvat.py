@@ -1,7 +1,7 @@
 """A user's own set as CVAT exports it: "CVAT for images 1.1", an XML file beside a folder of images."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from defusedxml.common import DefusedXmlException
@@ -87,7 +87,7 @@ def _region(shape: Any, size: tuple[int, int] | None) -> Region | str:
         return _painted(defect, shape, size)
     degrees = to_number(shape.get("rotation") or 0)
     if shape.tag == "box":
-        return _box(defect, *(to_number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")), degrees)
+        return _box(defect, [to_number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")], degrees)
     if shape.tag == "ellipse":
         x, y, across, down = (to_number(shape.get(key)) for key in ("cx", "cy", "rx", "ry"))
         return Polygon(defect, (flat(ellipse((x, y), (across, down), degrees)),))
@@ -102,8 +102,9 @@ def _point(pair: str) -> Point:
     return to_number(x), to_number(y)
 
 
-def _box(defect: str, left: float, top: float, right: float, bottom: float, degrees: float) -> Box | Polygon:
+def _box(defect: str, sides: Sequence[float], degrees: float) -> Box | Polygon:
     """A box; one that was turned, around its centre, is a polygon."""
+    left, top, right, bottom = sides
     if right < left or bottom < top:
         raise ValueError(f"the box of {defect!r} ends before it begins")
     if not degrees:

@@ -1,6 +1,7 @@
 """A project's labelling interface, as far as detections are concerned."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
@@ -46,7 +47,8 @@ def read_interface(config: str) -> Interface:
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise RefusedError(400, "the labelling configuration is no XML; save it again") from error
     images = {tag.get("name", ""): tag.get("value", "") for tag in view.iter("Image")}
-    for shape, kind in LABEL_STUDIO_TAGS.items():
+    for shape in get_args(Shape):
+        kind = LABEL_STUDIO_TAGS[shape]
         for tag in view.iter(kind):
             image = tag.get("toName", "")
             if images.get(image, "").startswith("$"):
