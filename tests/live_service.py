@@ -17,6 +17,7 @@ from PIL import Image
 from unispector.detections import Detections
 from unispector.ops.rle import decode_rle
 from unispector.serving.engine import Reloader, WantedModel
+from unispector.serving.label_studio.images import StudioImages
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.prompts import Prompts
@@ -60,9 +61,12 @@ def serving(
     limits: Limits | None = None,
     token: str = "",
     ready: bool = True,
+    studio: StudioImages | None = None,
 ) -> Iterator[Live]:
     metrics = Metrics()
-    service = Service(Reloader(wanted, prompts, metrics), metrics, limits or Limits(), token, 0.05)
+    service = Service(
+        Reloader(wanted, prompts, metrics), metrics, limits or Limits(), token, 0.05, studio=studio
+    )
     sock = listening("127.0.0.1", 0)
     port = sock.getsockname()[1]
     server = make_server(service)

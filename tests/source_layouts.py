@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,45 @@ def write_masks(root: Path, painted: Sequence[Painted]) -> None:
         put(root / f"masks/{one.defect}/{one.stem}.png", one.mask.astype(np.uint8) * 255)
 
 
+def write_label_studio(root: Path, painted: Sequence[Painted]) -> None:
+    tasks = []
+    for number, one in enumerate(painted, start=1):
+        put(root / "images" / one.file, one.image)
+        x, y, w, h = one.box
+        place = {
+            "x": 100 * x / WIDTH,
+            "y": 100 * y / HEIGHT,
+            "width": 100 * w / WIDTH,
+            "height": 100 * h / HEIGHT,
+        }
+        mark = {
+            "id": f"m{number}",
+            "type": "rectanglelabels",
+            "from_name": "label",
+            "to_name": "image",
+            "original_width": WIDTH,
+            "original_height": HEIGHT,
+            "image_rotation": 0,
+            "value": {**place, "rotation": 0, "rectanglelabels": [one.defect]},
+        }
+        data = {"image": f"/data/local-files/?d=images/{quote(one.file)}"}
+        annotation = {"id": number, "was_cancelled": False, "result": [mark]}
+        tasks.append({"id": number, "data": data, "annotations": [annotation], "predictions": []})
+    put(root / "export.json", tasks)
+
+
+def write_cvat(root: Path, painted: Sequence[Painted]) -> None:
+    items = []
+    for number, one in enumerate(painted):
+        put(root / "images" / one.file, one.image)
+        x, y, w, h = one.box
+        corners = f'xtl="{x}.00" ytl="{y}.00" xbr="{x + w}.00" ybr="{y + h}.00"'
+        box = f'<box label="{one.defect}" source="manual" occluded="0" {corners} z_order="0"></box>'
+        sides = f'width="{WIDTH}" height="{HEIGHT}"'
+        items.append(f'<image id="{number}" name="images/{one.file}" {sides}>{box}</image>')
+    put(root / "annotations.xml", f"<annotations><version>1.1</version>{''.join(items)}</annotations>")
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a source's release is laid out."""
@@ -122,6 +162,8 @@ LAYOUTS = {
     "voc": Layout("JPEGImages/*.jpg", notes="Annotations/{stem}.xml", write=write_voc),
     "yolo": Layout("images/*.jpg", notes="labels/{stem}.txt", write=write_yolo),
     "labelme": Layout("*.jpg", notes="{stem}.json", write=write_labelme),
+    "label_studio": Layout("images/*.jpg", notes="export.json", write=write_label_studio),
+    "cvat": Layout("images/*.jpg", notes="annotations.xml", write=write_cvat),
     "masks": Layout("images/dent/*.jpg", "masks/dent/{stem}.png", write=write_masks),
 }
 PAINTED = (

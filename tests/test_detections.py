@@ -4,12 +4,14 @@ import contextlib
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from defusedxml.ElementTree import fromstring
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -18,7 +20,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from releases import Converted, convert, put
-from unispector.detections import Detections
+from unispector.detections import Detections, cvat_file, label_studio_config
 from unispector.errors import DataError
 from unispector.ops.rle import decode_rle, encode_rle, segmentation_to_mask
 
@@ -140,6 +142,69 @@ def test_boxes_of_yolo_are_read_back(three: Detections, raw: Path, tmp_path: Pat
         assert box == pytest.approx((x0, y0, x1 - x0, y1 - y0), abs=1e-3)
 
 
+def accepted(task: dict) -> list[dict]:
+    """Label Studio's export of a task whose prediction somebody submitted as it is."""
+    (prediction,) = task["predictions"]
+    return [{"data": task["data"], "annotations": [{"id": 1, "result": prediction["result"]}]}]
+
+
+@pytest.mark.parametrize("shape", ["mask", "polygon"])
+def test_label_studio_is_read_back(three: Detections, raw: Path, tmp_path: Path, shape) -> None:
+    task = three.to_label_studio("/data/local-files/?d=a.png", shape)
+    put(raw / "export.json", accepted(task))
+    read = masks_of(convert("label_studio", raw, tmp_path), "a.png")
+    assert [name for name, *_ in read] == ["dent", "crack", "dent"]
+    for (*_, mask), rle in zip(read, three.masks_rle, strict=True):
+        assert (mask == decode_rle(rle)).all()
+    (prediction,) = task["predictions"]
+    assert prediction["score"] == 0.9
+    assert [mark["score"] for mark in prediction["result"]] == [0.9, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("shape", ["mask", "polygon"])
+def test_cvat_is_read_back(three: Detections, raw: Path, tmp_path: Path, shape) -> None:
+    put(raw / "annotations.xml", cvat_file([three.to_cvat("a.png", shape)]))
+    read = masks_of(convert("cvat", raw, tmp_path), "a.png")
+    assert [name for name, *_ in read] == ["dent", "crack", "dent"]
+    for (*_, mask), rle in zip(read, three.masks_rle, strict=True):
+        assert (mask == decode_rle(rle)).all()
+
+
+def test_boxes_of_both_tools_are_read_back(three: Detections, raw: Path, tmp_path: Path) -> None:
+    put(raw / "annotations.xml", cvat_file([three.to_cvat("a.png", "box")]))
+    put(raw / "export.json", accepted(three.to_label_studio("a.png", "box")))
+    for source in ("cvat", "label_studio"):
+        read = masks_of(convert(source, raw, tmp_path / source), "a.png")
+        assert [name for name, *_ in read] == ["dent", "crack", "dent"]
+        for (_, box, _), (x0, y0, x1, y1) in zip(read, three.boxes_xyxy.tolist(), strict=True):
+            assert box == pytest.approx((x0, y0, x1 - x0, y1 - y0), abs=0.01)
+
+
+@pytest.mark.parametrize("shape", ["mask", "polygon", "box"])
+def test_an_empty_mask_is_its_box_for_both_tools(raw: Path, tmp_path: Path, shape) -> None:
+    empty = found(np.zeros((1, HEIGHT, WIDTH), np.bool_), [1], [0.5])
+    put(raw / "annotations.xml", cvat_file([empty.to_cvat("a.png", shape)]))
+    put(raw / "export.json", accepted(empty.to_label_studio("a.png", shape)))
+    for source in ("cvat", "label_studio"):
+        ((name, box, _),) = masks_of(convert(source, raw, tmp_path / source), "a.png")
+        assert (name, box) == ("hole", pytest.approx((3, 2, 6, 3)))
+
+
+def test_names_are_escaped_for_both_tools(three: Detections) -> None:
+    odd = replace(three, class_names=('<a & "b">', "hole", "dent"))
+    (image,) = fromstring(cvat_file([odd.to_cvat('x "1" & 2.png')])).findall("image")
+    assert image.get("name") == 'x "1" & 2.png'
+    assert image.findall("mask")[1].get("label") == '<a & "b">'
+    view = fromstring(label_studio_config(odd.class_names, "polygon", "found"))
+    assert [each.get("value") for each in view.findall("PolygonLabels/Label")] == list(odd.class_names)
+    tag, pictured = view.find("PolygonLabels"), view.find("Image")
+    task = odd.to_label_studio("a.png", "polygon", from_name="found")
+    for mark in task["predictions"][0]["result"]:
+        assert mark["type"] == tag.tag.lower()
+        assert (mark["from_name"], mark["to_name"]) == (tag.get("name"), tag.get("toName"))
+    assert pictured.get("value") == "$" + next(iter(task["data"]))
+
+
 @given(arrays.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
 @example(ring())
 @example(np.eye(8, dtype=np.bool_))
@@ -175,13 +240,15 @@ def test_nothing_found_is_written_too() -> None:
     assert nothing.to_coco()["annotations"] == []
     assert nothing.to_labelme("a.png")["shapes"] == []
     assert nothing.to_yolo() == ""
+    assert nothing.to_label_studio("a.png")["predictions"][0]["result"] == []
+    assert fromstring(cvat_file([nothing.to_cvat("a.png")])).find("image/mask") is None
     assert nothing.plot(np.zeros((HEIGHT, WIDTH), np.uint8)).shape == (512, 768, 3)
     assert len(nothing.above([0.1, 0.2, 0.3])) == 0
     assert len(nothing.to_supervision()) == 0
 
 
 def test_written_formats_are_json(three: Detections) -> None:
-    for content in (three.to_coco(), three.to_labelme("a.png")):
+    for content in (three.to_coco(), three.to_labelme("a.png"), three.to_label_studio("a.png")):
         assert json.loads(json.dumps(content)) == content
 
 

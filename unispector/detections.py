@@ -1,9 +1,11 @@
 """What was found in one image, and how it is written for other tools."""
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from xml.sax.saxutils import quoteattr
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from unispector.errors import DataError
 from unispector.ops.drawing import Region, class_colour, draw_regions
 from unispector.ops.images import ImageInput, as_pixels
 from unispector.ops.rle import decode_rle
+from unispector.ops.tool_rle import encode_brush, encode_mask_runs
 
 if TYPE_CHECKING:
     import supervision
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 Points = npt.NDArray[np.float64]
 
+Shape = Literal["mask", "polygon", "box"]
+"""What a detection is written as."""
+LABEL_STUDIO_TAGS = {"mask": "BrushLabels", "polygon": "PolygonLabels", "box": "RectangleLabels"}
 FINER = 2  # times that a mask is enlarged so that its outline runs between pixel centres
 
 
@@ -154,6 +160,99 @@ class Detections:
             lines.append(" ".join([str(label), *(f"{share:.9g}" for share in shares)]) + "\n")
         return "".join(lines)
 
+    def to_label_studio(
+        self,
+        image: str,
+        shape: Shape = "mask",
+        *,
+        data_key: str = "image",
+        from_name: str = "label",
+        to_name: str = "image",
+        model_version: str = "unispector",
+    ) -> Json:
+        """A Label Studio task whose prediction is this image's detections, each with its score.
+
+        An empty mask is written as the mask or the outline of its box.
+
+        Args:
+            image: address under which Label Studio has the image, such as `/data/local-files/?d=a.png`.
+            shape: `mask` for <BrushLabels>, `polygon` for <PolygonLabels>, `box` for <RectangleLabels>.
+            data_key: what the labelling configuration reads the image from, `$image`.
+            from_name, to_name: names of that tag and of <Image> in the configuration.
+        """
+        height, width = self.image_hw
+        kind = LABEL_STUDIO_TAGS[shape].lower()
+        result = [
+            {
+                "id": f"u{row + 1}",
+                "type": kind,
+                "from_name": from_name,
+                "to_name": to_name,
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                "score": round(float(self.scores[row]), 6),
+                "value": {**self._label_studio_region(row, shape), kind: [self.class_names[label]]},
+            }
+            for row, label in enumerate(self.labels.tolist())
+        ]
+        best = max((round(float(score), 6) for score in self.scores), default=0.0)
+        prediction = {"model_version": model_version, "score": best, "result": result}
+        return {"data": {data_key: image}, "predictions": [prediction]}
+
+    def _label_studio_region(self, row: int, shape: Shape) -> Json:
+        """A region in per cent of the image's sides, or a brush."""
+        height, width = self.image_hw
+        if shape == "mask":
+            return {"format": "rle", "rle": encode_brush(self._mask_or_box(row))}
+        box = self.boxes_xyxy[row].tolist()
+        if shape == "polygon":
+            outline = _outline(decode_rle(self.masks_rle[row]), box) * 100 / (width, height)
+            return {"points": outline.tolist(), "closed": True}
+        left, top, right, bottom = box
+        place = {"x": left / width, "y": top / height}
+        size = {"width": (right - left) / width, "height": (bottom - top) / height}
+        return {**{key: 100 * share for key, share in (place | size).items()}, "rotation": 0}
+
+    def _mask_or_box(self, row: int) -> npt.NDArray[np.bool_]:
+        """A detection's mask; where that is empty the pixels that its box touches."""
+        mask = decode_rle(self.masks_rle[row])
+        if not mask.any():
+            left, top, right, bottom = self.boxes_xyxy[row].tolist()
+            mask[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = True
+        return mask
+
+    def to_cvat(self, name: str, shape: Shape = "mask", number: int = 0) -> str:
+        """The <image> of this image in an XML file of "CVAT for images 1.1"; `cvat_file` joins several.
+
+        An empty mask is written as the mask or the outline of its box. The format has no scores.
+
+        Args:
+            name: of the image in CVAT's task.
+            number: of the image in the file, from 0.
+        """
+        height, width = self.image_hw
+        lines = [f'  <image id="{number}" name={quoteattr(name)} width="{width}" height="{height}">']
+        for row, label in enumerate(self.labels.tolist()):
+            common = f'label={quoteattr(self.class_names[label])} source="auto" occluded="0" z_order="0"'
+            tag, place = self._cvat_region(row, shape)
+            lines.append(f"    <{tag} {common} {place}></{tag}>")
+        return "\n".join([*lines, "  </image>\n"])
+
+    def _cvat_region(self, row: int, shape: Shape) -> tuple[str, str]:
+        """The tag of a region, and the attributes that say where it is."""
+        left, top, right, bottom = self.boxes_xyxy[row].tolist()
+        if shape == "box":
+            return "box", f'xtl="{left:.2f}" ytl="{top:.2f}" xbr="{right:.2f}" ybr="{bottom:.2f}"'
+        if shape == "polygon":
+            outline = _outline(decode_rle(self.masks_rle[row]), (left, top, right, bottom)).tolist()
+            return "polygon", f'points="{";".join(f"{x:.2f},{y:.2f}" for x, y in outline)}"'
+        mask = self._mask_or_box(row)
+        rows, columns = _window(mask) or (slice(0, 1), slice(0, 1))
+        runs = ", ".join(map(str, encode_mask_runs(mask[rows, columns])))
+        size = f'width="{columns.stop - columns.start}" height="{rows.stop - rows.start}"'
+        return "mask", f'rle="{runs}" left="{columns.start}" top="{rows.start}" {size}'
+
     def to_supervision(self) -> "supervision.Detections":
         """The same as `supervision.Detections`, with all masks unpacked: h x w bytes each.
 
@@ -214,6 +313,20 @@ class Detections:
             )
             for i in reversed(range(len(self)))
         ]
+
+
+def cvat_file(images: Iterable[str]) -> str:
+    """An XML file of "CVAT for images 1.1" with the images of `Detections.to_cvat`."""
+    head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+    return f"{head}{''.join(images)}</annotations>\n"
+
+
+def label_studio_config(class_names: Sequence[str], shape: Shape = "mask", name: str = "label") -> str:
+    """A labelling configuration for a project that the tasks of `Detections.to_label_studio` suit."""
+    tag = LABEL_STUDIO_TAGS[shape]
+    labels = "".join(f"    <Label value={quoteattr(each)}/>\n" for each in class_names)
+    image = '  <Image name="image" value="$image" zoom="true"/>\n'
+    return f'<View>\n{image}  <{tag} name={quoteattr(name)} toName="image">\n{labels}  </{tag}>\n</View>\n'
 
 
 def _labelme_region(mask: npt.NDArray[np.bool_], box_xyxy: Sequence[float]) -> Json:

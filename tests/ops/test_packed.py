@@ -48,6 +48,14 @@ def zip_of(path: Path, **members: bytes) -> Path:
     return path
 
 
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text("[]")
+    with pytest.raises(
+        DataError, match=r"export\.json: a file; give the folder that holds it and the images"
+    ):
+        list(list_files(tmp_path / "export.json"))
+
+
 def test_a_plain_folder_is_listed_without_hidden_folders(tmp_path):
     assert sorted(packed.list_files(unpacked(tmp_path))) == VISIBLE
 

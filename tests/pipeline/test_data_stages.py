@@ -260,8 +260,10 @@ def test_every_source_is_listed() -> None:
     text = list_sources()
     ours, yours = text.split("Your own images:")
     assert ours.count("layout:") == 7
-    assert yours.count("layout:") == 5
-    assert all(word in yours for word in ("coco:", "voc:", "yolo:", "labelme:", "masks:"))
+    assert yours.count("layout:") == 7
+    assert all(
+        word in yours for word in ("coco:", "voc:", "yolo:", "labelme:", "label_studio:", "cvat:", "masks:")
+    )
 
 
 def test_config_names_the_sources() -> None:

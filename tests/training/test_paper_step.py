@@ -12,7 +12,7 @@ from unispector.config import Config, MiniConfig, load_config
 from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.mini import generate_mini
 from unispector.data.protocol.split_tree import SplitTree
-from unispector.data.sources.mvtec_ad import MVTEC_AD
+from unispector.data.sources.insa.mvtec_ad import MVTEC_AD
 from unispector.pipeline.fingerprint import fingerprint
 from unispector.pipeline.train import plan
 from unispector.project.paths import SPLITS

@@ -15,12 +15,13 @@ CONVERT_HELP = """Turn a folder of annotated images into one checked COCO file.
 \b
   unispector convert --list
   unispector convert voc my-set/ --out my-set.json
+  unispector convert label_studio export/ --out my-set.json
   unispector convert mvtec_ad /data/MVTec-AD --out mvtec.json
 
 Reads InsA's seven raw releases as they are distributed, and sets of your own: coco, voc, yolo, labelme,
-masks. Beside OUT.json it writes what was read, kept and dropped, by reason (OUT.report.json), every
-dropped file (OUT.dropped.csv), a table of the images (OUT.survey.parquet) and the checks
-(OUT.checks.json). `unispector data add` brings a set into the pipeline instead."""
+label_studio, cvat, masks. Beside OUT.json it writes what was read, kept and dropped, by reason
+(OUT.report.json), every dropped file (OUT.dropped.csv), a table of the images (OUT.survey.parquet) and
+the checks (OUT.checks.json). `unispector data add` brings a set into the pipeline instead."""
 
 
 def convert(

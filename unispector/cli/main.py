@@ -14,6 +14,7 @@ from unispector.cli.data import data_app
 from unispector.cli.detect import DETECT_HELP, detect
 from unispector.cli.diagnose import DIAGNOSE_HELP, diagnose
 from unispector.cli.evaluate import EVALUATE_HELP, evaluate
+from unispector.cli.export import EXPORT_HELP, export
 from unispector.cli.inspect import INSPECT_HELP, inspect
 from unispector.cli.measure import MEASURE_HELP, measure
 from unispector.cli.operate import OPERATE_HELP, operate
@@ -57,6 +58,7 @@ app.command(help=MEASURE_HELP)(measure)
 app.command(help=DIAGNOSE_HELP)(diagnose)
 app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=CONVERT_HELP)(convert)
+app.command(help=EXPORT_HELP)(export)
 app.command()(report)
 app.command(help=INSPECT_HELP)(inspect)
 app.command(help=SERVE_HELP)(serve)

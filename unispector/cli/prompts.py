@@ -145,7 +145,9 @@ def prompts_doctor(
 
 @prompts_app.command("enroll", help=_ENROLL_HELP)
 def prompts_enroll(
-    source: Annotated[str, typer.Argument(help="Layout: coco, voc, yolo, labelme, masks.")],
+    source: Annotated[
+        str, typer.Argument(help="Layout: coco, voc, yolo, labelme, label_studio, cvat, masks.")
+    ],
     folder: Annotated[Path, typer.Argument(help="Folder of marked images; it is only read.")],
     label: Annotated[str, typer.Option(help="Name of the defect; of several in FOLDER, the one meant.")],
     store: Store = PROMPT_STORE,

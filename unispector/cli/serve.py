@@ -1,5 +1,6 @@
 """`unispector serve`: the detector behind HTTP."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,8 @@ SERVE_HELP = """Answer requests over HTTP: images in, detections out; marked ima
   curl -F images=@part.png http://127.0.0.1:8000/detect
 
 A model that is promoted, and prompts that are enrolled, take over without a restart. /health says what is
-in use, /metrics is for Prometheus, /openapi.json describes all. On any other --host than loopback every
+in use, /metrics is for Prometheus, /openapi.json describes all. With --label-studio-url it also answers
+Label Studio as a machine-learning backend (docs/tools.md). On any other --host than loopback every
 request must carry the token in the variable UNISPECTOR_TOKEN."""
 
 
@@ -46,10 +48,21 @@ def serve(
         int, typer.Option(min=1, help="MiB of bodies and images of all requests; more: 503.")
     ] = 1024,
     body_seconds: Annotated[float, typer.Option(min=0.1, help="Time to send a body; more: 408.")] = 30,
+    label_studio_url: Annotated[
+        str, typer.Option(metavar="URL", help="Be a backend of this Label Studio, at /label-studio/.")
+    ] = "",
+    label_studio_files: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Its document root, or its bucket's files.")
+    ] = None,
 ) -> None:
     """Answer requests over HTTP."""
+    from unispector.serving.label_studio.images import API_KEY, StudioImages
     from unispector.serving.limits import Limits
     from unispector.serving.serve import serve as run
+
+    studio = None
+    if label_studio_url or label_studio_files is not None:
+        studio = StudioImages(label_studio_url, label_studio_files, os.environ.get(API_KEY, "").strip())
 
     limits = Limits(
         batch=batch,
@@ -60,4 +73,4 @@ def serve(
         memory_mib=memory_mib,
         body_seconds=body_seconds,
     )
-    run(model, bank, host, port, limits, device)
+    run(model, bank, host, port, limits, device, studio)

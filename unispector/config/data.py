@@ -43,6 +43,8 @@ class SetConfig(Section):
         "voc",
         "yolo",
         "labelme",
+        "label_studio",
+        "cvat",
         "masks",
     ] = Field(description="reader of the raw layout, a key of `unispector.data.sources.SOURCES`")
     path: str = Field(description="raw folder of the set, below `data.root`")

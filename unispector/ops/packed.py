@@ -74,6 +74,8 @@ def list_files(root: str | Path) -> Iterator[str]:
     """
     root = Path(root)
     if not root.is_dir():
+        if root.is_file():
+            raise DataError(f"{root}: a file; give the folder that holds it and the images")
         raise DataError(f"{root}: no such folder; give the folder of a raw release")
     yield from _walk(root, "")
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from unispector.errors import DataError, PromptBankError
 from unispector.serving.body import BodyLimit
 from unispector.serving.gate import Gate, error_response
+from unispector.serving.label_studio import routes as label_studio
 from unispector.serving.page_routes import files, routes
 from unispector.serving.refusal import RefusedError, shown, without_folders
 from unispector.serving.routes import router
@@ -48,6 +49,8 @@ def build_app(service: Service) -> FastAPI:
         app.state.bench = service.bench
         app.include_router(files.router)
         app.include_router(routes.router)
+    if service.studio is not None:
+        app.include_router(label_studio.router)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(DataError, _bad_data)
     app.add_exception_handler(PromptBankError, _bad_store)

@@ -1,6 +1,7 @@
 """The checks of every request before its route: sender, time limit, and the log of its end."""
 
 import asyncio
+import base64
 import hmac
 import ipaddress
 import logging
@@ -22,6 +23,8 @@ PAGE_FILES = "/assets/"
 PAGE = "/bench/"
 """What the page asks for; no other site's page may."""
 COOKIE = "unispector-page"
+STUDIO = "/label-studio/"
+"""What Label Studio asks for; it knows no other credentials than a user's name and password."""
 
 
 class Gate:
@@ -91,9 +94,11 @@ def check_page(headers: dict[str, str]) -> None:
 
 
 def _carries(headers: dict[str, str], token: str, path: str) -> bool:
-    """Return whether a request carries the token, or of the page its cookie."""
+    """Return whether a request carries the token, of the page its cookie, of Label Studio it as password."""
     given = headers.get("authorization", "").encode("latin-1", "replace")
     if hmac.compare_digest(given, f"Bearer {token}".encode()):
+        return True
+    if path.startswith(STUDIO) and hmac.compare_digest(_password(given), token.encode()):
         return True
     morsels = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
     cookies = [value for name, _, value in morsels if name == COOKIE]
@@ -101,6 +106,16 @@ def _carries(headers: dict[str, str], token: str, path: str) -> bool:
     return path.startswith(PAGE) and any(
         hmac.compare_digest(each.encode("latin-1", "replace"), known) for each in cookies
     )
+
+
+def _password(given: bytes) -> bytes:
+    """The password of `Basic` credentials, of whatever user; empty of others."""
+    kind, _, code = given.partition(b" ")
+    try:
+        pair = base64.b64decode(code, validate=True) if kind.lower() == b"basic" else b""
+    except ValueError:
+        return b""
+    return pair.partition(b":")[2]
 
 
 def check_sender(headers: dict[str, str], token: str, path: str) -> None:

@@ -11,6 +11,7 @@ from unispector.prompts.bank import is_bank_file
 from unispector.prompts.store import PromptStore
 from unispector.serving.engine import Reloader, WantedModel
 from unispector.serving.gate import is_loopback
+from unispector.serving.label_studio.images import StudioImages
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.prompts import FixedPrompts, Prompts, StoredPrompts
@@ -25,7 +26,15 @@ TOKEN = "UNISPECTOR_TOKEN"  # noqa: S105 - the variable's name
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 
-def serve(model: str, bank: Path, host: str, port: int, limits: Limits, device: str = "cpu") -> None:
+def serve(
+    model: str,
+    bank: Path,
+    host: str,
+    port: int,
+    limits: Limits,
+    device: str = "cpu",
+    studio: StudioImages | None = None,
+) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     Args:
@@ -33,6 +42,7 @@ def serve(model: str, bank: Path, host: str, port: int, limits: Limits, device: 
             served, also when that changes. There need be none yet.
         bank: file of a prompt bank, or folder of a prompt store, made by the first prompt.
         port: 0 = a free one.
+        studio: where images of Label Studio's tasks are; None = the service is no backend of it.
 
     Raises:
         ServiceError: no token where one is needed, the address cannot be listened on, or the model (no alias)
@@ -50,7 +60,7 @@ def serve(model: str, bank: Path, host: str, port: int, limits: Limits, device: 
             reloader.refresh()
             if reloader.engine is None:
                 raise ServiceError(reloader.trouble)
-        run_server(Service(reloader, metrics, limits, token), sock)
+        run_server(Service(reloader, metrics, limits, token, studio=studio), sock)
 
 
 def token_for(host: str) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar, TypeVarTuple
 
 from unispector.serving.batching import Batcher
 from unispector.serving.engine import Reloader
+from unispector.serving.label_studio.images import StudioImages
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
 from unispector.serving.refusal import Room
@@ -27,6 +28,7 @@ class Service:
         token: that requests must carry; empty = none.
         memory: bytes of bodies and decoded images.
         bench: what the page works on; None of a service without the page.
+        studio: where images of Label Studio's tasks are; None of a service that is not its backend.
         identity: another one after a restart.
     """
 
@@ -38,6 +40,7 @@ class Service:
         token: str = "",
         poll_seconds: float = 5.0,
         bench: Bench | None = None,
+        studio: StudioImages | None = None,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -51,6 +54,7 @@ class Service:
         self.metrics = metrics
         self.token = token
         self.bench = bench
+        self.studio = studio
         self.identity = secrets.token_hex(4)
         self.batcher = Batcher(limits, metrics)
         self.memory = Room(limits.memory_mib * 2**20, "bytes of bodies and images")

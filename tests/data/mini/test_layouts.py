@@ -22,13 +22,13 @@ from unispector.data.mini.generate import LAYOUTS
 from unispector.data.mini.layouts.layout import Shot, take
 from unispector.data.mini.layouts.products import CLASSES, surface_of
 from unispector.data.mini.textures import SURFACES
-from unispector.data.sources.gc10 import GC10
-from unispector.data.sources.magnetic_tile import MAGNETIC_TILE
-from unispector.data.sources.mvtec_ad import MVTEC_AD
-from unispector.data.sources.real_iad import REAL_IAD
-from unispector.data.sources.three_cad import THREE_CAD
-from unispector.data.sources.visa import VISA
-from unispector.data.sources.vision import VISION
+from unispector.data.sources.insa.gc10 import GC10
+from unispector.data.sources.insa.magnetic_tile import MAGNETIC_TILE
+from unispector.data.sources.insa.mvtec_ad import MVTEC_AD
+from unispector.data.sources.insa.real_iad import REAL_IAD
+from unispector.data.sources.insa.three_cad import THREE_CAD
+from unispector.data.sources.insa.visa import VISA
+from unispector.data.sources.insa.vision import VISION
 from unispector.ops.files import read_image
 from unispector.ops.rle import segmentation_to_mask
 

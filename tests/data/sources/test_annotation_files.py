@@ -17,7 +17,10 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
     path.write_text(text)
 
 
-NO_TEXT = {**dict.fromkeys(("gc10", "voc"), "not valid XML"), "visa": "has no columns image, label and mask"}
+NO_TEXT = {
+    **dict.fromkeys(("gc10", "voc", "cvat"), "not valid XML"),
+    "visa": "has no columns image, label and mask",
+}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,8 @@ def test_the_table_of_visa_is_a_check_only(case_of) -> None:
     [
         ("real_iad", r"audiojack: no realiad_jsons/audiojack\.json tells its defects; fetch that file"),
         ("coco", "raw: no image with a marked defect; COCO has"),
+        ("label_studio", "raw: no image with a marked defect; Label Studio has"),
+        ("cvat", "raw: no image with a marked defect; CVAT has"),
     ],
 )
 def test_the_only_annotation_file_must_be_there(case_of, source, message) -> None:
@@ -175,6 +180,29 @@ WRONG = {
         ('"shapes"', '"shape"', "no LabelMe annotation"),
         ("(?s).*", "[]", "no LabelMe annotation"),
     ],
+    "label_studio": [
+        ('"data"', '"date"', "task 1 has no `data`; export the project as JSON, not as JSON-MIN"),
+        (r'"image": "[^"]*"', '"text": "part 7"', "task 1 has 0 images in `data`; export"),
+        (r'"image": "[^"]*"', '"image": "/data/local-files/?d=.."', "task 1 has an image of the address"),
+        (r'"x": [\d.]+', '"x": NaN', r"task 1 is not as Label Studio writes it \(nan is no finite number\)"),
+        (r'"x": [\d.]+', '"y": 1', r"task 1 is not as Label Studio writes it \('x'\); export it again"),
+        ('"original_width": 40', '"original_width": "wide"', "'wide' is no finite number"),
+        ('"original_width": 40', '"original_width": null', "lacks original_width or original_height"),
+        (r'"rectanglelabels": \["dent"\]', '"rectanglelabels": [7]', "7 is no name"),
+        (r'"result": \[', '"result": [3, ', "has `result` that are no list of records"),
+        ("d=images/b", "d=images/a", "task 2 annotates images/a.jpg, as does task 1 of export.json; remove"),
+    ],
+    "cvat": [
+        ('label="dent"', "", "image 1 .*: it has no name; correct"),
+        ('xtl="4.00', 'xtl="nan', "image 1 .*: 'nan' is no finite number; correct"),
+        ('xtl="4', 'xtl="40', "the box of 'dent' ends before it begins"),
+        ('name="images/a.jpg"', "", r"image 1 \(None\): its name is no text"),
+        ('width="40"', 'width="4.5"', "is no size in pixels"),
+        ("<image ", "<track/><image ", "has tracks of a video; export the task as 'CVAT for images 1.1'"),
+        ("<image ", "&bomb;<image ", "not valid XML"),
+        ("<annotations>", f"{OUTSIDE}<annotations>&b;", r"not valid XML \(EntitiesForbidden"),
+        ("(?s).*", "<html/>", "no CVAT annotation, its root is <html>"),
+    ],
     "yolo": [
         (r"^\d", "7", r"line 1: class 7 has no name in data\.yaml or classes\.txt; correct it"),
         (r"^\d", "dent", "line 1: 'dent' is no finite number"),
@@ -207,6 +235,8 @@ def test_wrong_content_is_refused(case_of, source, pattern, replacement, message
         ("coco", r'"bbox": .*?\]\]', '"bbox": [3.1, 5, 0.2, 9], "segmentation": []'),
         ("coco", r'"bbox": .*?\]\]', '"segmentation": [[41, 5, 50, 5, 50, 9]]'),
         ("labelme", r'"points": .*?\]\]', '"points": [[41, 5], [50, 5], [50, 9]]'),
+        ("label_studio", r'"x": [\d.]+', '"x": 101'),
+        ("cvat", 'xtl="[^"]*" (.*?) xbr="[^"]*"', 'xtl="41" ytl="5" xbr="50"'),
         ("yolo", " .*", " 0.5 0.5 0.0001 0.2"),
         ("yolo", " .*", " 0.5 0.5 0 0"),
     ],
@@ -227,6 +257,8 @@ def test_a_mark_that_covers_no_pixel_of_its_image_is_told(case_of, source, patte
         ("vision", r'"width": \d+'),
         ("coco", r'"width": \d+'),
         ("labelme", r'"imageWidth": \d+'),
+        ("label_studio", r'"original_width": \d+'),
+        ("cvat", r'width="\d+'),
     ],
 )
 def test_another_size_than_the_images_is_refused(case_of, source, pattern) -> None:

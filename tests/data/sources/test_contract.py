@@ -207,6 +207,8 @@ def test_two_images_of_one_name_are_refused(case_of, source, message) -> None:
         ("real_iad", "{folder}/copy.jpg", "image without its annotation"),
         ("vision", "{folder}/copy.jpg", "image without its annotation"),
         ("coco", "{folder}/copy.jpg", "image without its annotation"),
+        ("label_studio", "images/copy.jpg", "image without its annotation"),
+        ("cvat", "images/copy.jpg", "image without its annotation"),
         ("masks", "images/copy.jpg", "image without its mask"),
     ],
 )

@@ -1,16 +1,18 @@
 """Readers of raw releases: one module per layout, all found in `SOURCES`."""
 
 from unispector.data.sources.coco import COCO
-from unispector.data.sources.gc10 import GC10
+from unispector.data.sources.cvat import CVAT
+from unispector.data.sources.insa.gc10 import GC10
+from unispector.data.sources.insa.magnetic_tile import MAGNETIC_TILE
+from unispector.data.sources.insa.mvtec_ad import MVTEC_AD
+from unispector.data.sources.insa.real_iad import REAL_IAD
+from unispector.data.sources.insa.three_cad import THREE_CAD
+from unispector.data.sources.insa.visa import VISA
+from unispector.data.sources.insa.vision import VISION
+from unispector.data.sources.label_studio import LABEL_STUDIO
 from unispector.data.sources.labelme import LABELME
-from unispector.data.sources.magnetic_tile import MAGNETIC_TILE
 from unispector.data.sources.mask_folders import MASKS
-from unispector.data.sources.mvtec_ad import MVTEC_AD
-from unispector.data.sources.real_iad import REAL_IAD
 from unispector.data.sources.source import Source
-from unispector.data.sources.three_cad import THREE_CAD
-from unispector.data.sources.visa import VISA
-from unispector.data.sources.vision import VISION
 from unispector.data.sources.voc import VOC
 from unispector.data.sources.yolo import YOLO
 
@@ -28,5 +30,7 @@ SOURCES = {
     "voc": VOC,
     "yolo": YOLO,
     "labelme": LABELME,
+    "label_studio": LABEL_STUDIO,
+    "cvat": CVAT,
     "masks": MASKS,
 }

@@ -10,14 +10,13 @@ import numpy as np
 
 from unispector.data.sources import reasons
 from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number, to_size
+from unispector.data.sources.outlines import ellipse, flat
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Polygon
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
 from unispector.ops.files import decode_mask, read_image_size
 from unispector.ops.rle import Rle, decode_rle, encode_rle, segmentation_to_mask
-
-CIRCLE_CORNERS = 64  # covers 99.8 % of the circle
 
 Region = Box | Polygon | Code
 
@@ -103,8 +102,7 @@ def _mark(shape: dict[str, Any], canvas: tuple[int, int]) -> Region | None:
         return _rectangle(defect, points)
     if kind == "mask":
         return Code(defect, _painted(shape["mask"], points, canvas))
-    corners = points if kind == "polygon" else _circle(points[0], points[1])
-    return Polygon(defect, (tuple(value for point in corners for value in point),))
+    return Polygon(defect, (flat(points if kind == "polygon" else _circle(points[0], points[1])),))
 
 
 def _painted(picture: str, points: list[tuple[float, float]], canvas: tuple[int, int]) -> Rle:
@@ -129,8 +127,7 @@ def _rectangle(defect: str, points: list[tuple[float, float]]) -> Box:
 
 def _circle(centre: tuple[float, float], on_it: tuple[float, float]) -> list[tuple[float, float]]:
     radius = math.dist(centre, on_it)
-    angles = (2 * math.pi * corner / CIRCLE_CORNERS for corner in range(CIRCLE_CORNERS))
-    return [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
+    return ellipse(centre, (radius, radius))
 
 
 def _joined(marks: list[Region]) -> Region:

@@ -5,7 +5,7 @@ Folders called `combined` hold several kinds of defect under one label and are c
 
 from collections.abc import Iterator
 
-from unispector.data.sources.product_folders import product_rows
+from unispector.data.sources.insa.product_folders import product_rows
 from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree

@@ -6,7 +6,7 @@ stands. `Multiple-defects`, in whatever spelling, is no class of the benchmark (
 
 from collections.abc import Iterator
 
-from unispector.data.sources.product_folders import product_rows
+from unispector.data.sources.insa.product_folders import product_rows
 from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree

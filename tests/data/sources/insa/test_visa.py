@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from releases import components_of, convert, put, put_image, refused
-from unispector.data.sources.visa import CLASSES, VISA
+from unispector.data.sources.insa.visa import CLASSES, VISA
 
 WIDTH, HEIGHT = 40, 30
 TABLE = "image,label,mask"

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from releases import Components, components_of, convert, put, put_image, refused
-from unispector.data.sources.real_iad import REAL_IAD
+from unispector.data.sources.insa.real_iad import REAL_IAD
 
 
 def spots(seed: int, value: int = 255) -> npt.NDArray[np.uint8]:

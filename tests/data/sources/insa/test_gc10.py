@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from releases import convert, put, put_image, refused
-from unispector.data.sources.gc10 import GC10
+from unispector.data.sources.insa.gc10 import GC10
 
 SIZE = (160, 120)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from releases import convert, put_image, refused
-from unispector.data.sources.three_cad import THREE_CAD
+from unispector.data.sources.insa.three_cad import THREE_CAD
 
 
 def spot(value: int = 255) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from releases import Components, components_of, convert, put, refused
-from unispector.data.sources.mvtec_ad import MVTEC_AD
+from unispector.data.sources.insa.mvtec_ad import MVTEC_AD
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from releases import convert, put, put_image, refused
-from unispector.data.sources.vision import VISION
+from unispector.data.sources.insa.vision import VISION
 
 WIDTH, HEIGHT = 200, 100
 SQUARE = [10.0, 20.0, 30.0, 20.0, 30.0, 50.0, 10.0, 50.0]

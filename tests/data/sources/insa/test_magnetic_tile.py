@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from releases import Converted, components_of, convert, put, put_image
-from unispector.data.sources.magnetic_tile import MAGNETIC_TILE
+from unispector.data.sources.insa.magnetic_tile import MAGNETIC_TILE
 
 
 def put_tile(root: Path, name: str, mask: npt.NDArray[np.uint8] | None) -> Path:

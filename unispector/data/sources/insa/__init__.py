@@ -1,0 +1,1 @@
+"""Readers of InsA's seven raw releases."""
