@@ -53,7 +53,7 @@ def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"export\.json: a file; give the folder that holds it and the images"
     ):
-        list(list_files(tmp_path / "export.json"))
+        list(packed.list_files(tmp_path / "export.json"))
 
 
 def test_a_plain_folder_is_listed_without_hidden_folders(tmp_path):
