@@ -1,4 +1,4 @@
-"""Fields of a dataclass are described by a comment beside or above them; here it becomes their documentation."""
+"""A comment beside or above a field of a class becomes its documentation on the site."""
 
 import re
 from typing import Any

@@ -1,8 +1,8 @@
-"""What the site shows besides docs/: README, reports, model cards, executed notebooks; and links between them.
+"""What the site shows besides docs/: README, reports, model cards, notebooks; and links between them.
 
-Documents link to files of the repository, so that they can be read there, too. Here a link to a file that the
-site has leads to its page, one to any other file of the repository becomes its name, and one to a file that is
-not there is left to MkDocs, which refuses it.
+Documents link to files of the repository, so that they can be read there, too. Here a link to a file that
+the site has leads to its page, one to any other file of the repository becomes its name, and one to a file
+that is not there is left to MkDocs, which refuses it.
 """
 
 import posixpath
@@ -31,7 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
     """The page's text with links that hold on the site."""
     here = page.file.src_uri
     source = {page_of(name): name for name in RENAMED}.get(here)
