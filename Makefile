@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro reports-real operate serve-flows test test-all check format docs notebooks gallery page page-pictures lock clean
+.PHONY: help setup repro reports-real operate serve-flows test test-all check format docs notebooks page page-pictures lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
