@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro reports-real operate serve-flows test test-all check format page page-pictures lock clean
+.PHONY: help setup repro reports-real operate serve-flows test test-all check format docs notebooks page page-pictures lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -51,6 +51,13 @@ check: $(INSTALLED) ## Check format, lint, types and the direction of imports.
 format: $(INSTALLED) ## Format the code and mend what the linter can.
 	ruff format .
 	ruff check --fix .
+
+docs: $(INSTALLED) ## Build the documentation as a site into artifacts/site; a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --clean -f docs/site/mkdocs.yml
+	@echo "artifacts/site/index.html"
+
+notebooks: $(INSTALLED) ## Run the notebooks of docs/notebooks anew, for minutes; their outputs are in git.
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 page: ## Build the page of `unispector ui` into unispector/page/dist, which is in git; needs Node.js 20 or newer.
 	cd unispector/page && npm ci --silent && npm run --silent build

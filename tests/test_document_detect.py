@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from documents import blocks, commands
-from unispector.cli import main
+from documents import blocks, run_blocks
 
 PROJECT = Path(__file__).parents[1]
 TEXT = (PROJECT / "docs" / "detect.md").read_text(encoding="utf-8")
@@ -15,12 +14,7 @@ TEXT = (PROJECT / "docs" / "detect.md").read_text(encoding="utf-8")
 
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for language, code in blocks(TEXT, "bash", "python"):
-        if language == "python":
-            exec(compile(code, "docs/detect.md", "exec"), names)
-        else:
-            assert [main(arguments) for arguments in commands(code)] == [0] * len(code.splitlines())
+    names = run_blocks(TEXT, "docs/detect.md")
     found = tmp_path / "found"
     assert len(names["sure"]) > 0  # type: ignore[arg-type]
     assert len(json.loads((found / "001.json").read_text())["shapes"]) == len(names["sure"])  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from documents import blocks, commands
+from documents import blocks, commands, run_blocks
 from unispector.cli import main
 from unispector.inference.prompt_bank import PromptBank
 
@@ -15,36 +15,49 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BASH = [code for _, code in blocks(README, "bash")]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+MEASUREMENT = "unispector convert"
 
 
-def test_the_python_example_runs(project: Path) -> None:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the examples ran, but that of a measurement, which needs a set of one's own."""
+    folder = tmp_path_factory.mktemp("readme")
+    text = README.replace(f"```bash\n{MEASUREMENT}", f"```\n{MEASUREMENT}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        names = run_blocks(text, "README.md")
+    assert len(names["found"]) > 0  # type: ignore[arg-type]
+    return folder
+
+
+def test_the_quick_start_opens_the_page_and_has_five_lines() -> None:
+    lines = commands(BASH[0])
+    assert lines[0] == ["ui"]
+    assert len(lines) == 5
+
+
+def test_the_python_example_saves_a_bank(project: Path) -> None:
     ((_, example),) = blocks(README, "python")
     assert len([line for line in example.splitlines() if line]) <= 10
-    assert [main(arguments) for arguments in commands(BASH[0])] == [0, 0]
-    names: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), names)
     assert PromptBank.load(project / "found" / "bubble.safetensors").class_names == ("bubble",)
-    assert len(names["found"]) > 0  # type: ignore[arg-type]
 
 
 def test_the_command_line_example_finds_a_defect_on_every_image(project: Path) -> None:
-    for arguments in commands(BASH[0]):
-        assert main(arguments) == 0
     record = json.loads((project / "found" / "detections.json").read_text())
     assert record["categories"] == [{"id": 1, "name": "bubble"}]
     assert len(record["images"]) == 4
     assert all((project / "found" / image["picture"]).is_file() for image in record["images"])
     shown = {found["image_id"] for found in record["annotations"] if found["score"] >= 0.05}
     assert shown == {image["id"] for image in record["images"]}
+    assert len(json.loads((project / "found/all/detections.json").read_text())["categories"]) == 3
 
 
-def test_the_example_of_a_measurement_is_a_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in commands(BASH[1]):
+def test_the_example_of_a_measurement_is_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = (code for code in BASH if code.startswith(MEASUREMENT))
+    for arguments in commands(example):
         assert main(arguments) == 1
         assert "my-set" in capsys.readouterr().err
 
