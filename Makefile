@@ -53,7 +53,8 @@ format: $(INSTALLED) ## Format the code and mend what the linter can.
 	ruff check --fix .
 
 docs: $(INSTALLED) ## Build the documentation as a site into artifacts/site; a broken link is an error.
-	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --clean -f docs/site/mkdocs.yml
+	@# Not with --quiet, which hides warnings from --strict, too.
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --clean -f docs/site/mkdocs.yml
 	@echo "artifacts/site/index.html"
 
 notebooks: $(INSTALLED) ## Run the notebooks of docs/notebooks anew, for minutes; their outputs are in git.

@@ -38,10 +38,10 @@ HEAD = f"""# Gallery
 
 What the packaged model `fast` finds, good and bad. Of each class {PROMPTS} images are prompts, marked by
 boxes, and {TARGETS} others are searched, all drawn at random with one seed; nothing was tried twice. A strip
-shows one prompt image, then the two images that went best and **the two that went worst**. White: what
-is marked by those who made the set. Coloured: what is found with a score of {SHOWN} or more. The line below
-counts all {TARGETS} images; a defect is found where a box has an IoU of 0.5 with it. What is found in the right
-place with another extent than its mark counts as wrong: see the holes.
+shows one of the prompt images, then the two images that went best and **the two that went worst**. White:
+what is marked by those who made the set. Coloured: what is found with a score of {SHOWN} or more. The line
+below counts all {TARGETS} images; a defect is found where a box has an IoU of 0.5 with it. What is found in
+the right place with another extent than its mark counts as wrong: see the holes.
 `python benchmarks/gallery.py POOL --out docs` makes this page again.
 """
 

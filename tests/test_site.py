@@ -16,7 +16,7 @@ CONFIGURATION = ROOT / "docs" / "site" / "mkdocs.yml"
 
 
 def built(configuration: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-f", configuration, "-d", out]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", configuration, "-d", out]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -54,13 +54,11 @@ def test_fields_are_described_by_their_comments(site: Path) -> None:
 
 
 def test_a_broken_link_is_an_error(tmp_path: Path) -> None:
-    for name in ("docs", "reports"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "docs" / "index.md").write_text("# A page\n\n[gone](nowhere.md)\n")
-    (tmp_path / "docs" / "site").mkdir()
+    (tmp_path / "docs" / "site").mkdir(parents=True)
+    (tmp_path / "docs" / "broken.md").write_text("# A page\n\n[gone](nowhere.md)\n")
     hook = CONFIGURATION.with_name("hooks.py")
-    text = f"site_name: a\ndocs_dir: ..\nexclude_docs: /site/\nhooks: [{hook}]\n"
-    (tmp_path / "docs" / "site" / "mkdocs.yml").write_text(text + "not_in_nav: '*'\nnav: [index.md]\n")
+    text = "site_name: a\ntheme: material\ndocs_dir: ..\nexclude_docs: /site/\nnot_in_nav: '*'\nnav: [broken.md]\n"
+    (tmp_path / "docs" / "site" / "mkdocs.yml").write_text(f"{text}hooks: [{hook}]\n")
     done = built(tmp_path / "docs" / "site" / "mkdocs.yml", tmp_path / "out")
     assert done.returncode != 0
     assert "nowhere.md" in done.stdout + done.stderr
