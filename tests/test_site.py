@@ -57,7 +57,7 @@ def test_a_broken_link_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "docs" / "site").mkdir(parents=True)
     (tmp_path / "docs" / "broken.md").write_text("# A page\n\n[gone](nowhere.md)\n")
     hook = CONFIGURATION.with_name("hooks.py")
-    text = "site_name: a\ntheme: material\ndocs_dir: ..\nexclude_docs: /site/\nnot_in_nav: '*'\nnav: [broken.md]\n"
+    text = "site_name: a\ntheme: material\ndocs_dir: ..\nexclude_docs: /site/\nnav: [broken.md]\n"
     (tmp_path / "docs" / "site" / "mkdocs.yml").write_text(f"{text}hooks: [{hook}]\n")
     done = built(tmp_path / "docs" / "site" / "mkdocs.yml", tmp_path / "out")
     assert done.returncode != 0
