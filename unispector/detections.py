@@ -178,7 +178,8 @@ class Detections:
             image: address under which Label Studio has the image, such as `/data/local-files/?d=a.png`.
             shape: `mask` for <BrushLabels>, `polygon` for <PolygonLabels>, `box` for <RectangleLabels>.
             data_key: what the labelling configuration reads the image from, `$image`.
-            from_name, to_name: names of that tag and of <Image> in the configuration.
+            from_name: name of that tag in the configuration.
+            to_name: name of <Image> there.
         """
         height, width = self.image_hw
         kind = LABEL_STUDIO_TAGS[shape].lower()
