@@ -145,12 +145,14 @@ def test_where_nothing_can_be_read_the_earlier_results_stay(run: Run, tmp_path: 
 
 
 KILLED = """
+import signal
 import sys
 from pathlib import Path
 from unispector.inference import detect as module
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.targets import Targets
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its background jobs without
 folder = Path(sys.argv[2])
 detector = UniSpector.load(sys.argv[1], "cpu")
 bank = detector.encode(Prompt(folder / "b.png", [(5, 5, 20, 10)]))

@@ -12,7 +12,8 @@ from unispector.data.drawn_set import DrawnSet, draw_set
 from unispector.modeling.saved_model import shipped_model
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running, in which the tests of other files cannot start theirs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = launch(playwright)
