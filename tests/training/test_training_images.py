@@ -123,7 +123,12 @@ def test_pictures_show_what_is_there(job):
 
 @pytest.mark.parametrize(
     ("scores", "lowest"),
-    [([], 0.05), ([0.9, 0.7, 0.5, 0.2], 0.05), ([0.9, 0.0312], 0.031), ([0.0479, 0.0433, 0.0412, 0.04], 0.041)],
+    [
+        ([], 0.05),
+        ([0.9, 0.7, 0.5, 0.2], 0.05),
+        ([0.9, 0.0312], 0.031),
+        ([0.0479, 0.0433, 0.0412, 0.04], 0.041),
+    ],
 )
 def test_early_on_the_surest_are_drawn_whatever_their_score(scores, lowest):
     count = len(scores)
