@@ -80,6 +80,9 @@ these images. `detect`, the service and `inspect` use both from then on."""
 prompts_app = group("Make prompt banks; enrol new defects; go back.")
 
 Store = Annotated[Path, typer.Option(help="Folder of the prompts in production.")]
+MarkedImages = Annotated[
+    Path | None, typer.Option(help="Folder that the annotations' file names are relative to.")
+]
 By = Annotated[str | None, typer.Option(help="Who changes them; without it, the system's user.")]
 
 
@@ -113,9 +116,7 @@ def prompts_doctor(
     annotations: Annotated[
         Path | None, typer.Option(help="COCO file; all its instances are prompts of their category.")
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that the annotations' file names are relative to.")
-    ] = None,
+    images: MarkedImages = None,
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write the report to.")] = None,
@@ -179,9 +180,7 @@ def prompts_calibrate(
     annotations: Annotated[
         Path | None, typer.Option(help="Of a bank's file: the COCO file that it was built from.")
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that the annotations' file names are relative to.")
-    ] = None,
+    images: MarkedImages = None,
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
     by: By = None,
