@@ -1,8 +1,10 @@
 """Calibration of a bank: what a score means, and from which score on findings count."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -139,21 +141,46 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Annotations, Path, l
     return Annotations(tuple(images), tuple(marks), categories), root, good
 
 
-def test_each_marked_image_is_looked_at_with_prompts_from_the_others(tiny_model, line):
+@pytest.fixture(scope="module")
+def deep_line(line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Annotations, Path, list[Path]]:
+    """The same images in the middle of larger ones, as 12-bit values in files of 16 bits."""
     annotations, root, good = line
+    folder = tmp_path_factory.mktemp("deep")
+    for file in root.glob("*.png"):
+        deep = np.full((160, 200, 3), 1600, dtype=np.uint16)
+        deep[40:104, 60:140] = np.asarray(Image.open(file)).astype(np.uint16) << 4
+        cv2.imwrite(str(folder / file.name), deep[:, :, ::-1])
+    marks = tuple(
+        replace(mark, bbox=(mark.bbox[0] + 60, mark.bbox[1] + 40, *mark.bbox[2:]))
+        for mark in annotations.instances
+    )
+    images = tuple(replace(image, width=200, height=160) for image in annotations.images)
+    return (
+        replace(annotations, images=images, instances=marks),
+        folder,
+        [folder / file.name for file in good[:3]],
+    )
+
+
+@pytest.mark.parametrize(("name", "tile", "bits"), [("line", "auto", 16), ("deep_line", 96, 12)])
+def test_each_marked_image_is_looked_at_with_prompts_from_the_others(tiny_model, request, name, tile, bits):
+    """As the bank looks at its classes, whatever would be chosen for these marks."""
+    annotations, root, good = request.getfixturevalue(name)
     detector = UniSpector.load(tiny_model)
-    bank = detector.encode_annotations(annotations, root)
+    encode = partial(detector.encode_annotations, root=root, tile=tile, bit_depth=bits)
+    bank = encode(annotations).select(["blue", "red"])
+    assert set(bank.tiles) == ({0} if tile == "auto" else {96})
     against = Prompt(good[0], boxes_xywh=[(5, 5, 20, 20)], label="red")
     bank = detector.with_negatives(bank, [against])
     found = collect(detector, bank, Marked(annotations, root, "box"), good)
     expected = {name: list[float]() for name in bank.class_names}
     for image in annotations.images:
         rest = annotations.keep_images({other.id for other in annotations.images if other.id != image.id})
-        alone = detector.with_negatives(detector.encode_annotations(rest, root), [against])
+        alone = detector.with_negatives(encode(rest), [against])
         detections = detector.detect([root / image.file_name], alone)[0]
         for score, label in zip(detections.scores.tolist(), detections.labels.tolist(), strict=True):
             if score >= COUNTED:
-                expected[bank.class_names[label]].append(score)
+                expected[alone.class_names[label]].append(score)
     for detections in detector.detect(good, bank):
         for score, label in zip(detections.scores.tolist(), detections.labels.tolist(), strict=True):
             if score >= COUNTED:

@@ -1,6 +1,7 @@
 """The doctor as a whole: with the shipped model on drawn images, and what it refuses."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from drawn_holes import SIDE, holes
 from unispector.cli import main
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
+from unispector.inference.calibration import Calibration
 from unispector.inference.detector import UniSpector
 from unispector.prompts.doctor import diagnose_prompts, diagnose_store, read_prompts
 from unispector.prompts.doctor_report import terminal_lines, write_diagnosis
 from unispector.prompts.store import MarkedImage, PromptStore
+from unispector.scores import DEFAULT_SCORE
 
 SPOILED = 3
 
@@ -101,6 +104,21 @@ def test_the_prompts_in_production(tiny, tmp_path):
         for one in (found, direct)
     ]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert found.classes[0].figures.score == DEFAULT_SCORE
+
+
+def test_in_production_a_mark_counts_as_found_from_its_calibrated_threshold(tiny, tmp_path):
+    marked = tiny_class(tmp_path / "images")
+    store = PromptStore(tmp_path / "prompts")
+    for image, mark in zip(marked.images, marked.instances, strict=True):
+        content = (tmp_path / "images" / image.file_name).read_bytes()
+        store.add("hole", [MarkedImage(content, image.file_name, [mark.bbox])], "ann", "", {})
+    bank = store.bank(tiny)
+    # A raw score of 0.3 becomes 0.6, which is the threshold.
+    told = Calibration(slope=1.0, offset=math.log(0.6 / 0.4) - math.log(0.3 / 0.7), threshold=0.6)
+    store.calibrate(bank.calibrated({"hole": told}), "ann", "", {}, store.current().version)
+    (hole,) = diagnose_store(tiny, tmp_path / "prompts", quick=True).classes
+    assert hole.figures.score == pytest.approx(0.3)
 
 
 def test_one_image_and_a_mark_of_one_pixel(tiny, tmp_path):

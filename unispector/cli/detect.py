@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unispector.cli.parts import Bank, Device, MinScore, Model, TileOption, option_order, tile_side
+from unispector.cli.parts import Bank, BitDepth, Device, MinScore, Model, TileOption, option_order, tile_side
 from unispector.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,9 +68,6 @@ Masks = Annotated[
 Labels = Annotated[
     list[str] | None,
     typer.Option(help="Name of the defect: one for all prompts, or one for each --prompt and --not."),
-]
-BitDepth = Annotated[
-    int | None, typer.Option(min=8, max=16, help="Bits that 16-bit images really use, prompts too, e.g. 12.")
 ]
 Frames = Annotated[int | None, typer.Option(min=1, help="Stop a video or camera after so many images.")]
 

@@ -61,6 +61,9 @@ TileOption = Annotated[
         "seen on the whole image.",
     ),
 ]
+BitDepth = Annotated[
+    int | None, typer.Option(min=8, max=16, help="Bits that 16-bit images really use, prompts too, e.g. 12.")
+]
 RoiOption = Annotated[Roi, typer.Option(help="Prompt with the boxes or with the masks.")]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unispector.cli.parts import (
+    BitDepth,
     Images,
     Model,
     PromptsFile,
@@ -94,13 +95,14 @@ def prompts_build(
     model: Model = "fast",
     roi: RoiOption = Roi.BOX,
     tile: TileOption = "auto",
+    bit_depth: BitDepth = None,
 ) -> None:
     """Encode prompts once and keep them."""
     side = tile_side(tile)
     from unispector.prompts.build import build_prompts
     from unispector.tracking.model_reference import find_model
 
-    bank = build_prompts(annotations, images, find_model(model), out, roi.value, side)
+    bank = build_prompts(annotations, images, find_model(model), out, roi.value, side, bit_depth or 16)
     classes = [
         f"{name} ({count}{f', in tiles of {side} pixels' if side else ''})"
         for name, count, side in zip(bank.class_names, bank.counts, bank.tiles, strict=True)
@@ -121,10 +123,13 @@ def prompts_doctor(
     roi: RoiOption = Roi.BOX,
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write the report to.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the slower half of the checks.")] = False,
+    bit_depth: BitDepth = None,
 ) -> None:
     """Say which marked images to keep, to mend and to add."""
     if (store is None) == (annotations is None) or (annotations is None) != (images is None):
         raise DataError("give the folder of a prompt store, or both --annotations and --images")
+    if store is not None and bit_depth not in (None, 16):
+        raise DataError(f"{store}: images of a prompt store are read as of 16 bits; leave out --bit-depth")
 
     from unispector.inference.detector import UniSpector
     from unispector.prompts.doctor import diagnose_prompts, diagnose_store, read_prompts
@@ -134,7 +139,9 @@ def prompts_doctor(
     marked = read_prompts(annotations) if annotations is not None else None
     detector = UniSpector.load(find_model(model))
     if marked is not None and images is not None:
-        diagnosis = diagnose_prompts(detector, marked, images, roi.value, quick=quick)
+        diagnosis = diagnose_prompts(
+            detector, marked, images, roi.value, quick=quick, bit_depth=bit_depth or 16
+        )
     else:
         diagnosis = diagnose_store(detector, Path(store or ""), quick=quick)
     for line in terminal_lines(diagnosis):

@@ -11,7 +11,7 @@ from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.samples import Frame, build_sample
 from unispector.data.transforms import Augmentation, ImageArray, ResizedImage, resize_mask
 from unispector.errors import DataError
-from unispector.ops.files import read_image
+from unispector.ops.images import as_pixels
 from unispector.ops.rle import BoolArray, segmentation_to_mask
 from unispector.structures import Sample
 
@@ -33,6 +33,7 @@ class InstanceDataset:
             do, as nobody draws boxes to the pixel.
         seed: of all chance.
         change: what to do to every image as it is read, its size kept; None = nothing.
+        bit_depth: as of `as_pixels`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class InstanceDataset:
         box_slack: float = 0.0,
         seed: int,
         change: Callable[[ImageArray], ImageArray] | None = None,
+        bit_depth: int = 16,
     ) -> None:
         self.class_names = annotations.class_names
         self._images = annotations.images
@@ -61,6 +63,7 @@ class InstanceDataset:
         self._box_slack = box_slack
         self._seed = seed
         self._change = change
+        self._bit_depth = bit_depth
 
     def __len__(self) -> int:
         return len(self._images)
@@ -113,7 +116,7 @@ class InstanceDataset:
         """
         record = self._images[index]
         path = self._root / record.file_name
-        image = read_image(path)
+        image = as_pixels(path, self._bit_depth)
         if image.shape[:2] != (record.height, record.width):
             found = f"{image.shape[1]}x{image.shape[0]}"
             raise DataError(

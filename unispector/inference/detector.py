@@ -135,8 +135,7 @@ class UniSpector:
             raise PromptBankError("this model has no similarity prior, so it cannot use negatives")
         for label, own in enumerate(by_class(negatives, bank.class_names)):
             samples = partial(self._samples, own, [0] * len(own), bank.bit_depth)
-            view = View(bank.tiles[label], bank.image_sizes[label])
-            encoded, _, _ = self._encode_samples(samples, [view], batch_size)
+            encoded, _, _ = self._encode_samples(samples, [bank.views[label]], batch_size)
             if encoded.memory is not None:
                 bank = bank.opposed_by(encoded.memory.inside, [label] * len(encoded.memory))
         return bank
@@ -148,14 +147,19 @@ class UniSpector:
         roi: Literal["box", "mask"] = "box",
         batch_size: int = 8,
         tile: Tile = "auto",
+        bit_depth: int = 16,
     ) -> PromptBank:
         """Encode every annotated instance of a COCO file as a prompt of its category.
+
+        Args:
+            tile: as of `encode`.
+            bit_depth: as of `encode`.
 
         Raises:
             DataError: an image cannot be used.
             PromptBankError: a category has no instance; the message names it.
         """
-        return self.encode_instances(annotations, root, roi, batch_size, tile=tile).bank()
+        return self.encode_instances(annotations, root, roi, batch_size, None, tile, bit_depth).bank()
 
     def encode_instances(
         self,
@@ -164,13 +168,15 @@ class UniSpector:
         roi: Literal["box", "mask"] = "box",
         batch_size: int = 8,
         change: Callable[[ImageArray], ImageArray] | None = None,
-        tile: Tile = "auto",
+        tile: Tile | Sequence[View] = "auto",
+        bit_depth: int = 16,
     ) -> InstanceEmbeddings:
         """Encode every annotated instance of a COCO file on its own; an image is encoded only once.
 
         Args:
             change: what to do to every image before it is looked at, its size kept; None = nothing.
-            tile: as of `encode`.
+            tile: as of `encode`; or how each class is looked at, to follow a bank.
+            bit_depth: as of `encode`.
 
         Raises:
             DataError: an image cannot be used.
@@ -185,6 +191,7 @@ class UniSpector:
                 box_share=1.0 if roi == "box" else 0.0,
                 seed=0,
                 change=change,
+                bit_depth=bit_depth,
             )
 
         def samples(view: View, classes: Sequence[bool]) -> Iterator[tuple[Sample, Sequence[int]]]:
@@ -195,12 +202,14 @@ class UniSpector:
             return numbered(images.sample(index) for index in range(len(images)))
 
         names = annotations.class_names
-        views = views_of(MarkSizes.of_annotations(annotations), len(names), self._geometry, tile)
+        views = tile
+        if isinstance(tile, str | int):
+            views = views_of(MarkSizes.of_annotations(annotations), len(names), self._geometry, tile)
         ids = dataset(View(0, self._geometry.image_size)).instance_ids
         encoded, labels, rows = self._encode_samples(samples, views, batch_size)
         ordered = tuple(ids[row] for row in rows)
         sizes, tiles = tuple(view.size for view in views), tuple(view.tile for view in views)
-        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes, tiles)
+        return InstanceEmbeddings(encoded, labels, ordered, names, self.fingerprint, sizes, tiles, bit_depth)
 
     def _samples(
         self,

@@ -21,6 +21,7 @@ class InstanceEmbeddings:
     fingerprint: str
     image_sizes: tuple[int, ...]  # C sides of the network input in pixels that the classes are looked at with
     tiles: tuple[int, ...] = ()  # C sides of the tiles; see `PromptBank`
+    bit_depth: int = 16  # that 16-bit images were read with
 
     def bank(self) -> PromptBank:
         """The bank of all of them: a class's embedding is the mean over its instances (paper 3.3).
@@ -31,7 +32,7 @@ class InstanceEmbeddings:
         bank = PromptBank.from_instances(
             self.encoded, self.labels, self.class_names, self.fingerprint, self.image_sizes
         )
-        return replace(bank, tiles=self.tiles)
+        return replace(bank, tiles=self.tiles, bit_depth=self.bit_depth)
 
     def only(self, instance_ids: Collection[int]) -> "InstanceEmbeddings":
         """Those of some instances."""

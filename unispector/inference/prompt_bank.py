@@ -14,6 +14,7 @@ from torch import Tensor
 from unispector.errors import PromptBankError
 from unispector.inference.bank_checks import check_bank
 from unispector.inference.calibration import Calibration
+from unispector.inference.tiles import View
 from unispector.ops.files import atomic_write_bytes
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
@@ -66,6 +67,11 @@ class PromptBank:
     def thresholds(self) -> tuple[float, ...]:
         """The score of each class from which on a finding counts."""
         return tuple(calibration.threshold for calibration in self.calibrations)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """How each class is looked at."""
+        return tuple(map(View, self.tiles, self.image_sizes))
 
     def calibrated(self, calibrations: Mapping[str, Calibration]) -> Self:
         """The bank with other calibrations of some of its classes, by name."""

@@ -16,11 +16,13 @@ def build_prompts(
     output: Path,
     roi: Literal["box", "mask"] = "box",
     tile: Tile = "auto",
+    bit_depth: int = 16,
 ) -> PromptBank:
     """Encode every instance of a COCO file and save one embedding per category.
 
     Args:
         tile: as of `UniSpector.encode`.
+        bit_depth: as of `UniSpector.encode`.
 
     Raises:
         DataError: the annotations or an image cannot be used.
@@ -28,6 +30,7 @@ def build_prompts(
         PromptBankError: a category has no instance.
     """
     annotations = Annotations.read(annotations_file)
-    bank = UniSpector.load(model_directory).encode_annotations(annotations, image_root, roi, tile=tile)
+    detector = UniSpector.load(model_directory)
+    bank = detector.encode_annotations(annotations, image_root, roi, tile=tile, bit_depth=bit_depth)
     bank.save(output)
     return bank

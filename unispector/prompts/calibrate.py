@@ -171,7 +171,11 @@ def collect(
     """
     annotations = _of_classes(marked.annotations, bank.class_names)
     truth = GroundTruth(annotations)
-    instances = detector.encode_instances(annotations, marked.root, marked.roi)
+    seen = dict(zip(bank.class_names, bank.views, strict=True))
+    views = [seen[name] for name in annotations.class_names]
+    instances = detector.encode_instances(
+        annotations, marked.root, marked.roi, tile=views, bit_depth=bank.bit_depth
+    )
     overlaps, alarms = {}, list[Detections]()
     with progress_bar("calibrate") as show:
         for number, image in enumerate(annotations.images, start=1):

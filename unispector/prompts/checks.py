@@ -83,7 +83,7 @@ def check_class(
         PromptBankError: a bank is another model's.
     """
     plan = _Plan(marked, settings)
-    instances = {PLAIN: plain, **_changed(detector, marked, settings, plan)}
+    instances = {PLAIN: plain, **_changed(detector, marked, settings, plan, plain.bit_depth)}
     trials = [trial for trial in dict.fromkeys(plan.trials()) if trial.kind in instances]
     done = 0
 
@@ -158,10 +158,10 @@ class _Plan:
 
 
 def _changed(
-    detector: UniSpector, marked: MarkedClass, settings: CheckSettings, plan: _Plan
+    detector: UniSpector, marked: MarkedClass, settings: CheckSettings, plan: _Plan, bit_depth: int
 ) -> dict[str, InstanceEmbeddings]:
     """The marks, changed, by kind of prompt; kinds that cannot be made are left out."""
-    encode = partial(detector.encode_instances, root=marked.root)
+    encode = partial(detector.encode_instances, root=marked.root, bit_depth=bit_depth)
     kinds: dict[str, InstanceEmbeddings] = {}
     if any(mark.outlined for mark in marked.annotations.instances):
         kinds[OTHER] = encode(marked.annotations, roi="mask" if settings.roi == "box" else "box")

@@ -112,7 +112,7 @@ def diagnose_prompts(
     thresholds: Mapping[str, float] | None = None,
     *,
     quick: bool = False,
-    seed: int = 0,
+    bit_depth: int = 16,
     only: Collection[str] | None = None,
 ) -> PromptDiagnosis:
     """Say of marked images which to keep, to mend and to add.
@@ -124,10 +124,10 @@ def diagnose_prompts(
         annotations: marked images of one or several classes, as `encode_annotations` takes them.
         root: folder the file names are relative to.
         roi: prompt with the boxes or with the masks.
-        thresholds: class -> score from which a finding counts, as a bank keeps them; without one, that from
-            which `detect` draws.
+        thresholds: class -> score, as the model gives it, from which a finding counts; without one, that
+            from which `detect` draws.
         quick: leave out shifted boxes, blurred images and fewer prompts, two thirds of the time.
-        seed: of all draws.
+        bit_depth: 8 to 16, the bits that 16-bit images really use.
         only: classes to diagnose, beside which the others are rivals; None = all.
 
     Raises:
@@ -137,14 +137,14 @@ def diagnose_prompts(
     own = {name: MarkedClass(of_class(annotations, name), root) for name in annotations.class_names}
     _check_images(annotations, root)
     known = {
-        name: _Encoded(marked, detector.encode_instances(marked.annotations, root, roi))
+        name: _Encoded(marked, detector.encode_instances(marked.annotations, root, roi, bit_depth=bit_depth))
         for name, marked in own.items()
     }
     least, classes = dict(thresholds or {}), list[ClassDiagnosis]()
     for name, one in known.items():
         if only is not None and name not in only:
             continue
-        settings = CheckSettings(roi, least.get(name, DEFAULT_SCORE), not quick, not quick, seed)
+        settings = CheckSettings(roi, least.get(name, DEFAULT_SCORE), not quick, not quick)
         rivals = partial(_rivals, [other for called, other in known.items() if called != name])
         with progress_bar(f"doctor {name}", "trial") as progress:
             figures = check_class(detector, one.marked, one.instances, rivals, settings, progress)
@@ -177,8 +177,9 @@ def diagnose_store(detector: UniSpector, folder: str | Path, *, quick: bool = Fa
     if not now.classes:
         raise DataError(f"{folder}: no prompt in this store; `unispector prompts enroll` adds some")
     names = {own.picture: own.source for prompts in now.classes.values() for own in prompts}
+    least = {name: own.lowest for name, own in now.calibrations_of(detector.fingerprint).items()}
     # As in production: a mask where there is one, else the box.
-    found = diagnose_prompts(detector, store.annotations(now), store.images, "mask", quick=quick)
+    found = diagnose_prompts(detector, store.annotations(now), store.images, "mask", least, quick=quick)
     return replace(found, names=names)
 
 
