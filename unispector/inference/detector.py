@@ -202,9 +202,11 @@ class UniSpector:
             return numbered(images.sample(index) for index in range(len(images)))
 
         names = annotations.class_names
-        views = tile
+        views: Sequence[View]
         if isinstance(tile, str | int):
             views = views_of(MarkSizes.of_annotations(annotations), len(names), self._geometry, tile)
+        else:
+            views = tile
         ids = dataset(View(0, self._geometry.image_size)).instance_ids
         encoded, labels, rows = self._encode_samples(samples, views, batch_size)
         ordered = tuple(ids[row] for row in rows)
