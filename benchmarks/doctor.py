@@ -3,13 +3,14 @@
     python benchmarks/doctor.py DATA --out rows.json --page reports/doctor.md --seeds 1 2 --curve
 
 DATA holds the raw releases `magnetic_tile` and `neu_det`. Of each class and seed, candidate prompt images and
-held-out targets are drawn, no image in both. The doctor sees the candidates only. Three questions:
+held-out targets are drawn, no image in both. The doctor sees the candidates only. Four questions:
 
 (a) clean prompts: AP50 on the targets with all candidates, and after following the advice;
 (b) two of the candidates marked wrongly: are they named, and AP50 before and after;
-(c) AP50 that its curve expects of k prompt images, and that of k images on the targets.
+(c) AP50 that its curve expects of k prompt images, and that of k images on the targets;
+(d) one image marked, then two more as often as it says "mark two more": AP50 with the first and with all.
 
-A row (class, seed, clean or spoiled) that is in the file of rows is not measured again, so that a run that
+A row (class, seed, question) that is in the file of rows is not measured again, so that a run that
 was killed goes on. The tables of the page are written anew after every row; what stands above them stays.
 `--set FOLDER:SOURCE` takes other sets, such as those to choose limits on.
 """
@@ -43,6 +44,7 @@ SPOILED = 2  # of the candidates
 RIVAL_IMAGES = 5  # prompt images of every other class of the set
 KINDS = ("background", "another class", "twice too large")
 COUNTS = (1, 2, 3, 5)
+QUESTIONS = ("clean", "spoiled", "growing")
 TABLES = "<!-- tables: written by benchmarks/doctor.py -->"
 
 
@@ -202,6 +204,37 @@ def measured(detector: UniSpector, draw: Draw, curve: bool) -> dict[str, Any]:
     }
 
 
+def grown(detector: UniSpector, draw: Draw) -> dict[str, Any]:
+    """One row: AP50 with one image, and with as many as the doctor asks for."""
+    started = time.process_time()
+    whole = MarkedClass(draw.prompts, draw.marked.images)
+    instances = detector.encode_instances(draw.prompts, draw.marked.images, "box")
+    counts, said = [1], list[str]()
+    while counts[-1] < len(draw.candidates):
+        own = draw.prompts.keep_images(draw.candidates[: counts[-1]])
+        some = instances.only({mark.id for mark in own.instances})
+        settings = CheckSettings("box", changes=False)
+        figures = check_class(
+            detector, MarkedClass(own, whole.root), some, lambda _: None, settings, lambda *_: None
+        )
+        said = [advice.text for advice in ClassDiagnosis.of(figures).on_class if advice.kind == "add"]
+        if not said:
+            break
+        counts.append(min(counts[-1] + 2, len(draw.candidates)))
+    banks = {str(count): whole.bank(instances, draw.candidates[:count]) for count in counts}
+    banks["all"] = whole.bank(instances, draw.candidates)
+    ap50 = judged(detector, draw, {name: bank for name, bank in banks.items() if bank is not None})
+    return {
+        "set": draw.marked.name,
+        "class": draw.name,
+        "candidates": len(draw.candidates),
+        "targets": len(draw.targets),
+        "ap50": {**ap50, "one": ap50["1"], "followed": ap50[str(counts[-1])]},
+        "marked": counts[-1],
+        "seconds": time.process_time() - started,
+    }
+
+
 def sets(options: argparse.Namespace) -> Iterator[MarkedSet]:
     """The sets asked for, or the two real ones."""
     for name in options.set or [f"{name}:{source}" for name, source in SETS.items()]:
@@ -215,8 +248,7 @@ def sets(options: argparse.Namespace) -> Iterator[MarkedSet]:
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """The figures as Markdown tables."""
-    clean = [row for row in rows if not row["told"]]
-    spoiled = [row for row in rows if row["told"]]
+    clean, spoiled, growing = ([row for row in rows if row["kind"] == kind] for kind in QUESTIONS)
     lines = [TABLES, "", "## (a) Clean prompts", "", *_table(clean, ("all", "dropped", "advice", "masks"))]
     called, images = (
         sum(map(size, clean)) for size in (lambda r: len(r["suspects"]), lambda r: r["candidates"])
@@ -225,6 +257,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += ["", "## (b) Spoiled prompts", ""]
     lines += [*_table(spoiled, ("all", "dropped", "looked", "oracle")), "", *_naming(spoiled)]
     lines += ["", "## (c) Expected AP50", "", *_expectation(clean)]
+    lines += ["", "## (d) One image, then what it asks for", "", *_growth(growing)]
     return "\n".join(lines) + "\n"
 
 
@@ -246,15 +279,33 @@ def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[
         size = f"{row['candidates']} / {row['targets']}"
         yield f"| {row['set']} | {row['class']} | {row['seed']} | {size} | {' | '.join(cells)} | {said} |"
     for name in names[1:]:
-        gains = np.array([row["ap50"][name] - row["ap50"]["all"] for row in rows if name in row["ap50"]])
-        if len(gains):
-            error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-            moved = int(np.count_nonzero(gains))
-            yield ""
-            yield (
-                f"`{name}` against `all`: {gains.mean():+.2f} points in the mean of {len(gains)} rows "
-                f"(standard error {error:.2f}); {moved} differ, {int((gains > 0).sum())} of them higher."
-            )
+        yield from _gain(rows, "all", name)
+
+
+def _gain(rows: Sequence[Mapping[str, Any]], before: str, after: str) -> Iterator[str]:
+    gains = np.array([row["ap50"][after] - row["ap50"][before] for row in rows if after in row["ap50"]])
+    if len(gains):
+        error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+        moved = int(np.count_nonzero(gains))
+        yield ""
+        yield (
+            f"`{after}` against `{before}`: {gains.mean():+.2f} points in the mean of {len(gains)} rows "
+            f"(standard error {error:.2f}); {moved} differ, {int((gains > 0).sum())} of them higher."
+        )
+
+
+def _growth(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "| set | class | seed | targets | with one image | images when it says enough | followed | all |"
+    yield "|---|---|---|---:|---:|---:|---:|---:|"
+    for row in rows:
+        one, followed, whole = (f"{row['ap50'][name]:.1f}" for name in ("one", "followed", "all"))
+        images = f"{row['marked']} of {row['candidates']}"
+        yield (
+            f"| {row['set']} | {row['class']} | {row['seed']} | {row['targets']} | {one} | {images} "
+            f"| {followed} | {whole} |"
+        )
+    yield from _gain(rows, "one", "followed")
+    yield from _gain(rows, "followed", "all")
 
 
 def _naming(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -303,7 +354,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--targets", type=int, default=12)
     parser.add_argument("--curve", action="store_true", help="(c) too, on clean prompts")
-    parser.add_argument("--only", choices=("clean", "spoiled"))
+    parser.add_argument("--only", nargs="*", choices=QUESTIONS)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     write(rows, options)
@@ -314,15 +365,18 @@ def main() -> None:
     for seed in options.seeds:
         for marked in known:
             for name in marked.annotations.class_names:
-                for kind in [options.only] if options.only else ("clean", "spoiled"):
+                for kind in options.only or QUESTIONS:
                     if options.classes and name not in options.classes:
                         continue
                     if (marked.name, name, seed, kind) in done:
                         continue
                     draw = Draw(marked, name, seed, options.candidates, options.targets)
-                    if kind == "spoiled":
-                        draw.spoil()
-                    row = measured(detector, draw, options.curve and kind == "clean")
+                    if kind == "growing":
+                        row = grown(detector, draw)
+                    else:
+                        if kind == "spoiled":
+                            draw.spoil()
+                        row = measured(detector, draw, options.curve and kind == "clean")
                     rows.append({**row, "seed": seed, "kind": kind})
                     write(rows, options)
                     print(row["class"], seed, kind, f"{row['seconds']:.0f} s", row["ap50"], flush=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,6 @@ class Summary:
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     boxes: tuple[Box, ...]
-    place: tuple[int, int] = field(default=(0, 0), repr=False)  # first byte and length in its file
 
 
 def result_of(file: ImageFile, detections: Detections) -> Result:
@@ -110,6 +109,7 @@ class Results:
         self.key = ""
         self._folder = folder
         self._known: dict[str, Summary] = {}
+        self._places: dict[str, tuple[int, int]] = {}  # first byte and length of each in its file
 
     def begin(self, key: str, files: dict[str, ImageFile]) -> None:
         """Go on with prompts: what was found with them before is known at once.
@@ -125,10 +125,11 @@ class Results:
         with file.open("rb") as stream:
             for line in stream:
                 with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut off
-                    summary = _summary(json.loads(line), key, (place, len(line)))
+                    summary = _summary(json.loads(line), key)
                     own = files.get(summary.image)
                     if own is not None and own.stamp == summary.stamp:
                         self._known[summary.image] = summary
+                        self._places[summary.image] = (place, len(line))
                 place += len(line)
         self._forget_old(file)
 
@@ -148,7 +149,8 @@ class Results:
             raise DataError(
                 f"{self._folder}: findings cannot be kept ({error.strerror}); make room"
             ) from error
-        self._known[result.image] = _summary(content, self.key, (place + 1, len(data)))
+        self._known[result.image] = _summary(content, self.key)
+        self._places[result.image] = (place + 1, len(data))
 
     def clear(self) -> None:
         """Forget all results: nothing is looked for."""
@@ -164,10 +166,11 @@ class Results:
         summary = self._known.get(image)
         if summary is None:
             return None
+        first, length = self._places[image]
         try:
             with self._file(summary.key).open("rb") as stream:
-                stream.seek(summary.place[0])
-                content = json.loads(stream.read(summary.place[1]))
+                stream.seek(first)
+                content = json.loads(stream.read(length))
             return _result(content)
         except (OSError, ValueError, KeyError, TypeError):  # the file of earlier prompts is gone
             return None
@@ -199,7 +202,7 @@ def _result(content: dict[str, Any]) -> Result:
     return Result(content["image"], content["stamp"], (height, width), content["trouble"], findings)
 
 
-def _summary(content: dict[str, Any], key: str, place: tuple[int, int]) -> Summary:
+def _summary(content: dict[str, Any], key: str) -> Summary:
     found = content["findings"]
     height, width = content["hw"]
     return Summary(
@@ -212,7 +215,6 @@ def _summary(content: dict[str, Any], key: str, place: tuple[int, int]) -> Summa
         tuple(own["label"] for own in found),
         tuple(own["score"] for own in found),
         tuple(_box(own["box"]) for own in found),
-        place,
     )
 
 

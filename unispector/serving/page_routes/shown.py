@@ -6,7 +6,7 @@ from unispector.ops.drawing import class_colour
 from unispector.scores import DEFAULT_SCORE
 from unispector.workbench.bench import Bench
 from unispector.workbench.exports import FILES
-from unispector.workbench.findings import LOWEST
+from unispector.workbench.findings import LOWEST, Summary
 from unispector.workbench.joined import Advice, holds, promise, thresholds
 from unispector.workbench.marks import Box, Polygon, outlines
 from unispector.workbench.pictures import OVERLAP, TILE
@@ -93,18 +93,9 @@ class ShownFinding:
 
 
 @dataclass(frozen=True)
-class ShownResult:
-    """What was found on an image."""
+class ShownResult(Summary):
+    """What was found on an image, and what became of it."""
 
-    image: str
-    stamp: str
-    key: str  # of the prompts
-    hw: tuple[int, int]
-    trouble: str
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
-    scores: tuple[float, ...]
-    boxes: tuple[Box, ...]
     verdicts: list[int]  # 1 = marked, 2 = rejected
 
 
@@ -185,13 +176,7 @@ def shown_session(project: Project) -> ShownSession:
 
 def shown_news(news: News, program: str) -> ShownNews:
     """News as the page is told them."""
-    results = [
-        ShownResult(
-            *(own.image, own.stamp, own.key, own.hw, own.trouble, own.ids, own.labels, own.scores, own.boxes),
-            said,
-        )
-        for own, said in news.results
-    ]
+    results = [ShownResult(**vars(own), verdicts=said) for own, said in news.results]
     known = (news.project, news.number, news.more, news.version, news.listing)
     return ShownNews(program, *known, news.run, news.job, news.messages, results)
 
