@@ -268,6 +268,19 @@ def test_images_are_read_at_the_depth_of_the_bank(detector, inspection, tmp_path
     assert len(eight) > 1
 
 
+def test_a_large_image_is_looked_at_in_the_tiles_of_the_bank(detector, inspection, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 190, 3), dtype=np.uint8)
+    (tmp_path / "large").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "large/a.png")
+    source = ImageSource.at(str(tmp_path / "large"))
+    tiled = replace(inspection, source=source, bank=inspection.bank.tiled(64))
+    rows = looked(detector, tiled).to_pylist()
+    with one_thread():
+        found, whole = (detector.detect(pixels, bank, 1, 12) for bank in (tiled.bank, inspection.bank))
+    assert [json.loads(row["mask"]) for row in rows] == list(found.masks_rle) != list(whole.masks_rle)
+    assert [row["score"] for row in rows] == found.scores.tolist()
+
+
 @pytest.mark.parametrize("part", ["inside", "outside", "plainness", "image", "sizes"])
 def test_a_bank_is_told_by_all_that_it_remembers(bank, part):
     held = getattr(bank.memory, part)

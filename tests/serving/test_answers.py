@@ -130,6 +130,16 @@ def test_classes_of_a_bank_file_have_any_name(tiny_model, detector, pictures, fi
             assert {each["label"] for each in answer.json()["pictures"][0]["detections"]} == {name}
 
 
+def test_a_large_image_is_looked_at_in_the_tiles_of_the_bank(tiny_model, detector, bank, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 190, 3), dtype=np.uint8)
+    bank.tiled(64).save(tmp_path / "bank.safetensors")
+    with serving(follow(tiny_model), FixedPrompts(tmp_path / "bank.safetensors")) as live:
+        answer = live.client.post("/detect", files={"images": encoded(pixels)}, data=ALL_SCORES).json()
+    found, whole = (detector.detect(pixels, each, 1) for each in (bank.tiled(64), bank))
+    assert_equal(answer["pictures"][0], found)
+    assert list(found.masks_rle) != list(whole.masks_rle)
+
+
 def test_a_bank_file_is_listed_and_never_changed(fixed, files):
     listing = fixed.client.get("/prompts").json()
     assert listing["classes"] == [
