@@ -236,3 +236,32 @@ def test_a_bank_s_own_class_is_not_calibrated_without_its_images(bench: Bench, d
     change(bench.project, MarkGood(GOOD, good=True))
     with pytest.raises(DataError, match="calibrate that bank"):
         bench.jobs.choose("spot", 7)
+
+
+def test_images_of_12_bits_are_checked_and_calibrated_as_those_of_8(
+    bench: Bench, detector: UniSpector, folder: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    for name in (*MARKED, *GOOD):
+        pixels = np.asarray(Image.open(folder / name).convert("L"))
+        Image.fromarray(pixels).save(folder / name)
+        Image.fromarray(pixels.astype(np.uint16) << 4).save(deep / name)
+    other = Bench(lambda: Model(detector, None, ""), tmp_path, bit_depth=12)
+    other.open(deep)
+    try:
+        said = []
+        for own in (bench, other):
+            if own is other:
+                for name in MARKED:
+                    change(other.project, AddBox(name, "spot", [30, 20, 14, 14]))
+            change(own.project, MarkGood(GOOD, good=True))
+            own.jobs.check("spot")
+            assert finished(own.project).line == ""
+            own.jobs.choose("spot", 7)
+            assert finished(own.project).line == ""
+            said.append((own.project.advice(), own.project.history.now.classes))
+        assert said[0] == said[1]
+        assert said[0][1][0].chosen.calibration.right + said[0][1][0].chosen.calibration.wrong > 0
+    finally:
+        other.close()

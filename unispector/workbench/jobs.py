@@ -43,7 +43,7 @@ class Jobs:
         model = self._ready()
 
         def work() -> None:
-            lines = joined.check(model, marks, self._project.folder.root, labels)
+            lines = joined.check(model, marks, self._project.folder.root, labels, self._project.bit_depth)
             self._project.keep_advice(marks, lines, labels)
 
         self._start("check", label, marks, labels, work)
@@ -64,7 +64,9 @@ class Jobs:
         joined.check_budget(model, marks_about(state.marks, label), marks, label, (len(good), one_in))
 
         def work() -> None:
-            value, chosen = joined.choose(model, marks, project.folder.root, label, good, one_in)
+            value, chosen = joined.choose(
+                model, marks, project.folder.root, label, good, one_in, project.bit_depth
+            )
             with project.lock:
                 self._unless_changed(marks, [label])
                 project.keep_threshold(label, value, chosen)
@@ -79,8 +81,6 @@ class Jobs:
         model = self._model()
         if isinstance(model, str):
             raise DataError(model)
-        if self._project.bit_depth != 16:
-            raise DataError("with --bit-depth the page can neither check marks nor choose thresholds")
         return model
 
     def _start(

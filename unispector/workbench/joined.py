@@ -117,13 +117,17 @@ def checkable(marks: Sequence[Mark], label: str) -> list[str]:
     return labels
 
 
-def check(model: Model, marks: Sequence[Mark], root: Path, labels: Sequence[str]) -> list[Advice]:
+def check(
+    model: Model, marks: Sequence[Mark], root: Path, labels: Sequence[str], bit_depth: int
+) -> list[Advice]:
     """What the prompt doctor says of some classes' marks, in its quick form.
 
     Raises:
         DataError: an image cannot be used.
     """
-    found = diagnose_prompts(model.detector, as_annotations(marks), root, "mask", quick=True, only=labels)
+    found = diagnose_prompts(
+        model.detector, as_annotations(marks), root, "mask", quick=True, bit_depth=bit_depth, only=labels
+    )
     lines = [
         Advice(own.label, said.file_name or None, said.text, said.kind == "drop")
         for own in found.classes
@@ -160,14 +164,20 @@ def check_budget(
 
 
 def choose(
-    model: Model, marks: Sequence[Mark], root: Path, label: str, good: Sequence[Path], one_in: int
+    model: Model,
+    marks: Sequence[Mark],
+    root: Path,
+    label: str,
+    good: Sequence[Path],
+    one_in: int,
+    bit_depth: int,
 ) -> tuple[float, Chosen]:
     """The threshold of a class for a budget of false alarms, as the page's scores have it, and its proof.
 
     Raises:
         DataError: too few good images or marks, or an image cannot be used.
     """
-    bank = encode(model, marks, root, 16)
+    bank = encode(model, marks, root, bit_depth)
     if bank is None or label not in bank.class_names:
         raise DataError(f"{label}: not marked")
     own = as_annotations([mark for mark in marks if mark.label == label])
