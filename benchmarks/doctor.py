@@ -209,28 +209,25 @@ def grown(detector: UniSpector, draw: Draw) -> dict[str, Any]:
     started = time.process_time()
     whole = MarkedClass(draw.prompts, draw.marked.images)
     instances = detector.encode_instances(draw.prompts, draw.marked.images, "box")
-    counts, said = [1], list[str]()
-    while counts[-1] < len(draw.candidates):
-        own = draw.prompts.keep_images(draw.candidates[: counts[-1]])
+    counts = [*range(1, len(draw.candidates), 2), len(draw.candidates)]
+    for count in counts:
+        own = draw.prompts.keep_images(draw.candidates[:count])
         some = instances.only({mark.id for mark in own.instances})
         settings = CheckSettings("box", changes=False)
         figures = check_class(
             detector, MarkedClass(own, whole.root), some, lambda _: None, settings, lambda *_: None
         )
-        said = [advice.text for advice in ClassDiagnosis.of(figures).on_class if advice.kind == "add"]
-        if not said:
+        if all(advice.kind != "add" for advice in ClassDiagnosis.of(figures).on_class):
             break
-        counts.append(min(counts[-1] + 2, len(draw.candidates)))
     banks = {str(count): whole.bank(instances, draw.candidates[:count]) for count in counts}
-    banks["all"] = whole.bank(instances, draw.candidates)
     ap50 = judged(detector, draw, {name: bank for name, bank in banks.items() if bank is not None})
     return {
         "set": draw.marked.name,
         "class": draw.name,
         "candidates": len(draw.candidates),
         "targets": len(draw.targets),
-        "ap50": {**ap50, "one": ap50["1"], "followed": ap50[str(counts[-1])]},
-        "marked": counts[-1],
+        "ap50": {**ap50, "one": ap50["1"], "followed": ap50[str(count)], "all": ap50[str(counts[-1])]},
+        "marked": count,
         "seconds": time.process_time() - started,
     }
 

@@ -24,6 +24,9 @@ OUTLYING = 4.0
 FEWEST = 4
 """Images under which neither their worth nor outliers can be told."""
 
+ENOUGH_FROM = 7
+"""Images from which the curve may say "enough": of fewer it hardly tells, and AP50 rose up to seven images."""
+
 CONFUSED, LOOSE, WEAK, MOSTLY = 2.0, 0.3, 0.2, 0.7
 """Another class's score over the own, score of a part of a mark, shares of marks and images: limits."""
 
@@ -156,12 +159,14 @@ def _on_number(figures: ClassFigures) -> Iterator[Advice]:
         yield Advice("add", "one image only, so nothing can be left out: mark two more")
         return
     now, later = (expected(figures.curve, images) for images in (count, count + 2))
-    if now is None or later is None:
-        if count < FEWEST:
-            yield Advice("add", f"{count} images say little of one another: mark two more")
-        return
-    if later - now >= LEAST_GAIN:
+    if now is not None and later is not None and later - now >= LEAST_GAIN:
         yield Advice("add", f"mark more: two more images bring about {later - now:.0f} points of AP50")
+        return
+    if count < ENOUGH_FROM:
+        few = f"{count} images say little of one another, and up to {ENOUGH_FROM} often help"
+        yield Advice("add", f"mark two more, as different as the defect gets: {few}")
+        return
+    if now is None or later is None:
         return
     best = figures.curve[-1].mean
     enough = next(point for point in figures.curve if point.mean >= best - LEAST_GAIN)

@@ -60,7 +60,12 @@ def ui(options: PageOptions, model: str, bank: Path | None, device: str = "cpu")
         if options.browser:
             threading.Thread(target=webbrowser.open, args=(address(sock),), daemon=True).start()
         logger.info("open %s in a browser; Ctrl+C ends it", address(sock))
-        run_server(Service(reloader, metrics, LIMITS, token, bench=bench), sock)
+        try:
+            run_server(Service(reloader, metrics, LIMITS, token, bench=bench), sock)
+        finally:
+            kept = f"; marks are kept in {bench.project.session}" if bench.opened else ""
+            logger.info("ending%s", kept)
+            bench.wait()
 
 
 def _kept(options: PageOptions) -> Path:

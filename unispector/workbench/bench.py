@@ -7,9 +7,9 @@ from pathlib import Path
 
 from unispector.errors import DataError, UniSpectorError
 from unispector.ops.files import IMAGE_SUFFIXES, atomic_write_bytes
-from unispector.workbench.detecting import Detecting
+from unispector.workbench.detecting import SEARCH, Detecting
 from unispector.workbench.exports import Kind, export
-from unispector.workbench.jobs import Jobs
+from unispector.workbench.jobs import JOB, Jobs
 from unispector.workbench.joined import Model
 from unispector.workbench.project import Project
 
@@ -118,6 +118,15 @@ class Bench:
         if self._detecting is not None and self._project is not None:
             self._detecting.stop()
             self._project.end()
+
+    def wait(self) -> None:
+        """Wait for all work on what is and was open.
+
+        A program must do so before its end, while PyTorch may still start threads.
+        """
+        for thread in threading.enumerate():
+            if thread.name in (SEARCH, JOB):
+                thread.join()
 
     def demo(self) -> None:
         """Draw images of defects and open them.

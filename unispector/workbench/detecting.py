@@ -15,6 +15,9 @@ from unispector.workbench.project import Project
 
 logger = logging.getLogger(__name__)
 
+SEARCH = "bench search"
+"""Name of the thread."""
+
 SETTLE_SECONDS = 0.4
 """So long marks must rest before they are looked for."""
 POLL_SECONDS = 0.5
@@ -38,8 +41,8 @@ class Detecting:
         self._project = project
         self._model = model
         self._stopping = threading.Event()
-        # Waited for at the end of the program: PyTorch aborts a process that ends under its feet.
-        self._thread = threading.Thread(target=self._work, name="bench")
+        # No daemon: PyTorch aborts a process that ends under its feet.
+        self._thread = threading.Thread(target=self._work, name=SEARCH)
 
     def start(self) -> None:
         """Begin."""

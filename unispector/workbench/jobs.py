@@ -14,6 +14,9 @@ from unispector.workbench.session import State, marks_about
 
 logger = logging.getLogger(__name__)
 
+JOB = "bench job"
+"""Name of the thread."""
+
 
 class _GivenUpError(Exception):
     """The job is not wanted any more; the text says why."""
@@ -111,7 +114,7 @@ class Jobs:
             project.tell_job(replace(project.job, running=False, line=line))
 
         # Waited for at the end of the program, as the search is; it stops at its next trial.
-        threading.Thread(target=run, name="bench job").start()
+        threading.Thread(target=run, name=JOB).start()
 
     def _unless_changed(self, marks: Sequence[Mark], labels: Sequence[str]) -> None:
         project = self._project
