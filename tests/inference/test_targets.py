@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unispector.errors import DataError
-from unispector.inference.targets import Target, Targets
+from unispector.inference.targets import Target, Targets, passed_over
 
 
 @pytest.fixture
@@ -33,6 +33,16 @@ def video(file: Path, frames: int, code: str) -> Path:
         writer.write(np.full((48, 64, 3), number * 8, np.uint8))
     writer.release()
     return file
+
+
+def test_images_of_subfolders_that_are_not_looked_at_are_told(folder: Path) -> None:
+    (folder / "line/.unispector").mkdir()
+    Image.new("RGB", (8, 6)).save(folder / "line/.unispector/thumbnail.png")
+    (line,) = passed_over([folder, folder / "line/deep", folder / "b.png", "camera:0"])
+    assert line == f'{folder}: 2 images in subfolders not looked at; name "{folder}/**/*" to take all'
+    assert len(Targets.find([f"{folder}/**/*"]).sources) == 5
+    (line,) = passed_over([folder / "line"])
+    assert ": 1 image in subfolders" in line
 
 
 CODES = {"mp4": "mp4v", "avi": "MJPG"}

@@ -104,9 +104,11 @@ def detect(
 
     from unispector.inference.detect import detect as run
     from unispector.inference.detector import UniSpector
-    from unispector.inference.targets import Targets
+    from unispector.inference.targets import Targets, passed_over
 
     found = Targets.find(targets, frame_step, frames)
+    for line in passed_over(targets):
+        _tell(line)
     detector = UniSpector.load(directory, device)
     if bank is not None:
         prompts = _stored(bank, detector, bit_depth)
@@ -159,11 +161,13 @@ def _summary(report: "DetectionReport", least: str) -> Iterable[str]:
 
 def _least(prompts: "PromptBank", min_score: float | None) -> str:
     """From which score on findings were drawn."""
+    calibrated = any(not calibration.as_found for calibration in prompts.calibrations)
+    told = ", calibrated" if calibrated else ""
     least = set(prompts.thresholds) if min_score is None else {min_score}
     if len(least) == 1:
-        return f"score >= {least.pop():g}"
+        return f"score >= {least.pop():.3g}{told}"
     own = zip(prompts.class_names, prompts.thresholds, strict=True)
-    return ", ".join(f"{name} from {threshold:.3g}" for name, threshold in own)
+    return ", ".join(f"{name} from {threshold:.3g}" for name, threshold in own) + told
 
 
 def _count(number: int, noun: str) -> str:

@@ -108,6 +108,16 @@ class Targets:
             yield Target(str(source), DataError(told))
 
 
+def passed_over(named: Sequence[str | Path]) -> Iterator[str]:
+    """Of each folder named, a line that says how many images its subfolders hold, which are not taken."""
+    for folder in map(Path, named):
+        if folder.is_dir():
+            below = glob.glob("*/**/*", root_dir=folder, recursive=True)  # noqa: PTH207 - passes hidden ones
+            if count := sum(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in below):
+                images = "1 image" if count == 1 else f"{count} images"
+                yield f'{folder}: {images} in subfolders not looked at; name "{folder}/**/*" to take all'
+
+
 def _listed(named: str) -> list[Path]:
     path = Path(named)
     if _reader(path) is not None and (path.is_file() or not path.suffix):

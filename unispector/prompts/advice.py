@@ -25,7 +25,7 @@ FEWEST = 4
 """Images under which neither their worth nor outliers can be told."""
 
 ENOUGH_FROM = 7
-"""Images from which the curve may say "enough": of fewer it hardly tells, and AP50 rose up to seven images."""
+"""Images from which the curve may say "enough": it hardly tells of fewer, and AP50 rose up to seven."""
 
 CONFUSED, LOOSE, WEAK, MOSTLY = 2.0, 0.3, 0.2, 0.7
 """Another class's score over the own, score of a part of a mark, shares of marks and images: limits."""

@@ -13,6 +13,7 @@ from unispector.prompts.tables import (
     advice_bullets,
     curve_chart,
     explanation,
+    filled,
     gain_text,
     image_table,
     share_text,
@@ -46,7 +47,7 @@ def terminal_lines(diagnosis: PromptDiagnosis) -> Iterator[str]:
                     "; ".join(advice.text for advice in one.on_image(name)),
                 )
             )
-        yield from (f"  {line}" for line in columns(rows))
+        yield from (f"  {line}" for line in columns(filled(rows)))
         if figures.curve:
             points = ", ".join(f"{p.images}: {p.mean:.0f} ± {p.deviation:.0f}" for p in figures.curve)
             yield f"  AP50 over the number of prompt images: {points}"

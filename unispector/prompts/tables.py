@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from unispector.ops.drawing import (
     WARNING_COLOUR,
@@ -61,7 +62,16 @@ def image_table(figures: ClassFigures) -> Table:
         "another class scores higher",
         "detections",
     )
+    heads, *rows = filled([heads, *rows])
     return Table.of(heads, (), rows)
+
+
+def filled(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows without the columns that are empty under their head, the first row."""
+    kept = [
+        number for number in range(len(rows[0])) if any(row[number] not in ("", None) for row in rows[1:])
+    ]
+    return [tuple(row[number] for number in kept) for row in rows]
 
 
 def explanation(figures: ClassFigures) -> tuple[Block, ...]:
