@@ -164,7 +164,7 @@ class Project:
                 return
             try:
                 session_file.write_state(self.session, self.history.now, self.history.version)
-            except DataError:
+            except BaseException:
                 self.history = kept
                 raise
             self._follow(before, self.history.now)
