@@ -252,6 +252,34 @@ def test_exports_agree_with_marks_thresholds_and_verdicts(live: LivePage, images
     assert (bank.class_names, bank.counts, bank.negative_owners) == (("spot",), (1,), (0,))
 
 
+@pytest.mark.parametrize("kind", ["coco", "csv", "yolo", "labelme", "images", "bank"])
+def test_marks_on_an_image_that_was_replaced_by_one_of_another_size_are_kept_and_not_used(
+    images: Path, tiny_model: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unispector.workbench.project.RESCAN_SECONDS", 0.0)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.open(images / name).save(folder / name)
+    with page_server(folder, tiny_model, home=tmp_path) as live:
+        for name in ("a.png", "b.png"):
+            live.change(kind="box", image=name, label="spot", box=BOX)
+        wait_done(live)
+        Image.open(images / "a.png").resize((300, 200)).save(folder / "a.png")
+        while [mark.image for mark in live.bench.project.bank_marks] != ["b.png"]:
+            wait_done(live)
+        wait_done(live)
+        session = live.client.get("/bench/session").json()
+        assert [mark["image"] for mark in session["marks"]] == ["a.png", "b.png"]
+        assert "the image has changed (it had 70x50 pixels); its marks are kept" in str(session["advice"])
+        exported = export(live, kind)
+        if kind == "coco":
+            content = json.loads(exported)
+            assert (content["images"][0]["width"], content["images"][0]["height"]) == (300, 200)
+            drawn = [own["image_id"] for own in content["annotations"] if own["origin"] == "drawn"]
+            assert drawn == [2]
+
+
 def test_an_export_of_nothing_says_so(live: LivePage) -> None:
     live.client.post("/bench/export", json={"kind": "bank"})
     time.sleep(0.3)

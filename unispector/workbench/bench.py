@@ -9,6 +9,7 @@ from unispector.errors import DataError, UniSpectorError
 from unispector.ops.files import IMAGE_SUFFIXES, atomic_write_bytes
 from unispector.workbench.detecting import Detecting
 from unispector.workbench.exports import Kind, export
+from unispector.workbench.folder import is_utf8
 from unispector.workbench.jobs import Jobs
 from unispector.workbench.joined import Model
 from unispector.workbench.project import Project
@@ -208,7 +209,8 @@ def folders(path: Path) -> list[FolderEntry]:
         DataError: it cannot be read.
     """
     try:
-        inside = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+        named = (each for each in path.iterdir() if not each.name.startswith(".") and is_utf8(each.name))
+        inside = sorted(each for each in named if each.is_dir())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     entries = [FolderEntry(each.name, str(each), images_in(each)) for each in inside]
