@@ -398,6 +398,46 @@ def test_images_that_are_added_never_replace_another(live: LivePage, images: Pat
             (images / name).unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("name", ["a\0b.png", f"{'y' * 300}.png", f"{'y' * 252}.png"])
+def test_a_name_that_no_file_can_have_is_one_line(live: LivePage, name: str) -> None:
+    answer = live.client.put("/bench/images", params={"name": name}, content=b"x")
+    assert answer.status_code == 400
+    assert "cannot be put there" in answer.json()["error"]
+    assert "rename it" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~nobody-of-this-name", "/" + "y" * 300, "\udc80\ud800", "."])
+def test_what_is_no_folder_is_one_line(tiny_model: Path, tmp_path: Path, path: str) -> None:
+    with page_server(None, tiny_model, home=tmp_path) as live:
+        body = json.dumps({"folder": path if path != "." else str(tmp_path / "gone")})
+        answer = live.client.post("/bench/open", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400
+        assert "no such folder; check the path" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "/x/yolo.zip"), "/x/yolo.zip: cannot be written (No space"),
+        (ValueError("a fault of ours"), "ValueError: a fault of ours"),
+    ],
+)
+def test_an_export_that_fails_says_why_and_the_next_one_is_written(
+    live: LivePage, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unispector.workbench.bench.export", failing)
+        live.client.post("/bench/export", json={"kind": "yolo"})
+        end = time.monotonic() + 10
+        while not (state := live.client.get("/bench/export").json())["trouble"]:
+            assert time.monotonic() < end
+        assert state["trouble"].startswith(line)
+    assert export(live, "csv")
+
+
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     from unispector.errors import ServiceError
     from unispector.serving.ui import PageOptions, ui
