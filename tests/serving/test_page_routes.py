@@ -406,7 +406,7 @@ def test_a_name_that_no_file_can_have_is_one_line(live: LivePage, name: str) -> 
     assert "rename it" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("path", ["a\0b", "~nobody-of-this-name", "/" + "y" * 300, "\udc80\ud800", "."])
+@pytest.mark.parametrize("path", ["a\0b", "~nobody-of-this-name", "/" + "y" * 300, "."])
 def test_what_is_no_folder_is_one_line(tiny_model: Path, tmp_path: Path, path: str) -> None:
     with page_server(None, tiny_model, home=tmp_path) as live:
         body = json.dumps({"folder": path if path != "." else str(tmp_path / "gone")})
