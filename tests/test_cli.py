@@ -220,6 +220,10 @@ def test_bad_prompts_are_one_line(photos, tiny_model, tmp_path, capsys):
     assert "a.png: the defect marked on it has an empty name" in fails(
         *prompt, "--box", "5,5,20,10", "--label", " "
     )
+    for labels in (("--label", "*"), ("--label", "*", "--label", "*")):
+        assert "--label '*' stands for all classes" in fails(
+            *prompt, "--box", "5,5,20,10", "--not", photos / "a.png", "--box", "1,1,9,9", *labels
+        )
     assert "--box 5,5,20: four numbers" in fails(*prompt, "--box", "5,5,20")
     assert "--box a,b,c,d: four numbers" in fails(*prompt, "--box", "a,b,c,d")
     assert "1 --prompt but 2 --box" in fails(*prompt, "--box", "1,1,5,5", "--box", "2,2,5,5")

@@ -129,6 +129,13 @@ def test_an_unreadable_target_is_told_and_the_rest_written(run: Run, tmp_path: P
     assert [image["id"] for image in record["images"]] == [1, 2, 3]
 
 
+def test_a_pipe_among_the_images_of_a_folder_is_not_waited_for(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in", "a.png")
+    os.mkfifo(tmp_path / "in" / "b.png")
+    assert run("in").images == 1
+
+
 def test_where_nothing_can_be_read_the_earlier_results_stay(run: Run, tmp_path: Path) -> None:
     save(tmp_path, "a.png")
     run("a.png")

@@ -141,6 +141,36 @@ def test_two_images_of_one_name_are_refused(record: Path, tmp_path: Path, tool) 
         export(record, tool, tmp_path / "out")
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("name", ["ABSOLUTE/x/c.png", "../../x/c.png", "../c.png"])
+def test_wherever_images_lie_nothing_is_written_beside_the_folder(
+    record: Path, tmp_path: Path, tool, name: str
+) -> None:
+    name = name.replace("ABSOLUTE", str(tmp_path / "photos"))
+    record.write_text(record.read_text().replace("photos/line2/none.png", name))
+    out = tmp_path / "deep/down/out"
+    before = sorted(tmp_path.parent.rglob("*"))
+    export(record, tool, out)
+    after = [path for path in tmp_path.parent.rglob("*") if path not in before]
+    beside = [path for path in after if path.is_file() and not path.is_relative_to(out)]
+    assert beside == []
+    assert len([path for path in out.rglob("*") if path.is_file()]) == {"cvat": 1, "label_studio": 2}.get(
+        tool, 4 if tool == "yolo" else 3
+    )
+    assert all("../" not in file.read_text() for file in out.rglob("*.xml"))
+    assert all("../" not in file.read_text() for file in out.rglob("tasks.json"))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    ("old", "new"), [("line2/none.png", r"latin\udce4.png"), ("crack", r"cr\nack"), ("hole & co", "")]
+)
+def test_names_that_no_tool_can_read_are_refused(record: Path, tmp_path: Path, tool, old, new) -> None:
+    record.write_text(record.read_text().replace(old, new))
+    with pytest.raises(DataError, match=r"detections\.json: .* is no line of UTF-8; rename"):
+        export(record, tool, tmp_path / "out")
+
+
 def test_a_record_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be read .*; give detect's detections\.json"):
         export(tmp_path / "none.json", "cvat", tmp_path / "out")

@@ -143,3 +143,11 @@ def test_written_pictures_keep_their_colours(tmp_path):
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.png", "b.jpg"]
     with pytest.raises(DataError, match="gif"):
         write_image(tmp_path / "c.gif", image)
+
+
+def test_a_caption_that_is_no_utf_8_is_drawn_with_a_question_mark():
+    odd, plain = (
+        draw_regions(grey(256, 256), [Region((50, 60, 150, 200), None, caption, (255, 0, 0))])
+        for caption in ("Geh\udce4use", "Geh?use")
+    )
+    assert (odd == plain).all()

@@ -46,7 +46,9 @@ def test_what_is_no_bank_is_told(detector: UniSpector, other_tiny_model: Path, t
     assert "notes.txt: not a readable prompt bank" in refused(tmp_path / "notes.txt")
     other = UniSpector.load(other_tiny_model, "cpu").encode(Prompt(PIXELS, [(5, 5, 20, 10)]))
     other.save(tmp_path / "other")
-    assert "build the bank again with this model" in refused(tmp_path / "other")
+    told = refused(tmp_path / "other")
+    assert told.startswith(f"{tmp_path}/other: the prompt bank was made by model")
+    assert "build the bank again with this model" in told
 
 
 def test_a_name_that_is_not_there_is_a_store_unless_it_ends_as_a_bank(tmp_path: Path) -> None:

@@ -225,6 +225,10 @@ def test_marks_that_cannot_calibrate_are_refused(tiny_model, line):
     annotations, root, good = line
     detector = UniSpector.load(tiny_model)
     bank = detector.encode_annotations(annotations, root)
+    away = replace(annotations.instances[0], bbox=(50.0, 40.0, 18.0, 14.0))
+    moved = replace(annotations, instances=(away, *annotations.instances[1:]))
+    with pytest.raises(DataError, match=r"class 'red' of the bank was made of other marks; give the anno"):
+        calibrate(detector, bank, Marked(moved, root, "box"), good, BUDGET)
     lonely = annotations.keep_images({4, 5})
     with pytest.raises(DataError, match=r"class 'red' has 1 marked image"):
         calibrate(detector, bank.select(["red"]), Marked(lonely, root, "box"), good, BUDGET)

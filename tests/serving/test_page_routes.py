@@ -252,6 +252,34 @@ def test_exports_agree_with_marks_thresholds_and_verdicts(live: LivePage, images
     assert (bank.class_names, bank.counts, bank.negative_owners) == (("spot",), (1,), (0,))
 
 
+@pytest.mark.parametrize("kind", ["coco", "csv", "yolo", "labelme", "images", "bank"])
+def test_marks_on_an_image_that_was_replaced_by_one_of_another_size_are_kept_and_not_used(
+    images: Path, tiny_model: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unispector.workbench.project.RESCAN_SECONDS", 0.0)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.open(images / name).save(folder / name)
+    with page_server(folder, tiny_model, home=tmp_path) as live:
+        for name in ("a.png", "b.png"):
+            live.change(kind="box", image=name, label="spot", box=BOX)
+        wait_done(live)
+        Image.open(images / "a.png").resize((300, 200)).save(folder / "a.png")
+        while [mark.image for mark in live.bench.project.bank_marks] != ["b.png"]:
+            wait_done(live)
+        wait_done(live)
+        session = live.client.get("/bench/session").json()
+        assert [mark["image"] for mark in session["marks"]] == ["a.png", "b.png"]
+        assert "the image has changed (it had 70x50 pixels); its marks are kept" in str(session["advice"])
+        exported = export(live, kind)
+        if kind == "coco":
+            content = json.loads(exported)
+            assert (content["images"][0]["width"], content["images"][0]["height"]) == (300, 200)
+            drawn = [own["image_id"] for own in content["annotations"] if own["origin"] == "drawn"]
+            assert drawn == [2]
+
+
 def test_an_export_of_nothing_says_so(live: LivePage) -> None:
     live.client.post("/bench/export", json={"kind": "bank"})
     time.sleep(0.3)
@@ -368,6 +396,46 @@ def test_images_that_are_added_never_replace_another(live: LivePage, images: Pat
     finally:
         for name in ("a-2.png", "x.png"):
             (images / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", f"{'y' * 300}.png", f"{'y' * 252}.png"])
+def test_a_name_that_no_file_can_have_is_one_line(live: LivePage, name: str) -> None:
+    answer = live.client.put("/bench/images", params={"name": name}, content=b"x")
+    assert answer.status_code == 400
+    assert "cannot be put there" in answer.json()["error"]
+    assert "rename it" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~nobody-of-this-name", "/" + "y" * 300, "."])
+def test_what_is_no_folder_is_one_line(tiny_model: Path, tmp_path: Path, path: str) -> None:
+    with page_server(None, tiny_model, home=tmp_path) as live:
+        body = json.dumps({"folder": path if path != "." else str(tmp_path / "gone")})
+        answer = live.client.post("/bench/open", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400
+        assert "no such folder; check the path" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "/x/yolo.zip"), "/x/yolo.zip: cannot be written (No space"),
+        (ValueError("a fault of ours"), "ValueError: a fault of ours"),
+    ],
+)
+def test_an_export_that_fails_says_why_and_the_next_one_is_written(
+    live: LivePage, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unispector.workbench.bench.export", failing)
+        live.client.post("/bench/export", json={"kind": "yolo"})
+        end = time.monotonic() + 10
+        while not (state := live.client.get("/bench/export").json())["trouble"]:
+            assert time.monotonic() < end
+        assert state["trouble"].startswith(line)
+    assert export(live, "csv")
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

@@ -121,6 +121,21 @@ def test_marks_that_cannot_be_used_are_an_error_once(
     assert len(tries) == 1
 
 
+def test_findings_that_cannot_be_kept_are_told_in_a_line_and_looked_for_again(
+    project: Project, detector: Stepped, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(detecting, "RETRY_SECONDS", 0.05)
+    detector.permits.release(100)
+    blocked = project.session / "findings"
+    blocked.write_text("no folder")
+    mark(project)
+    until(lambda: project.run.state == "error")
+    assert project.run.line == f"{blocked}: findings cannot be kept (File exists); make room"
+    assert not caplog.records
+    blocked.unlink()
+    until(lambda: project.run.state == "done")
+
+
 def test_an_image_that_is_added_or_replaced_is_looked_at(
     project: Project, detector: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

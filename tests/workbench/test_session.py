@@ -2,6 +2,8 @@
 
 import json
 import random
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from unispector.workbench.session import (
     ChangeMark,
     Found,
     Judge,
+    MarkGood,
     Paint,
     RemoveClass,
     RemoveMark,
@@ -31,7 +34,7 @@ from unispector.workbench.session import (
     SetThreshold,
     State,
 )
-from unispector.workbench.session_file import FILE, prepare, read_state, write_state
+from unispector.workbench.session_file import FILE, lock, prepare, read_state, write_state
 
 HW = (60, 80)
 MASK = np.zeros(HW, bool)
@@ -126,6 +129,38 @@ def test_what_cannot_be_done_changes_nothing(change: Any) -> None:
     with pytest.raises(DataError):
         history.apply(change, AROUND)
     assert (history.now, history.version, len(history.past)) == (before, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        AddBox("a", "*", [1, 1, 5, 5]),  # only what is not the defect may be of any class
+        ChangeMark("ID", label="*"),
+        AddClass("*"),
+        SetThreshold("*", 0.5),
+        Paint("other size", "dent", [Stroke([5, 5], 2)], mark="ID"),
+        Review("\ud800", done=True),
+        MarkGood(["latin\udce4.png"], good=True),
+        Paint("a", "dent", [Stroke([5, 5], float("nan"))]),
+        Paint("a", "dent", [Stroke([5, 5], float("-inf"))]),
+    ],
+)
+def test_whatever_is_taken_in_can_be_read_again(tmp_path: Path, change: Any) -> None:
+    history = after(AddBox("a", "dent", [1, 1, 5, 5]))
+    (mark,) = history.now.marks
+    own = replace(change, mark=mark.id) if getattr(change, "mark", None) else change
+    with suppress(DataError):
+        history.apply(own, AROUND)
+        write_state(tmp_path, history.now, history.version)
+        assert read_state(tmp_path) == (history.now, history.version, "")
+
+
+def test_a_mark_is_not_painted_on_when_its_image_has_another_size() -> None:
+    history = after(AddBox("a", "dent", [1, 1, 5, 5]))
+    (mark,) = history.now.marks
+    larger = replace(AROUND, size=lambda name: (600, 800))
+    with pytest.raises(DataError, match="marked at 80x60 pixels, it has 800x600 now; remove"):
+        history.apply(Paint("a", "dent", [Stroke([5, 5], 2)], mark=mark.id), larger)
 
 
 def test_a_slider_s_moves_are_undone_together() -> None:
@@ -241,3 +276,6 @@ def test_a_session_that_cannot_be_kept_says_which_option_helps(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="--session"):
         prepare(tmp_path / "file" / "session")
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(DataError, match=r"lock: cannot be written .*; remove it, or .*--session"):
+        lock(tmp_path)

@@ -208,6 +208,10 @@ class _Marked:
                 f"{len(self.images)} {options} but {len(self.labels)} --label; give one for all, or one each"
             )
 
+        names = self.labels * len(self.images) if len(self.labels) == 1 else self.labels
+        if ("*", False) in zip(names, self.negative, strict=False):
+            raise DataError("--label '*' stands for all classes, of what is not the defect; name the defect")
+
     def prompts(self, *, negative: bool) -> "list[Prompt]":
         """The prompts, or the marks of what is not the defect: without a label, of no class."""
         from unispector.inference.detector import ALL, Prompt

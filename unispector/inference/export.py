@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import torch
 
+from unispector.data.sources.tree import is_text
 from unispector.detections import Detections, Shape, cvat_file, label_studio_config
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_text, replaced_folder
@@ -140,6 +141,11 @@ def read_record(record: Path) -> list[FoundImage]:
         raise DataError(
             f"{record}: no record of detections ({error}); give the detections.json of `unispector detect`"
         ) from error
+    for name in (*names.values(), *(image.path for image in images)):
+        if not name or not is_text(name):
+            raise DataError(
+                f"{record}: {name!a} is no line of UTF-8; rename that image or class and detect again"
+            )
     if not images:
         raise DataError(f"{record}: lists no image; give the detections.json of `unispector detect`")
     return images
@@ -167,13 +173,9 @@ def _detections(
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """Paths relative to the folder that holds all images, with slashes."""
-    whole = [Path(os.path.normpath(path)) for path in paths]
-    parents = {str(path.parent) for path in whole}
-    try:
-        top = Path(os.path.commonpath(parents))
-    except ValueError:  # some are absolute
-        return [path.as_posix().lstrip("/") for path in whole]
+    """Paths relative to the folder that holds all images, with slashes; none leaves that folder."""
+    whole = [Path(os.path.normpath(Path.cwd() / path)) for path in paths]
+    top = Path(os.path.commonpath({str(path.parent) for path in whole}))
     return [path.relative_to(top).as_posix() for path in whole]
 
 

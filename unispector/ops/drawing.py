@@ -169,14 +169,19 @@ def side_by_side(panels: Sequence[Panel], caption: str) -> Image:
 
 def _text(image: Image, text: str, origin: tuple[int, int], size: int, colour: Colour, weight: int) -> None:
     if text:
-        cv2.putText(image, text, origin, colour, cv2.FontFace("sans"), size, weight)
+        cv2.putText(image, _writable(text), origin, colour, cv2.FontFace("sans"), size, weight)
 
 
 def _text_width(text: str, size: int, weight: int) -> int:
     if not text:
         return 0
-    left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, weight)
+    left, _, width, _ = cv2.getTextSize((0, 0), _writable(text), (0, 0), cv2.FontFace("sans"), size, weight)
     return int(left + width)
+
+
+def _writable(text: str) -> str:
+    """The text without what is no UTF-8: OpenCV ends the whole program at it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _fitted(text: str, size: int, weight: int, room: int) -> str:

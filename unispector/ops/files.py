@@ -115,7 +115,8 @@ def list_images(targets: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for target in targets:
         if target.is_dir():
-            inside = sorted(path for path in target.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            named = (path for path in target.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(path for path in named if not path.is_fifo())  # to open a pipe waits without end
             if not inside:
                 below = "; name its subfolders" if any(path.is_dir() for path in target.iterdir()) else ""
                 kinds = ", ".join(sorted(IMAGE_SUFFIXES))

@@ -21,7 +21,10 @@ def find_bank(prompts: Path, detector: UniSpector) -> PromptBank:
     """
     if is_bank_file(prompts) or not prompts.exists():
         bank = PromptBank.load(prompts)
-        bank.check(detector.fingerprint)
+        try:
+            bank.check(detector.fingerprint)
+        except PromptBankError as error:
+            raise PromptBankError(f"{prompts}: {error}") from error
         return bank
     current = PromptStore(prompts).bank(detector)
     if current is None:

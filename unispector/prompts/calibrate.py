@@ -29,6 +29,7 @@ from unispector.prompts.bank import find_bank
 from unispector.prompts.store import PromptStore
 
 COUNTED = 0.01  # score from which on a finding says something; there are many below
+SAME_MARKS = 0.01  # distance of two means of the same marks relative to their length, at most
 ENOUGH = 5  # right findings, and wrong ones, that a calibration needs
 
 Floats = npt.NDArray[np.float64]
@@ -101,8 +102,8 @@ def calibrate(
         The bank with thresholds and, of classes with enough findings, calibrated scores.
 
     Raises:
-        DataError: too few good images for the budget, a class without two marked images, or an image that
-            cannot be used.
+        DataError: too few good images for the budget, a class without two marked images, marks that the bank
+            was not made of, or an image that cannot be used.
         PromptBankError: the bank is another model's.
     """
     budget.check(len(good))
@@ -166,7 +167,8 @@ def collect(
     """The findings of each class of a bank that is not calibrated, on marked and on good images.
 
     Raises:
-        DataError: a class without two marked images, or an image that cannot be used.
+        DataError: a class without two marked images, marks that the bank was not made of, or an image that
+            cannot be used.
         PromptBankError: the bank is another model's.
     """
     annotations = _of_classes(marked.annotations, bank.class_names)
@@ -176,6 +178,7 @@ def collect(
     instances = detector.encode_instances(
         annotations, marked.root, marked.roi, tile=views, bit_depth=bank.bit_depth
     )
+    _check_made_of(bank, instances.bank())
     overlaps, alarms = {}, list[Detections]()
     with progress_bar("calibrate") as show:
         for number, image in enumerate(annotations.images, start=1):
@@ -257,6 +260,18 @@ def fit(scores: Floats, right: npt.NDArray[np.bool_]) -> tuple[float, float]:
     start = np.array([1.0, 0.0])
     found = minimize(loss, start, jac=True, bounds=[(0.05, None), (None, None)], method="L-BFGS-B")
     return float(found.x[0]), float(found.x[1])
+
+
+def _check_made_of(bank: PromptBank, marked: PromptBank) -> None:
+    """Refuse marks whose mean is not the bank's, but for the rounding of another device."""
+    own = bank.select(marked.class_names).embeddings
+    away = (own - marked.embeddings).norm(dim=1) > SAME_MARKS * own.norm(dim=1)
+    if away.any():
+        name = marked.class_names[int(away.int().argmax())]
+        raise DataError(
+            f"class '{name}' of the bank was made of other marks; give the annotations, the images and the "
+            "--roi that it was built with"
+        )
 
 
 def _of_classes(annotations: Annotations, names: Sequence[str]) -> Annotations:

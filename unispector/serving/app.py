@@ -83,8 +83,14 @@ async def _bad_store(_: Request, error: Exception) -> Response:
     return error_response(RefusedError(503, without_folders(error)))
 
 
-async def _bad_request(_: Request, error: Exception) -> Response:
-    """What the routing refuses: an unknown path or method."""
+async def _bad_request(request: Request, error: Exception) -> Response:
+    """What the routing refuses: an unknown path or method, a body that is no JSON or that was refused."""
+    if isinstance(error.__cause__, RefusedError):
+        return await _refused(request, error.__cause__)
     status = error.status_code if isinstance(error, HTTPException) else 500
-    text = {404: "no such path; /openapi.json lists them", 405: "no such method here"}
+    text = {
+        400: "the body is no JSON",
+        404: "no such path; /openapi.json lists them",
+        405: "no such method here",
+    }
     return error_response(RefusedError(status, text.get(status, "cannot be answered")))

@@ -1,5 +1,6 @@
 """The bench: one opened folder at a time, its detection, its exports; how a folder comes to be opened."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from unispector.errors import DataError, UniSpectorError
 from unispector.ops.files import IMAGE_SUFFIXES, atomic_write_bytes
 from unispector.workbench.detecting import SEARCH, Detecting
 from unispector.workbench.exports import Kind, export
+from unispector.workbench.folder import is_utf8
 from unispector.workbench.jobs import JOB, Jobs
 from unispector.workbench.joined import Model
 from unispector.workbench.project import Project
+
+logger = logging.getLogger(__name__)
 
 DEMO = "unispector-demo"
 UPLOADS = "unispector-images"
@@ -159,13 +163,16 @@ class Bench:
             raise DataError(f"{plain[:80]}: no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         folder = self.project.folder.root if self.opened else self.home / UPLOADS
         number, target = 1, folder / plain
-        while target.exists():
-            number += 1
-            target = folder / f"{Path(plain).stem}-{number}{Path(plain).suffix}"
         try:
+            while target.exists():
+                number += 1
+                target = folder / f"{Path(plain).stem}-{number}{Path(plain).suffix}"
             atomic_write_bytes(target, data)
-        except OSError as error:
-            raise DataError(f"{folder}: the image cannot be put there ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DataError(
+                f"{folder}: {plain[:80]!a} cannot be put there ({why}); rename it, or make room"
+            ) from error
         if not self.opened:
             self.open(folder)
         return target.name
@@ -206,8 +213,14 @@ class Bench:
             self._exported = export(project, kind, project.session / "exports", progress)
             state = self.exporting
             self.exporting = ExportState(number, kind, state.done, state.total, ready=True)
-        except (UniSpectorError, OSError) as error:
-            self.exporting = ExportState(number, kind, trouble=str(error) or type(error).__name__)
+        except UniSpectorError as error:
+            self.exporting = ExportState(number, kind, trouble=str(error))
+        except OSError as error:
+            line = f"{error.filename}: cannot be written ({error.strerror}); make room or mend the folder"
+            self.exporting = ExportState(number, kind, trouble=line)
+        except Exception as error:
+            logger.exception("export of %s", project.folder.root)
+            self.exporting = ExportState(number, kind, trouble=f"{type(error).__name__}: {error}"[:300])
 
 
 def folders(path: Path) -> list[FolderEntry]:
@@ -217,7 +230,8 @@ def folders(path: Path) -> list[FolderEntry]:
         DataError: it cannot be read.
     """
     try:
-        inside = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+        named = (each for each in path.iterdir() if not each.name.startswith(".") and is_utf8(each.name))
+        inside = sorted(each for each in named if each.is_dir())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     entries = [FolderEntry(each.name, str(each), images_in(each)) for each in inside]

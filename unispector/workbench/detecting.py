@@ -21,6 +21,8 @@ SEARCH = "bench search"
 SETTLE_SECONDS = 0.4
 """So long marks must rest before they are looked for."""
 POLL_SECONDS = 0.5
+RETRY_SECONDS = 5.0
+"""After so long what could not be kept is looked for again."""
 AT_ONCE_PIXELS = 40_000_000
 """Pixels of the images that are looked at together; an image of more is looked at alone."""
 
@@ -57,6 +59,9 @@ class Detecting:
         while not self._stopping.wait(POLL_SECONDS):
             try:
                 failed = self._turn(failed)
+            except UniSpectorError as error:  # such as a full disk
+                self._project.report("error", str(error))
+                self._stopping.wait(RETRY_SECONDS)
             except Exception as error:
                 logger.exception("detection on %s", self._project.folder.root)
                 self._project.report("error", f"{type(error).__name__}: {error}"[:300])

@@ -66,12 +66,14 @@ def regions_of(project: Project, name: str) -> ImageRegions:
         DataError: the image is gone or unreadable.
     """
     with project.lock:
-        marks = [mark for mark in project.history.now.marks if mark.image == name]
+        marks = [mark for mark in project.used_marks() if mark.image == name]
         result, summary = project.results.whole(name), project.results.summary(name)
     if result is not None and result.trouble:
         raise DataError(result.trouble)
     least = project.thresholds()
-    hw = result.hw if result and all(result.hw) else project.size(name)
+    hw = project.size(name)
+    if result is not None and result.hw != hw:
+        result = None  # of the file that was there before
     regions = [
         Region(mark.label, 1.0, mark.box, mark.mask or _box_mask(mark.box, hw), mark.origin)
         for mark in marks
@@ -191,7 +193,11 @@ def _entries(project: Project, kind: Kind, progress: Progress) -> Iterator[tuple
             yield f"{name}.json", json.dumps(content, indent=1) + "\n"
         else:
             path = project.folder.path(own.image)
-            yield f"pictures/{name}.jpg", jpeg(found.plot(path, project.bit_depth), 92)
+            try:
+                drawn = found.plot(path, project.bit_depth)
+            except DataError as error:
+                raise DataError(f"{own.image}: has changed meanwhile; export again") from error
+            yield f"pictures/{name}.jpg", jpeg(drawn, 92)
 
 
 def _stem(name: str) -> str:

@@ -117,10 +117,13 @@ class Results:
         Raises:
             DataError: the folder cannot be written to.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.key = key
         file = self._file(key)
-        file.touch()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as error:
+            raise self._full(error) from error
+        self.key = key
         place = 0
         with file.open("rb") as stream:
             for line in stream:
@@ -146,9 +149,7 @@ class Results:
                 place = stream.tell()
                 stream.write(b"\n" + data)  # ends a line that a crash cut off
         except OSError as error:
-            raise DataError(
-                f"{self._folder}: findings cannot be kept ({error.strerror}); make room"
-            ) from error
+            raise self._full(error) from error
         self._known[result.image] = _summary(content, self.key)
         self._places[result.image] = (place + 1, len(data))
 
@@ -183,6 +184,9 @@ class Results:
             for name, file in files.items()
             if name in known and known[name].key == self.key and known[name].stamp == file.stamp
         }
+
+    def _full(self, error: OSError) -> DataError:
+        return DataError(f"{self._folder}: findings cannot be kept ({error.strerror}); make room")
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}.jsonl"

@@ -1,11 +1,15 @@
 """The images of a folder and its subfolders, which may change while they are shown."""
 
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unispector.errors import DataError
-from unispector.ops.files import IMAGE_SUFFIXES
+from unispector.ops.files import IMAGE_SUFFIXES, read_image_size
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class ImageFolder:
     Attributes:
         root: the folder, absolute.
         files: name -> image, sorted by name.
+        trouble: lines that say what is passed over: names that are not UTF-8, subfolders that cannot be read.
         version: grows by one whenever `refresh` sees another content.
     """
 
@@ -32,9 +37,15 @@ class ImageFolder:
             DataError: it is no folder, or cannot be read.
         """
         self.root = root.resolve()
+        if not is_utf8(str(self.root)):
+            raise DataError(f"{str(self.root)!a}: the folder's name is not UTF-8; rename it")
         if not self.root.is_dir():
             raise DataError(f"{root}: no such folder; check the path")
         self.files: dict[str, ImageFile] = {}
+        self.trouble: tuple[str, ...] = ()
+        self._sizes: dict[ImageFile, tuple[int, int]] = {}
+        self._unnamed: list[str] = []
+        self._closed: list[str] = []
         self.version = 0
         self.refresh()
 
@@ -44,16 +55,49 @@ class ImageFolder:
         Raises:
             DataError: the folder is gone or cannot be read.
         """
+        self._unnamed, self._closed = [], []
         try:
             found = sorted(self._walk(self.root, ""), key=lambda file: file.name)
         except OSError as error:
             raise DataError(f"{self.root}: cannot be read ({error.strerror}); restore the folder") from error
+        self.trouble = (
+            *_told(self._unnamed, "the name is not UTF-8, so that it cannot be shown; rename it"),
+            *_told(
+                self._closed, "the folder cannot be read, so that its images are not shown; mend its rights"
+            ),
+        )
         files = {file.name: file for file in found}
         if files == self.files and self.version:
             return False
         self.files = files
         self.version += 1
         return True
+
+    def tell(self, known: Sequence[str] = ()) -> None:
+        """Warn of what is passed over, but for the lines that are known."""
+        for line in self.trouble:
+            if line not in known:
+                logger.warning("%s", line)
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Height and width of an image, upright.
+
+        Raises:
+            DataError: it is gone or unreadable.
+        """
+        path = self.path(name)
+        file = self.files[name]
+        if file not in self._sizes:
+            width, height = read_image_size(path)
+            self._sizes[file] = height, width
+        return self._sizes[file]
+
+    def holds(self, name: str, hw: tuple[int, int]) -> bool:
+        """Return whether an image is there and has this height and width."""
+        try:
+            return self.size(name) == hw
+        except DataError:
+            return False
 
     def path(self, name: str) -> Path:
         """Where an image of the folder lies.
@@ -71,9 +115,14 @@ class ImageFolder:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if not is_folder and Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+                    continue
+                if not is_utf8(entry.name):
+                    self._unnamed.append(prefix + entry.name)
+                elif is_folder:
                     found += self._walk_below(Path(entry.path), f"{prefix}{entry.name}/")
-                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+                elif entry.is_file():
                     state = entry.stat()
                     found.append(ImageFile(prefix + entry.name, f"{state.st_mtime_ns:x}-{state.st_size:x}"))
         return found
@@ -82,4 +131,19 @@ class ImageFolder:
         try:
             return self._walk(folder, prefix)
         except OSError:  # one subfolder that may not be read does not take the others with it
+            self._closed.append(prefix.rstrip("/"))
             return []
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a name can be sent and written; old archives and shares have others."""
+    try:
+        return bool(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _told(names: list[str], what: str) -> list[str]:
+    """A line that names the first of some names, if there is any."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [f"{min(names)!a}{more}: {what}"] if names else []

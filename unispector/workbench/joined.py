@@ -154,7 +154,7 @@ def check_budget(
     if model.base is not None and label in model.base.class_names:
         raise DataError(f"{label}: its prompts came with the bank, without their images; calibrate that bank")
     if tuple(marks) != marks_about(used, label):
-        raise DataError(f"{label}: a marked image is gone; restore it, or remove its marks")
+        raise DataError(f"{label}: a marked image is gone or has changed; restore it, or remove its marks")
     if (images := len({mark.image for mark in marks if not mark.negative})) < 2:
         raise DataError(
             f"{label}: marked on {images} images; each is looked at with the others, mark 2 or more"

@@ -81,8 +81,8 @@ def paint(strokes: Sequence[Stroke], before: Rle | None, hw: tuple[int, int]) ->
     mask = np.zeros(hw, np.uint8) if before is None else decode_rle(before).astype(np.uint8)
     for stroke in strokes:
         points = np.asarray(stroke.points, dtype=np.float64).reshape(-1)
-        if len(points) < 2 or len(points) % 2 or not np.isfinite(points).all():
-            raise DataError("a stroke needs x, y pairs; ignored")
+        if len(points) < 2 or len(points) % 2 or not np.isfinite([*points, stroke.radius]).all():
+            raise DataError("a stroke needs x, y pairs and a radius; ignored")
         # OpenCV overflows far outside; nothing is painted there.
         line = np.clip(points.reshape(-1, 2), -1e4, max(hw) + 1e4).round().astype(np.int32)
         width, value = max(round(2 * min(stroke.radius, 2000)), 1), 0 if stroke.erase else 1

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from unispector.errors import DataError
 from unispector.inference.prompt_bank import PromptBank
-from unispector.ops.files import read_image_size
 from unispector.workbench import session_file
 from unispector.workbench.findings import Result, Results, Summary, verdicts
 from unispector.workbench.folder import ImageFile, ImageFolder
@@ -111,6 +110,7 @@ class Project:
         session_file.prepare(self.session)
         self._kept = session_file.lock(self.session)
         self._messages = Messages(self.folder.root)
+        self.folder.tell()
         state, version, self.notice = session_file.read_state(self.session)
         self.history = History(state, version)
         self.bit_depth = bit_depth
@@ -164,7 +164,7 @@ class Project:
                 return
             try:
                 session_file.write_state(self.session, self.history.now, self.history.version)
-            except DataError:
+            except BaseException:
                 self.history = kept
                 raise
             self._follow(before, self.history.now)
@@ -183,8 +183,7 @@ class Project:
         Raises:
             DataError: it is gone or unreadable.
         """
-        width, height = read_image_size(self.folder.path(name))
-        return height, width
+        return self.folder.size(name)
 
     def _finding(self, image: str, identity: str) -> Found:
         result = self.results.whole(image)
@@ -199,21 +198,22 @@ class Project:
             return self.history.version, self.history.now, bool(self.history.past), bool(self.history.future)
 
     def used_marks(self) -> list[Mark]:
-        """The marks whose images are there."""
+        """The marks whose images are there, as they were marked."""
         with self.lock:
-            return [mark for mark in self.history.now.marks if mark.image in self.folder.files]
+            return [mark for mark in self.history.now.marks if self.folder.holds(mark.image, mark.hw)]
 
     def advice(self) -> list[Advice]:
         """Advice on the prompts; also of marks that cannot be used."""
         with self.lock:
             marks, files, bank = self.history.now.marks, self.folder.files, self.bank
-            checked = dict(self.checked)
-        gone = [mark for mark in marks if mark.image not in files]
-        lines = [
-            Advice(mark.label, mark.image, "the image is gone; its marks are kept, but not used")
-            for mark in {(mark.image, mark.label): mark for mark in gone}.values()
-        ]
-        used = [mark for mark in marks if mark.image in files]
+            used, checked = self.used_marks(), dict(self.checked)
+        lines = []
+        for mark in {(mark.image, mark.label): mark for mark in marks if mark not in used}.values():
+            what = (
+                f"has changed (it had {mark.hw[1]}x{mark.hw[0]} pixels)" if mark.image in files else "is gone"
+            )
+            text = f"the image {what}; its marks are kept, but not used"
+            lines.append(Advice(mark.label, mark.image, text))
         return lines + advice(used, bank, checked)
 
     def keep_advice(self, marks: Sequence[Mark], lines: Sequence[Advice], labels: Sequence[str]) -> None:
@@ -374,6 +374,8 @@ class Project:
             self.report("error", str(error))
         else:
             with self.lock:
+                fresh.tell(self.folder.trouble)
+                self.folder.trouble = fresh.trouble
                 if fresh.files != self.folder.files:
                     self.folder.files = fresh.files
                     self.folder.version += 1

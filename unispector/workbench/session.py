@@ -46,14 +46,18 @@ class State:
 
     def with_class(self, name: str) -> "State":
         """The state with this class, if it is not there yet."""
-        if name == ANY_CLASS or any(own.name == name for own in self.classes):
+        if any(own.name == name for own in self.classes):
             return self
         return replace(self, classes=(*self.classes, SessionClass(checked_label(name))))
+
+    def with_label(self, label: str, negative: bool) -> "State":
+        """The state with the class of a mark; only a negative one may be of any class."""
+        return self if negative and label == ANY_CLASS else self.with_class(label)
 
     def with_mark(self, mark: Mark) -> "State":
         """The state with one more mark, and its class; an image with a defect is not good any more."""
         good = self.good if mark.negative else self.good - {mark.image}
-        return replace(self.with_class(mark.label), marks=(*self.marks, mark), good=good)
+        return replace(self.with_label(mark.label, mark.negative), marks=(*self.marks, mark), good=good)
 
     def marks_about(self, name: str) -> tuple[Mark, ...]:
         """The marks that decide how a class is found."""
@@ -124,14 +128,23 @@ class Paint:
     kind: Literal["paint"] = "paint"
 
     def apply(self, state: State, around: Around) -> State:
-        """The state with the mask; a mark of which nothing is left goes."""
-        hw = around.size(self.image)
-        if self.mark is None:
+        """The state with the mask; a mark of which nothing is left goes.
+
+        Raises:
+            DataError: nothing was painted, or the image is not the one that the mark was drawn on.
+        """
+        old = state.mark(self.mark) if self.mark is not None else None
+        hw = around.size(self.image if old is None else old.image)
+        if old is None:
             if (painted := paint(self.strokes, None, hw)) is None:
                 raise DataError("nothing was painted inside the image; ignored")
             box, mask = painted
             return state.with_mark(Mark(new_id(), self.image, self.label, box, hw, mask, self.negative))
-        old = state.mark(self.mark)
+        if old.hw != hw:
+            raise DataError(
+                f"{old.image}: marked at {old.hw[1]}x{old.hw[0]} pixels, it has {hw[1]}x{hw[0]} now; "
+                "remove the mark and draw it anew"
+            )
         painted = paint(self.strokes, old.mask, hw)
         kept = tuple(mark for mark in state.marks if mark.id != old.id or painted)
         if painted is None:
@@ -163,7 +176,7 @@ class ChangeMark:
                 box, mask = moved(old.mask, old.box, self.box)
                 new = replace(new, box=box, mask=mask)
         if self.label is not None:
-            state, new = state.with_class(self.label), replace(new, label=self.label)
+            state, new = state.with_label(self.label, old.negative), replace(new, label=self.label)
         return replace(state, marks=tuple(new if mark.id == old.id else mark for mark in state.marks))
 
 

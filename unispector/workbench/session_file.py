@@ -43,7 +43,13 @@ def lock(folder: Path) -> IO[str]:
     Raises:
         DataError: another program keeps it.
     """
-    file = (folder / "lock").open("w")
+    try:
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise DataError(
+            f"{folder / 'lock'}: cannot be written ({error.strerror}); remove it, or name another "
+            "folder with --session"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -73,6 +79,8 @@ def write_state(folder: Path, state: State, version: int) -> None:
     }
     try:
         atomic_write_json(folder / FILE, content)
+    except UnicodeEncodeError as error:
+        raise DataError("a name in it is not UTF-8; rename the file") from error
     except OSError as error:
         raise DataError(
             f"{folder / FILE}: the session cannot be saved ({error.strerror}); make room or mend the folder"

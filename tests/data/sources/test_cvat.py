@@ -133,6 +133,15 @@ def test_what_is_wrong_is_refused(raw: Path, shape: str, message: str) -> None:
     refused("cvat", raw, rf"annotations\.xml: image 1 \('a\.png'\): .*{message}.*; correct it or export")
 
 
+def test_a_mask_of_an_image_of_another_size_is_refused_before_it_is_made(raw: Path) -> None:
+    put_xml(raw, '<mask label="d" rle="0, 12" left="0" top="0" width="4" height="3"/>')
+    file = raw / "annotations.xml"
+    file.write_text(file.read_text().replace('width="60" height="40"', f'width="{10**9}" height="{10**9}"'))
+    refused(
+        "cvat", raw, r"image 1 .*: images/a\.png is 60x40, its masks are of 1000000000x1000000000; correct"
+    )
+
+
 def test_two_files_for_one_image_are_refused(raw: Path) -> None:
     put_xml(raw, "")
     put_xml(raw, "", file="two.xml")

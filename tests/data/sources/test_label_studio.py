@@ -191,6 +191,7 @@ def test_another_key_than_image(raw: Path, tmp_path: Path) -> None:
         (mark("polygonlabels", points=[[1, 2], [3, 4]]), "'dent' is a polygon of 2 points"),
         (mark("polygonlabels", points=[[1, 2, 3]]), "too many values"),
         (mark() | {"value": 7}, "has no attribute 'get'"),
+        (mark() | {"value": {**BOX, "rectanglelabels": "dent"}}, "the labels of a mark are no list"),
     ],
 )
 def test_what_is_wrong_is_refused(raw: Path, bad: dict[str, Any], message: str) -> None:

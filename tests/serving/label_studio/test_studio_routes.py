@@ -244,5 +244,13 @@ def test_bodies_that_are_no_request(backend: Live, body: bytes) -> None:
     assert list(json.loads(answer.text)) == ["error"]
 
 
+def test_a_json_body_that_is_too_large_is_refused_as_such(backend: Live) -> None:
+    """What reads JSON hides why it could not."""
+    headers = {"Content-Type": "application/json"}
+    for content in (b"[" * 2**21, iter([b"[" * 2**20] * 2)):
+        answer = backend.client.post("/label-studio/predict", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["error"][:27]) == (413, "a body of more than 1 MiB; ")
+
+
 def test_a_service_without_the_option_has_no_such_paths(fixed: Live) -> None:
     assert fixed.client.get("/label-studio/health").status_code == 404

@@ -60,6 +60,10 @@ def _image_rows(images: NamedImages, file: str, item: Any) -> Iterator[Entry | D
         return
     images.annotate(image, f"image {item.get('id')}", file)
     size = to_size(item.get("width"), item.get("height"))
+    if size and any(shape.tag == "mask" for shape in shapes):  # before a mask of that size is made
+        own = images.size(image)
+        if own != size:
+            raise ValueError(f"{image} is {own[0]}x{own[1]}, its masks are of {size[0]}x{size[1]}")
     marks: list[Region] = []
     losses = Counter[str]()
     for shape in shapes:

@@ -163,6 +163,8 @@ def _image_rows(
     for record in filter(_is_region, result):
         kind, value = record["type"], record["value"]
         names = value.get(kind) or labels.get(record.get("id"))
+        if names and not isinstance(names, list):
+            raise ValueError("the labels of a mark are no list")
         size = to_size(record.get("original_width"), record.get("original_height"))
         if kind in _NO_REGIONS:
             losses[reasons.NOT_A_REGION] += 1

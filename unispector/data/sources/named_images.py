@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from unispector.data.sources.fields import IMAGE_SUFFIX
 from unispector.data.sources.tree import ReleaseTree
+from unispector.ops.files import read_image_size
 
 
 class NamedImages:
@@ -43,6 +44,14 @@ class NamedImages:
                 file, f"{path!r} may be {ranked[1][1]} or {ranked[0][1]}; remove or rename one"
             )
         return ranked[0][1] if ranked else None
+
+    def size(self, image: str) -> tuple[int, int]:
+        """Width and height of an image's file, upright.
+
+        Raises:
+            DataError: it is unreadable.
+        """
+        return read_image_size(self._tree.root / image)
 
     def annotate(self, image: str, what: str, file: str) -> None:
         """Remember what annotates an image, so that nothing else does.

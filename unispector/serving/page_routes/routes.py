@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
+from unispector.errors import DataError
 from unispector.serving.gate import COOKIE, page_cookie
 from unispector.serving.messages import Message
 from unispector.serving.page_routes.shown import (
@@ -101,7 +102,7 @@ async def get_start(request: Request) -> Start:
 async def open_folder(request: Request, body: FolderBody) -> Start:
     """Open a folder."""
     bench = _bench(request)
-    await _service(request).decoding(bench.open, Path(body.folder).expanduser())
+    await _service(request).decoding(bench.open, _folder(body.folder))
     return start(_service(request).identity, bench)
 
 
@@ -110,7 +111,7 @@ async def list_folders(request: Request, path: str) -> list[FolderEntry]:
     """Folders to choose from."""
     if _bench(request).fixed:
         raise RefusedError(403, "this page shows the folder it was started with")
-    return await _service(request).decoding(folders, Path(path).expanduser())
+    return await _service(request).decoding(folders, _folder(path))
 
 
 @router.post("/demo")
@@ -258,6 +259,13 @@ def _service(request: Request) -> Service:
 def _bench(request: Request) -> Bench:
     bench: Bench = request.app.state.bench
     return bench
+
+
+def _folder(text: str) -> Path:
+    try:
+        return Path(text).expanduser().resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:  # also no such user, or no path
+        raise DataError(f"{text[:200]!a}: no such folder; check the path") from error
 
 
 def _image(request: Request, name: str) -> ImageFile:
