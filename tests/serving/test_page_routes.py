@@ -50,11 +50,11 @@ def live(images: Path, tiny_model: Path, tmp_path: Path) -> Iterator[LivePage]:
 
 def wait_done(live: LivePage) -> list[dict[str, Any]]:
     """All results, once every image is searched with the newest marks."""
-    time.sleep(0.5)
-    end = time.monotonic() + 60
+    project, end = live.bench.project, time.monotonic() + 60
     while True:
         news = live.client.get("/bench/news", params={"after": -1, "version": -1}).json()
-        if news["run"]["state"] == "done" and {own["key"] for own in news["results"]} == {news["run"]["key"]}:
+        newest = news["run"]["state"] == "done" and project.bank_marks == project.used_marks()
+        if newest and {own["key"] for own in news["results"]} == {news["run"]["key"]}:
             return news["results"]
         assert time.monotonic() < end, news["run"]
         time.sleep(0.05)
