@@ -21,7 +21,7 @@ class ImageFolder:
 
     Attributes:
         root: the folder, absolute.
-        files: name -> image, sorted by name.
+        files: name -> image, sorted by name; upper and lower case are alike.
         version: grows by one whenever `refresh` sees another content.
     """
 
@@ -45,7 +45,7 @@ class ImageFolder:
             DataError: the folder is gone or cannot be read.
         """
         try:
-            found = sorted(self._walk(self.root, ""), key=lambda file: file.name)
+            found = sorted(self._walk(self.root, ""), key=lambda file: (file.name.casefold(), file.name))
         except OSError as error:
             raise DataError(f"{self.root}: cannot be read ({error.strerror}); restore the folder") from error
         files = {file.name: file for file in found}
