@@ -95,9 +95,10 @@ const isText = (target: EventTarget | null): boolean =>
   ['INPUT', 'TEXTAREA', 'SELECT'].includes(target.tagName) &&
   !['checkbox', 'range', 'radio'].includes(target.getAttribute('type') ?? '');
 
-// Sliders and radio buttons have arrows of their own, buttons Enter and Space.
+// Menus, sliders and radio buttons have arrows of their own, buttons Enter and Space.
 function isUsedBy(target: EventTarget | null, key: string): boolean {
   if (!(target instanceof HTMLElement)) return false;
+  if (/^(Arrow|Escape)/.test(key) && document.querySelector('[role=menu]')) return true;
   if (target.tagName === 'BUTTON') return key === 'Enter' || key === ' ';
   const moved = target.getAttribute('role') === 'slider' || ['range', 'radio', 'checkbox'].includes(target.getAttribute('type') ?? '');
   return moved && (/^(Arrow|Page)|^(Home|End)$/.test(key) || key === ' ');
@@ -108,7 +109,7 @@ export function useKeys(): void {
   useEffect(() => {
     const pressed = (event: KeyboardEvent): void => {
       const { view, help, session } = now();
-      if (session === null || isText(event.target) || help || document.querySelector('[role=dialog], [role=menu]')) return;
+      if (session === null || isText(event.target) || help || document.querySelector('[role=dialog]')) return;
       if (isUsedBy(event.target, event.key)) return;
       const key = event.key.toLowerCase();
       let done: boolean;

@@ -51,7 +51,7 @@ export function NameDialog({ opened, close, named }: NameProps): ReactElement {
             setRefusal('');
           }}
           placeholder="scratch, dent, stain …"
-          description={ALLOWED}
+          description={odd || refusal ? '' : ALLOWED}
           inputWrapperOrder={['input', 'error', 'description']}
           error={odd || refusal}
           data-autofocus

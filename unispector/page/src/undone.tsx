@@ -37,7 +37,7 @@ export async function undo(redo = false): Promise<void> {
 
 // The change that led from one state to the next.
 function stepBetween(from: Session, to: Session): Step {
-  return markStep(from, to) ?? setStep(from.reviewed, to.reviewed, 'done') ?? setStep(from.good, to.good, 'good') ?? classStep(from, to);
+  return markStep(from, to) ?? setStep(from.reviewed, to.reviewed, 'reviewed') ?? setStep(from.good, to.good, 'good') ?? classStep(from, to);
 }
 
 function markStep(from: Session, to: Session): Step | null {
@@ -64,7 +64,7 @@ function madeAs({ origin, label, negative, outlines }: Mark): string {
 function setStep(from: string[], to: string[], word: string): Step | null {
   const added = to.filter((name) => !from.includes(name));
   const changed = added.length ? added : from.filter((name) => !to.includes(name));
-  const what = added.length ? word : `not ${word}`;
+  const what = added.length ? `“${word}”` : `“not ${word}”`;
   if (changed.length > 1) return { what: `${what} on ${changed.length} images`, image: null };
   return changed[0] === undefined ? null : { what, image: changed[0] };
 }
