@@ -143,6 +143,7 @@ def test_a_threshold_is_chosen_from_good_images_and_exported(
     assert len(line.bench.project.history.now.good) == 20
 
     page.get_by_role("button", name="Good, more").click()  # the same without a keyboard
+    expect(page.get_by_role("menuitem", name="good/")).to_be_visible()
     page.keyboard.press("Escape")  # closes the menu, not the image
     expect(page.get_by_role("menuitem", name="good/")).to_have_count(0)
     expect(page.locator(".canvas")).to_be_visible()

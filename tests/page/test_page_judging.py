@@ -83,3 +83,18 @@ def test_an_accepted_finding_is_a_mark_a_rejected_one_a_negative_and_both_can_be
     page.keyboard.press("Control+Shift+z")
     expect(marks).to_have_count(1)
     assert live.bench.project.history.now.marks[-1] == accepted
+
+    # Nor does it move when an image is done with, until all are seen again.
+    hands.back()
+    page.get_by_label("Order").first.click()
+    page.get_by_role("option", name="Not reviewed first").click()
+    cards = page.locator("[data-image]")
+    first, second = (cards.nth(at).get_attribute("data-image") or "" for at in (0, 1))
+    hands.open_image(first)
+    page.keyboard.press("d")
+    expect(page.get_by_role("button", name="Reviewed")).to_be_visible()
+    expect(place).to_have_text("· 1 of 4")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_test_id("name")).to_have_text(second)
+    page.keyboard.press("Escape")
+    expect(cards.last).to_have_attribute("data-image", first)
