@@ -64,8 +64,12 @@ def mark(address: str, folder: Path) -> None:
 
 
 def opened(browser: Browser, address: str, width: int, height: int, scheme: str) -> Page:
-    """The page in a new window, everything searched."""
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    """The page in a new window, on a tablet where that is narrow; everything searched."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        has_touch=width < 1000,
+    )
     page = context.new_page()
     page.goto(address)
     page.wait_for_timeout(1500)

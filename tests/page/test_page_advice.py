@@ -35,7 +35,7 @@ def permits(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Lets the doctor, who says the same of every class, do one trial each."""
     permits = threading.Semaphore(0)
 
-    def check(model: object, marks: object, root: object, labels: list[str]) -> list[Advice]:
+    def check(model: object, marks: object, root: object, labels: list[str], bit_depth: int) -> list[Advice]:
         with progress_bar("doctor") as show:
             for number in range(4):
                 show(number, 4)
@@ -123,13 +123,6 @@ def line(tiny_model: Path, tmp_path: Path) -> Iterator[LivePage]:
         yield live
 
 
-def choose(page: Page, one_in: int) -> None:
-    page.get_by_role("button", name="Menu of spot").click()
-    page.get_by_role("menuitem", name="Choose the threshold").click()
-    page.get_by_label("False alarm on at most one good image in").fill(str(one_in))
-    page.get_by_role("button", name="Choose", exact=True).click()
-
-
 def test_a_threshold_is_chosen_from_good_images_and_exported(
     line: LivePage, page: Page, hands: Hands
 ) -> None:
@@ -146,14 +139,33 @@ def test_a_threshold_is_chosen_from_good_images_and_exported(
     expect(good).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("Shift+G")  # all of its folder
     expect(good).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_text("20 images of good/ are good")).to_be_visible()
     assert len(line.bench.project.history.now.good) == 20
 
-    choose(page, 17)
-    refusal = page.get_by_role("dialog").get_by_role("alert")
-    expect(refusal).to_contain_text("20 good images cannot prove")
-    expect(refusal).to_contain_text("50 are needed")
-    page.get_by_role("button", name="Cancel").click()
-    choose(page, 7)
+    page.get_by_role("button", name="Good, more").click()  # the same without a keyboard
+    expect(page.get_by_role("menuitem", name="good/")).to_be_visible()
+    page.keyboard.press("Escape")  # closes the menu, not the image
+    expect(page.get_by_role("menuitem", name="good/")).to_have_count(0)
+    expect(page.locator(".canvas")).to_be_visible()
+    page.get_by_role("button", name="Good, more").click()
+    page.get_by_role("menuitem", name="No image of good/ is good").click()
+    expect(good).to_have_attribute("aria-pressed", "false")
+    page.get_by_role("button", name="Good, more").click()
+    page.get_by_role("menuitem", name="All images of good/ are good").click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+
+    page.get_by_role("button", name="Menu of spot").click()
+    page.get_by_role("menuitem", name="Choose the threshold").click()
+    dialog, field = page.get_by_role("dialog"), page.get_by_label("False alarm on at most one good image in")
+    expect(field).to_have_value("7")
+    expect(dialog).to_contain_text("20 good images can prove 1 in 7")
+    expect(dialog).to_contain_text("mark every one that is there")
+    field.fill("17")
+    expect(dialog.get_by_role("alert")).to_contain_text("50 are needed")
+    choose = dialog.get_by_role("button", name="Choose", exact=True)
+    expect(choose).to_be_disabled()
+    field.fill("7")
+    choose.click()
     promise = page.get_by_test_id("promise-spot")
     expect(promise).to_contain_text("at most 1 in 7 good images, 95% sure")
     expect(promise).to_contain_text("of 3 marks found")

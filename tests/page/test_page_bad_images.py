@@ -34,6 +34,7 @@ def test_an_empty_folder_says_what_to_do(tiny_model: Path, tmp_path: Path, page:
     with page_server(tmp_path / "empty", tiny_model, home=tmp_path) as live:
         page.goto(live.url)
         expect(page.get_by_text("No image in this folder")).to_be_visible()
+        expect(page.get_by_role("button", name="Export")).to_be_disabled()
         Image.new("RGB", (40, 30), "red").save(tmp_path / "empty/new.png")
         expect(page.locator('[data-image="new.png"]')).to_be_visible()
 
@@ -97,7 +98,7 @@ def test_odd_images_are_upright_and_marked_in_their_own_pixels(
             assert (mark.image, mark.hw) == (name, (80, 120))
             assert np.allclose(mark.box, [60, 20, 30, 20], atol=1)
             # What the screen shows in the middle of the box and beside it.
-            page.keyboard.press("Escape")
+            page.keyboard.press("v")
             page.keyboard.press("h")
             places = [hands.place(*at) for at in ((75, 30), (30, 60))]
             for _ in range(20):  # until the tiles are there

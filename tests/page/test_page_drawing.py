@@ -20,15 +20,52 @@ def start(live: LivePage, page: Page, hands: Hands) -> None:
     hands.open_image(FIRST)
 
 
-def test_a_box_drawn_backwards_is_the_same_box(tiny: LivePage, page: Page, hands: Hands) -> None:
-    start(tiny, page, hands)
+def test_a_box_waits_for_a_name_that_is_taken(tiny: LivePage, page: Page, hands: Hands) -> None:
+    page.goto(tiny.url)
+    hands.open_image(FIRST)
     left, top, width, height = BOX
     page.keyboard.press("b")
-    hands.drag((left + width, top + height), (left, top))
+    hands.drag((left + width, top + height), (left, top))  # backwards: the same box
+    dialog = page.get_by_role("dialog")
+    field, save = page.get_by_label("Name of the defect"), page.get_by_role("button", name="Look for it")
+    field.fill("Riss: innen")  # said while one types
+    expect(dialog).to_contain_text("“:” cannot be in a name")
+    expect(save).to_be_disabled()
+    field.fill("a//b")  # the program knows better
+    save.click()
+    expect(dialog).to_contain_text("not the name of a class")
+    expect(field).to_have_value("a//b")
+    assert marks(tiny) == ()
+    field.fill("O\u0308l & Fett (innen)")  # a decomposed letter, as some keyboards send it
+    field.press("Enter")
     expect(page.get_by_test_id("mark")).to_have_count(1)
+    expect(dialog).to_have_count(0)
     (own,) = marks(tiny)
+    assert own.label == "Öl & Fett (innen)"
     assert np.allclose(own.box, BOX, atol=1.5)
     assert own.hw == (377, 518)
+
+    hands.draw_box(200, 200, 50, 50)  # with the same name, which is active
+    expect(page.get_by_test_id("mark")).to_have_count(2)
+    page.get_by_role("button", name="Add a class").click()
+    page.get_by_label("Name of the class").fill("..")
+    page.get_by_label("Name of the class").press("Enter")
+    panel = page.get_by_role("complementary", name="Classes")
+    expect(panel).to_contain_text("not the name of a class")
+    page.get_by_label("Name of the class").fill("dent")
+    page.get_by_label("Name of the class").press("Enter")
+    expect(page.get_by_test_id("class-dent")).to_be_visible()
+
+    # Esc drops what is being drawn, and then leaves the image at once.
+    page.mouse.move(*hands.place(100, 200))
+    page.mouse.down()
+    page.mouse.move(*hands.place(150, 250), steps=3)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    expect(page.locator(".canvas")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("grid")).to_be_visible()
+    assert len(marks(tiny)) == 2
 
 
 def test_a_click_and_a_box_beside_the_image_draw_nothing(tiny: LivePage, page: Page, hands: Hands) -> None:

@@ -9,13 +9,25 @@ from live_page import BOX, FIRST, SECOND, Hands, LivePage, page_server
 
 APART = """(all) => all.map((own) => own.getBoundingClientRect()).filter((own) => own.width && own.height)
 .map((own) => [own.left, own.right, own.top, own.bottom])"""
+SMALL = """() => {
+    const controls = [...document.querySelectorAll('button, input, a, [role=slider]')];
+    return controls.filter((own) => own.checkVisibility()).flatMap((own) => {
+        const slider = own.closest('.mantine-Slider-trackContainer');
+        const parts = own.labels?.length ? [...own.labels] : [slider ?? own];
+        const places = parts.map((part) => part.getBoundingClientRect());
+        const side = Math.max(...places.map((at) => Math.min(at.width, at.height)));
+        return side < 39.5 ? [`${own.ariaLabel || own.textContent || own.outerHTML}: ${side}`] : [];
+    });
+}"""
+"""What a finger can hardly hit: controls of less than 40 pixels."""
 
 
 @pytest.mark.parametrize(("width", "height"), [(820, 1180), (1440, 900)])
-def test_nothing_sticks_out_or_overlaps(
-    tiny: LivePage, page: Page, hands: Hands, width: int, height: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": height})
+def test_nothing_sticks_out_or_overlaps(tiny: LivePage, browser: Browser, width: int, height: int) -> None:
+    touch = width < 1000
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=touch)
+    page = context.new_page()
+    hands = Hands(page)
     tiny.change(kind="box", image=FIRST, label="a rather long name of a defect", box=BOX)
     page.goto(tiny.url)
     hands.wait_done()
@@ -44,6 +56,24 @@ def test_nothing_sticks_out_or_overlaps(
                         or other[3] <= top + 1
                     )
                     assert apart, (view, parts)
+        if touch:
+            assert page.evaluate(SMALL) == [], view
+    count = page.get_by_test_id("count-a rather long name of a defect")
+    assert count.evaluate("(own) => own.scrollWidth <= own.clientWidth")
+    expect(page.get_by_test_id("name")).to_have_text(FIRST)
+    expect(page.get_by_test_id("place")).to_contain_text("of 4")
+    expect(page.get_by_text("Masks")).to_be_visible()
+    page.get_by_role("button", name="Remove the mark").click()
+    expect(page.get_by_text("Choose the box above" if touch else "Press B")).to_be_visible()
+    hands.back()
+    for name in (FIRST, SECOND):
+        page.locator(f'[data-image="{name}"]').hover()
+        page.get_by_label(f"Pick {name}").check(force=True)
+    page.get_by_role("button", name="Compare 2").click()
+    panes = page.locator(".pane").evaluate_all(APART)
+    end, start = (3, 2) if height > width else (1, 0)  # one under the other, or beside it
+    assert panes[0][end] <= panes[1][start] + 1
+    context.close()
 
 
 def test_it_follows_the_system_s_colours_and_can_be_switched(tiny: LivePage, browser: Browser) -> None:

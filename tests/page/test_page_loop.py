@@ -38,8 +38,9 @@ def test_from_a_box_to_an_export(
     least = float(page.get_by_test_id("threshold-bubble").inner_text())
     scores = [
         score
-        for name in live.bench.project.folder.files
-        for score in live.bench.project.results.summary(name).scores
+        for summary, verdicts in live.bench.project.news(-1, -1, 0).results
+        for score, verdict in zip(summary.scores, verdicts, strict=True)
+        if verdict == 0  # the marked one is no finding any more
     ]
     assert least > 0.3
     assert hands.count("bubble") == sum(score >= least for score in scores) < count
@@ -52,6 +53,7 @@ def test_from_a_box_to_an_export(
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
         page.get_by_role("menuitem", name="COCO JSON").click()
+    expect(page.get_by_text("Export written: detections.json")).to_be_visible()
     coco = json.loads(Path(download.value.path()).read_text())
     files = {image["id"]: image["file_name"] for image in coco["images"]}
     assert sorted(files.values()) == sorted(live.bench.project.folder.files)

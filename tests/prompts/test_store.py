@@ -173,7 +173,20 @@ def test_text_that_could_hide_something_is_made_plain(prompts):
     assert now.classes["spot"][0].source == "a [31m .png"
 
 
-@pytest.mark.parametrize("label", ["a", "deep scratch", "Kratzer_ä/2-b.c", "x" * 80, "裂纹", "a..b", ".a"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "a",
+        "deep scratch",
+        "Kratzer_ä/2-b.c",
+        "x" * 80,
+        "裂纹",
+        "a..b",
+        ".a",
+        "Öl & Fett",
+        "Riss (innen), d'r",
+    ],
+)
 def test_labels_that_can_be(prompts, label):
     assert list(prompts.add(label, [boxed(1)], "ann", "", {}).classes) == [label]
 

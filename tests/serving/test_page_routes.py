@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from live_page import LivePage, page_server
 from unispector.errors import DataError
@@ -224,12 +224,16 @@ def test_exports_agree_with_marks_thresholds_and_verdicts(live: LivePage, images
     assert all(own["bbox"] != rejected or files[own["image_id"]] != victim["image"] for own in found)
     (drawn,) = [own for own in coco["annotations"] if own["origin"] == "drawn"]
     assert drawn["bbox"] == BOX
-    assert np.array_equal(np.argwhere(coco_mask.decode(drawn["segmentation"]))[[0, -1]], [[6, 5], [19, 24]])
+    assert (drawn["segmentation"], drawn["area"], "score" in drawn) == ([], BOX[2] * BOX[3], False)
+    (coco_file := images.parent / "coco.json").write_text(json.dumps(coco))
+    read = COCO(str(coco_file))
+    assert all(read.annToMask(own).sum() > 0 for own in read.anns.values() if own["origin"] == "found")
 
     lines = list(csv.DictReader(io.StringIO(export(live, "csv").decode())))
     assert {
         (own["image"], round(float(own["score"]), 4)) for own in lines if own["origin"] == "found"
     } == expected
+    assert [own["score"] for own in lines if own["origin"] == "drawn"] == [""]
     assert {own["image"] for own in lines} == set(files.values())
 
     with ZipFile(io.BytesIO(export(live, "images"))) as archive:
@@ -245,6 +249,12 @@ def test_exports_agree_with_marks_thresholds_and_verdicts(live: LivePage, images
     with ZipFile(io.BytesIO(export(live, "labelme"))) as archive:
         drawn_on = json.loads(archive.read("a.json"))
         assert (drawn_on["imagePath"], len(drawn_on["shapes"])) == ("a.png", counts["a.png"])
+        left, top, width, height = BOX
+        box, *others = drawn_on["shapes"]
+        corners = [[left, top], [left + width, top + height]]
+        assert (box["shape_type"], box["points"], box["description"]) == ("rectangle", corners, "marked")
+        assert "score" not in box
+        assert all(own["shape_type"] == "mask" and own["score"] >= least for own in others)
         assert json.loads(archive.read("sub/c.json"))["imagePath"] == "c.png"
 
     (images.parent / "bank.safetensors").write_bytes(export(live, "bank"))

@@ -79,3 +79,11 @@ def test_a_size_is_of_the_file_that_is_there_now(tmp_path: Path) -> None:
     folder.refresh()
     assert not folder.holds("a.png", (6, 80))
     assert not folder.holds("gone.png", (6, 80))
+
+
+def test_names_are_sorted_as_people_do_whatever_their_case(tmp_path: Path) -> None:
+    names = ["a.png", "B.png", "b/x.png", "C.png", "d.png"]
+    for name in reversed(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert list(ImageFolder(tmp_path).files) == names

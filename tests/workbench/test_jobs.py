@@ -199,9 +199,16 @@ def test_what_cannot_be_chosen_is_refused_at_once_in_a_line(bench: Bench, folder
     project = bench.project
     with pytest.raises(DataError, match=r"0 good images .* 50 are needed"):
         bench.jobs.choose("spot", 17)
+    assert bench.jobs.provable("spot", 17).best == 0
     change(project, MarkGood(GOOD, good=True))
     with pytest.raises(DataError, match=r"22 good images .* 50 are needed, 22 can prove 1 in 7"):
         bench.jobs.choose("spot", 17)
+    # The best that can be chosen is told, and is the best: one more is refused.
+    said = bench.jobs.provable("spot", 17)
+    assert (said.good, said.best) == (22, 7)
+    assert "50 are needed" in said.refusal
+    assert bench.jobs.provable("spot", said.best).refusal == ""
+    assert "22 good images" in bench.jobs.provable("spot", said.best + 1).refusal
     change(project, AddBox("a.png", "dent", [1, 1, 9, 9]))
     with pytest.raises(DataError, match="dent: marked on 1 images"):
         bench.jobs.choose("dent", 7)

@@ -60,7 +60,16 @@ class Budget:
 
 def odds(rate: float) -> str:
     """A rate as people say it, never smaller than it is: `1 in 200`."""
-    return f"1 in {max(math.floor(1 / rate + 1e-9), 1)}"
+    return f"1 in {_one_in(rate)}"
+
+
+def provable_odds(good_images: int) -> int:
+    """N of the smallest rate, one in N, that so many good images can prove; 0 = too few for any."""
+    return _one_in(provable_rate(good_images, Budget.confidence)) if good_images >= FEWEST else 0
+
+
+def _one_in(rate: float) -> int:
+    return max(math.floor(1 / rate + 1e-9), 1)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 """Formats of images that are kept, as Pillow names them, and the suffix of their files."""
 
-_LABEL = re.compile(r"[\w ./-]{1,80}")
+# No `+`: it stands for the slash in the name of an enrolment's report folder.
+_LABEL = re.compile(r"[\w ./&(),'-]{1,80}")
 _KEPT = re.compile(r"[0-9a-f]{64}\.(?:png|jpg|bmp|tif|webp)")
 
 Box = tuple[float, float, float, float]
@@ -170,14 +171,14 @@ def checked_label(label: str) -> str:
     """The name of a class, if it can be one.
 
     Raises:
-        DataError: other characters than letters, digits, space and `_-./`, more than 80, a space at an
+        DataError: other characters than letters, digits, space and `_-./&(),'`, more than 80, a space at an
             end, or parts between slashes that are empty or `.` or `..`.
     """
     proper = _LABEL.fullmatch(label) and label == label.strip()
     if not proper or {"", ".", ".."} & set(label.split("/")):
         raise DataError(
-            f"{label[:80]!r}: not the name of a class; use 1 to 80 letters, digits, spaces and _-./, "
-            "without a space or slash at an end or parts such as '..'"
+            f"{label[:80]!r}: not the name of a class; use 1 to 80 letters, digits, spaces and any of "
+            "_-./&(),' without a space or slash at an end or parts such as '..'"
         )
     return label
 

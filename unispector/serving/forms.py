@@ -38,8 +38,8 @@ def check_label(label: str) -> str:
     except DataError as error:
         raise RefusedError(
             400,
-            "the name of a class must have 1 to 80 letters, digits, spaces and _-./ , no space or slash at "
-            "an end and no parts such as '..'",
+            "the name of a class must have 1 to 80 letters, digits, spaces and _-./&(),' , no space or slash "
+            "at an end and no parts such as '..'",
         ) from error
 
 

@@ -30,6 +30,7 @@ class ExportState:
     done: int = 0  # images
     total: int = 0
     ready: bool = False
+    file: str = ""  # name of the finished file
     trouble: str = ""  # why it failed, in one line
 
 
@@ -212,7 +213,7 @@ class Bench:
         try:
             self._exported = export(project, kind, project.session / "exports", progress)
             state = self.exporting
-            self.exporting = ExportState(number, kind, state.done, state.total, ready=True)
+            self.exporting = ExportState(number, kind, state.done, state.total, True, self._exported.name)
         except UniSpectorError as error:
             self.exporting = ExportState(number, kind, trouble=str(error))
         except OSError as error:

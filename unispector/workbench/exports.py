@@ -5,18 +5,19 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from zipfile import ZIP_DEFLATED, ZipFile
 
-import numpy as np
 import torch
 
 from unispector.detections import Detections, Json
 from unispector.errors import DataError
+from unispector.ops.drawing import draw_regions
 from unispector.ops.files import atomic_path, atomic_write_text
-from unispector.ops.rle import Rle, encode_crop
+from unispector.ops.images import as_pixels
+from unispector.ops.rle import Rle
 from unispector.workbench.findings import verdicts
 from unispector.workbench.marks import Box
 from unispector.workbench.pictures import jpeg
@@ -42,9 +43,9 @@ class Region:
     """A marked region, or one that was found and not rejected."""
 
     label: str
-    score: float  # of a mark 1
+    score: float | None  # None of a mark: nobody scored it
     box: Box
-    mask: Rle
+    mask: Rle | None  # None of a drawn box
     origin: str  # found, drawn or accepted
 
 
@@ -54,7 +55,7 @@ class ImageRegions:
 
     image: str
     hw: tuple[int, int]
-    regions: list[Region]  # best first
+    regions: list[Region]  # marks, then findings, the best first
 
 
 def regions_of(project: Project, name: str) -> ImageRegions:
@@ -75,15 +76,13 @@ def regions_of(project: Project, name: str) -> ImageRegions:
     if result is not None and result.hw != hw:
         result = None  # of the file that was there before
     regions = [
-        Region(mark.label, 1.0, mark.box, mark.mask or _box_mask(mark.box, hw), mark.origin)
-        for mark in marks
-        if not mark.negative
+        Region(mark.label, None, mark.box, mark.mask, mark.origin) for mark in marks if not mark.negative
     ]
     if result is not None and summary is not None:
         for own, verdict in zip(result.findings, verdicts(summary, marks), strict=True):
             if verdict == 0 and own.score >= least.get(own.label, 1.0):
                 regions.append(Region(own.label, own.score, own.box, own.mask, "found"))
-    return ImageRegions(name, hw, sorted(regions, key=lambda region: -region.score))
+    return ImageRegions(name, hw, sorted(regions, key=_rank, reverse=True))
 
 
 def export(project: Project, kind: Kind, folder: Path, progress: Progress) -> Path:
@@ -126,27 +125,27 @@ def _all(project: Project, progress: Progress) -> Iterator[ImageRegions]:
     progress(len(names), len(names))
 
 
-def _box_mask(box: Box, hw: tuple[int, int]) -> Rle:
-    left, top = int(box[0]), int(box[1])
-    right, bottom = min(-int(-(box[0] + box[2]) // 1), hw[1]), min(-int(-(box[1] + box[3]) // 1), hw[0])
-    crop = np.ones((max(bottom - top, 1), max(right - left, 1)), np.bool_)
-    return encode_crop(crop, left, top, *hw)
+def _rank(region: Region) -> float:
+    return 1.0 if region.score is None else region.score
 
 
 def _as_detections(own: ImageRegions, names: tuple[str, ...]) -> Detections:
+    """The regions with an empty mask where there is only a box, and 1 where there is no score."""
+    height, width = own.hw
+    empty: Rle = {"size": [height, width], "counts": [height * width]}
     boxes = [[b[0], b[1], b[0] + b[2], b[1] + b[3]] for b in (region.box for region in own.regions)]
     return Detections(
         boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([region.score for region in own.regions], dtype=torch.float32),
+        scores=torch.tensor([_rank(region) for region in own.regions], dtype=torch.float32),
         labels=torch.tensor([names.index(region.label) for region in own.regions], dtype=torch.int64),
-        masks_rle=tuple(region.mask for region in own.regions),
+        masks_rle=tuple(region.mask or empty for region in own.regions),
         class_names=names,
         image_hw=own.hw,
     )
 
 
 def _as_csv(images: Iterator[ImageRegions]) -> str:
-    """A line for each region, and one with empty fields for an image without any."""
+    """A line for each region, of a mark without a score; one with empty fields for an image without any."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(
@@ -162,7 +161,10 @@ def _as_csv(images: Iterator[ImageRegions]) -> str:
 
 
 def _as_coco(images: Iterable[ImageRegions], names: tuple[str, ...]) -> Json:
-    """COCO's layout; `origin` says where a region comes from."""
+    """COCO's layout; `origin` says where a region comes from.
+
+    A mark has no score, and a drawn box no segmentation.
+    """
     whole: Json = {
         "info": {"description": "UniSpector, inspection bench"},
         "images": [],
@@ -173,8 +175,31 @@ def _as_coco(images: Iterable[ImageRegions], names: tuple[str, ...]) -> Json:
         one = _as_detections(own, names).to_coco(number, own.image, len(whole["annotations"]) + 1)
         whole["images"] += one["images"]
         for annotation, region in zip(one["annotations"], own.regions, strict=True):
+            if region.score is None:
+                del annotation["score"]
+            if region.mask is None:
+                annotation["segmentation"] = []
             whole["annotations"].append({**annotation, "origin": region.origin})
     return whole
+
+
+def _as_labelme(own: ImageRegions, names: tuple[str, ...]) -> Json:
+    """LabelMe's layout: a drawn box is a rectangle, anything else a mask."""
+    content = _as_detections(own, names).to_labelme(PurePosixPath(own.image).name)
+    for shape, region in zip(content["shapes"], own.regions, strict=True):
+        if region.score is None:
+            shape["description"] = "marked"
+            del shape["score"]
+    return content
+
+
+def _drawn(own: ImageRegions, names: tuple[str, ...], path: Path, bit_depth: int) -> bytes:
+    """The image as a JPEG with the regions drawn on it, the best on top."""
+    shapes = [
+        shape if region.score is not None else replace(shape, caption=f"{region.label} marked")
+        for shape, region in zip(_as_detections(own, names).regions(), reversed(own.regions), strict=True)
+    ]
+    return jpeg(draw_regions(as_pixels(path, bit_depth), shapes), 92)
 
 
 def _entries(project: Project, kind: Kind, progress: Progress) -> Iterator[tuple[str, bytes | str]]:
@@ -183,21 +208,19 @@ def _entries(project: Project, kind: Kind, progress: Progress) -> Iterator[tuple
     if kind == "yolo":
         yield "classes.txt", "".join(f"{name}\n" for name in names)
     for own in _all(project, progress):
-        found = _as_detections(own, names)
         # Of two images that only their suffixes tell apart, the suffix stays.
         name = _stem(own.image) if stems[_stem(own.image)] == 1 else own.image
         if kind == "yolo":
-            yield f"labels/{name}.txt", found.to_yolo()
+            yield f"labels/{name}.txt", _as_detections(own, names).to_yolo()
         elif kind == "labelme":
-            content = found.to_labelme(PurePosixPath(own.image).name)
-            yield f"{name}.json", json.dumps(content, indent=1) + "\n"
+            yield f"{name}.json", json.dumps(_as_labelme(own, names), indent=1) + "\n"
         else:
             path = project.folder.path(own.image)
             try:
-                drawn = found.plot(path, project.bit_depth)
+                drawn = _drawn(own, names, path, project.bit_depth)
             except DataError as error:
                 raise DataError(f"{own.image}: has changed meanwhile; export again") from error
-            yield f"pictures/{name}.jpg", jpeg(drawn, 92)
+            yield f"pictures/{name}.jpg", drawn
 
 
 def _stem(name: str) -> str:

@@ -25,7 +25,7 @@ class ImageFolder:
 
     Attributes:
         root: the folder, absolute.
-        files: name -> image, sorted by name.
+        files: name -> image, sorted by name; upper and lower case are alike.
         trouble: lines that say what is passed over: names that are not UTF-8, subfolders that cannot be read.
         version: grows by one whenever `refresh` sees another content.
     """
@@ -57,7 +57,7 @@ class ImageFolder:
         """
         self._unnamed, self._closed = [], []
         try:
-            found = sorted(self._walk(self.root, ""), key=lambda file: file.name)
+            found = sorted(self._walk(self.root, ""), key=lambda file: (file.name.casefold(), file.name))
         except OSError as error:
             raise DataError(f"{self.root}: cannot be read ({error.strerror}); restore the folder") from error
         self.trouble = (

@@ -3,10 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from unispector.errors import DataError, UniSpectorError
 from unispector.project.progress import listening
+from unispector.prompts.calibrate import provable_odds
 from unispector.workbench import joined
 from unispector.workbench.marks import Mark
 from unispector.workbench.project import Job, Project
@@ -16,6 +18,15 @@ logger = logging.getLogger(__name__)
 
 JOB = "bench job"
 """Name of the thread."""
+
+
+@dataclass(frozen=True)
+class Provable:
+    """What the good images can prove of a class."""
+
+    good: int  # images
+    best: int  # N of the fewest false alarms, one in N good images; 0 = too few for any
+    refusal: str  # why the number that was asked for cannot be proved; empty where it can
 
 
 class _GivenUpError(Exception):
@@ -51,6 +62,19 @@ class Jobs:
 
         self._start("check", label, marks, labels, work)
 
+    def provable(self, label: str, one_in: int) -> Provable:
+        """What the good images can prove, before a threshold is chosen.
+
+        Raises:
+            DataError: the model is not there yet.
+        """
+        good = self._good()
+        try:
+            self._check_budget(label, one_in, good)
+        except DataError as error:
+            return Provable(len(good), provable_odds(len(good)), str(error))
+        return Provable(len(good), provable_odds(len(good)), "")
+
     def choose(self, label: str, one_in: int) -> None:
         """Begin to choose the threshold of a class.
 
@@ -60,11 +84,8 @@ class Jobs:
         Raises:
             DataError: too few good images or marks, or other work runs.
         """
-        project = self._project
-        marks, state = project.used_marks(), project.state()[1]
-        good = [project.folder.root / name for name in sorted(state.good) if name in project.folder.files]
-        model = self._ready()
-        joined.check_budget(model, marks_about(state.marks, label), marks, label, (len(good), one_in))
+        project, good = self._project, self._good()
+        model, marks = self._check_budget(label, one_in, good)
 
         def work() -> None:
             value, chosen = joined.choose(
@@ -79,6 +100,19 @@ class Jobs:
     def stop(self) -> None:
         """Give the work up; does not wait for it."""
         self._stopped = True
+
+    def _good(self) -> list[Path]:
+        files = self._project.folder.files
+        good = sorted(self._project.state()[1].good)
+        return [self._project.folder.root / name for name in good if name in files]
+
+    def _check_budget(
+        self, label: str, one_in: int, good: Sequence[Path]
+    ) -> tuple[joined.Model, Sequence[Mark]]:
+        model, marks = self._ready(), self._project.used_marks()
+        about = marks_about(self._project.state()[1].marks, label)
+        joined.check_budget(model, about, marks, label, (len(good), one_in))
+        return model, marks
 
     def _ready(self) -> joined.Model:
         model = self._model()

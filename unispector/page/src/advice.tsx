@@ -3,9 +3,9 @@
 import { ActionIcon, Button, Group, Modal, NumberInput, Progress, Text, Tooltip } from '@mantine/core';
 import { IconBulb, IconPlayerStop, IconShieldCheck, IconShieldX } from '@tabler/icons-react';
 import { useEffect, useState, type ReactElement } from 'react';
-import { post } from './api';
+import { address, get, post } from './api';
 import { attempt, change, openImage, useBench } from './store';
-import type { Advice, SessionClass } from './types';
+import type { Advice, Provable, SessionClass } from './types';
 
 export const check = (label: string): void => void attempt(() => post('/bench/check', { label }));
 
@@ -86,49 +86,74 @@ interface ChooseProps {
 
 export function ChooseThreshold({ own, opened, close }: ChooseProps): ReactElement {
   const good = useBench((state) => state.session?.good.length ?? 0);
-  const [oneIn, setOneIn] = useState<number | string>(20);
+  const [oneIn, setOneIn] = useState<number | string | null>(null); // null = the best that can be proved
+  const [said, setSaid] = useState<Provable | null>(null);
   const [refusal, setRefusal] = useState('');
-  useEffect(() => setRefusal(''), [opened, oneIn]);
+  useEffect(() => setOneIn(null), [opened]);
+  useEffect(() => {
+    let wanted = true;
+    setSaid(null);
+    setRefusal('');
+    if (!opened || oneIn === '') return undefined;
+    get<Provable>(address('/bench/threshold', { label: own.name, one_in: Number(oneIn) || USUAL })).then(
+      (told) => {
+        if (!wanted) return;
+        if (oneIn === null) setOneIn(told.best || USUAL);
+        else setSaid(told);
+      },
+      (error: unknown) => wanted && setRefusal(lineOf(error)),
+    );
+    return () => {
+      wanted = false;
+    };
+  }, [opened, own.name, own.marks, own.images, oneIn, good]);
   const choose = async (): Promise<void> => {
     try {
       await post('/bench/threshold', { label: own.name, one_in: Number(oneIn) });
       close();
     } catch (error) {
-      setRefusal(error instanceof Error ? error.message : String(error));
+      setRefusal(lineOf(error));
     }
   };
+  const line = refusal || said?.refusal;
   return (
     <Modal opened={opened} onClose={close} title={`Choose the threshold of ${own.name}`} size="md" centered>
       <form
         onClick={(event) => event.stopPropagation()}
         onSubmit={(event) => {
           event.preventDefault();
-          void choose();
+          if (said?.refusal === '') void choose();
         }}
       >
         <NumberInput
           label="False alarm on at most one good image in"
-          value={oneIn}
+          value={oneIn ?? ''}
           onChange={setOneIn}
           min={2}
           max={1_000_000}
           allowDecimal={false}
           data-autofocus
         />
-        <Text size="sm" mt="sm">
-          {good === 1 ? '1 image is' : `${good} images are`} marked as good. Mark more with <kbd className="key">G</kbd> (with Shift, all of a
-          folder): images as they come from the line that show no defect, whatever was found on them.
+        <Text size="sm" mt="xs" fw={600} data-testid="provable">
+          {said && said.best > 0 && `${said.good} good images can prove 1 in ${said.best}.`}
         </Text>
-        {refusal && (
+        <Text size="sm" mt="sm">
+          More good images prove more. Mark them with “Good” (<kbd className="key">G</kbd>), a whole folder with the arrow beside it (
+          <kbd className="key">Shift+G</kbd>): images as they come from the line that show no defect, whatever was found on them.
+        </Text>
+        <Text size="sm" mt="sm">
+          On the images with marks of {own.name}, mark every one that is there: what is not marked counts as a wrong finding.
+        </Text>
+        {line && (
           <Text size="sm" mt="sm" c="red" role="alert">
-            {refusal}
+            {line}
           </Text>
         )}
         <Group justify="flex-end" mt="md">
           <Button variant="default" onClick={close}>
             Cancel
           </Button>
-          <Button type="submit" disabled={!Number(oneIn)}>
+          <Button type="submit" disabled={said?.refusal !== ''}>
             Choose
           </Button>
         </Group>
@@ -136,3 +161,7 @@ export function ChooseThreshold({ own, opened, close }: ChooseProps): ReactEleme
     </Modal>
   );
 }
+
+const USUAL = 20; // where nothing can be proved yet
+
+const lineOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -12,6 +12,8 @@ import { change, set, type Tool } from './store';
 import type { Box, Mark, Result, Stroke } from './types';
 import type { Frame } from './viewer';
 
+export type Drawn = { box: Box } | { strokes: Stroke[] };
+
 interface CanvasProps {
   frame: Frame;
   viewer: OpenSeadragon.Viewer;
@@ -27,7 +29,8 @@ interface CanvasProps {
   colour: string; // of what is drawn
   mark: string | null;
   finding: string | null;
-  drawn?: (what: { box: Box } | { strokes: Stroke[] }) => void;
+  drawn?: (what: Drawn) => void;
+  unnamed?: Drawn | null; // drawn, and not kept yet
 }
 
 interface Draft {
@@ -37,7 +40,7 @@ interface Draft {
 }
 
 export function Canvas(props: CanvasProps): ReactElement {
-  const { frame, viewer, result, outdated, marks, least, only, colours, masks, tool, brush, colour, mark, finding, drawn } = props;
+  const { frame, viewer, result, outdated, marks, least, only, colours, masks, tool, brush, colour, mark, finding, drawn, unnamed = null } = props;
   const stage = useRef<Konva.Stage>(null);
   const transformer = useRef<Konva.Transformer>(null);
   const holder = useRef<HTMLDivElement>(null);
@@ -54,6 +57,18 @@ export function Canvas(props: CanvasProps): ReactElement {
     const node = editable && mark !== null ? stage.current?.findOne(`#${mark}`) : undefined;
     transformer.current?.nodes(node ? [node] : []);
   }, [editable, mark, marks]);
+
+  // Esc drops what is being drawn, before the page's own keys see it.
+  const busy = draft !== null;
+  useEffect(() => {
+    const drop = (event: KeyboardEvent): void => {
+      if (event.key !== 'Escape') return;
+      event.stopImmediatePropagation();
+      setDraft(null);
+    };
+    if (busy) window.addEventListener('keydown', drop, true);
+    return () => window.removeEventListener('keydown', drop, true);
+  }, [busy]);
 
   const place = (event: PointerEvent): [number, number] => {
     const bounds = holder.current?.getBoundingClientRect();
@@ -139,7 +154,7 @@ export function Canvas(props: CanvasProps): ReactElement {
   };
 
   // A mark stands for the finding at its place.
-  const shown = counting(result, least, only).filter((own) => own.verdict !== 1);
+  const shown = counting(result, least, only);
   const refused = rejectedRows(result, least, only);
   const captions: CaptionOf[] = [
     ...marks.map((own) => ({
@@ -157,6 +172,9 @@ export function Canvas(props: CanvasProps): ReactElement {
       must: result?.ids[own.row] === finding,
     })),
   ].sort((a, b) => Number(b.must) - Number(a.must));
+  const stroke = unnamed && 'strokes' in unnamed ? unnamed.strokes[0] : undefined;
+  const points = stroke?.points ?? (draft && (tool === 'brush' || tool === 'eraser') ? draft.points : []);
+  const box = unnamed && 'box' in unnamed ? unnamed.box : draft && tool === 'box' ? boxOf(draft) : null;
   const layer = { x: frame.x, y: frame.y, scaleX: frame.scale, scaleY: frame.scale };
   return (
     <div
@@ -200,12 +218,12 @@ export function Canvas(props: CanvasProps): ReactElement {
             />
           ))}
           <Captions all={captions} scale={frame.scale} />
-          {draft && tool === 'box' && (
+          {box && (
             <Rect
-              x={Math.min(draft.from[0], draft.to[0])}
-              y={Math.min(draft.from[1], draft.to[1])}
-              width={Math.abs(draft.to[0] - draft.from[0])}
-              height={Math.abs(draft.to[1] - draft.from[1])}
+              x={box[0]}
+              y={box[1]}
+              width={box[2]}
+              height={box[3]}
               stroke={colour}
               strokeWidth={2}
               strokeScaleEnabled={false}
@@ -213,12 +231,12 @@ export function Canvas(props: CanvasProps): ReactElement {
               listening={false}
             />
           )}
-          {draft && (tool === 'brush' || tool === 'eraser') && (
+          {points.length > 0 && (
             <Line
-              points={draft.points.length > 2 ? draft.points : [...draft.points, ...draft.points]}
+              points={points.length > 2 ? points : [...points, ...points]}
               stroke={tool === 'eraser' ? '#ffffff' : colour}
               opacity={0.55}
-              strokeWidth={(2 * brush) / frame.scale}
+              strokeWidth={2 * (stroke?.radius ?? brush / frame.scale)}
               lineCap="round"
               lineJoin="round"
               listening={false}
@@ -245,6 +263,13 @@ export function Canvas(props: CanvasProps): ReactElement {
     </div>
   );
 }
+
+const boxOf = ({ from, to }: Draft): Box => [
+  Math.min(from[0], to[0]),
+  Math.min(from[1], to[1]),
+  Math.abs(to[0] - from[0]),
+  Math.abs(to[1] - from[1]),
+];
 
 // The whole pixels between two corners, at least one.
 function wholePixels(x: number, y: number, right: number, bottom: number): Box {

@@ -5,6 +5,7 @@ import { IconBulb, IconDots, IconLayoutSidebar, IconPlus } from '@tabler/icons-r
 import { useMemo, useState, type ReactElement } from 'react';
 import { AdviceLine, check, ChooseThreshold, JobLine, Proof } from './advice';
 import { percent, thresholdsOf, totals, type Totals } from './derive';
+import { asName, oddIn } from './names';
 import { change, moveThreshold, now, openImage, set, useBench } from './store';
 import type { Advice, SessionClass } from './types';
 
@@ -100,7 +101,12 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
       <Group gap={8} wrap="nowrap">
         <span className="dot" style={{ background: own.colour }} />
         {renaming ? (
-          <Rename name={own.name} done={() => setRenaming(false)} />
+          <NameField
+            begin={own.name}
+            about="New name"
+            save={(to, told) => change({ kind: 'rename', name: own.name, to }, told)}
+            close={() => setRenaming(false)}
+          />
         ) : (
           <Text size="sm" fw={600} truncate flex={1} title={own.name}>
             {own.name}
@@ -126,12 +132,14 @@ function ClassRow({ own, number, threshold, count, advice }: RowProps): ReactEle
           </Menu.Dropdown>
         </Menu>
       </Group>
-      <Group gap={6} mt={2} wrap="nowrap">
-        <Text size="xs" c="dimmed" flex={1} truncate data-testid={`count-${own.name}`}>
-          <b className="figure">{count.findings}</b> on <b className="figure">{count.images}</b> {count.images === 1 ? 'image' : 'images'}
-        </Text>
+      <Group gap={6} mt={2} justify="space-between">
+        <Tooltip label="Findings at or above the slider, beside the marks">
+          <Text size="xs" c="dimmed" className="oneline" data-testid={`count-${own.name}`}>
+            <b className="figure">{count.findings}</b> on <b className="figure">{count.images}</b> {count.images === 1 ? 'image' : 'images'}
+          </Text>
+        </Tooltip>
         <Tooltip label={`${own.marks} marks on ${own.images} images${own.negatives ? `, ${own.negatives} of what it is not` : ''}`}>
-          <Badge size="sm" variant="default" className="plain" style={{ cursor: 'pointer' }} onClick={() => nextMarked(own.name)}>
+          <Badge size="sm" variant="default" className="plain markcount" style={{ cursor: 'pointer' }} onClick={() => nextMarked(own.name)}>
             {own.prompted ? 'from the bank' : `${own.marks} ${own.marks === 1 ? 'mark' : 'marks'}`}
             {own.negatives ? ` · ${own.negatives} not` : ''}
           </Badge>
@@ -184,50 +192,66 @@ function nextMarked(label: string): void {
   if (next !== undefined) openImage(next);
 }
 
-function Rename({ name, done }: { name: string; done: () => void }): ReactElement {
-  const [text, setText] = useState(name);
+// A field for a name that stays, with what was typed, until the name is taken or left.
+function NameField({ begin, about, save, close }: NameFieldProps): ReactElement {
+  const [text, setText] = useState(begin);
+  const [refusal, setRefusal] = useState('');
+  const odd = oddIn(text);
+  const submit = async (): Promise<void> => {
+    const name = asName(text);
+    if (odd) return;
+    if (!name || name === begin || (await save(name, setRefusal))) close();
+  };
   return (
     <form
       style={{ flex: 1 }}
       onSubmit={(event) => {
         event.preventDefault();
-        if (text.trim() && text !== name) void change({ kind: 'rename', name, to: text.trim() });
-        done();
-      }}
-    >
-      <TextInput size="xs" value={text} autoFocus onChange={(event) => setText(event.currentTarget.value)} onBlur={done} aria-label="New name" />
-    </form>
-  );
-}
-
-function AddClass(): ReactElement {
-  const [name, setName] = useState<string | null>(null);
-  if (name === null) {
-    return (
-      <Button variant="subtle" color="gray" size="compact-sm" m="xs" leftSection={<IconPlus size={14} />} onClick={() => setName('')}>
-        Add a class
-      </Button>
-    );
-  }
-  return (
-    <form
-      className="addclass"
-      onSubmit={(event) => {
-        event.preventDefault();
-        const wanted = name.trim();
-        if (wanted) void change({ kind: 'class', name: wanted }).then((done) => done && set({ active: wanted }));
-        setName(null);
+        void submit();
       }}
     >
       <TextInput
         size="xs"
         placeholder="Name, then Enter"
-        value={name}
+        value={text}
         autoFocus
-        onChange={(event) => setName(event.currentTarget.value)}
-        onBlur={() => setName(null)}
-        aria-label="Name of the class"
+        error={odd || refusal}
+        onChange={(event) => {
+          setText(event.currentTarget.value);
+          setRefusal('');
+        }}
+        onKeyDown={(event) => event.key === 'Escape' && close()}
+        onBlur={() => odd || refusal || close()}
+        aria-label={about}
       />
     </form>
+  );
+}
+
+interface NameFieldProps {
+  begin: string;
+  about: string;
+  save: (name: string, told: (line: string) => void) => Promise<boolean>;
+  close: () => void;
+}
+
+function AddClass(): ReactElement {
+  const [open, setOpen] = useState(false);
+  if (!open) {
+    return (
+      <Button variant="subtle" color="gray" size="compact-sm" m="xs" leftSection={<IconPlus size={14} />} onClick={() => setOpen(true)}>
+        Add a class
+      </Button>
+    );
+  }
+  const save = async (name: string, told: (line: string) => void): Promise<boolean> => {
+    const done = await change({ kind: 'class', name }, told);
+    if (done) set({ active: name });
+    return done;
+  };
+  return (
+    <div className="addclass">
+      <NameField begin="" about="Name of the class" save={save} close={() => setOpen(false)} />
+    </div>
   );
 }

@@ -17,15 +17,14 @@ export interface Shown {
   verdict: number;
 }
 
-// Findings of an image that count: at least the threshold, and not rejected.
+// Findings of an image that count: at least the threshold, neither rejected nor a mark already.
 export function counting(result: Result | undefined, least: Thresholds, only: string | null): Shown[] {
   if (!result) return [];
   const rows: Shown[] = [];
   result.scores.forEach((score, row) => {
     const label = result.labels[row] ?? '';
-    const verdict = result.verdicts[row] ?? 0;
-    const wanted = only === null || label === only;
-    if (wanted && verdict !== 2 && score >= (least[label] ?? 1)) rows.push({ row, label, score, verdict });
+    const wanted = (only === null || label === only) && result.verdicts[row] === 0;
+    if (wanted && score >= (least[label] ?? 1)) rows.push({ row, label, score, verdict: 0 });
   });
   return rows;
 }
@@ -88,6 +87,23 @@ function highest(result: Result | undefined, only: string | null): number {
     (_, each) => result.verdicts[each] !== 2 && (only === null || result.labels[each] === only),
   );
   return row < 0 ? 0 : (result.scores[row] ?? 0);
+}
+
+// The best finding under its slider, and how many there are.
+export function below(result: Result | undefined, least: Thresholds, only: string | null): { best: Shown; count: number } | null {
+  const rows = (result?.scores ?? []).flatMap((score, row) => {
+    const label = result?.labels[row] ?? '';
+    const under = result?.verdicts[row] === 0 && (only === null || label === only) && score < (least[label] ?? 1);
+    return under ? [{ row, label, score, verdict: 0 }] : [];
+  });
+  return rows[0] ? { best: rows[0], count: rows.length } : null; // best first, as results are
+}
+
+// A score that is less than another one, with the digits that show it.
+export function lower(score: number, than: number): [string, string] {
+  const tell = [percent, (value: number) => value.toFixed(3), (value: number) => value.toFixed(4)];
+  const apart = tell.find((own) => own(score) !== own(than)) ?? String;
+  return [apart(score), apart(than)];
 }
 
 export const percent = (score: number): string => (score < 0.095 ? score.toFixed(3) : score.toFixed(2));

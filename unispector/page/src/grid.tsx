@@ -5,30 +5,23 @@ import { IconCheck, IconPencilPlus, IconPhotoOff } from '@tabler/icons-react';
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { memo, useEffect, useMemo, useRef, useState, type ReactElement } from 'react';
 import { post, thumbnail } from './api';
-import { byImage, counting, listed, percent, thresholdsOf, type Shown, type Thresholds } from './derive';
+import { byImage, counting, percent, thresholdsOf, type Shown, type Thresholds } from './derive';
 import { path, useOutlines } from './outlines';
-import { openImage, set, useBench, type Show, type Sort } from './store';
+import { listNow, openImage, set, useBench, type Show, type Sort } from './store';
 import type { Mark, Result } from './types';
 
 const CARD = 216; // least width of a card in pixels
 const PICTURE = 150; // height of its image
 
 export function useList(): string[] {
-  const { images, results, session, moved, only, show, sort } = useBench();
-  return useMemo(
-    () =>
-      listed({
-        images,
-        results,
-        marks: byImage(session?.marks ?? []),
-        reviewed: new Set(session?.reviewed),
-        least: thresholdsOf(session, moved),
-        only,
-        show,
-        sort,
-      }),
-    [images, results, session, moved, only, show, sort],
-  );
+  const state = useBench();
+  const { images, results, session, moved, only, show, sort, order } = state;
+  const open = state.view === 'image';
+  const judged = open ? null : results; // while an image is open nothing is sorted anew
+  return useMemo(() => {
+    const there = new Set(images);
+    return open ? order.filter((name) => there.has(name)) : listNow(state);
+  }, [images, judged, open ? null : session, open ? null : moved, only, show, sort, order, open]); // eslint-disable-line
 }
 
 export function Grid(): ReactElement {
@@ -154,14 +147,15 @@ function Bar({ count }: { count: number }): ReactElement {
         data={(session?.classes ?? []).map((own) => own.name)}
         aria-label="Defect"
       />
+      {/* Not at the right end, where the tooltips of the bar above would cover it. */}
+      <Text size="xs" c="dimmed" data-testid="listed">
+        {count === images.length ? `${count} images` : `${count} of ${images.length} images`}
+      </Text>
       {chosen.length > 0 && (
         <Button size="compact-xs" variant="subtle" color="gray" onClick={() => set({ chosen: [] })}>
           {chosen.length} picked, clear
         </Button>
       )}
-      <Text size="xs" c="dimmed" ml="auto" data-testid="listed">
-        {count === images.length ? `${count} images` : `${count} of ${images.length} images`}
-      </Text>
     </div>
   );
 }
@@ -211,7 +205,8 @@ const Card = memo(function Card(props: CardProps): ReactElement {
   const [trouble, setTrouble] = useState('');
   const found = counting(result, least, only);
   const hw = result && result.hw[0] > 0 ? result.hw : marks?.[0]?.hw;
-  const isMarked = (marks ?? []).some((mark) => !mark.negative);
+  const marked = (marks ?? []).filter((mark) => !mark.negative && (only === null || mark.label === only)).length;
+  const room = marked ? 2 : 3; // scores that fit on the line
   const line = trouble || result?.trouble || '';
   const explain = async (): Promise<void> => {
     const answer = await fetch(thumbnail(name, stamp)).catch(() => null);
@@ -239,14 +234,9 @@ const Card = memo(function Card(props: CardProps): ReactElement {
             {hw && <Overlay {...props} hw={hw} found={found} />}
           </>
         )}
-        <Checkbox
-          size="xs"
-          className="pick"
-          checked={picked}
-          onChange={() => pick(name)}
-          onClick={(event) => event.stopPropagation()}
-          aria-label={`Pick ${name}`}
-        />
+        <label className="pick" onClick={(event) => event.stopPropagation()}>
+          <Checkbox size="xs" checked={picked} onChange={() => pick(name)} aria-label={`Pick ${name}`} />
+        </label>
         {reviewed && (
           <span className="seal" title="Reviewed">
             <IconCheck size={12} stroke={3} />
@@ -259,16 +249,16 @@ const Card = memo(function Card(props: CardProps): ReactElement {
         </Text>
       </div>
       <Group gap={4} wrap="nowrap" className="chips">
-        {found.slice(0, isMarked ? 2 : 3).map((own) => (
+        {found.slice(0, room).map((own) => (
           <span key={own.row} className="chip" title={own.label}>
             <i style={{ background: colours.get(own.label) }} />
             {percent(own.score)}
           </span>
         ))}
-        {found.length > (isMarked ? 2 : 3) && <span className="chip">+{found.length - (isMarked ? 2 : 3)}</span>}
-        {isMarked && (
+        {found.length > room && <span className="chip">+{found.length - room}</span>}
+        {marked > 0 && (
           <Badge size="xs" variant="light" className="plain">
-            marked
+            {marked === 1 ? '1 mark' : `${marked} marks`}
           </Badge>
         )}
         {good && (
@@ -278,7 +268,7 @@ const Card = memo(function Card(props: CardProps): ReactElement {
         )}
         {waiting && !line && <span className="chip quiet">waiting</span>}
         {outdated && <span className="chip quiet">outdated</span>}
-        {!waiting && !outdated && !found.length && result && !line && <span className="chip quiet">nothing</span>}
+        {!waiting && !outdated && !found.length && !marked && result && !line && <span className="chip quiet">nothing</span>}
       </Group>
     </div>
   );

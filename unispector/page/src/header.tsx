@@ -15,14 +15,15 @@ import {
 } from '@tabler/icons-react';
 import { useState, type ReactElement } from 'react';
 import { get, post } from './api';
-import { attempt, set, tell, undo, useBench } from './store';
+import { attempt, set, tell, useBench } from './store';
+import { undo } from './undone';
 import type { ExportState, Run } from './types';
 
 const KINDS: [string, string, string][] = [
   ['coco', 'COCO JSON', 'boxes, masks, scores'],
   ['csv', 'CSV', 'one line a finding'],
   ['yolo', 'YOLO', 'labels, zip'],
-  ['labelme', 'LabelMe', 'polygons, zip'],
+  ['labelme', 'LabelMe', 'masks and boxes, zip'],
   ['images', 'Annotated images', 'zip'],
   ['bank', 'Prompt bank', 'for detect, serve and inspect'],
 ];
@@ -143,6 +144,7 @@ function Scheme(): ReactElement {
 
 function ExportMenu(): ReactElement {
   const start = useBench((state) => state.start);
+  const empty = useBench((state) => state.images.length === 0);
   const [busy, setBusy] = useState<ExportState | null>(null);
   const run = async (kind: string): Promise<void> => {
     let state = await post<ExportState>('/bench/export', { kind });
@@ -156,16 +158,16 @@ function ExportMenu(): ReactElement {
     link.href = `/bench/export/file?number=${state.number}`;
     link.download = '';
     link.click();
-    tell('Export written');
+    tell(`Export written: ${state.file}`);
   };
   const begin = async (kind: string): Promise<void> => {
     await attempt(() => run(kind));
     setBusy(null);
   };
   return (
-    <Menu position="bottom-end" width={270} shadow="md">
+    <Menu position="bottom-end" width={340} shadow="md">
       <Menu.Target>
-        <Button size="compact-sm" variant="default" leftSection={<IconDownload size={15} />} loading={busy !== null}>
+        <Button size="compact-sm" variant="default" leftSection={<IconDownload size={15} />} loading={busy !== null} disabled={empty}>
           Export
         </Button>
       </Menu.Target>
@@ -174,8 +176,10 @@ function ExportMenu(): ReactElement {
         {KINDS.filter(([kind]) => start?.exports.includes(kind)).map(([kind, name, about]) => (
           <Menu.Item key={kind} onClick={() => void begin(kind)}>
             <Group justify="space-between" wrap="nowrap" gap="xs">
-              <Text size="sm">{name}</Text>
-              <Text size="xs" c="dimmed">
+              <Text size="sm" className="oneline">
+                {name}
+              </Text>
+              <Text size="xs" c="dimmed" className="oneline">
                 {about}
               </Text>
             </Group>

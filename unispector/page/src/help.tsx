@@ -24,7 +24,7 @@ const KEYS: [string, string][] = [
   ['+ −', 'zoom; thicker, thinner brush with Shift'],
   ['C', 'compare the picked images'],
   ['Space', 'pick an image of the grid'],
-  ['Enter, Esc', 'open an image, back to all'],
+  ['Enter, Esc', 'open an image, back to all; Esc drops what is being drawn'],
   ['Ctrl+Z', 'undo'],
   ['Ctrl+Shift+Z', 'redo'],
   ['?', 'this help'],

@@ -3,8 +3,11 @@
 import { useEffect } from 'react';
 import { thresholdsOf } from './derive';
 import { pick, useList } from './grid';
-import { judge, openFindings, step, viewed } from './image';
-import { change, moveThreshold, now, openImage, set, toggleGood, undo } from './store';
+import { viewed } from './image';
+import { judge, openFindings } from './side';
+import { change, moveThreshold, now, openImage, set, toggleGood } from './store';
+import { step } from './tools';
+import { undo } from './undone';
 
 const columnsOf = (): number => Number(document.querySelector<HTMLElement>('[data-columns]')?.dataset.columns ?? 1);
 let settling: ReturnType<typeof setTimeout> | undefined;
@@ -46,11 +49,10 @@ function onImage(key: string, names: string[]): boolean {
   return true;
 }
 
-// First what is chosen or being drawn is let go, then the image.
+// What is chosen is let go first, then the image; what is being drawn is the canvas's matter.
 function escape(): void {
   const { mark, finding, tool } = now();
-  if (tool !== 'move') set({ tool: 'move' });
-  else if (mark !== null || finding !== null) set({ mark: null, finding: null });
+  if (tool === 'move' && (mark !== null || finding !== null)) set({ mark: null, finding: null });
   else set({ view: 'grid' });
 }
 
@@ -72,7 +74,7 @@ function onAll(event: KeyboardEvent): boolean {
   const { masks, session, brush, view } = now();
   const { key } = event;
   if (/^[1-9]$/.test(key)) set({ active: session?.classes[Number(key) - 1]?.name ?? now().active });
-  else if (key.toLowerCase() === 'g' && now().current !== null && view !== 'compare') toggleGood(now().current ?? '', event.shiftKey);
+  else if (key.toLowerCase() === 'g' && now().current !== null && view !== 'compare') void toggleGood(now().current ?? '', event.shiftKey);
   else if (key === '[') nudge(-1);
   else if (key === ']') nudge(1);
   else if (key === '?') set({ help: true });
@@ -93,9 +95,10 @@ const isText = (target: EventTarget | null): boolean =>
   ['INPUT', 'TEXTAREA', 'SELECT'].includes(target.tagName) &&
   !['checkbox', 'range', 'radio'].includes(target.getAttribute('type') ?? '');
 
-// Sliders and radio buttons have arrows of their own, buttons Enter and Space.
+// Menus, sliders and radio buttons have arrows of their own, buttons Enter and Space.
 function isUsedBy(target: EventTarget | null, key: string): boolean {
   if (!(target instanceof HTMLElement)) return false;
+  if (/^(Arrow|Escape)/.test(key) && document.querySelector('[role=menu]')) return true;
   if (target.tagName === 'BUTTON') return key === 'Enter' || key === ' ';
   const moved = target.getAttribute('role') === 'slider' || ['range', 'radio', 'checkbox'].includes(target.getAttribute('type') ?? '');
   return moved && (/^(Arrow|Page)|^(Home|End)$/.test(key) || key === ' ');

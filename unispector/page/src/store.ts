@@ -1,15 +1,17 @@
 // The state of the page, and what is derived from it.
 
 import { notifications } from '@mantine/notifications';
+import type { ReactNode } from 'react';
 import { create } from 'zustand';
 import { post, RequestError, request, get as fetchJson } from './api';
+import { byImage, listed, thresholdsOf } from './derive';
 import type { Change, Job, Result, Run, Session, Start } from './types';
 
 export type Tool = 'move' | 'box' | 'brush' | 'eraser';
 export type Show = 'all' | 'with' | 'without' | 'open';
 export type Sort = 'suspicious' | 'name' | 'open';
 
-interface State {
+export interface State {
   start: Start | null;
   session: Session | null;
   images: string[];
@@ -22,6 +24,7 @@ interface State {
   moved: Record<string, number>; // thresholds that the server does not know yet
   view: 'grid' | 'image' | 'compare';
   current: string | null;
+  order: string[]; // of the images while one is open: what is judged meanwhile does not move it
   chosen: string[]; // images to compare
   tool: Tool;
   negative: boolean; // what is drawn is not the defect
@@ -53,6 +56,7 @@ export const useBench = create<State>(() => ({
   moved: {},
   view: 'grid',
   current: null,
+  order: [],
   chosen: [],
   tool: 'move',
   negative: false,
@@ -70,20 +74,26 @@ export const useBench = create<State>(() => ({
 export const set = useBench.setState;
 export const now = useBench.getState;
 
-export function tell(line: string, bad = false, goes = true): void {
-  const shown = { message: line, color: bad ? 'red' : 'bench', withBorder: true };
+// The same line is shown once, as the newest.
+export function tell(line: ReactNode, bad = false, goes = true): void {
+  const id = typeof line === 'string' ? line : 'linked';
+  const shown = { id, message: line, color: bad ? 'red' : 'bench', withBorder: true };
+  notifications.hide(id);
   notifications.show(goes ? shown : { ...shown, color: 'orange', autoClose: 20_000 });
 }
 
+type Told = (line: string) => void;
+const complain: Told = (line) => tell(line, true);
+
 // Runs what may fail, and shows its line.
-export async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+export async function attempt<T>(work: () => Promise<T>, told: Told = complain): Promise<T | undefined> {
   try {
     return await work();
   } catch (error) {
     if (error instanceof RequestError && error.status === 401) {
       set({ locked: true });
     } else {
-      tell(error instanceof Error ? error.message : String(error), true);
+      told(error instanceof Error ? error.message : String(error));
     }
     return undefined;
   }
@@ -105,7 +115,7 @@ export function adopt(session: Session): void {
 let queue: Promise<unknown> = Promise.resolve();
 
 // Changes go one after the other, each to the version that the one before has made.
-function inTurn(send: (version: number) => Promise<Session>): Promise<boolean> {
+export function inTurn(send: (version: number) => Promise<Session>, told?: Told): Promise<boolean> {
   const turn = queue.then(async () => {
     const version = now().session?.version;
     if (version === undefined) return false;
@@ -118,7 +128,7 @@ function inTurn(send: (version: number) => Promise<Session>): Promise<boolean> {
         }
         throw error;
       }
-    });
+    }, told);
     if (session) adopt(session);
     return session !== undefined;
   });
@@ -126,27 +136,52 @@ function inTurn(send: (version: number) => Promise<Session>): Promise<boolean> {
   return turn;
 }
 
-export const change = (wanted: Change): Promise<boolean> =>
-  inTurn((version) => post<Session>('/bench/session', { version, change: wanted }));
-export const undo = (redo = false): Promise<boolean> =>
-  inTurn((version) => post<Session>('/bench/undo', { version, redo }));
+export const change = (wanted: Change, told?: Told): Promise<boolean> =>
+  inTurn((version) => post<Session>('/bench/session', { version, change: wanted }), told);
 
 export function moveThreshold(name: string, value: number): void {
   set({ moved: { ...now().moved, [name]: value } });
 }
 
+export const folderOf = (image: string): string => image.slice(0, image.lastIndexOf('/') + 1);
+
+// The folder of an image as it is called, also that of the session itself.
+export const folderName = (image: string): string => folderOf(image) || `${now().session?.folder.split('/').at(-1) ?? ''}/`;
+
 // Good images show no defect. With `folder`, all images of its folder that no defect is marked on.
-export function toggleGood(image: string, folder: boolean): void {
+export async function toggleGood(image: string, folder: boolean): Promise<void> {
   const { session, images } = now();
   const good = session?.good.includes(image) !== true;
+  if (!folder) {
+    await change({ kind: 'good', images: [image], good });
+    return;
+  }
   const marked = new Set((session?.marks ?? []).filter((own) => !own.negative).map((own) => own.image));
-  const within = image.slice(0, image.lastIndexOf('/') + 1);
-  const beside = (name: string): boolean => name.slice(0, name.lastIndexOf('/') + 1) === within && !marked.has(name);
-  void change({ kind: 'good', images: folder ? images.filter(beside) : [image], good });
+  const beside = images.filter((name) => folderOf(name) === folderOf(image));
+  const wanted = beside.filter((name) => !marked.has(name));
+  const rest = beside.length - wanted.length;
+  if (await change({ kind: 'good', images: wanted, good })) {
+    const are = `${wanted.length === 1 ? '1 image' : `${wanted.length} images`} of ${folderName(image)} ${wanted.length === 1 ? 'is' : 'are'}`;
+    tell(`${are} ${good ? 'good' : 'not good any more'}${rest ? `; ${rest} with a marked defect left out` : ''}`);
+  }
 }
 
+// The images in the order of the page.
+export const listNow = ({ images, results, session, moved, only, show, sort }: State): string[] =>
+  listed({
+    images,
+    results,
+    marks: byImage(session?.marks ?? []),
+    reviewed: new Set(session?.reviewed),
+    least: thresholdsOf(session, moved),
+    only,
+    show,
+    sort,
+  });
+
 export function openImage(image: string): void {
-  set({ view: 'image', current: image, mark: null, finding: null });
+  const order = now().view === 'image' ? now().order : listNow(now());
+  set({ view: 'image', current: image, mark: null, finding: null, order });
 }
 
 export async function addFiles(files: Iterable<File>): Promise<void> {

@@ -115,7 +115,14 @@ export interface ExportState {
   done: number;
   total: number;
   ready: boolean;
+  file: string; // name of the finished file
   trouble: string;
+}
+
+export interface Provable {
+  good: number; // images
+  best: number; // N of the fewest false alarms, one in N good images; 0 = too few for any
+  refusal: string; // why the number that was asked for cannot be proved
 }
 
 export interface FolderEntry {

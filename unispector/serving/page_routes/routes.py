@@ -28,6 +28,7 @@ from unispector.serving.service import Service
 from unispector.workbench.bench import Bench, ExportState, FolderEntry, folders
 from unispector.workbench.exports import FILES, Kind
 from unispector.workbench.folder import ImageFile
+from unispector.workbench.jobs import Provable
 from unispector.workbench.session import Change, OutdatedError
 
 PREFIX = "/bench"
@@ -167,6 +168,16 @@ async def check(request: Request, body: CheckBody) -> None:
 async def choose_threshold(request: Request, body: BudgetBody) -> None:
     """Begin to choose a threshold."""
     await _service(request).decoding(_bench(request).jobs.choose, body.label, body.one_in)
+
+
+@router.get("/threshold")
+async def provable(
+    request: Request,
+    label: Annotated[str, Query(max_length=200)],
+    one_in: Annotated[int, Query(ge=2, le=1_000_000)],
+) -> Provable:
+    """What the good images can prove of a class."""
+    return await _service(request).decoding(_bench(request).jobs.provable, label, one_in)
 
 
 @router.post("/stop", status_code=204)
