@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unispector.errors import DataError
 from unispector.ops import drawing
 from unispector.ops.rle import encode_rle
 from unispector.workbench import exports
 from unispector.workbench.exports import ImageRegions, Region
+from unispector.workbench.project import Project
 
 HW = (40, 60)
 
@@ -61,3 +63,20 @@ def test_a_mark_is_called_so_in_the_picture(
     jpeg = exports._drawn(regions, ("dent", "scratch"), tmp_path / "a.png", 16)
     assert jpeg.startswith(b"\xff\xd8")
     assert captions == ["scratch 0.42", "dent marked", "dent marked"]  # the best is drawn last
+
+
+def test_an_image_that_is_another_now_is_not_drawn(regions: ImageRegions, tmp_path: Path) -> None:
+    Image.new("RGB", (61, 40)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: has changed meanwhile; export again"):
+        exports._drawn(regions, ("dent", "scratch"), tmp_path / "a.png", 16)
+
+
+@pytest.mark.parametrize("kind", ["labelme", "yolo", "images"])
+def test_every_image_has_an_entry_of_its_own(tmp_path: Path, kind: exports.Kind) -> None:
+    for name in ("a.png", "a.jpg", "a.png.jpg", "b.png"):
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    project = Project(tmp_path)
+    entries = [name for name, _ in exports._entries(project, kind, lambda *_: None) if name != "classes.txt"]
+    project.end()
+    assert len(set(entries)) == 4
+    assert any(name.rpartition("/")[2].startswith("b.") and "png" not in name for name in entries)

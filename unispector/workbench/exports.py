@@ -199,28 +199,29 @@ def _drawn(own: ImageRegions, names: tuple[str, ...], path: Path, bit_depth: int
         shape if region.score is not None else replace(shape, caption=f"{region.label} marked")
         for shape, region in zip(_as_detections(own, names).regions(), reversed(own.regions), strict=True)
     ]
-    return jpeg(draw_regions(as_pixels(path, bit_depth), shapes), 92)
+    pixels = as_pixels(path, bit_depth)
+    if pixels.shape[:2] != own.hw:
+        raise DataError(f"{own.image}: has changed meanwhile; export again")
+    return jpeg(draw_regions(pixels, shapes), 92)
 
 
 def _entries(project: Project, kind: Kind, progress: Progress) -> Iterator[tuple[str, bytes | str]]:
     """Names and contents of an archive's files."""
-    names, stems = project.class_names(), Counter(_stem(name) for name in project.folder.files)
+    names, files = project.class_names(), project.folder.files
+    stems = Counter(_stem(name) for name in files)
     if kind == "yolo":
         yield "classes.txt", "".join(f"{name}\n" for name in names)
     for own in _all(project, progress):
         # Of two images that only their suffixes tell apart, the suffix stays.
-        name = _stem(own.image) if stems[_stem(own.image)] == 1 else own.image
+        stem = _stem(own.image)
+        name = stem if stems[stem] == 1 and stem not in files else own.image
         if kind == "yolo":
             yield f"labels/{name}.txt", _as_detections(own, names).to_yolo()
         elif kind == "labelme":
             yield f"{name}.json", json.dumps(_as_labelme(own, names), indent=1) + "\n"
         else:
             path = project.folder.path(own.image)
-            try:
-                drawn = _drawn(own, names, path, project.bit_depth)
-            except DataError as error:
-                raise DataError(f"{own.image}: has changed meanwhile; export again") from error
-            yield f"pictures/{name}.jpg", drawn
+            yield f"pictures/{name}.jpg", _drawn(own, names, path, project.bit_depth)
 
 
 def _stem(name: str) -> str:
