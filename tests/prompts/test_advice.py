@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unispector.detections import Detections
 from unispector.evaluation.intervals import Interval
-from unispector.prompts.advice import LEAST_GAIN, advice_on, expected, outliers
+from unispector.prompts.advice import LEAST_GAIN, advice_on, better_roi, expected, outliers
 from unispector.prompts.figures import (
     ClassFigures,
     CurvePoint,
@@ -89,9 +89,16 @@ def test_nothing_is_dropped_or_changed_by_chance(own, other_roi):
             assert one.alone.found <= others[len(others) // 2] / 2
         if {"look", "more"} & set(own_kinds):
             assert one.check.found == 0
-    if any(advice.kind == "marks" for advice in said):
+    boxes = [advice.text for advice in advice_on(replace(found, roi="mask")) if advice.kind == "marks"]
+    if boxes:
+        assert boxes[0].startswith("prompt with boxes: AP50")
         assert other_roi.interval.low > 0
         assert other_roi.after - other_roi.before >= LEAST_GAIN
+    masks = any(advice.kind == "marks" for advice in said)
+    assert masks == (better_roi(found) == "mask")
+    if other_roi is not None and not masks:
+        assert other_roi.interval.high < 0
+        assert other_roi.before - other_roi.after >= LEAST_GAIN
 
 
 def test_what_harms_is_dropped():
@@ -103,6 +110,17 @@ def test_what_harms_is_dropped():
     useful = replace(harmful, alone=Share(6, 8))
     for other in (unsure, small, useful):
         assert kinds(figures(*GOOD, other), "5.png") == ["fine"]
+
+
+def test_masks_prompt_where_there_are_any_and_boxes_are_not_surely_better():
+    def said(gain: Gain | None) -> list[str]:
+        return [one.text for one in advice_on(figures(*GOOD, other_roi=gain)) if one.kind == "marks"]
+
+    assert said(None) == []  # the images have boxes only
+    assert said(Gain(40.0, 50.0, Interval(1.0, 20.0))) == ["prompt with masks: AP50 50 in place of 40"]
+    (line,) = said(Gain(40.0, 39.0, Interval(-9.0, 8.0)))
+    assert line == "prompt with masks, which mostly find more: here AP50 39 in place of 40, within chance"
+    assert said(Gain(50.0, 40.0, Interval(-20.0, -1.0))) == []
 
 
 def test_a_missed_mark_is_wrong_or_rare():

@@ -169,7 +169,6 @@ def test_marks_where_nothing_is_are_refused(place):
     assert len(list((report.output / "pictures").iterdir())) == 4
 
 
-@pytest.mark.xfail(reason="the learned score tells these two apart no more: to be mended with the next model")
 def test_a_class_that_looks_like_another_is_refused(place):
     report = place.enroll("holes", "pore")
     assert (report.outcome, report.confused) == ("refused", 4)

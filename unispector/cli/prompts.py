@@ -39,7 +39,7 @@ _ENROLL_HELP = """Teach a new defect from a folder of marked images, without tra
 The checks are those of `unispector prompts doctor`: each image is looked at with prompts from the others. If
 enough marks are found with a score from which `detect` draws them, and are not mistaken for a class that is
 enrolled already, the images become a new version of the prompts in production; otherwise nothing changes.
-Where the images have masks, boxes or masks prompt, whichever finds more. Either way
+Where the images have masks, these prompt unless boxes surely find more. Either way
 reports/enroll/LABEL/report.md says what was found on which image, and what to drop, to mend and to add. The
 limits are under `enroll` in params.yaml. Exit code 1: refused."""
 
@@ -58,7 +58,7 @@ another class scores higher. Advice is given only where a difference is larger t
   look at the mark   the others do not find it, and it finds few of theirs: a wrong mark, or a rare kind
   mark two more      none of the others finds it
   mark tighter       a small part of the mark is found in its place
-  prompt with masks  they find more than boxes (or the other way round)
+  prompt with masks  the marks have some, and boxes do not surely find more (or the other way round)
   enough             what two more images would bring
 
 OUT gets doctor.md, doctor.json, a chart of AP50 over the number of images, and a drawing of each image to

@@ -10,10 +10,9 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.project.lineage import git_state
 from unispector.project.progress import progress_bar
-from unispector.prompts.advice import LEAST_GAIN
+from unispector.prompts.advice import better_roi
 from unispector.prompts.checks import CheckSettings, check_class
 from unispector.prompts.doctor import ClassDiagnosis
-from unispector.prompts.figures import Roi
 from unispector.prompts.folder import MarkedFolder, read_marked
 from unispector.prompts.marks import StoredPrompt, checked_label
 from unispector.prompts.report import EnrollReport, refusals, write_report
@@ -39,7 +38,7 @@ def enroll(
 
     Every image is looked at with prompts from the others and with those of all classes already enrolled.
     Images the class has already are left out; a folder that was enrolled before changes nothing. Where all
-    marks have masks, the other kind than `config.prompt.test_roi` prompts if it raises AP50 by 2 points.
+    marks have masks, these prompt unless boxes are surely better; else `config.prompt.test_roi` says.
 
     Args:
         config: the limits (`enroll`), the kind of prompt and the size rule of masks.
@@ -74,7 +73,7 @@ def enroll(
         marked,
         store.bank(detector),
         label,
-        CheckSettings(roi, limits.score, changes=False, curve=False),
+        CheckSettings("mask" if marked.has_masks else roi, limits.score, changes=False, curve=False),
     )
     outcome: Outcome = "refused" if refusals(diagnosis.figures.checks, limits) else "passed"
     report = replace(report, outcome=outcome, diagnosis=diagnosis, limits=limits, model=detector.fingerprint)
@@ -109,11 +108,8 @@ def _diagnose(
         return ClassDiagnosis.of(figures)
 
     first = checked(settings)
-    gain = first.figures.other_roi
-    if marked.has_masks and gain is not None and gain.after - gain.before >= LEAST_GAIN:
-        other: Roi = "mask" if settings.roi == "box" else "box"
-        return checked(replace(settings, roi=other))
-    return first
+    roi = better_roi(first.figures) if marked.has_masks else settings.roi
+    return first if roi == settings.roi else checked(replace(settings, roi=roi))
 
 
 def _lineage(report: EnrollReport, source: str) -> dict[str, str]:
