@@ -54,9 +54,9 @@ def ui(options: PageOptions, model: str, bank: Path | None, device: str = "cpu")
     metrics = Metrics()
     reloader = Reloader(followed_model(model) or fixed_model(model), prompts, metrics, device)
     bench = Bench(lambda: in_use(reloader), Path.cwd(), options.session, options.bit_depth)
-    if options.folder is not None:
-        bench.open(options.folder, fixed=True)
     with listening(options.host, options.port) as sock:
+        if options.folder is not None:
+            bench.open(options.folder, fixed=True)
         if options.browser:
             threading.Thread(target=webbrowser.open, args=(address(sock),), daemon=True).start()
         logger.info("open %s in a browser; Ctrl+C ends it", address(sock))
@@ -65,7 +65,7 @@ def ui(options: PageOptions, model: str, bank: Path | None, device: str = "cpu")
         finally:
             kept = f"; marks are kept in {bench.project.session}" if bench.opened else ""
             logger.info("ending%s", kept)
-            bench.wait()
+            bench.end()
 
 
 def _kept(options: PageOptions) -> Path:

@@ -124,11 +124,12 @@ class Bench:
             self._detecting.stop()
             self._project.end()
 
-    def wait(self) -> None:
-        """Wait for all work on what is and was open.
+    def end(self) -> None:
+        """Let all work on what is and was open end, and wait for it.
 
         A program must do so before its end, while PyTorch may still start threads.
         """
+        self.close()
         for thread in threading.enumerate():
             if thread.name in (SEARCH, JOB):
                 thread.join()
