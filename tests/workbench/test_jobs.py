@@ -17,6 +17,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.prompts.doctor import PromptDiagnosis, diagnose_prompts
 from unispector.workbench import jobs, joined
 from unispector.workbench.bench import Bench
+from unispector.workbench.detecting import SEARCH
 from unispector.workbench.exports import export
 from unispector.workbench.joined import Model
 from unispector.workbench.marks import Stroke
@@ -272,3 +273,12 @@ def test_images_of_12_bits_are_checked_and_calibrated_as_those_of_8(
         assert said[0][1][0].chosen.calibration.right + said[0][1][0].chosen.calibration.wrong > 0
     finally:
         other.close()
+
+
+def test_the_end_waits_for_all_work(bench: Bench, tmp_path: Path) -> None:
+    bench.jobs.check("")
+    other = tmp_path / "other"
+    other.mkdir()
+    bench.open(other)  # the search of the first folder ends by itself
+    bench.end()
+    assert not [thread for thread in threading.enumerate() if thread.name in (SEARCH, jobs.JOB)]
