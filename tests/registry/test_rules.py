@@ -100,11 +100,18 @@ def test_broken_data_or_a_broken_model_alone_turn_yes_to_no():
         ("inexact boxes", comparison_of(make_set(shifted=Pair(16.0, 20.0)), make_set("steel"))),
         ("false alarms", comparison_of(make_set(alarms=Pair(0.6, 0.5)), make_set("steel"))),
         ("false alarms", comparison_of(make_set(alarms=None), make_set("steel", alarms=None))),
+        ("false alarms", comparison_of(make_set(alarms=Pair(6.3, 6.0)))),
     ],
 )
 def test_what_lies_on_the_limit_is_within_it(name, just):
     (rule,) = (rule for rule in decided(just).rules if rule.name == name)
     assert rule.passed
+
+
+def test_more_than_its_share_of_many_alarms_is_refused():
+    assert [r.name for r in decided(comparison_of(make_set(alarms=Pair(6.31, 6.0)))).broken] == [
+        "false alarms"
+    ]
 
 
 def test_a_set_may_lose_by_its_masks_alone():

@@ -52,7 +52,10 @@ class PromoteConfig(Section):
     )
     box_trials: int = Field(3, ge=1, description="random perturbations of each box")
     alarm_rise: float = Field(
-        0.05, ge=0, description="more detections of at least `evaluate.alarm_score` per defect-free image"
+        0.05,
+        ge=0,
+        description="more detections of at least `evaluate.alarm_score` per defect-free image; where the "
+        "champion has more than one, times its count",
     )
 
 
