@@ -157,3 +157,25 @@ def test_no_request_takes_for_ever(tiny_model, bank_file):
     with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live, connected(live) as sock:
         sock.sendall(FORM + b"Content-Length: 100000\r\n\r\n--x\r\n")
         assert answer(sock) == (503, {"error": "took too long"})
+
+
+def test_a_connection_that_came_in_as_the_service_stops_does_not_hold_it(tiny_model, bank_file, monkeypatch):
+    """The service asks all open connections to close once; one that is not among them then stays open."""
+    asked, missed = server._Protocol.shutdown, []
+
+    def shutdown(connection):
+        if missed and connection in missed:
+            asked(connection)
+        missed.append(connection)
+
+    monkeypatch.setattr(server._Protocol, "shutdown", shutdown)
+    with serving(follow(tiny_model), FixedPrompts(bank_file)) as live:
+        idle = socket.create_connection(("127.0.0.1", live.port), timeout=20)
+        idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer(idle)[0] == 200
+        live.client.close()
+        began = time.monotonic()
+    assert missed
+    assert time.monotonic() - began < 10
+    assert is_closed(idle)
+    idle.close()

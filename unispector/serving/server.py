@@ -1,5 +1,6 @@
 """The HTTP server: one process, one event loop, a clean end."""
 
+import asyncio
 import json
 import logging
 import signal
@@ -20,6 +21,8 @@ HEADER_BYTES = 2**14  # of a request, all headers together
 # Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
 KEEP_ALIVE_SECONDS = 75
 
+LATE_SECONDS = 0.5  # between two looks for connections that came in while the server stops
+
 _NOT_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%s"
@@ -35,6 +38,25 @@ class _Protocol(H11Protocol):
             body = json.dumps({"error": msg}).encode("ascii")
             self.transport.write(_NOT_HTTP % (len(body), body))
             self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which would wait for a connection that came in just as it was told to stop."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; connections that come in meanwhile are closed as soon as they are idle."""
+        closing = asyncio.create_task(self._close_late())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            closing.cancel()
+
+    async def _close_late(self) -> None:
+        while True:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, _Protocol) and not connection.transport.is_closing():
+                    connection.shutdown()
+            await asyncio.sleep(LATE_SECONDS)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -82,7 +104,7 @@ def make_server(service: Service) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(service.limits.shutdown_seconds),
     )
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def run_server(service: Service, sock: socket.socket) -> None:
