@@ -1,5 +1,6 @@
 """Who may ask."""
 
+import httpx
 import pytest
 
 from live_service import follow, serving
@@ -40,7 +41,7 @@ def test_pages_of_other_sites_are_refused(origin):
 
 @pytest.mark.parametrize(
     "given",
-    [None, "", TOKEN, f"Bearer {TOKEN} ", f"bearer {TOKEN}", f"Bearer {TOKEN[:-1]}", "Bearer ", "Bearer é"],
+    [None, "", TOKEN, f"Bearer {TOKEN} ", f"Basic {TOKEN}", f"Bearer {TOKEN[:-1]}", "Bearer ", "Bearer é"],
 )
 def test_with_a_token_it_must_be_right(given):
     headers = {"host": "localhost"} | ({} if given is None else {"authorization": given})
@@ -51,8 +52,30 @@ def test_with_a_token_it_must_be_right(given):
     check_sender(headers, TOKEN, "/ready")
 
 
-def test_with_a_token_others_are_answered():
-    check_sender({"host": "line3.example", "authorization": f"Bearer {TOKEN}"}, TOKEN, "/detect")
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
+def test_with_a_token_others_are_answered(scheme):
+    """Schemes have no case, and one or more spaces follow (RFC 9110, 11.1 and 11.4)."""
+    check_sender({"host": "line3.example", "authorization": f"{scheme} {TOKEN}"}, TOKEN, "/detect")
+
+
+def test_of_two_headers_that_say_who_asks_neither_is_believed(tiny_model, bank_file):
+    with serving(follow(tiny_model), FixedPrompts(bank_file), token=TOKEN) as live:
+        for first, second in (("wrong", TOKEN), (TOKEN, "wrong"), (TOKEN, TOKEN)):
+            headers = [("authorization", f"Bearer {each}") for each in (first, second)]
+            told = live.client.build_request("GET", "/prompts")
+            told.headers = httpx.Headers([("host", f"127.0.0.1:{live.port}"), *headers])
+            answer = live.client.send(told)
+            assert answer.status_code == 400
+            assert answer.json() == {"error": "the header Authorization comes twice; send one"}
+
+
+def test_a_head_is_answered_as_a_get_without_its_body(tiny_model, bank_file):
+    with serving(follow(tiny_model), FixedPrompts(bank_file)) as live:
+        for path in ("/health", "/ready", "/prompts"):
+            head, get = live.client.head(path), live.client.get(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(get.content))
+        assert live.client.head("/detect").status_code == 405
 
 
 def test_the_service_asks_for_the_token_before_it_reads_a_body(tiny_model, bank_file, files):

@@ -23,6 +23,8 @@ PAGE_FILES = "/assets/"
 PAGE = "/bench/"
 """What the page asks for; no other site's page may."""
 COOKIE = "unispector-page"
+SINGLE = ("authorization", "host", "origin", "sec-fetch-site")
+"""Headers that say who asks."""
 STUDIO = "/label-studio/"
 """What Label Studio asks for; it knows no other credentials than a user's name and password."""
 
@@ -39,6 +41,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # answered as GET; the server leaves out the body
+            scope = {**scope, "method": "GET"}
         began, status = time.perf_counter(), 0
 
         async def noting(message: Message) -> None:
@@ -65,15 +69,30 @@ class Gate:
             self._service.metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            check_sender(headers, self._service.token, scope["path"])
+            check_sender(_headers(scope), self._service.token, scope["path"])
         except RefusedError as refused:
             await error_response(refused)(scope, receive, send)
             return
         async with asyncio.timeout(self._service.limits.request_seconds) as patience:
             scope.setdefault("state", {})["patience"] = patience
             await self._app(scope, receive, send)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by their names in lower case.
+
+    Raises:
+        RefusedError: 400, one that says who asks comes twice: two readers could believe another one each.
+    """
+    headers: dict[str, str] = {}
+    for name, value in (
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+    ):
+        if name in headers and name in SINGLE:
+            raise RefusedError(400, f"the header {name.title()} comes twice; send one")
+        headers[name] = value
+    return headers
 
 
 def page_cookie(token: str) -> str:
@@ -96,7 +115,8 @@ def check_page(headers: dict[str, str]) -> None:
 def _carries(headers: dict[str, str], token: str, path: str) -> bool:
     """Return whether a request carries the token, of the page its cookie, of Label Studio it as password."""
     given = headers.get("authorization", "").encode("latin-1", "replace")
-    if hmac.compare_digest(given, f"Bearer {token}".encode()):
+    scheme, _, credentials = given.partition(b" ")
+    if scheme.lower() == b"bearer" and hmac.compare_digest(credentials.lstrip(b" "), token.encode()):
         return True
     if path.startswith(STUDIO) and hmac.compare_digest(_password(given), token.encode()):
         return True
