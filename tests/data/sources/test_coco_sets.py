@@ -234,6 +234,13 @@ def test_a_single_mask_with_iscrowd_is_told_from_a_group(raw, marks, areas, grou
     assert found.told == told
 
 
+def test_a_set_of_groups_only_is_told_so(raw):
+    put_images(raw, "x.png")
+    put(raw / "a.json", coco([image(1, "x.png")], [mark(1, iscrowd=1)]))
+    told = r"no image with a marked defect; dropped: region of many instances \(iscrowd\) \(1, as x\.png\)"
+    refused("coco", raw, told)
+
+
 @pytest.mark.parametrize("nowhere", [{"bbox": []}, {"bbox": None}, {"bbox": [], "segmentation": []}])
 def test_a_mark_without_a_place_is_counted(raw, nowhere):
     put_images(raw, "x.png", "y.png")
