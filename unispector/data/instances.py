@@ -112,7 +112,7 @@ def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
 
 
 def _check_turned(sheet: _Sheet) -> None:
-    """Refuse a stated size that is not the image's; the stored one may be, where marks fit the upright only."""
+    """Refuse a stated size that is not the image's; see `read_instances` for the stored one."""
     file, upright = sheet.root / sheet.entry.file_name, (sheet.width, sheet.height)
     stated = sheet.entry.size or upright
     is_, told = (f"{size[0]}x{size[1]}" for size in (upright, stated))
@@ -130,7 +130,7 @@ def _check_turned(sheet: _Sheet) -> None:
 
 
 def _end(mark: Mark) -> tuple[float, float] | None:
-    """Right and bottom end of a mark, of a code's image; None for what is checked later, as mask files are."""
+    """Right and bottom end of a mark, of a code's image; None for a mask file, checked later."""
     match mark:
         case Box():
             return mark.xywh[0] + mark.xywh[2], mark.xywh[1] + mark.xywh[3]
