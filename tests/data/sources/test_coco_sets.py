@@ -258,6 +258,7 @@ def test_a_mark_without_a_place_is_counted(raw, nowhere):
         ("deep/down/here/a.json", "../../label-studio/media/upload/4/0e1f-x.png"),
         ("a.json", "/label-studio/data/media/upload/4/0e1f-x.png"),
         ("a.json", "C:\\label-studio\\media\\0e1f-x.png"),
+        ("a.json", "http://localhost:8080/data/upload/4/0e1f-x.png"),
     ],
 )
 def test_a_path_of_another_machine_is_found_by_its_unique_name(raw, listing, path):

@@ -57,8 +57,8 @@ class Listing:
         """Take in one COCO file, by its name in the release and its JSON.
 
         Its images may lie in `folders`; a path is taken relative to the first in which there is such a file.
-        A path that leaves the release or climbs to a folder it lacks, as those of a labelling server do,
-        stands for the only image of its name inside.
+        A path that leaves the release or climbs to a folder it lacks, as those of a labelling server do, and
+        an address stand for the only image of their name inside.
 
         Raises:
             DataError: it is no COCO file, a record of it is malformed, an id stands for two things, an
@@ -100,7 +100,8 @@ class Listing:
 
     def _listed(self, file: str, path: str, folders: Sequence[str]) -> _Image:
         place, by_name = self._place(file, path, folders), None
-        if place is None or (".." in path and place.rpartition("/")[0] not in self._folders):
+        foreign = (".." in path or "://" in path) and (place or "").rpartition("/")[0] not in self._folders
+        if place is None or foreign:
             by_name = self._of_its_name(file, path)
         image = self._images.setdefault(by_name or place or self._tree.below("", path, file), _Image(None))
         image.by_name |= by_name is not None
