@@ -14,6 +14,8 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.errors import DataError
 from unispector.ops.rle import encode_rle
 
+CONVERT = "run `unispector convert coco`"
+
 
 def content() -> dict[str, Any]:
     return {
@@ -81,8 +83,14 @@ def test_selections_keep_ids(tmp_path):
         (("images", 0), {"file_name": None}, ["file_name None"]),
         (("images", 0), {"file_name": "two.jpg"}, ["two.jpg", "twice"]),
         (("images", 0), {"id": 3}, ["id 3 occurs twice"]),
-        (("annotations", 0), {"id": 0}, ["annotations[0] (id 0)", "at least 1"]),
-        (("annotations", 0), {"id": 2}, ["id 2 occurs twice"]),
+        (("annotations", 0), {"id": 0}, ["annotations[0] (id 0)", "at least 1", CONVERT]),
+        (("annotations", 0), {"id": "m-1"}, ["annotations[0] (id m-1)", "whole number", CONVERT]),
+        (("annotations", 0), {"id": None}, ["annotations[0] (id None)", "whole number", CONVERT]),
+        (("annotations", 0), {"image_id": "x"}, ["annotations[0]", "image_id 'x'", CONVERT]),
+        (("images", 0), {"id": "x"}, ["images[0] (id x)", "whole number", CONVERT]),
+        (("categories", 0), {"id": "dent"}, ["categories[0] (id dent)", "whole number", CONVERT]),
+        (("annotations", 0), {"bbox": []}, ["annotations[0]", "four numbers", CONVERT]),
+        (("annotations", 0), {"id": 2}, ["id 2 occurs twice", CONVERT]),
         (("annotations", 0), {"image_id": 8}, ["annotation 1", "unknown image_id 8"]),
         (("annotations", 0), {"category_id": 1}, ["annotation 1", "unknown category_id 1"]),
         (("annotations", 0), {"bbox": [1, 2, 10]}, ["bbox", "four numbers"]),

@@ -187,9 +187,36 @@ def test_refuses_what_is_no_such_release(tmp_path):
     with pytest.raises(DataError, match=r"no image with a marked defect; Test has product/defect/name\.bmp"):
         convert(tmp_path / "raw", tmp_path / "out")
     put_marked(tmp_path / "raw", "tile/dent/black")
-    with pytest.raises(DataError, match="set: no instance left of 1 images"):
+    told = r"set: no instance left of 1 images; dropped: mask marks nothing \(1, as tile/dent/black\.bmp\); "
+    with pytest.raises(DataError, match=told):
         convert(tmp_path / "raw", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_what_emptied_a_set_is_told_with_its_number(tmp_path):
+    raw = tmp_path / "raw"
+    put_marked(raw, "tile/dent/a", mask=False)
+    put_marked(raw, "tile/dent/b", mask=False)
+    told = (
+        r"no image with a marked defect; dropped: image without its mask \(2, as tile/dent/a\.bmp\); correct"
+    )
+    with pytest.raises(DataError, match=told):
+        convert(raw, tmp_path / "out")
+    put_marked(raw, "tile/dent/a", (0, 0, 2, 1), (5, 5, 1, 1))
+    told = r"dropped: every .* small \(2, as tile/dent/a\.bmp\), image .* \(1, .*\); .* or lower min_side"
+    with pytest.raises(DataError, match=told):
+        convert(raw, tmp_path / "out")
+
+
+def test_a_set_of_boxes_outside_their_images_is_not_told_of_masks(tmp_path):
+    raw = tmp_path / "raw"
+    put(raw / "a.png", np.zeros((20, 30), np.uint8))
+    box = "<bndbox><xmin>90</xmin><ymin>90</ymin><xmax>99</xmax><ymax>99</ymax></bndbox>"
+    put(raw / "a.xml", f"<annotation><object><name>dent</name>{box}</object></annotation>")
+    with pytest.raises(DataError, match=r"dropped: region without a pixel .* \(1, as a\.png\)") as caught:
+        convert_release("voc", raw, tmp_path / "out")
+    assert "mask" not in str(caught.value)
+    assert "min_side" not in str(caught.value)
 
 
 def test_two_products_may_not_share_a_category(tmp_path):

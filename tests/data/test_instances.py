@@ -230,6 +230,58 @@ def test_the_size_that_is_stated_must_be_the_files(tmp_path):
         read(tmp_path, Box("d", (1, 1, 5, 5)), size=(HEIGHT, WIDTH))
 
 
+def put_turned(root: Path, orientation: int) -> None:
+    """A photo stored as 30 x 20."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("L", (WIDTH, HEIGHT)).save(root / "a.jpg", exif=exif)
+
+
+BOTH = Box("d", (2, 3, 5, 6))
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize(
+    ("mark", "box"),
+    [
+        (Box("d", (2, 13, 5, 16)), (2, 13, 5, 16)),
+        (Polygon("d", ((2, 13, 7, 13, 7, 29, 2, 29),)), (2, 13, 5, 16)),
+        (Code("d", {"size": [WIDTH, HEIGHT], "counts": [2 * WIDTH + 3, 4, 18 * WIDTH - 7]}), (2, 3, 1, 4)),
+    ],
+)
+def test_a_turned_photo_may_state_its_stored_size(tmp_path, orientation, mark, box):
+    put_turned(tmp_path, orientation)
+    found = read_instances(Entry("a.jpg", "", (BOTH, mark), (WIDTH, HEIGHT)), tmp_path, 0)
+    assert (found.width, found.height) == (HEIGHT, WIDTH)
+    assert [instance.bbox for instance in found.instances] == [(2, 3, 5, 6), box]
+    (told,) = found.dropped
+    assert (told.reason, told.instances) == (
+        "image turned by its EXIF orientation, stated as stored, marked upright",
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        (BOTH,),
+        (Box("d", (13, 2, 16, 5)),),
+        (Box("d", (2, 13, 5, 16)), Box("d", (13, 2, 16, 5))),
+        (Code("d", {"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}),),
+    ],
+    ids=["both", "stored", "some of each", "code of the stored"],
+)
+def test_a_turned_photo_whose_marks_may_lie_either_way_is_refused(tmp_path, marks):
+    put_turned(tmp_path, 6)
+    with pytest.raises(
+        DataError, match=r"a\.jpg: its EXIF orientation turns it to 20x30, .* 30x20; swap width"
+    ):
+        read_instances(Entry("a.jpg", "", marks, (WIDTH, HEIGHT)), tmp_path, 0)
+    put_turned(tmp_path, 3)
+    with pytest.raises(DataError, match=r"a\.jpg: the image is 30x20 but its annotation says 20x30; restore"):
+        read_instances(Entry("a.jpg", "", marks, (HEIGHT, WIDTH)), tmp_path, 0)
+
+
 def test_marks_of_every_kind_on_one_image(tmp_path):
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[1:4, 1:4] = 255

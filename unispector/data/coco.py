@@ -19,6 +19,7 @@ from unispector.ops.files import atomic_write_text
 
 Value = TypeVar("Value")
 Segmentation = dict[str, Any] | list[list[float]]
+MEND = "run `unispector convert coco` on the folder, which mends that"
 BOX_SLACK = 1.0  # pixels a box may stick out: other tools round its corners
 
 
@@ -173,7 +174,8 @@ class Annotations:
                 return f"no {key}; an annotation file needs at least one"
             twice = _duplicate(record.id for record in records)
             if twice is not None:
-                return f"{key}: id {twice} occurs twice; ids must be unique"
+                remedy = MEND if key == "annotations" else "ids must be unique"
+                return f"{key}: id {twice} occurs twice; {remedy}"
         for key, names in (
             ("images: file_name", [image.file_name for image in self.images]),
             ("categories: name", [category.name for category in self.categories]),
@@ -261,7 +263,8 @@ def _image(row: Mapping[str, Any]) -> ImageRecord:
 def _instance(row: Mapping[str, Any]) -> InstanceRecord:
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-        raise ValueError("bbox must be four numbers: x, y, width, height")
+        remedy = f"; {MEND}" if box in (None, []) else ""
+        raise ValueError(f"bbox must be four numbers: x, y, width, height{remedy}")
     x, y, width, height = (float(value) for value in box)
     if width <= 0 or height <= 0:
         raise ValueError(f"bbox {box} is empty; width and height must be above 0")
@@ -316,7 +319,10 @@ def _instance_as_coco(instance: InstanceRecord) -> dict[str, Any]:
 def _whole(row: Mapping[str, Any], key: str, least: int) -> int:
     value = row.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-        raise ValueError(f"{key} {value!r} must be a whole number, at least {least}")
+        # Names what a conversion numbers anew: any id that is one, and none at all of annotations.
+        mends = key.endswith("id") and (isinstance(value, int | float | str) or least == 1)
+        remedy = f"; {MEND}" if mends else ""
+        raise ValueError(f"{key} {value!r} must be a whole number, at least {least}{remedy}")
     return value
 
 

@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -119,7 +119,9 @@ def convert_set(
             if progress is not None:
                 progress(done, total)
         if not collected.images:
-            raise DataError(f"{name}: no instance left of {total} images; check masks and data.min_side")
+            raise DataError(
+                f"{name}: no instance left of {total} images; {_reproach(losses.counts(), min_side)}"
+            )
         with atomic_path(files.annotations) as temporary:
             collected.write(temporary)
     report = collected.report(name, min_side, total, losses.counts())
@@ -147,13 +149,52 @@ def list_release(source: Source, raw: Path) -> ReleaseCount:
 def _go_through(source: Source, tree: ReleaseTree) -> ReleaseCount:
     """Meet every fault of the layout before the long work, and account for the files it knows."""
     images = dropped = 0
+    tally = _Tally()
     for row in source.rows(tree):
-        images, dropped = images + isinstance(row, Entry), dropped + isinstance(row, Dropped)
+        if isinstance(row, Entry):
+            images += 1
+        else:
+            dropped += 1
+            tally.add(row)
         for file in row.files:
             tree.account_for(file)
     if not images:
-        raise DataError(f"{tree.root}: no image with a marked defect; {source.title} has {source.layout}")
+        lost = any(drop.instances for drop in tally.counts())
+        told = _reproach(tally.counts()) if lost else f"{source.title} has {source.layout}"
+        raise DataError(f"{tree.root}: no image with a marked defect; {told}")
     return ReleaseCount(images, dropped)
+
+
+def _reproach(dropped: tuple[DropCount, ...], min_side: float = 0.0) -> str:
+    """What was dropped of a set of which nothing is left, and how to mend it."""
+    lost = [drop for drop in dropped if drop.instances] or [drop for drop in dropped if drop.reason != HIDDEN]
+    told = ", ".join(
+        f"{drop.reason} ({drop.instances or drop.files}, as {drop.examples[0]})" for drop in lost
+    )
+    remedy = "correct the marks" + (" or lower min_side" if min_side else "")
+    return f"dropped: {told}; {remedy}"
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """What was dropped, summed up by reason."""
+
+    _files: Counter[str] = field(default_factory=Counter)
+    _instances: Counter[str] = field(default_factory=Counter)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, item: Dropped) -> None:
+        self._files[item.reason] += 1
+        self._instances[item.reason] += item.instances
+        examples = self._examples.setdefault(item.reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(item.file_name)
+
+    def counts(self) -> tuple[DropCount, ...]:
+        return tuple(
+            DropCount(reason, files, self._instances[reason], tuple(self._examples[reason]))
+            for reason, files in sorted(self._files.items())
+        )
 
 
 class _Losses:
@@ -162,18 +203,13 @@ class _Losses:
     def __init__(self, stream: IO[str]) -> None:
         self._table = csv.writer(stream, lineterminator="\n")
         self._table.writerow(["reason", "file_name", "instances"])
-        self._files: Counter[str] = Counter()
-        self._instances: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
+        self._tally = _Tally()
+        self.counts = self._tally.counts
 
     def extend(self, dropped: Iterable[Dropped]) -> None:
         for item in dropped:
             self._table.writerow([item.reason, item.file_name, item.instances])
-            self._files[item.reason] += 1
-            self._instances[item.reason] += item.instances
-            examples = self._examples.setdefault(item.reason, [])
-            if len(examples) < EXAMPLES:
-                examples.append(item.file_name)
+            self._tally.add(item)
 
     def taken_out(self, rows: Iterable[Entry | Dropped]) -> Iterator[Entry]:
         """The rows that are images; the others are entered here."""
@@ -182,12 +218,6 @@ class _Losses:
                 yield row
             else:
                 self.extend([row])
-
-    def counts(self) -> tuple[DropCount, ...]:
-        return tuple(
-            DropCount(reason, files, self._instances[reason], tuple(self._examples[reason]))
-            for reason, files in sorted(self._files.items())
-        )
 
 
 class _Collected:

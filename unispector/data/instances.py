@@ -12,18 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from unispector.data.coco import Segmentation
+from unispector.data.coco import BOX_SLACK, Segmentation
 from unispector.data.sources import reasons
-from unispector.data.sources.rows import BinaryMask, Box, ClassMask, Code, Dropped, Entry, Polygon
+from unispector.data.sources.rows import BinaryMask, Box, ClassMask, Code, Dropped, Entry, Mark, Polygon
 from unispector.errors import DataError
 from unispector.ops.components import components
-from unispector.ops.files import read_class_mask, read_image_size, read_mask
+from unispector.ops.files import is_turned, read_class_mask, read_image_size, read_mask
 from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask, segmentation_to_rle
 
 EMPTY_MASK = "mask marks nothing"
 TOO_SMALL = "every component too small"
 SMALL_COMPONENT = "component too small"
 EMPTY_REGION = "region without a pixel of its image"
+UPRIGHT = "image turned by its EXIF orientation, stated as stored, marked upright"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class _Sheet:
     kept: list[Instance] = field(default_factory=list)
     found: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
+    notes: list[Dropped] = field(default_factory=list)  # what is told although no instance is lost by it
 
     def is_small(self, width: float, height: float) -> bool:
         # Quotients round right, while 0.07 * 100 is above 7 in floating point.
@@ -74,19 +76,17 @@ def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
 
     Masks fall into 8-connected components and become run-length codes; box and area are those of the pixels.
     An instance is dropped when its box's width or height is under `min_side` of the image's. `root` is the
-    set's folder; `min_side` is in [0, 1), and 0 keeps instances of any size.
+    set's folder; `min_side` is in [0, 1), and 0 keeps instances of any size. A stated size may be that of the
+    image before its EXIF orientation turns it, if the marks fit only the turned one.
 
     Raises:
         DataError: a file is absent or cannot be decoded, sizes disagree, a polygon or code is malformed.
     """
     width, height = read_image_size(root / entry.file_name)
-    if entry.size not in (None, (width, height)):
-        stated = "x".join(str(side) for side in entry.size or ())
-        raise DataError(
-            f"{root / entry.file_name}: the image is {width}x{height} but its annotation says {stated}; "
-            "restore the image that belongs to it"
-        )
     sheet = _Sheet(entry, root, width, height, min_side)
+    if entry.size not in (None, (width, height)):
+        _check_turned(sheet)
+        sheet.notes.append(Dropped(UPRIGHT, entry.file_name))
     for mark in entry.marks:
         match mark:
             case BinaryMask():
@@ -107,8 +107,42 @@ def read_instances(entry: Entry, root: Path, min_side: float) -> ImageInstances:
         height=height,
         instances=tuple(sheet.kept),
         found=dict(sheet.found),
-        dropped=tuple(_told_losses(sheet)),
+        dropped=(*sheet.notes, *_told_losses(sheet)),
     )
+
+
+def _check_turned(sheet: _Sheet) -> None:
+    """Refuse a stated size that is not the image's; see `read_instances` for the stored one."""
+    file, upright = sheet.root / sheet.entry.file_name, (sheet.width, sheet.height)
+    stated = sheet.entry.size or upright
+    is_, told = (f"{size[0]}x{size[1]}" for size in (upright, stated))
+    if stated != upright[::-1] or not is_turned(file):
+        raise DataError(
+            f"{file}: the image is {is_} but its annotation says {told}; restore the image that belongs to it"
+        )
+    ends = [end for mark in sheet.entry.marks if (end := _end(mark)) is not None]
+    if not all(_fits(end, upright) for end in ends) or all(_fits(end, stated) for end in ends):
+        raise DataError(
+            f"{file}: its EXIF orientation turns it to {is_}, but its annotation says {told}; "
+            "swap width and height there if the marks lie on the upright image, otherwise save the image "
+            "without its EXIF orientation"
+        )
+
+
+def _end(mark: Mark) -> tuple[float, float] | None:
+    """Right and bottom end of a mark, of a code's image; None for a mask file, checked later."""
+    match mark:
+        case Box():
+            return mark.xywh[0] + mark.xywh[2], mark.xywh[1] + mark.xywh[3]
+        case Polygon():
+            return max(max(part[0::2]) for part in mark.parts), max(max(part[1::2]) for part in mark.parts)
+        case Code(rle={"size": [int(height), int(width)]}):
+            return width, height
+    return None
+
+
+def _fits(end: tuple[float, float], size: tuple[int, int]) -> bool:
+    return end[0] <= size[0] + BOX_SLACK and end[1] <= size[1] + BOX_SLACK
 
 
 def _told_losses(sheet: _Sheet) -> Iterator[Dropped]:

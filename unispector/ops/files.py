@@ -216,6 +216,16 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _is_turned(image, stream) else (width, height)
 
 
+def is_turned(path: str | Path) -> bool:
+    """Return whether an image file's EXIF orientation swaps width and height of what it stores.
+
+    Raises:
+        DataError: the file is absent, unreadable or no image.
+    """
+    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+        return _is_turned(image, stream)
+
+
 def brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
     """The pixels of a loaded mask as `read_mask` gives them."""
     if image.mode == "L":

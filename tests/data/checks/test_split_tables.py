@@ -197,7 +197,7 @@ def test_targets_that_are_the_prompts_pass_where_that_is_said(sets, tree):
         (ALL_TEST, "the official files choose their targets"),
         (NOT_BOTH, "the files are scored on the prompt images themselves"),
     ]
-    assert report.summary().endswith(f"are prompts or targets; {NOT_BOTH}")
+    assert report.summary().endswith(f"are prompts or targets; {NOT_BOTH})")
 
 
 def test_a_two_label_prompt_is_told(sets, tree):

@@ -199,6 +199,88 @@ def test_what_is_left_out_is_told(raw):
     ]
 
 
+def brush(image_id: object, x: int, y: int, w: int, h: int, **more: object) -> dict[str, Any]:
+    """A mask as CVAT writes each: counts along the columns, and `iscrowd`."""
+    counts = [x * HEIGHT + y, h, *[HEIGHT - h, h] * (w - 1), (WIDTH - x - w) * HEIGHT + HEIGHT - y - h]
+    code = {"size": [HEIGHT, WIDTH], "counts": counts}
+    return mark(image_id, segmentation=code, bbox=[x, y, w, h], iscrowd=1, **more)
+
+
+POLYGON = [[1, 1, 5, 1, 5, 4, 1, 4]]
+OCCLUDED = {"attributes": {"occluded": False}}
+
+
+@pytest.mark.parametrize(
+    ("marks", "areas", "groups"),
+    [
+        ([brush(1, 3, 4, 8, 6), brush(1, 20, 0, 10, 20)], [48, 200], 0),
+        ([brush(1, 3, 4, 8, 6), mark(1)], [48, 48], 0),
+        ([brush(1, 3, 4, 8, 6, **OCCLUDED), mark(1, segmentation=POLYGON, **OCCLUDED)], [48, 12], 0),
+        ([brush(1, 3, 4, 8, 6), mark(1, segmentation=POLYGON)], [12], 1),
+        ([brush(1, 3, 4, 8, 6, attributes={}), mark(1, segmentation=POLYGON)], [12], 1),
+        ([brush(1, 3, 4, 8, 6), brush(1, 0, 0, 2, 2) | {"iscrowd": 0}], [4], 1),
+        ([mark(1), mark(1, iscrowd=1, **OCCLUDED), mark(1, segmentation=POLYGON, iscrowd=1)], [48], 2),
+    ],
+    ids=["masks only", "beside a box", "beside a polygon", "group", "attributes", "beside a code", "no code"],
+)
+def test_a_single_mask_with_iscrowd_is_told_from_a_group(raw, marks, areas, groups):
+    put_images(raw, "x.png")
+    put(raw / "a.json", coco([image(1, "x.png")], marks))
+    found = convert(raw)
+    assert [instance.area for instance in found.annotations.instances] == areas
+    boxes = {48: (3, 4, 8, 6), 200: (20, 0, 10, 20), 12: (1, 1, 4, 3), 4: (0, 0, 2, 2)}
+    assert found.boxes["x.png"] == [("dent", boxes[area]) for area in areas]
+    told = [("region of many instances (iscrowd)", "x.png", groups)] if groups else []
+    assert found.told == told
+
+
+def test_a_set_of_groups_only_is_told_so(raw):
+    put_images(raw, "x.png")
+    put(raw / "a.json", coco([image(1, "x.png")], [mark(1, iscrowd=1)]))
+    told = r"no image with a marked defect; dropped: region of many instances \(iscrowd\) \(1, as x\.png\)"
+    refused("coco", raw, told)
+
+
+@pytest.mark.parametrize("nowhere", [{"bbox": []}, {"bbox": None}, {"bbox": [], "segmentation": []}])
+def test_a_mark_without_a_place_is_counted(raw, nowhere):
+    put_images(raw, "x.png", "y.png")
+    without = [{"image_id": id_, "category_id": 0, **nowhere} for id_ in (1, 2)]
+    put(raw / "a.json", coco([image(1, "x.png"), image(2, "y.png")], [without[0], mark(1), without[1]]))
+    found = convert(raw)
+    assert found.boxes == {"x.png": [("dent", BOX)]}
+    assert found.told == [("mark without box and segmentation", name, 1) for name in ("x.png", "y.png")]
+
+
+@pytest.mark.parametrize(
+    ("listing", "path"),
+    [
+        ("a.json", "..\\..\\label-studio\\media\\upload\\4\\0e1f-x.png"),
+        ("deep/down/here/a.json", "../../label-studio/media/upload/4/0e1f-x.png"),
+        ("a.json", "/label-studio/data/media/upload/4/0e1f-x.png"),
+        ("a.json", "C:\\label-studio\\media\\0e1f-x.png"),
+        ("a.json", "http://localhost:8080/data/upload/4/0e1f-x.png"),
+    ],
+)
+def test_a_path_of_another_machine_is_found_by_its_unique_name(raw, listing, path):
+    put_images(raw, "images/0e1f-x.png")
+    put_images(raw.parent, "label-studio/media/upload/4/0e1f-x.png")
+    put(raw / listing, coco([image(1, path)], [mark(1)]))
+    found = convert(raw)
+    assert found.boxes == {"images/0e1f-x.png": [("dent", BOX)]}
+    told = "image found by its name, its path in the annotations leads elsewhere"
+    assert found.told == [(told, "images/0e1f-x.png", 0)]
+
+    put_images(raw, "more/0e1f-x.png")
+    refused("coco", raw, r"a\.json: the path .* may be images/0e1f-x\.png or more/0e1f-x\.png; correct it")
+
+
+def test_a_path_of_another_machine_never_leads_outside(raw):
+    put_images(raw, "x.png")
+    put_images(raw.parent, "secret.png")
+    put(raw / "a.json", coco([image(1, "x.png"), image(2, "../secret.png")], [mark(1), mark(2)]))
+    refused("coco", raw, r"a\.json: the path '\.\./secret\.png' in it leaves the release .*; correct it")
+
+
 X = image(1, "x.png")
 NO_CODE = "its segmentation are no run-length code"
 
@@ -225,7 +307,7 @@ NO_CODE = "its segmentation are no run-length code"
                 (["x"], r"annotations\[0\] is no object"),
                 ([mark(1), mark(2)], r"annotations\[1\]: there is no image with the id 2"),
                 ([mark(1, [3])], r"annotations\[0\]: category_id \[3\] is no id"),
-                ([mark(1, bbox=None)], r"annotations\[0\]: bbox is no list of numbers"),
+                ([mark(1, bbox="")], r"annotations\[0\]: bbox is no list of numbers"),
                 ([mark(1, bbox=[1, 2, 3])], r"bbox \[1\.0, 2\.0, 3\.0\] is not x, y"),
                 ([mark(1, bbox=[1, 2, -3, 4])], "is not x, y, width, height"),
                 ([mark(1, bbox=[1, 2, 3, float("nan")])], "bbox is no list of numbers"),

@@ -87,7 +87,8 @@ def test_what_is_left_out_is_counted(raw: Path, tmp_path: Path) -> None:
     assert found.told == sorted(
         [
             ("mark that has left the image (outside)", "images/a.png", 1),
-            ("mark that is no region", "images/a.png", 2),
+            ("mark that is no region: polyline", "images/a.png", 1),
+            ("mark that is no region: points", "images/a.png", 1),
             ("mask that marks nothing", "images/a.png", 1),
             ("image without defects", "images/b.png", 0),
             ("image without its annotation", "images/c.png", 0),
@@ -140,6 +141,8 @@ def test_a_mask_of_an_image_of_another_size_is_refused_before_it_is_made(raw: Pa
     refused(
         "cvat", raw, r"image 1 .*: images/a\.png is 60x40, its masks are of 1000000000x1000000000; correct"
     )
+    file.write_text(file.read_text().replace(f'width="{10**9}" height="{10**9}"', 'width="40" height="60"'))
+    refused("cvat", raw, r"a\.png is 60x40, its masks are of 40x60, as an EXIF orientation does it; save")
 
 
 def test_two_files_for_one_image_are_refused(raw: Path) -> None:

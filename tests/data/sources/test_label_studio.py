@@ -114,7 +114,7 @@ def test_what_is_left_out_is_counted(raw: Path, tmp_path: Path) -> None:
         [
             ("mark drawn on a turned view of the image", "pictures/a.png", 1),
             ("mark without a class", "pictures/a.png", 1),
-            ("mark that is no region", "pictures/a.png", 1),
+            ("mark that is no region: keypointlabels", "pictures/a.png", 1),
             ("image without defects", "pictures/b.png", 0),
             ("prediction, which nobody has accepted", "pictures/c.png", 2),
             ("image without its annotation", "pictures/c.png", 0),
@@ -188,6 +188,10 @@ def test_another_key_than_image(raw: Path, tmp_path: Path) -> None:
         (mark("brushlabels", rle=[1], format="png"), "a brush of the format 'png'"),
         (mark("brushlabels", format="rle"), r"\('rle'\)"),
         (mark("brushlabels", rle=[]) | {"original_width": 90000}, "is 60x40, its brush is of 90000x40"),
+        (
+            mark("brushlabels", rle=[]) | {"original_width": 40, "original_height": 60},
+            "is 60x40, its brush is of 40x60, as an EXIF orientation does it; save the image without",
+        ),
         (mark("polygonlabels", points=[[1, 2], [3, 4]]), "'dent' is a polygon of 2 points"),
         (mark("polygonlabels", points=[[1, 2, 3]]), "too many values"),
         (mark() | {"value": 7}, "has no attribute 'get'"),

@@ -80,6 +80,18 @@ def test_polygons_and_rectangles(raw: Path, tmp_path: Path) -> None:
     assert found.dropped == {"region without a pixel of its image": (1, 1)}
 
 
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation", "quadrilateral"])
+def test_a_turned_rectangle_is_the_polygon_of_its_corners(raw: Path, tmp_path: Path, kind: str) -> None:
+    put_json(raw / "a.json", shape(kind), shape(kind, [[30, 10], [40, 20], [30, 30], [20, 20]]))
+    upright, turned = convert("labelme", raw, tmp_path).by_class["a.png", "dent"]
+    assert (decode_rle(upright.segmentation) == AREA).all()
+    y, x = np.mgrid[:40, :60] + 0.5
+    distance = np.abs(x - 30) + np.abs(y - 20)
+    mask = decode_rle(turned.segmentation)
+    assert mask[distance < 9].all()
+    assert not mask[distance > 11].any()
+
+
 def test_a_circle_is_a_centre_and_a_point_on_it(raw: Path, tmp_path: Path) -> None:
     put_json(raw / "a.json", shape("circle", [[30, 20], [33, 16]]), shape("circle", [[30, 20], [42, 20]]))
     y, x = np.mgrid[:40, :60] + 0.5
@@ -115,7 +127,7 @@ def test_shapes_of_one_group_and_label_are_one_instance(raw: Path, tmp_path: Pat
     ]
     both = AREA | filled((slice(20, 30), slice(30, 40)))
     assert (decode_rle(marks[0][1].segmentation) == both).all()
-    assert found.dropped == {"mark that is no region": (1, 1)}
+    assert found.dropped == {"mark that is no region: point": (1, 1)}
 
 
 def test_a_mask_keeps_its_pixels(raw: Path, tmp_path: Path) -> None:
@@ -150,12 +162,22 @@ def test_a_mask_keeps_its_pixels(raw: Path, tmp_path: Path) -> None:
         ("ann/a.json", "..\\img\\b.jpg", "img/b.jpg"),
         ("x/a.json", "moved away.png", "x/a.JPG"),
         ("x/a.json", None, "x/a.png"),
+        ("c.json", "C:\\Users\\me\\b.png", "b.png"),
+        ("x/a.json", "\\\\server\\share\\b.png", "x/b.png"),
+        ("x/a.json", "/srv/pictures/b.png", "x/b.png"),
+        ("x/a.json", "../../b.png", "x/b.png"),
     ],
 )
 def test_which_image_a_file_belongs_to(tmp_path, file, path, image, raw):
     put_image(raw / image)
     put_json(raw / file, shape(), imagePath=path)
     assert list(convert("labelme", raw, tmp_path).marks) == [image]
+
+
+def test_a_path_that_is_there_wins(raw: Path, tmp_path: Path) -> None:
+    put_image(raw / "b.png")
+    put_json(raw / "a.json", shape(), imagePath="b.png")
+    assert list(convert("labelme", raw, tmp_path).marks) == ["b.png"]
 
 
 def test_sets_aside_by_reason(raw: Path, tmp_path: Path) -> None:
@@ -170,7 +192,9 @@ def test_sets_aside_by_reason(raw: Path, tmp_path: Path) -> None:
     assert found.dropped == {
         "image without its annotation": (1, 0),
         "image without defects": (1, 0),
-        "mark that is no region": (3, 3),
+        "mark that is no region: line": (1, 1),
+        "mark that is no region: linestrip": (1, 1),
+        "mark that is no region: points": (1, 1),
         "region without a pixel of its image": (1, 1),
         "annotation without its image": (1, 2),
         "file outside the layout": (1, 0),
@@ -185,6 +209,11 @@ def change(*shapes: object, **content: object) -> Callable[[Path], object]:
 def two_images(root: Path) -> None:
     put_image(root / "a.jpg")
     put_json(root / "a.json", shape(), imagePath="c.png")
+
+
+def named_and_beside(root: Path) -> None:
+    put_image(root / "b.png")
+    put_json(root / "a.json", shape(), imagePath="C:\\b.png")
 
 
 NAN = [[1, 1], [math.nan, 2], [3, 3]]
@@ -219,6 +248,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "two annotations": (lambda root: put_json(root / "b.json", imagePath="a.png"), "b.json: annotates a.png"),
     "two images": (two_images, r"a\.json: may belong to a\.jpg or a\.png"),
+    "named and beside": (named_and_beside, r"a\.json: may belong to b\.png or a\.png"),
+    "number as type": (change(shape(3)), r"a\.json: shape 1 .*3 is no name"),
 }
 
 

@@ -25,11 +25,10 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path, raw):
         raw / "a.xml",
         item(" deep\n scratch ", 1, 1, 60, 40),
         item("dent", 5, 6, 5, 6),
-        item("dent", "5.5", "6.0", 8, 9),
-        item("thin", 5, 6, 4.5, 30),
+        item("thin", 5, 6, 5, 30),
         item("dent", 50, 30, 70, 70),
         item("dent", 61, 1, 70, 9),
-        item("dent", 9, 9, 3, 12),
+        item("turned", 9, 30, 3, 12),
     )
 
     found = convert("voc", raw, tmp_path)
@@ -37,10 +36,44 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path, raw):
     assert found.class_boxes == {
         ("a.png", "deep scratch"): [(0, 0, 60, 40)],
         # Under the size rule, yet drawn by a person.
-        ("a.png", "thin"): [(4, 5, 0.5, 25)],
-        ("a.png", "dent"): [(4, 5, 1, 1), (4.5, 5, 3.5, 4), (49, 29, 11, 11)],
+        ("a.png", "thin"): [(4, 5, 1, 25)],
+        ("a.png", "dent"): [(4, 5, 1, 1), (49, 29, 11, 11)],
+        ("a.png", "turned"): [(2, 11, 7, 19)],
     }
-    assert found.dropped == {"region without a pixel of its image": (1, 2)}
+    assert found.dropped == {"region without a pixel of its image": (1, 1)}
+
+
+LABELIMG = "<path>C:\\me\\a.png</path><source><database>Unknown</database></source>"
+DATUMARO = "<source><database>Unknown</database><annotation>Unknown</annotation></source>"
+VOC2011 = "<source><database>The VOC2011 Database</database></source>"
+
+
+@pytest.mark.parametrize(
+    ("tool", "corners", "box"),
+    [
+        ("", (4, 7, 14, 15), (3, 6, 11, 9)),
+        ("", ("4.0", "7.0", "14.0", "15.0"), (4, 7, 10, 8)),
+        ("", ("4.25", 7, "14.5", 15), (4.25, 7, 10.25, 8)),
+        ("", ("14.5", 15, "4.25", 7), (4.25, 7, 10.25, 8)),
+        (DATUMARO, ("0.0", "0.0", "60.0", "40.0"), (0, 0, 60, 40)),
+        (DATUMARO, (1, 1, 60, 40), (0, 0, 60, 40)),
+        (LABELIMG, (4, 7, 14, 15), (4, 7, 10, 8)),
+        ("<path>a.png</path><source><database>NEU-DET</database></source>", (4, 7, 14, 15), (3, 6, 11, 9)),
+        (VOC2011, ("4.5", "7.0", "14.0", "15.0"), (3.5, 6, 10.5, 9)),
+    ],
+)
+def test_corners_are_pixels_from_one_or_edges_from_zero_as_the_tool_has_them(
+    tmp_path, raw, tool, corners, box
+):
+    put_image(raw / "a.png")
+    put_xml(raw / "a.xml", tool, item("dent", *corners))
+    assert convert("voc", raw, tmp_path).class_boxes == {("a.png", "dent"): [box]}
+
+
+def test_a_file_with_one_decimal_has_edges_only(tmp_path, raw):
+    put_image(raw / "a.png")
+    put_xml(raw / "a.xml", item("dent", 4, 7, 14, 15), item("dent", "1.5", 2, 3, 4))
+    assert convert("voc", raw, tmp_path).class_boxes["a.png", "dent"] == [(4, 7, 10, 8), (1.5, 2, 1.5, 2)]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +139,7 @@ def test_sets_aside_by_reason(tmp_path, raw):
         (
             "ann/a.xml",
             [item("dent", 1, 1, 2, 2), item("dent", 1, "NaN", 2, 2)],
-            r"ann/a\.xml: object 2 \('dent'\): 'NaN' is no finite",
+            r"ann/a\.xml: object 2 \('dent'\): ymin: 'NaN' is no finite",
         ),
         ("pic/a.jpg", [], r"ann/a\.xml: may belong to img/a\.png or pic/a\.jpg"),
         ("old/a.xml", [], r"old/a\.xml: annotates img/a\.png, as does ann/a"),

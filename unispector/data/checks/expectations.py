@@ -64,8 +64,8 @@ class CheckReport:
         """One line: the first broken rule of the set and where, and how many more there are."""
         broken = [result for result in self.results if result.failed]
         if not broken:
-            left_out = "; ".join(rule.rule for rule in self.left_out)
-            told = f"; not applied: {left_out}" if left_out else ""
+            others = "; ".join(rule.rule for rule in self.left_out)
+            told = f" ({len(self.left_out)} more are for data of another kind: {others})" if others else ""
             return f"{self.name}: all {len(self.results)} checks passed{told}"
         first = broken[0]
         more = f" and {first.failed - 1} more" if first.failed > 1 else ""

@@ -2,19 +2,28 @@
 
 Annotation ids, areas and image sizes may be absent; boxes, polygons, codes and the references between
 the three lists may not be wrong. Images listed more than once are united.
+
+`iscrowd` means a region of many instances, which is left out and counted. CVAT sets it for every brush mask,
+though each is one instance. A run-length code with `iscrowd` is one instance where its record has CVAT's
+attribute `occluded`, or where the file has no other segmentation: COCO's own groups stand beside single
+objects in polygons. An `iscrowd` without a run-length code is always a group.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeGuard
 
 from unispector.data.sources import reasons
+from unispector.data.sources.fields import IMAGE_SUFFIX
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Mark, Polygon
 from unispector.data.sources.tree import ReleaseTree, is_text
 
 CROWD = "region of many instances (iscrowd)"
 REPEATED = "mark listed twice"
+NO_PLACE = "mark without box and segmentation"
+BY_NAME = "image found by its name, its path in the annotations leads elsewhere"
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -31,6 +40,7 @@ class _Image:
     marks: list[Mark] = field(default_factory=list)
     losses: Counter[str] = field(default_factory=Counter)
     times_listed: int = 0
+    by_name: bool = False  # its path leads out of the release; an image of its name lies inside
 
 
 class Listing:
@@ -47,10 +57,13 @@ class Listing:
         """Take in one COCO file, by its name in the release and its JSON.
 
         Its images may lie in `folders`; a path is taken relative to the first in which there is such a file.
+        A path that leaves the release or climbs to a folder it lacks, as those of a labelling server do, and
+        an address stand for the only image of their name inside.
 
         Raises:
             DataError: it is no COCO file, a record of it is malformed, an id stands for two things, an
-                annotation refers to what is not listed, or a path leaves the release.
+                annotation refers to what is not listed, or a path leaves the release and its name is not
+                that of one image inside.
         """
         if not is_coco(content):
             raise self._tree.error(
@@ -62,8 +75,9 @@ class Listing:
             listed = {id_: self._listed(file, path, folders) for id_, path in paths.items()}
             for where, row in _objects(content, "images"):
                 _enter(where, row, listed[row["id"]])
+            crowds_only = _crowds_only(content)
             for where, row in _objects(content, "annotations"):
-                _add_mark(where, row, listed, names)
+                _add_mark(where, row, listed, names, is_group=not crowds_only and not _is_cvats(row))
         except ValueError as error:
             raise self._tree.error(file, f"{error}; correct it or export the file again") from error
 
@@ -75,6 +89,8 @@ class Listing:
                 continue
             if image.times_listed > 1:
                 yield Dropped(reasons.DUPLICATE, file_name)
+            if image.by_name:
+                yield Dropped(BY_NAME, file_name)
             for reason, count in image.losses.items():
                 yield Dropped(reason, file_name, count)
             if image.marks:
@@ -83,11 +99,39 @@ class Listing:
                 yield Dropped(reasons.DEFECT_FREE, file_name)
 
     def _listed(self, file: str, path: str, folders: Sequence[str]) -> _Image:
-        return self._images.setdefault(self._place(file, path, folders), _Image(size=None))
+        place, by_name = self._place(file, path, folders), None
+        foreign = (".." in path or "://" in path) and (place or "").rpartition("/")[0] not in self._folders
+        if place is None or foreign:
+            by_name = self._of_its_name(file, path)
+        image = self._images.setdefault(by_name or place or self._tree.below("", path, file), _Image(None))
+        image.by_name |= by_name is not None
+        return image
 
-    def _place(self, file: str, path: str, folders: Sequence[str]) -> str:
-        first = self._tree.below(folders[0], path, file)
-        if ".." in path or first in self._tree:  # what climbs is meant from the first folder
+    def _of_its_name(self, file: str, path: str) -> str | None:
+        """The only image of the release that has the name of a path which leads elsewhere."""
+        same = self._by_name.get(path.replace("\\", "/").rpartition("/")[2], [])
+        if len(same) > 1:
+            raise self._tree.error(
+                file,
+                f"the path {path!r} in it leads elsewhere, and may be {same[0]} or {same[1]}; correct it",
+            )
+        return same[0] if same else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        named = defaultdict(list)
+        for match in self._tree.matching(rf"(?:.*/)?([^/]+\.{IMAGE_SUFFIX})"):
+            named[match[1]].append(match[0])
+        return named
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        return {name.rpartition("/")[0] for name in self._tree.files}
+
+    def _place(self, file: str, path: str, folders: Sequence[str]) -> str | None:
+        """Where a path leads; None where that is outside of the release."""
+        first = self._tree.inside(folders[0], path)
+        if first is None or ".." in path or first in self._tree:  # what climbs is meant from the first folder
             return first
         places = (self._tree.below(folder, path, file) for folder in folders[1:])
         return next((place for place in places if place in self._tree), first)
@@ -133,9 +177,26 @@ def _enter(where: str, row: Mapping[str, Any], image: _Image) -> None:
     image.size = (width, height)
 
 
+def _crowds_only(content: dict[str, list[Any]]) -> bool:
+    """Return whether all segmentations of a file are run-length codes with `iscrowd`."""
+    segmented = [row for _, row in _objects(content, "annotations") if row.get("segmentation")]
+    return all(row.get("iscrowd") and isinstance(row["segmentation"], dict) for row in segmented)
+
+
+def _is_cvats(row: Mapping[str, Any]) -> bool:
+    attributes = row.get("attributes")
+    return isinstance(attributes, dict) and "occluded" in attributes
+
+
 def _add_mark(
-    where: str, row: Mapping[str, Any], images: Mapping[Hashable, _Image], categories: Mapping[Hashable, str]
+    where: str,
+    row: Mapping[str, Any],
+    images: Mapping[Hashable, _Image],
+    categories: Mapping[Hashable, str],
+    *,
+    is_group: bool,
 ) -> None:
+    """Enter an annotation; `is_group` is what `iscrowd` on a run-length code means."""
     image_id, category_id = _reference(where, row, "image_id"), _reference(where, row, "category_id")
     if image_id not in images:
         raise ValueError(f"{where}: there is no image with the id {image_id!r}")
@@ -145,8 +206,10 @@ def _add_mark(
     if crowd not in (0, 1):
         raise ValueError(f"{where}: iscrowd {crowd!r} is neither 0 nor 1")
     image, mark = images[image_id], _mark(where, row, categories[category_id])
-    if crowd:
+    if crowd and (is_group or not isinstance(mark, Code)):
         image.losses[CROWD] += 1
+    elif not row.get("segmentation") and row.get("bbox") in (None, []):
+        image.losses[NO_PLACE] += 1
     elif mark is None:
         image.losses[reasons.NOT_A_REGION] += 1
     elif mark in image.marks:
@@ -156,7 +219,7 @@ def _add_mark(
 
 
 def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
-    """The instance; None if it is a point or a line, which marks no region."""
+    """The instance; None if it has no place or is a point or a line, which marks no region."""
     segmentation = row.get("segmentation")
     if isinstance(segmentation, dict) and segmentation:
         if not _are_counts(segmentation.get("counts")):
@@ -170,6 +233,8 @@ def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
     if parts:
         regions = tuple(part for part in parts if len(part) >= 6)
         return Polygon(defect, regions) if regions else None
+    if row.get("bbox") in (None, []):
+        return None
     box = _numbers(where, "bbox", row.get("bbox"))
     if len(box) != 4 or min(box[2:]) < 0:
         raise ValueError(f"{where}: bbox {list(box)} is not x, y, width, height")

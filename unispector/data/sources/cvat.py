@@ -8,7 +8,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from unispector.data.sources import reasons
-from unispector.data.sources.fields import to_name, to_number, to_size
+from unispector.data.sources.fields import other_size, to_name, to_number, to_size
 from unispector.data.sources.named_images import NamedImages
 from unispector.data.sources.outlines import Point, ellipse, flat, turned
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Polygon
@@ -63,7 +63,7 @@ def _image_rows(images: NamedImages, file: str, item: Any) -> Iterator[Entry | D
     if size and any(shape.tag == "mask" for shape in shapes):  # before a mask of that size is made
         own = images.size(image)
         if own != size:
-            raise ValueError(f"{image} is {own[0]}x{own[1]}, its masks are of {size[0]}x{size[1]}")
+            raise ValueError(f"{image} is {other_size(own, 'its masks are of', size)}")
     marks: list[Region] = []
     losses = Counter[str]()
     for shape in shapes:
@@ -83,7 +83,7 @@ def _image_rows(images: NamedImages, file: str, item: Any) -> Iterator[Entry | D
 def _region(shape: Any, size: tuple[int, int] | None) -> Region | str:
     """A shape's region, or why it has none."""
     if shape.tag in _NO_REGIONS:
-        return reasons.NOT_A_REGION
+        return f"{reasons.NOT_A_REGION}: {shape.tag}"
     if shape.get("outside") == "1":
         return OUTSIDE
     defect = to_name(shape.get("label"))

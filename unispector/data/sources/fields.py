@@ -40,6 +40,13 @@ def _told(value: object) -> str:
     return reprlib.repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
+def other_size(own: tuple[int, int], what: str, stated: tuple[int, int]) -> str:
+    """Say that an image has another size than what is drawn on it, and how that may come."""
+    turned = own == stated[::-1] != stated
+    why = ", as an EXIF orientation does it; save the image without" if turned else ""
+    return f"{own[0]}x{own[1]}, {what} {stated[0]}x{stated[1]}{why}"
+
+
 def to_size(width: object, height: object) -> tuple[int, int] | None:
     """Width and height in pixels as an annotation states them; None where one is absent or 0.
 

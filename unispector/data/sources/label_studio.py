@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from unispector.data.sources import reasons
-from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number, to_size
+from unispector.data.sources.fields import IMAGE_SUFFIX, other_size, to_name, to_number, to_size
 from unispector.data.sources.named_images import NamedImages
 from unispector.data.sources.outlines import Point, ellipse, flat, turned
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Polygon
@@ -167,7 +167,7 @@ def _image_rows(
             raise ValueError("the labels of a mark are no list")
         size = to_size(record.get("original_width"), record.get("original_height"))
         if kind in _NO_REGIONS:
-            losses[reasons.NOT_A_REGION] += 1
+            losses[f"{reasons.NOT_A_REGION}: {kind}"] += 1
         elif not names:
             losses[NO_LABEL] += 1
         elif record.get("image_rotation"):
@@ -192,7 +192,7 @@ def _checked_size(
     if size is None:
         raise ValueError("a mark lacks original_width or original_height")
     if brush and (own := read_image_size(tree.root / image)) != size:
-        raise ValueError(f"{image} is {own[0]}x{own[1]}, its brush is of {size[0]}x{size[1]}")
+        raise ValueError(f"{image} is {other_size(own, 'its brush is of', size)}")
     return size
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,8 @@ from unispector.ops.files import decode_mask, read_image_size
 from unispector.ops.rle import Rle, decode_rle, encode_rle, segmentation_to_mask
 
 Region = Box | Polygon | Code
+
+_POLYGONS = {"polygon", "oriented_rectangle", "rotation", "quadrilateral"}  # corner by corner
 
 
 def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
@@ -44,11 +47,22 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
 
 
 def _image_of(tree: ReleaseTree, name: str, path: object, beside: list[str]) -> str | None:
-    """The image that an annotation names; where that is not there, the one of its stem beside it."""
+    """The image at the path that an annotation names, else the one of that name beside it.
+
+    Where neither is there, the one of the annotation's stem beside it, unless the path leaves the release.
+    """
     if isinstance(path, str):
-        image = tree.below(name.rpartition("/")[0], path, name)
-        if image in tree:
+        folder = name.rpartition("/")[0]
+        image = tree.inside(folder, path)
+        if image is not None and image in tree:
             return image
+        named = tree.inside(folder, path.replace("\\", "/").rpartition("/")[2])
+        if named is None or named not in tree or not re.fullmatch(rf".+\.{IMAGE_SUFFIX}", named):
+            tree.below(folder, path, name)
+        elif named in beside:
+            return named
+        else:
+            beside = [named, *beside]
     if len(beside) > 1:
         raise tree.error(name, f"may belong to {beside[0]} or {beside[1]}; correct its imagePath")
     return beside[0] if beside else None
@@ -71,7 +85,7 @@ def _image_rows(
                 name, f"shape {number} is not as LabelMe writes it ({error}); mend it"
             ) from error
         if mark is None:
-            yield Dropped(reasons.NOT_A_REGION, image, 1)
+            yield Dropped(f"{reasons.NOT_A_REGION}: {_kind(shape)}", image, 1)
         else:
             group = shape.get("group_id")
             groups[mark.defect, f"alone {number}" if group is None else repr(group)].append(mark)
@@ -89,20 +103,29 @@ def _is_mask(shape: object) -> bool:
     return isinstance(shape, dict) and shape.get("shape_type") == "mask"
 
 
+def _kind(shape: dict[str, Any]) -> str:
+    """A shape's type; early versions write polygons without one.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    return to_name(shape.get("shape_type") or "polygon")
+
+
 def _mark(shape: dict[str, Any], canvas: tuple[int, int]) -> Region | None:
-    """A shape's region; None where its type has none. Early versions write polygons without a type."""
-    kind = shape.get("shape_type") or "polygon"
-    if kind not in {"polygon", "rectangle", "circle", "mask"}:
+    """A shape's region; None where its type has none."""
+    kind = _kind(shape)
+    if kind not in _POLYGONS | {"rectangle", "circle", "mask"}:
         return None
     defect = to_name(shape["label"])
     points = [(to_number(x), to_number(y)) for x, y in shape["points"]]
-    if len(points) < (3 if kind == "polygon" else 2):
+    if len(points) < (3 if kind in _POLYGONS else 2):
         raise ValueError(f"{defect!r} is a {kind} of {len(points)} points")
     if kind == "rectangle":
         return _rectangle(defect, points)
     if kind == "mask":
         return Code(defect, _painted(shape["mask"], points, canvas))
-    return Polygon(defect, (flat(points if kind == "polygon" else _circle(points[0], points[1])),))
+    return Polygon(defect, (flat(points if kind in _POLYGONS else _circle(points[0], points[1])),))
 
 
 def _painted(picture: str, points: list[tuple[float, float]], canvas: tuple[int, int]) -> Rle:

@@ -102,19 +102,24 @@ class ReleaseTree:
         Raises:
             DataError: the path is absolute, leads out of the release, or is no readable text.
         """
+        place = self.inside(folder, path)
+        if place is None:
+            raise self.error(file, f"the path {path!r} in it leaves the release or is no text; correct it")
+        return place
+
+    def inside(self, folder: str, path: str) -> str | None:
+        """As `below`, but None where that raises."""
         parts: list[str] = [part for part in folder.split("/") if part]
         written = PurePosixPath(path.replace("\\", "/"))
         for part in written.parts:
             if part == "..":
                 if not parts:
-                    break
+                    return None
                 parts.pop()
             else:
                 parts.append(part)
-        else:
-            if not written.is_absolute() and is_text(path) and not re.match(r"[A-Za-z]:", path):
-                return "/".join(parts)
-        raise self.error(file, f"the path {path!r} in it leaves the release or is no text; correct it")
+        foreign = written.is_absolute() or not is_text(path) or re.match(r"[A-Za-z]:", path)
+        return None if foreign else "/".join(parts)
 
     def error(self, name: str, problem: str) -> DataError:
         """An error that names a file of the release."""

@@ -21,7 +21,7 @@ def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
     annotated: dict[str, str] = {}
     for match in tree.matching(r"(?:.*/)?([^/]+)\.(?i:xml)"):
         name = match[0]
-        content = read_voc(tree, name)
+        content = read_voc(tree, name, own=True)
         image = _image_of(tree, name, images.get(match[1], []))
         if image is None:
             yield Dropped(reasons.ORPHAN, name, len(content.boxes))
@@ -60,8 +60,9 @@ def _common(ours: list[str], theirs: list[str]) -> int:
 
 VOC = Source(
     title="Pascal VOC",
-    layout="images and .xml files of the same stem, in one folder or in two as JPEGImages and Annotations",
-    published="your own data, as labelImg, CVAT and others write it",
+    layout="images and .xml files of the same stem, in one folder or in two as JPEGImages and Annotations; "
+    "whole numbers count pixels from 1, decimals and labelImg's are edges from 0",
+    published="your own data, as labelImg, CVAT, Datumaro and others write it",
     rows=_rows,
     drops_small=False,
 )

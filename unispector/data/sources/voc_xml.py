@@ -1,4 +1,10 @@
-"""Pascal VOC's annotation file: `annotation/{size,object*{name,bndbox}}`, parsed safely."""
+"""Pascal VOC's annotation file: `annotation/{size,object*{name,bndbox}}`, parsed safely.
+
+PASCAL counts pixels from 1 and both corners belong to the box. Tools differ, and say so by what they write:
+
+- decimals (CVAT, Datumaro, VoTT) are edges, measured from 0, unless the database is PASCAL's own;
+- labelImg truncates such edges to whole numbers; it writes a `<path>` and the database `Unknown`.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +27,11 @@ class BoxFile:
     boxes: tuple[Box, ...]  # one per object; `defect` is the name as it is written, blanks trimmed
 
 
-def read_voc(tree: ReleaseTree, name: str) -> BoxFile:
+def read_voc(tree: ReleaseTree, name: str, *, own: bool) -> BoxFile:
     """Read an XML file; accounts for it.
 
-    Corners count pixels from 1 and both belong to the box: x = xmin - 1, width = xmax - xmin + 1.
-    `filename`, `path`, `difficult` and `truncated` are not looked at.
+    Pixels: x = xmin - 1, width = xmax - xmin + 1. Edges, looked for in `own` data only: x = xmin, width =
+    xmax - xmin. Corners are sorted. `filename`, `difficult` and `truncated` are not looked at.
 
     Raises:
         DataError: it is absent, damaged, no XML or no VOC annotation, declares entities, or an object
@@ -41,14 +47,33 @@ def read_voc(tree: ReleaseTree, name: str) -> BoxFile:
         size = to_size(root.findtext("size/width"), root.findtext("size/height"))
     except ValueError as error:
         raise tree.error(name, f"<size>: {error}; correct it") from error
+    pixel = 0 if own and _has_edges(root) else 1
     objects = enumerate(root.findall("object"), start=1)
-    return BoxFile(size, tuple(_box(tree, name, number, item) for number, item in objects))
+    return BoxFile(size, tuple(_box(tree, name, number, item, pixel) for number, item in objects))
 
 
-def _box(tree: ReleaseTree, name: str, number: int, item: Any) -> Box:
+def _has_edges(root: Any) -> bool:
+    """Return whether corners are edges measured from 0, by the tool that wrote the file."""
+    database = (root.findtext("source/database") or "").strip()
+    if root.find("path") is not None and database == "Unknown":
+        return True
+    corners = (item.findtext(f"bndbox/{side}") or "" for item in root.findall("object") for side in SIDES)
+    return not database.startswith("The VOC") and any("." in corner for corner in corners)
+
+
+def _box(tree: ReleaseTree, name: str, number: int, item: Any, pixel: int) -> Box:
+    """An object's box; `pixel` is 1 where corners are pixels counted from 1, and 0 where they are edges."""
     written = item.findtext("name")
     try:
-        left, top, right, bottom = (to_number(item.findtext(f"bndbox/{side}")) for side in SIDES)
-        return Box(to_name(written), (left - 1, top - 1, right - left + 1, bottom - top + 1))
+        defect, (x0, y0, x1, y1) = to_name(written), (_corner(item, side) for side in SIDES)
     except ValueError as error:
         raise tree.error(name, f"object {number} ({written!r}): {error}; correct it") from error
+    (left, right), (top, bottom) = sorted((x0, x1)), sorted((y0, y1))
+    return Box(defect, (left - pixel, top - pixel, right - left + pixel, bottom - top + pixel))
+
+
+def _corner(item: Any, side: str) -> float:
+    try:
+        return to_number(item.findtext(f"bndbox/{side}"))
+    except ValueError as error:
+        raise ValueError(f"{side}: {error}") from error

@@ -85,7 +85,7 @@ def _defect(written: str) -> str | None:
 
 
 def _read(tree: ReleaseTree, name: str) -> BoxFile:
-    return _read_supervisely(tree, name) if name.endswith(".json") else read_voc(tree, name)
+    return _read_supervisely(tree, name) if name.endswith(".json") else read_voc(tree, name, own=False)
 
 
 def _read_supervisely(tree: ReleaseTree, name: str) -> BoxFile:
