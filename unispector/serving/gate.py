@@ -116,9 +116,11 @@ def _carries(headers: dict[str, str], token: str, path: str) -> bool:
     """Return whether a request carries the token, of the page its cookie, of Label Studio it as password."""
     given = headers.get("authorization", "").encode("latin-1", "replace")
     scheme, _, credentials = given.partition(b" ")
-    if scheme.lower() == b"bearer" and hmac.compare_digest(credentials.lstrip(b" "), token.encode()):
+    scheme = scheme.lower()
+    if scheme == b"bearer" and hmac.compare_digest(credentials.lstrip(b" "), token.encode()):
         return True
-    if path.startswith(STUDIO) and hmac.compare_digest(_password(given), token.encode()):
+    is_studio = path.startswith(STUDIO) and scheme == b"basic"
+    if is_studio and hmac.compare_digest(_password(credentials), token.encode()):
         return True
     morsels = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
     cookies = [value for name, _, value in morsels if name == COOKIE]
@@ -128,11 +130,10 @@ def _carries(headers: dict[str, str], token: str, path: str) -> bool:
     )
 
 
-def _password(given: bytes) -> bytes:
-    """The password of `Basic` credentials, of whatever user; empty of others."""
-    kind, _, code = given.partition(b" ")
+def _password(credentials: bytes) -> bytes:
+    """The password of `Basic` credentials, of whatever user; empty of damaged ones."""
     try:
-        pair = base64.b64decode(code, validate=True) if kind.lower() == b"basic" else b""
+        pair = base64.b64decode(credentials, validate=True)
     except ValueError:
         return b""
     return pair.partition(b":")[2]

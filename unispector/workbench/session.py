@@ -50,6 +50,14 @@ class State:
             return self
         return replace(self, classes=(*self.classes, SessionClass(checked_label(name))))
 
+    def with_threshold(self, name: str, value: float | None, chosen: Chosen | None) -> "State":
+        """The state with the threshold of a class, and how it was found."""
+        state = self.with_class(name)
+        classes = tuple(
+            replace(own, threshold=value, chosen=chosen) if own.name == name else own for own in state.classes
+        )
+        return replace(state, classes=classes)
+
     def with_label(self, label: str, negative: bool) -> "State":
         """The state with the class of a mark; only a negative one may be of any class."""
         return self if negative and label == ANY_CLASS else self.with_class(label)
@@ -291,12 +299,7 @@ class SetThreshold:
 
     def apply(self, state: State, _: Around) -> State:
         """The state with the threshold."""
-        state = state.with_class(self.name)
-        classes = tuple(
-            replace(own, threshold=self.value, chosen=None) if own.name == self.name else own
-            for own in state.classes
-        )
-        return replace(state, classes=classes)
+        return state.with_threshold(self.name, self.value, None)
 
 
 @dataclass(frozen=True)
@@ -310,12 +313,7 @@ class ChooseThreshold:
 
     def apply(self, state: State, _: Around) -> State:
         """The state with the threshold and how it was found."""
-        state = state.with_class(self.name)
-        classes = tuple(
-            replace(own, threshold=self.value, chosen=self.chosen) if own.name == self.name else own
-            for own in state.classes
-        )
-        return replace(state, classes=classes)
+        return state.with_threshold(self.name, self.value, self.chosen)
 
 
 @dataclass(frozen=True)
