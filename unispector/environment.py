@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def work_offline(root: Path) -> None:
     """
     for name, value in {**_SETTINGS, "PREFECT_HOME": str(root.resolve() / ".prefect")}.items():
         os.environ.setdefault(name, value)
+
+
+def end_on_signals() -> None:
+    """End with code 0 on SIGTERM and when the terminal closes; under `nohup` the latter is ignored."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def show_messages() -> None:

@@ -1,6 +1,9 @@
 """A running service answers exactly what the library finds."""
 
+import errno
+import os
 import re
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -301,7 +304,7 @@ def test_pictures_of_a_client_that_is_gone_are_not_looked_at(tiny_model, bank_fi
 
 
 def test_the_pixels_of_a_mask_take_room_too(tiny_model, tmp_path):
-    limits = Limits(body_mib=1, megapixels=1, memory_mib=4)
+    limits = Limits(body_mib=1, megapixels=1, memory_mib=20)
     picture = encoded(np.zeros((1000, 1000, 3), dtype=np.uint8))
     mask = encoded(np.full((1000, 1000), 255, dtype=np.uint8))
     prompts = StoredPrompts(PromptStore(tmp_path / "prompts"))
@@ -321,7 +324,7 @@ def test_prompts_changed_by_another_process_take_over(growing, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(pictures=2, queue=2, batch=1, megapixels=1), Limits(memory_mib=70, megapixels=1)]
+    "limits", [Limits(pictures=2, queue=2, batch=1, megapixels=1), Limits(memory_mib=82, megapixels=1)]
 )
 def test_what_does_not_fit_is_told_to_come_back(tiny_model, bank_file, limits):
     picture = encoded(np.zeros((1000, 1000, 3), dtype=np.uint8))
@@ -339,6 +342,23 @@ def test_what_does_not_fit_is_told_to_come_back(tiny_model, bank_file, limits):
         assert busy.json() == {"error": "too busy; try again in a moment"}
         assert asked(0).status_code == 200  # all room is given back
         assert live.service.memory.used == live.service.queue.used == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.ENOSPC, "the service's disk is full"), (errno.EMFILE, "no open files left")]
+)
+def test_a_lack_is_told_and_to_come_back(fixed, files, caplog, monkeypatch, number, text):
+    def full(*_args, **_kwargs):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile.SpooledTemporaryFile, "write", full)
+        for _ in range(9):
+            answer = fixed.client.post("/detect", files={"images": files[0]})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert text in answer.json()["error"]
+    assert [record.exc_info for record in caplog.records] == [None]  # one line, for all that follow too
+    assert fixed.client.post("/detect", files={"images": files[0]}).status_code == 200
 
 
 def test_an_error_inside_tells_an_id_that_is_in_the_log(fixed, files, caplog, monkeypatch):

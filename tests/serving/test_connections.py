@@ -152,6 +152,33 @@ def test_answers_that_are_not_read_keep_nobody_from_theirs(live):
             assert answer(other)[0] == 200
 
 
+def test_of_too_many_connections_the_one_that_was_idle_longest_goes(live, monkeypatch):
+    monkeypatch.setattr(server._Protocol, "most", 3)
+    with connected(live) as busy, connected(live) as oldest, connected(live) as younger:
+        busy.sendall(FORM + b"Content-Length: 1000\r\n\r\n")
+        for sock in (oldest, younger):
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answer(sock)[0] == 200
+        with connected(live) as newest:
+            newest.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answer(newest)[0] == 200
+            assert is_closed(oldest)
+            younger.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answer(younger)[0] == 200
+            assert answer(busy)[0] == 408
+
+
+def test_with_none_idle_a_connection_too_many_is_refused(live, monkeypatch):
+    monkeypatch.setattr(server._Protocol, "most", 1)
+    with connected(live) as busy:
+        busy.sendall(FORM + b"Content-Length: 1000\r\n\r\n")
+        time.sleep(0.1)
+        with connected(live) as another:
+            assert answer(another) == (503, {"error": "too many connections; try again in a moment"})
+            assert is_closed(another)
+        assert answer(busy)[0] == 408
+
+
 def test_no_request_takes_for_ever(tiny_model, bank_file):
     limits = Limits(body_seconds=20, request_seconds=0.5)
     with serving(follow(tiny_model), FixedPrompts(bank_file), limits) as live, connected(live) as sock:

@@ -1,15 +1,19 @@
 """Another model or other prompts take over while requests are answered; what cannot be loaded does not."""
 
+import fcntl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from live_service import assert_equal, serving
 from unispector.errors import RegistryError
 from unispector.inference.detector import Prompt, UniSpector
+from unispector.prompts import store
 from unispector.prompts.store import MarkedImage, PromptStore
+from unispector.serving import service
 from unispector.serving.engine import WantedModel
 from unispector.serving.prompts import FixedPrompts, StoredPrompts
 
@@ -164,6 +168,37 @@ def test_prompts_that_cannot_be_taken_in_are_said_to_wait(filled, files):
             assert (answer.status_code, answer.json()["served"]) == (202, "")
             assert "no version with the alias champion" in answer.json()["trouble"]
     assert list(filled.current().classes) == ["line"]
+
+
+def test_a_held_lock_is_neither_waited_for_without_end_nor_kept_secret(
+    tiny_model, filled, files, monkeypatch
+):
+    monkeypatch.setattr(store, "LOCK_SECONDS", 1.0)
+    monkeypatch.setattr(service, "SLOW_SECONDS", 0.3)
+    told: list[str] = []
+    with (
+        serving(Champion(tiny_model), StoredPrompts(filled)) as live,
+        (filled.folder / ".lock").open("a") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def ask_health():
+            while not told:
+                told.extend(filter(None, [live.client.get("/health").json()["trouble"]]))
+
+        asking = threading.Thread(target=ask_health)
+        asking.start()
+        data = {"label": "line", "boxes": str(BOXES)}
+        with httpx.Client(base_url=live.url, timeout=60) as writer:
+            answer = writer.post("/prompts", files={"image": files[1]}, data=data)
+        asking.join()
+        assert answer.status_code == 503
+        assert "by another program, which whoever changes the prompts holds" in answer.json()["error"]
+        assert str(filled.folder) not in answer.text
+        assert told[0].startswith("loading a model or prompts, or writing prompts, has taken")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        live.wait_for(lambda state: not state["trouble"])
+        assert live.client.post("/prompts", files={"image": files[1]}, data=data).status_code == 200
 
 
 def test_a_bank_file_stays_with_the_model_that_made_it(tiny_model, other_tiny_model, bank_file, files):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -158,9 +159,82 @@ def command(*arguments: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes
         process.wait()
 
 
+def wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while httpx.get(f"http://127.0.0.1:{port}/ready").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.integration
+def test_whoever_asks_while_the_model_loads_is_answered_and_a_signal_ends_it_well(
+    tiny_model, bank_file, tmp_path
+):
+    slow = tmp_path / "sitecustomize.py"  # a model that takes its time
+    slow.write_text(
+        "import safetensors, time\nopen_ = safetensors.safe_open\n"
+        "safetensors.safe_open = lambda *a, **k: (time.sleep(4), open_(*a, **k))[1]\n"
+    )
+    log, path = tmp_path / "log", os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{tmp_path}:{path}"
+    try:
+        with command("--model", str(tiny_model), "--bank", str(tmp_path / "new"), log=log) as (process, port):
+            answer = httpx.post(f"http://127.0.0.1:{port}/detect", files={"images": b"x"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert "still being loaded" in answer.json()["error"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+    finally:
+        os.environ["PYTHONPATH"] = path
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_it_answers_ends_it_well(tiny_model, number, tmp_path):
+    """Long before the libraries are imported."""
+    marker = tmp_path / "begun"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, pathlib, sys\nset_ = signal.signal\n"
+        "def both(number, handler):\n    before = set_(number, handler)\n"
+        f"    number == signal.SIGHUP and pathlib.Path({str(marker)!r}).touch()\n    return before\n"
+        "signal.signal = both\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unispector.cli", "serve", "--port", "0", "--model", str(tiny_model)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not marker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, b"")
+
+
+@pytest.mark.integration
+def test_without_open_files_it_waits_and_says_so_once(tiny_model, bank_file, tmp_path):
+    log = tmp_path / "log"
+    with command("--model", str(tiny_model), "--bank", str(bank_file), log=log) as (process, port):
+        wait_until_ready(port)
+        used = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 5, used + 5))
+        socks = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(60)]
+        time.sleep(3)
+        for sock in socks:
+            sock.close()
+        answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=20)
+        assert answer.json()["ready"]
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if "no open files left" in line] == lines[-1:]
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [(signal.SIGTERM, 0), (signal.SIGHUP, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_requests_in_flight_are_answered_before_it_stops(
     tiny_model, bank_file, picture, tmp_path, number, code
@@ -176,7 +250,7 @@ def test_requests_in_flight_are_answered_before_it_stops(
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
     with command("--model", str(tiny_model), "--bank", str(bank_file), log=log) as (process, port):
-        assert httpx.get(f"http://127.0.0.1:{port}/health").json()["ready"]
+        wait_until_ready(port)
         with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
             sock.sendall(head + body[:500])
             time.sleep(0.2)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unispector.environment import end_on_signals
 from unispector.project.paths import CHAMPION_MODEL, PROMPT_STORE
 
 MOST_MEGAPIXELS = 178  # Pillow opens no larger images
@@ -56,6 +57,7 @@ def serve(
     ] = None,
 ) -> None:
     """Answer requests over HTTP."""
+    end_on_signals()
     from unispector.serving.label_studio.images import API_KEY, StudioImages
     from unispector.serving.limits import Limits
     from unispector.serving.serve import serve as run

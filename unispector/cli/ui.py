@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from unispector.cli.parts import Model
+from unispector.environment import end_on_signals
 
 UI_HELP = """Open a page in the browser: draw a box, see the defect on every image of a folder.
 
@@ -38,6 +39,7 @@ def ui(
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
 ) -> None:
     """Open a page in the browser."""
+    end_on_signals()
     from unispector.serving.ui import PageOptions
     from unispector.serving.ui import ui as run
 

@@ -21,6 +21,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from unispector.errors import DataError
 from unispector.ops import packed
 
+MOST_SIDE = 2**18
+"""Pixels of an image's longer side."""
+MOST_ASPECT = 5000
+"""Of an image's sides: the network sees a square, so that of a longer thread next to nothing is left."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
@@ -148,7 +152,7 @@ def rgb_of(image: Image.Image, name: str | Path) -> npt.NDArray[np.uint8]:
     if image.mode == "F":
         raise DataError(f"{name}: floating-point pixels; convert the image to 8 bits")
     try:
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which would copy it
     except ValueError as error:
         raise DataError(f"{name}: pixels of mode {image.mode}; convert the image to RGB") from error
 
@@ -264,7 +268,21 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
         DataError: the file is absent, or Pillow cannot read it.
     """
     with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+        check_sides(*image.size, path)
         yield image
+
+
+def check_sides(width: int, height: int, name: str | Path) -> None:
+    """Refuse an image that is so long or so thin that nothing could be found on it.
+
+    Raises:
+        DataError: a side has more than `MOST_SIDE` pixels, or more than `MOST_ASPECT` times the other's.
+    """
+    longer, shorter = max(width, height), min(width, height)
+    if longer > MOST_SIDE:
+        raise DataError(f"{name}: {width} x {height} pixels; cut it, a side may have {MOST_SIDE}")
+    if longer > MOST_ASPECT * shorter:
+        raise DataError(f"{name}: {width} x {height} pixels; no side may be {MOST_ASPECT} times the other")
 
 
 def load_upright(image: Image.Image) -> Image.Image:

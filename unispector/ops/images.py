@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from unispector.errors import DataError
 from unispector.ops import packed
-from unispector.ops.files import broken_image_named, grey16_of, opened_image, rgb_of
+from unispector.ops.files import broken_image_named, check_sides, grey16_of, opened_image, rgb_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def as_pixels(image: ImageInput, bit_depth: int = 16) -> Pixels:
     if isinstance(image, str | Path):
         return _of_file(image, bit_depth)
     if isinstance(image, Image.Image):
+        check_sides(*image.size, "the PIL image")
         return _of_pil(image, bit_depth)
     return _of_array(image, bit_depth)
 
@@ -115,6 +116,7 @@ def _of_array(image: Any, bit_depth: int) -> Pixels:
     if not image.size or not (grey or (image.ndim == 3 and image.shape[2] in (3, 4))):
         several = "; give several images as a list" if image.ndim == 4 else ""
         raise DataError(f"{told}; it must be [h, w], [h, w, 1], RGB [h, w, 3] or RGBA [h, w, 4]{several}")
+    check_sides(image.shape[1], image.shape[0], "an image array")
     return _eight_bits(np.asarray(image).reshape(*image.shape[:2], -1)[..., :3], "an image array", bit_depth)
 
 

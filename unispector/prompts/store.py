@@ -9,7 +9,6 @@ Images are kept as they came, so any later model can encode them anew. A folder 
     .lock                                held by whoever writes
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.calibration import Calibration
 from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from unispector.ops.locks import held
 from unispector.prompts.marks import (
     MarkedImage,
     StoredPrompt,
@@ -41,6 +41,7 @@ __all__ = ["MarkedImage", "PromptSet", "PromptStore", "StoredPrompt"]
 FORMAT = "unispector prompts 2"
 READ = ("unispector prompts 1", FORMAT)  # one of 1 has no negatives
 _NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
+LOCK_SECONDS = 10.0
 _MEND = "restore the file from a backup of the store"
 
 
@@ -295,12 +296,13 @@ class PromptStore:
         """The current version, which nobody else changes meanwhile."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / ".lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with held(self.folder / ".lock", LOCK_SECONDS):
                 pointer = self.folder / "CURRENT"
                 if not pointer.exists() and not (self.folder / "versions").exists():
                     atomic_write_text(pointer, "0\n")
                 yield self.current()
+        except TimeoutError as error:
+            raise PromptBankError(f"{error}, which whoever changes the prompts holds; try again") from error
         except OSError as error:
             raise PromptBankError(
                 f"{error.filename or self.folder}: cannot be written ({error.strerror}); "

@@ -37,8 +37,8 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import CONFIG, packages_of
 from unispector.ops.rle import segmentation_to_mask
 from unispector.scores import DEFAULT_SCORE
+from unispector.serving.decoding.uploads import decode_image
 from unispector.serving.messages import PromptMessage, image_message
-from unispector.serving.uploads import decode_image
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20

@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 
 from unispector.errors import DataError, PromptBankError
 from unispector.serving.body import BodyLimit
+from unispector.serving.decoding.uploads import TooLargeError
 from unispector.serving.gate import Gate, error_response
 from unispector.serving.label_studio import routes as label_studio
 from unispector.serving.page_routes import files, routes
 from unispector.serving.refusal import RefusedError, shown, without_folders
 from unispector.serving.routes import router
 from unispector.serving.service import Service
-from unispector.serving.uploads import TooLargeError
 
 _ABOUT = """Show it one marked image of a defect (`POST /prompts`); it finds that defect, boxed and masked,
 on every image you send (`POST /detect`). Boxes are left, top, width, height in pixels of the upright

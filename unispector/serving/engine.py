@@ -140,4 +140,3 @@ class Reloader:
         if trouble and trouble != self.trouble:
             logger.warning("%s", trouble)
         self.trouble = trouble
-        self._metrics.trouble.set(bool(trouble))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unispector.serving.lacks import lack
 from unispector.serving.refusal import RETRY_SECONDS, RefusedError
 from unispector.serving.service import Service
 
@@ -55,12 +56,14 @@ class Gate:
             await self._answer(scope, receive, noting)
         except Exception as error:
             identity = secrets.token_hex(6)
-            slow = isinstance(error, TimeoutError)
-            logger.exception("error %s of %s", identity, scope["method"])
+            later = lack(error)
+            if not later:
+                logger.exception("error %s of %s", identity, scope["method"])
             if status:
                 raise  # too late for an answer; the connection is closed
-            text = "took too long" if slow else f"internal error {identity}; the service's log says more"
-            await error_response(RefusedError(503 if slow else 500, text))(scope, receive, noting)
+            later = later or ("took too long" if isinstance(error, TimeoutError) else "")
+            text = later or f"internal error {identity}; the service's log says more"
+            await error_response(RefusedError(503 if later else 500, text))(scope, receive, noting)
         finally:
             # Only what is known: a label of whatever clients ask would fill the memory.
             route = "unknown" if status in (404, 405) else getattr(scope.get("route"), "path", "unknown")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from unispector.errors import ServiceError
+from unispector.serving.decoding.uploads import PEAK_BYTES
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Limits:
     megapixels: int = 50
     pictures: int = 16
     marks: int = 100  # boxes of a request that adds prompts
-    memory_mib: int = 1024  # MiB of bodies and decoded images of all requests together
+    memory_mib: int = 1024  # MiB of bodies and images of all requests together
     queue: int = 64  # images of all requests together that wait or are looked at
     batch: int = 8  # images that are looked at in one turn
     batch_wait: float = 0.005  # seconds that a turn waits for more images after its first
@@ -26,7 +27,7 @@ class Limits:
             raise ServiceError(
                 f"a queue of {self.queue} images never holds a request of {self.pictures}; raise --queue"
             )
-        if self.body_mib + self.pixels * 3 / 2**20 > self.memory_mib:
+        if self.body_mib + self.pixels * PEAK_BYTES / 2**20 > self.memory_mib:
             raise ServiceError(
                 f"{self.memory_mib} MiB do not hold a body of {self.body_mib} MiB and its image of "
                 f"{self.megapixels} megapixels; raise --memory-mib"

@@ -51,10 +51,11 @@ class Share:
         room.used += amount
         self.amount += amount
 
-    def give_back(self) -> None:
-        """Hold nothing any more."""
-        self._room.used -= self.amount
-        self.amount = 0
+    def give_back(self, amount: int | None = None) -> None:
+        """Hold so much less; None = nothing any more."""
+        given = self.amount if amount is None else min(amount, self.amount)  # nothing once an answer began
+        self._room.used -= given
+        self.amount -= given
 
 
 class Room:

@@ -5,9 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from fastapi import APIRouter, Request, Response, UploadFile
+from fastapi import APIRouter, Request, Response
 
 from unispector.detections import Detections
 from unispector.ops.rle import encode_rle
@@ -20,7 +18,6 @@ from unispector.serving.messages import image_message
 from unispector.serving.prompts import stored
 from unispector.serving.refusal import RefusedError, Share
 from unispector.serving.service import Result, Service
-from unispector.serving.uploads import decode_image, decode_mask, upload_size
 
 router = APIRouter(route_class=FormRoute)
 
@@ -39,7 +36,6 @@ _SAID = {
 }
 _ANYWHERE = (403, 500)
 _BODY = (400, 401, 408, 413, 415, 503)
-_MASK = "the mask"
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -71,7 +67,7 @@ async def detect(request: Request, form: DetectBody) -> Response:
     with service.queue.share() as queue:
         queue.take(count)
         found = await _while_heard(request, _found(service, query, form, request.state.memory))
-        body = await service.decoding(_answer, query, form, found)
+        body = await service.working(_answer, query, form, found)
     return Response(body, media_type="application/json")
 
 
@@ -104,13 +100,11 @@ async def add_prompt(request: Request, form: PromptBody) -> Response:
     if len(form.boxes) > service.limits.marks:
         raise RefusedError(413, f"{len(form.boxes)} boxes; send at most {service.limits.marks} at a time")
     name, image = shown_name(form.image.filename, 1), await form.image.read()
-    await _take_pixels(service, name, image, memory)
+    await service.decoders.image(image, name, memory)  # what reads it again needs no deadline any more
     picture = MarkedImage(image, name, form.boxes, negative=form.negative)
     if form.mask is not None:
-        mask = await form.mask.read()
-        await _take_pixels(service, _MASK, mask, memory)
-        pixels = await service.decoding(decode_mask, mask, _MASK, service.limits.pixels)
-        codes = await service.decoding(encode_rle, pixels[None])
+        pixels = await service.decoders.mask(await form.mask.read(), "the mask", memory)
+        codes = await service.working(encode_rle, pixels[None])
         picture = MarkedImage(image, name, masks_rle=codes, negative=form.negative)
     return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
 
@@ -165,19 +159,11 @@ def _json(answer: HealthAnswer | PromptsAnswer, status: int = 200) -> Response:
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
-async def _take_pixels(service: Service, name: str, data: bytes, memory: Share) -> None:
-    width, height = await service.decoding(upload_size, data, name, service.limits.pixels)
-    memory.take(3 * width * height)
-
-
-async def _decoded(service: Service, number: int, file: UploadFile, memory: Share) -> npt.NDArray[np.uint8]:
-    name, data = shown_name(file.filename, number), await file.read()
-    await _take_pixels(service, name, data, memory)
-    return await service.decoding(decode_image, data, name, service.limits.pixels)
-
-
 async def _found(service: Service, query: Query, form: DetectForm, memory: Share) -> list[Detections]:
-    pictures = [await _decoded(service, n, file, memory) for n, file in enumerate(form.images, start=1)]
+    pictures = [
+        await service.decoders.image(await file.read(), shown_name(file.filename, n), memory)
+        for n, file in enumerate(form.images, start=1)
+    ]
     return await service.batcher.detect(pictures, query)
 
 
@@ -235,13 +221,13 @@ def _answer(query: Query, form: DetectForm, found: Sequence[Detections]) -> str:
 async def _listing(service: Service) -> PromptsAnswer:
     reloader = service.reloader
     served = reloader.engine.bank_version if reloader.engine else ""
-    trouble = reloader.trouble or "the newest prompts are still being encoded"
-    return await service.decoding(reloader.prompts.listing, served, trouble)
+    trouble = service.trouble or "the newest prompts are still being encoded"
+    return await service.working(reloader.prompts.listing, served, trouble)
 
 
 def _health(service: Service) -> HealthAnswer:
     reloader = service.reloader
-    engine, trouble = reloader.engine, reloader.trouble
+    engine, trouble = reloader.engine, service.trouble
     bank = engine.bank if engine else None
     no_bank = "no prompts yet; add some with POST /prompts" if engine else trouble
     return HealthAnswer(

@@ -35,7 +35,7 @@ def serve(
     device: str = "cpu",
     studio: StudioImages | None = None,
 ) -> None:
-    """Answer requests until SIGTERM or SIGINT.
+    """Answer requests until SIGTERM, SIGHUP or SIGINT; until the model is loaded, that it is not yet.
 
     Args:
         model: reference of a model; behind an alias of the registry, whatever version it stands for is
@@ -48,7 +48,7 @@ def serve(
         ServiceError: no token where one is needed, the address cannot be listened on, or the model (no alias)
             does not work with the prompts.
         CheckpointError, RegistryError, PromptBankError: the model (no alias) or the bank cannot be read.
-        SystemExit: 0, after SIGTERM.
+        SystemExit: 0, after SIGTERM or SIGHUP.
     """
     token = token_for(host)
     prompts = open_prompts(bank)
@@ -56,11 +56,8 @@ def serve(
     metrics = Metrics()
     reloader = Reloader(followed or fixed_model(model), prompts, metrics, device)
     with listening(host, port) as sock:
-        if followed is None:
-            reloader.refresh()
-            if reloader.engine is None:
-                raise ServiceError(reloader.trouble)
-        run_server(Service(reloader, metrics, limits, token, studio=studio), sock)
+        service = Service(reloader, metrics, limits, token, studio=studio, needs_model=followed is None)
+        run_server(service, sock)
 
 
 def token_for(host: str) -> str:

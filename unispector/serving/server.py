@@ -3,16 +3,18 @@
 import asyncio
 import json
 import logging
-import signal
+import resource
 import socket
-import sys
 import warnings
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from unispector.environment import end_on_signals
 from unispector.errors import ServiceError
 from unispector.serving.app import build_app
+from unispector.serving.lacks import lack
 from unispector.serving.service import Service
 
 logger = logging.getLogger(__name__)
@@ -21,27 +23,70 @@ HEADER_BYTES = 2**14  # of a request, all headers together
 # Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
 KEEP_ALIVE_SECONDS = 75
 
+CONNECTIONS = 1000
+"""At a time; of more, the one that was idle longest is closed."""
+WAITING = 128
+"""Connections that the system keeps until they are taken."""
+FILES = 4096
+"""Open files that are asked of the system: a connection is one, so is a larger part of a body."""
+
 LATE_SECONDS = 0.5  # between two looks for connections that came in while the server stops
 
-_NOT_HTTP = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+_REFUSAL = (
+    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 )
 
 
 class _Protocol(H11Protocol):
     """HTTP/1.1 of uvicorn, which would answer what is not HTTP in plain text, and fail after an answer."""
 
+    most = CONNECTIONS
+    idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, in place of the one that was idle longest where there are too many."""
+        super().connection_made(transport)
+        self.idle_since = self.loop.time()
+        others = [each for each in self.connections if isinstance(each, _Protocol) and each is not self]
+        if len(others) < self.most:
+            return
+        idle = [each for each in others if each.cycle is None or each.cycle.response_complete]
+        if idle:
+            min(idle, key=lambda each: each.idle_since).transport.close()
+        else:
+            self._refuse(b"503 Service Unavailable", "too many connections; try again in a moment")
+
+    def on_response_complete(self) -> None:
+        """Count from now on as idle."""
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse in the one shape of errors, and close the connection."""
+        self._refuse(b"400 Bad Request", msg)
+
+    def _refuse(self, status: bytes, message: str) -> None:
         if not self.transport.is_closing():
-            body = json.dumps({"error": msg}).encode("ascii")
-            self.transport.write(_NOT_HTTP % (len(body), body))
+            body = json.dumps({"error": message}).encode("ascii")
+            self.transport.write(_REFUSAL % (status, len(body), body))
             self.transport.close()
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which would wait for a connection that came in just as it was told to stop."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections from now on."""
+        asyncio.get_running_loop().set_exception_handler(_outside_of_a_request)
+        await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop: also when the service cannot be what it was started for."""
+        return await super().on_tick(counter) or bool(self._service.failure)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; connections that come in meanwhile are closed as soon as they are idle."""
@@ -57,6 +102,21 @@ class _Server(uvicorn.Server):
                 if isinstance(connection, _Protocol) and not connection.transport.is_closing():
                     connection.shutdown()
             await asyncio.sleep(LATE_SECONDS)
+
+
+def _outside_of_a_request(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle an error, such as of a connection that cannot be taken, which asyncio tries all the time."""
+    if not lack(context.get("exception")):
+        loop.default_exception_handler(context)
+
+
+def most_connections() -> int:
+    """How many connections are held at a time; as many open files as needed are asked of the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FILES:
+        soft = min(FILES, hard) if hard != resource.RLIM_INFINITY else FILES
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(CONNECTIONS, soft // 2))
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -101,21 +161,26 @@ def make_server(service: Service) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=HEADER_BYTES,
+        backlog=WAITING,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(service.limits.shutdown_seconds),
     )
-    return _Server(config)
+    _Protocol.most = most_connections()
+    return _Server(config, service)
 
 
 def run_server(service: Service, sock: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; those in flight are answered first.
+    """Answer requests until SIGTERM, SIGHUP or SIGINT; those in flight are answered first.
 
     Raises:
-        SystemExit: 0 after SIGTERM.
+        ServiceError: the model that the service was started for cannot be used.
+        SystemExit: 0 after SIGTERM or SIGHUP.
         KeyboardInterrupt: after SIGINT.
     """
     warnings.filterwarnings("ignore", module="PIL")  # what it thinks of clients' images
     # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_on_signals()
     logger.info("answering on %s", address(sock))
     make_server(service).run(sockets=[sock])
+    if service.failure:
+        raise ServiceError(service.failure)

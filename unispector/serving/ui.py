@@ -20,7 +20,7 @@ from unispector.workbench.project import SESSION
 
 logger = logging.getLogger(__name__)
 
-LIMITS = Limits(body_mib=256, megapixels=178)
+LIMITS = Limits(body_mib=256, megapixels=178, memory_mib=4096)
 """A person's own images may be large."""
 
 

@@ -16,7 +16,6 @@ from unispector.serving.label_studio.images import StudioImages
 from unispector.serving.label_studio.interface import Interface, read_interface
 from unispector.serving.refusal import RefusedError
 from unispector.serving.service import Service
-from unispector.serving.uploads import decode_image, upload_size
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix=STUDIO.rstrip("/"), include_in_schema=False)
@@ -125,8 +124,6 @@ async def _found(service: Service, query: Query, address: object) -> Detections:
         queue.take(1)
         memory.take(limits.body_bytes)
         data = await service.waiting(source.read, address, limits.body_bytes, limits.body_seconds)
-        width, height = await service.decoding(upload_size, data, "the image", limits.pixels)
-        memory.take(3 * width * height)
-        pixels = await service.decoding(decode_image, data, "the image", limits.pixels)
+        pixels = await service.decoders.image(data, "the image", memory)
         (found,) = await service.batcher.detect([pixels], query)
         return found

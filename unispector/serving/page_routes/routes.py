@@ -103,7 +103,7 @@ async def get_start(request: Request) -> Start:
 async def open_folder(request: Request, body: FolderBody) -> Start:
     """Open a folder."""
     bench = _bench(request)
-    await _service(request).decoding(bench.open, _folder(body.folder))
+    await _service(request).working(bench.open, _folder(body.folder))
     return start(_service(request).identity, bench)
 
 
@@ -112,14 +112,14 @@ async def list_folders(request: Request, path: str) -> list[FolderEntry]:
     """Folders to choose from."""
     if _bench(request).fixed:
         raise RefusedError(403, "this page shows the folder it was started with")
-    return await _service(request).decoding(folders, _folder(path))
+    return await _service(request).working(folders, _folder(path))
 
 
 @router.post("/demo")
 async def demo(request: Request) -> Start:
     """Draw the demo images and open them."""
     bench = _bench(request)
-    await _service(request).decoding(bench.demo)
+    await _service(request).working(bench.demo)
     return start(_service(request).identity, bench)
 
 
@@ -127,13 +127,13 @@ async def demo(request: Request) -> Start:
 async def add_image(request: Request, name: str) -> str:
     """Take in an image; its file is the body."""
     data = await request.body()
-    return await _service(request).decoding(_bench(request).add, unquote(name), data)
+    return await _service(request).working(_bench(request).add, unquote(name), data)
 
 
 @router.get("/session")
 async def get_session(request: Request) -> ShownSession:
     """The session."""
-    return await _service(request).decoding(shown_session, _bench(request).project)
+    return await _service(request).working(shown_session, _bench(request).project)
 
 
 @router.post("/session")
@@ -141,10 +141,10 @@ async def change_session(request: Request, body: ChangeBody) -> ShownSession:
     """Change the session; 409 where it has changed meanwhile."""
     project = _bench(request).project
     try:
-        await _service(request).decoding(project.change, body.change, body.version)
+        await _service(request).working(project.change, body.change, body.version)
     except OutdatedError as error:
         raise RefusedError(409, str(error)) from error
-    return await _service(request).decoding(shown_session, project)
+    return await _service(request).working(shown_session, project)
 
 
 @router.post("/undo")
@@ -152,22 +152,22 @@ async def undo(request: Request, body: StepBody) -> ShownSession:
     """Undo or redo; 409 where the session has changed meanwhile."""
     project = _bench(request).project
     try:
-        await _service(request).decoding(lambda: project.undo(body.version, redo=body.redo))
+        await _service(request).working(lambda: project.undo(body.version, redo=body.redo))
     except OutdatedError as error:
         raise RefusedError(409, str(error)) from error
-    return await _service(request).decoding(shown_session, project)
+    return await _service(request).working(shown_session, project)
 
 
 @router.post("/check", status_code=204)
 async def check(request: Request, body: CheckBody) -> None:
     """Begin to check marks."""
-    await _service(request).decoding(_bench(request).jobs.check, body.label)
+    await _service(request).working(_bench(request).jobs.check, body.label)
 
 
 @router.post("/threshold", status_code=204)
 async def choose_threshold(request: Request, body: BudgetBody) -> None:
     """Begin to choose a threshold."""
-    await _service(request).decoding(_bench(request).jobs.choose, body.label, body.one_in)
+    await _service(request).working(_bench(request).jobs.choose, body.label, body.one_in)
 
 
 @router.get("/threshold")
@@ -177,7 +177,7 @@ async def provable(
     one_in: Annotated[int, Query(ge=2, le=1_000_000)],
 ) -> Provable:
     """What the good images can prove of a class."""
-    return await _service(request).decoding(_bench(request).jobs.provable, label, one_in)
+    return await _service(request).working(_bench(request).jobs.provable, label, one_in)
 
 
 @router.post("/stop", status_code=204)
@@ -211,13 +211,13 @@ async def seen(request: Request, body: SeenBody) -> None:
 @router.get("/findings")
 async def get_findings(request: Request, image: str) -> list[ShownFinding]:
     """The outlines of everything found on an image."""
-    return await _service(request).decoding(shown_findings, _bench(request).project, image)
+    return await _service(request).working(shown_findings, _bench(request).project, image)
 
 
 @router.get("/size")
 async def get_size(request: Request, image: str) -> ImageSize:
     """Width and height of an image."""
-    height, width = await _service(request).decoding(_bench(request).project.size, image)
+    height, width = await _service(request).working(_bench(request).project.size, image)
     return ImageSize(width, height)
 
 
@@ -227,7 +227,7 @@ async def thumbnail(request: Request, image: str) -> Response:
     project = _bench(request).project
     file = _image(request, image)
     path = project.folder.root / file.name
-    return _picture(await _service(request).decoding(project.pictures.thumbnail, path, file.stamp))
+    return _picture(await _service(request).working(project.pictures.thumbnail, path, file.stamp))
 
 
 @router.get("/tile")
@@ -236,7 +236,7 @@ async def tile(request: Request, image: str, level: int, column: int, row: int) 
     project = _bench(request).project
     file, path = _image(request, image), project.folder.path(image)
     make = project.pictures.tile
-    return _picture(await _service(request).decoding(make, path, file.stamp, level, column, row))
+    return _picture(await _service(request).working(make, path, file.stamp, level, column, row))
 
 
 @router.post("/export")

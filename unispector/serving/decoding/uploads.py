@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,27 +11,39 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
-from unispector.ops.files import brightness, load_upright, rgb_of
+from unispector.ops.files import brightness, check_sides, load_upright, rgb_of
 from unispector.ops.rle import BoolArray
+from unispector.serving.decoding.parts import too_many_parts
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-SCANS = 100
-"""Most passes of a JPEG; each costs as much as decoding a plain one, and files of normal use have ten."""
+PEAK_BYTES = 18
+"""A pixel takes while it is decoded, at most: measured on all formats and modes, in turn and as a mask."""
+WEBP_BYTES = 24
+"""The same of WebP, whose reader keeps two canvases."""
 
 
 class TooLargeError(DataError):
     """An image of more pixels, or a request of more bytes, than are taken."""
 
 
-def upload_size(data: bytes, name: str, max_pixels: int) -> tuple[int, int]:
-    """Width and height in pixels as stored, from the header alone.
+@dataclass(frozen=True)
+class Cost:
+    """What decoding an image takes."""
+
+    pixels: int
+    peak_bytes: int  # while it is decoded
+
+
+def upload_cost(data: bytes, name: str, max_pixels: int) -> Cost:
+    """What decoding an image would take, from the header alone.
 
     Raises:
         DataError: no image of the known formats.
         TooLargeError: more than `max_pixels`.
     """
     with _opened(data, name, max_pixels) as image:
-        return image.size
+        pixels = max(image.width * image.height, _tile_pixels(image))
+        return Cost(pixels, pixels * (WEBP_BYTES if image.format == "WEBP" else PEAK_BYTES))
 
 
 def decode_image(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
@@ -81,15 +94,18 @@ def _tile_pixels(image: Image.Image) -> int:
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The image with only its header read; whatever goes wrong inside the block is the image's fault."""
     too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller image"
+    if parts := too_many_parts(data):
+        raise DataError(f"{name}: {parts}; save the image again")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if max(image.width * image.height, _tile_pixels(image)) > max_pixels:
                 raise TooLargeError(too_large)
-            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > SCANS:
-                raise DataError(f"{name}: a JPEG of more than {SCANS} scans; save it again")
+            check_sides(*image.size, name)
             yield image
     except DataError:
         raise
+    except MemoryError as error:
+        raise TooLargeError(f"{name}: needs more memory than an image may take; save it again") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(too_large) from error
     except UnidentifiedImageError as error:

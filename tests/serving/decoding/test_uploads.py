@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -11,7 +13,8 @@ from PIL import Image
 from live_service import tiled_tiff
 from unispector.errors import DataError
 from unispector.ops.files import read_image, read_mask
-from unispector.serving.uploads import SCANS, TooLargeError, decode_image, decode_mask, upload_size
+from unispector.serving.decoding.parts import SCANS
+from unispector.serving.decoding.uploads import TooLargeError, decode_image, decode_mask, upload_cost
 
 PIXELS = 10_000
 RNG = np.random.default_rng(3)
@@ -54,7 +57,7 @@ def test_pictures_and_masks_are_read_as_files_are(kind, tmp_path):
     file.write_bytes(KINDS[kind])
     assert np.array_equal(decode_image(KINDS[kind], kind, PIXELS), read_image(file))
     assert np.array_equal(decode_mask(KINDS[kind], kind, PIXELS), read_mask(file) > 0)
-    assert sorted(upload_size(KINDS[kind], kind, PIXELS)) == [40, 60]
+    assert upload_cost(KINDS[kind], kind, PIXELS).pixels == 40 * 60
 
 
 def test_floating_point_pixels_are_refused():
@@ -78,7 +81,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(101, 100), (2**16, 2**15), (2**30, 2**30)])
 def test_too_many_pixels_are_refused_by_the_header_alone(width, height):
     # Nothing follows the header: whoever decoded would complain of that.
-    for decode in (upload_size, decode_image, decode_mask):
+    for decode in (upload_cost, decode_image, decode_mask):
         with pytest.raises(TooLargeError, match=r"^p\.png: more than 0\.01 million pixels"):
             decode(png_header(width, height), "p.png", PIXELS)
 
@@ -88,7 +91,7 @@ def test_a_tile_counts_as_it_is_decoded():
     found = decode_image(tiled_tiff(96, zlib.compress(tile.tobytes())), "a", PIXELS)
     assert np.array_equal(found[:, :, 0], tile[:16, :16])
     bomb = tiled_tiff(112, zlib.compress(bytes(112 * 112)))
-    for decode in (upload_size, decode_image, decode_mask):
+    for decode in (upload_cost, decode_image, decode_mask):
         with pytest.raises(TooLargeError, match=r"^p\.tif: more than 0\.01 million pixels"):
             decode(bomb, "p.tif", PIXELS)
 
@@ -96,6 +99,47 @@ def test_a_tile_counts_as_it_is_decoded():
 def test_as_many_pixels_as_allowed_are_taken():
     data = stored(Image.new("RGB", (100, 100)), "PNG")
     assert decode_image(data, "a", PIXELS).shape == (100, 100, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 5001), (5001, 1), (2**18 + 1, 64)])
+def test_an_image_like_a_thread_is_refused_by_its_header(width, height):
+    with pytest.raises(DataError, match=rf"^p\.png: {width} x {height} pixels"):
+        upload_cost(png_header(width, height), "p.png", 10**9)
+
+
+_PEAK = """
+import sys
+from pathlib import Path
+from unispector.serving.decoding import uploads
+def most():
+    return int(next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x).split()[1])
+data = Path(sys.argv[1]).read_bytes()
+before = most()
+for decode in (uploads.decode_image, uploads.decode_mask):
+    decode(data, "a", 10**9)
+print((most() - before) * 1024, uploads.upload_cost(data, "a", 10**9).peak_bytes)
+"""
+
+
+@pytest.mark.parametrize("kind", ["png", "alpha.png", "progressive.jpg", "turned6.jpg", "lzw.tif", "webp"])
+def test_no_image_takes_more_memory_than_it_is_charged(kind, tmp_path):
+    noise = Image.fromarray(
+        np.kron(RNG.integers(0, 256, (80, 100, 3)), np.ones((30, 30, 1))).astype(np.uint8)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {
+        "alpha.png": ("PNG", {}),
+        "progressive.jpg": ("JPEG", {"progressive": True, "subsampling": 0}),
+        "turned6.jpg": ("JPEG", {"exif": exif}),
+        "lzw.tif": ("TIFF", {"compression": "tiff_lzw"}),
+    }
+    name, how = options.get(kind, (kind.upper(), {}))
+    file = tmp_path / kind
+    file.write_bytes(stored(noise.convert("RGBA") if kind == "alpha.png" else noise, name, **how))
+    run = subprocess.run([sys.executable, "-c", _PEAK, file], capture_output=True, text=True, check=True)
+    taken, charged = map(int, run.stdout.split())
+    assert charged / 2 < taken <= charged
 
 
 def test_other_formats_are_refused():

@@ -1,0 +1,77 @@
+"""Floods of parts are counted and refused; what cameras and programs write is not."""
+
+import io
+import struct
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from unispector.serving.decoding.parts import FILL, SCANS, SEGMENTS, too_many_parts
+
+RNG = np.random.default_rng(5)
+NOISE = Image.fromarray(RNG.integers(0, 256, (700, 900, 3), dtype=np.uint8))
+
+
+def stored(kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    NOISE.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+JPEG = stored("JPEG", progressive=True, quality=95, comment=b"\xff\xfe" * 30_000)
+PNG = stored("PNG")
+COMMENT = b"\xff\xfe\0\x02"
+SCAN = JPEG[JPEG.rindex(b"\xff\xda") : -2]
+PRIVATE = struct.pack(">I", 0) + b"prVt" + bytes(4)
+EMPTY = struct.pack(">I", 0) + b"IDAT" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEG,
+        PNG,
+        JPEG[:2] + COMMENT * 200 + JPEG[2:],
+        PNG[:33] + PRIVATE * 200 + PNG[33:],
+        stored("JPEG", quality=100, restart_marker_blocks=1),
+        stored("PNG", compress_level=0),
+        stored("BMP"),
+        stored("JPEG", icc_profile=RNG.bytes(10**6)),
+    ],
+)
+def test_files_of_normal_use_pass(data):
+    assert too_many_parts(data) == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (JPEG[:2] + COMMENT * 15_000_000 + JPEG[2:], f"more than {SEGMENTS} segments"),
+        (JPEG[:-2] + COMMENT * 1_000_000 + JPEG[-2:], f"more than {SEGMENTS} segments"),
+        (JPEG[:2] + b"\xff" * 60_000_000 + JPEG[2:], f"more than {FILL} bytes of padding"),
+        (JPEG[:-2] + SCAN * SCANS + JPEG[-2:], f"more than {SCANS} scans"),
+        (PNG[:33] + PRIVATE * 1_000_000 + PNG[33:], "chunks"),
+        (PNG[:33] + EMPTY * 5_000_000 + PNG[33:], "chunks"),
+    ],
+    ids=["comments", "comments after pixels", "padding", "scans", "private chunks", "empty pixels"],
+)
+def test_floods_are_refused_at_once(data, reason):
+    began = time.process_time()
+    assert reason in too_many_parts(data)
+    assert time.process_time() - began < 0.5  # Pillow takes tens of seconds
+
+
+@given(st.sampled_from([b"", JPEG[:700], PNG[:60]]), st.binary(max_size=300), st.binary(max_size=300))
+def test_whatever_comes_is_counted(start, middle, end):
+    assert isinstance(too_many_parts(start + middle + end), str)
+
+
+@given(st.binary(max_size=200))
+def test_a_jpeg_of_many_parts_is_refused_whatever_they_hold(data):
+    part = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
+    assert too_many_parts(b"\xff\xd8" + part * (SEGMENTS + 1) + b"\xff\xda")
+    assert not too_many_parts(b"\xff\xd8" + part * SEGMENTS + b"\xff\xda")

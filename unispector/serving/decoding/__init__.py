@@ -1,0 +1,1 @@
+"""Images that someone sent, decoded where they can do no harm."""
