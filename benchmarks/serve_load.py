@@ -68,8 +68,9 @@ class Service:
     process: psutil.Process
 
     def rss_mib(self) -> float:
-        """Resident memory."""
-        return float(self.process.memory_info().rss / 2**20)
+        """Resident memory of it and of the processes that decode."""
+        processes = [self.process, *self.process.children(recursive=True)]
+        return float(sum(each.memory_info().rss for each in processes) / 2**20)
 
 
 def drawn(number: int) -> np.ndarray:
@@ -98,14 +99,22 @@ def started(model: str, bank: Path, log: Path) -> Iterator[Service]:
         process = subprocess.Popen([*command, "--port", "0"], stdout=out, stderr=out)  # noqa: S603
     try:
         deadline = time.monotonic() + STARTS_WITHIN
-        while not (found := re.search(r"answering on (\S+)", log.read_text())):
+        while "in use: " not in log.read_text():
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"the service did not start: {log.read_text()}")
             time.sleep(0.1)
-        yield Service(found[1], psutil.Process(process.pid))
+        url = re.search(r"answering on (\S+)", log.read_text())
+        yield Service(url[1] if url else "", psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+def settled(service: Service, files: Sequence[bytes]) -> float:
+    """Memory in MiB after every image was asked for once."""
+    for data in files:
+        httpx.post(f"{service.url}/detect", files={"images": data}, timeout=120).raise_for_status()
+    return service.rss_mib()
 
 
 def asked(
@@ -159,9 +168,7 @@ def loads(model: str, seconds: float, clients: Sequence[int] = CLIENTS) -> tuple
         file = Path(scratch) / "bank.safetensors"
         bank.save(file)
         with started(model, file, Path(scratch) / "log") as service:
-            for data in files:
-                httpx.post(f"{service.url}/detect", files={"images": data}, timeout=120).raise_for_status()
-            start = service.rss_mib()
+            start = settled(service, files)
             return start, [asked(service, count, seconds, files, right) for count in clients]
 
 

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unispector.errors import DataError
 from unispector.ops import packed
+from unispector.ops.memory import check_memory
 
 MOST_SIDE = 2**18
 """Pixels of an image's longer side."""
@@ -265,10 +266,11 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
     """An image file with only its header read; what goes wrong in the block is the file's fault.
 
     Raises:
-        DataError: the file is absent, or Pillow cannot read it.
+        DataError: the file is absent, Pillow cannot read it, or its size is beyond what is taken.
     """
     with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
         check_sides(*image.size, path)
+        check_memory(image.width * image.height, image.format, path)
         yield image
 
 

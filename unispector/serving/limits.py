@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from unispector.errors import ServiceError
-from unispector.serving.decoding.uploads import PEAK_BYTES
+from unispector.ops.memory import PEAK_BYTES
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from unispector.errors import DataError
+from unispector.ops.memory import PEAK_BYTES
 from unispector.serving.decoding import decoders as module
 from unispector.serving.decoding.decoders import Decoders
-from unispector.serving.decoding.uploads import PEAK_BYTES, TooLargeError, decode_image, decode_mask
+from unispector.serving.decoding.uploads import TooLargeError, decode_image, decode_mask
 from unispector.serving.limits import Limits
 from unispector.serving.refusal import RefusedError, Room, Share
 

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.errors import DataError
+from unispector.ops.memory import WEBP_BYTES
 from unispector.ops.rle import BoolArray
-from unispector.serving.decoding.uploads import WEBP_BYTES, Cost, TooLargeError
+from unispector.serving.decoding.uploads import Cost, TooLargeError
 from unispector.serving.limits import Limits
 from unispector.serving.refusal import RefusedError, Share
 

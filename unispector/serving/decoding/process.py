@@ -20,7 +20,7 @@ import numpy.typing as npt
 from unispector.errors import DataError
 from unispector.serving.decoding.uploads import TooLargeError, decode_image, decode_mask, upload_cost
 
-PAGE_BYTES = resource.getpagesize()
+STATM = Path("/proc/self/statm")
 
 _DECODE: dict[str, Callable[[bytes, str, int], npt.NDArray[Any]]] = {
     "image": decode_image,
@@ -33,8 +33,9 @@ def main() -> None:
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the service, which ends us
         signal.signal(ending, signal.SIG_IGN)
     warnings.filterwarnings("ignore")
-    in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * PAGE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (in_use + int(sys.argv[1]),) * 2)
+    if STATM.exists():  # of Linux
+        in_use = int(STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + int(sys.argv[1]),) * 2)
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         data = sys.stdin.buffer.read(request["bytes"])

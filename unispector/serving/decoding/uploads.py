@@ -12,14 +12,11 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
 from unispector.ops.files import brightness, check_sides, load_upright, rgb_of
+from unispector.ops.memory import peak_bytes
 from unispector.ops.rle import BoolArray
 from unispector.serving.decoding.parts import too_many_parts
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-PEAK_BYTES = 18
-"""A pixel takes while it is decoded, at most: measured on all formats and modes, in turn and as a mask."""
-WEBP_BYTES = 24
-"""The same of WebP, whose reader keeps two canvases."""
 
 
 class TooLargeError(DataError):
@@ -43,7 +40,7 @@ def upload_cost(data: bytes, name: str, max_pixels: int) -> Cost:
     """
     with _opened(data, name, max_pixels) as image:
         pixels = max(image.width * image.height, _tile_pixels(image))
-        return Cost(pixels, pixels * (WEBP_BYTES if image.format == "WEBP" else PEAK_BYTES))
+        return Cost(pixels, peak_bytes(pixels, image.format))
 
 
 def decode_image(data: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
