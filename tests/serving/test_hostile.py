@@ -105,6 +105,27 @@ def text_bomb(rng: Rng) -> Bad:
     return detect(png(500, 500, chunk(kind[0], kind[1] + packed)))
 
 
+def flood_of_parts(rng: Rng) -> Bad:
+    jpeg, image = picture(rng, "JPEG"), picture(rng)
+    data = one_of(
+        rng,
+        [
+            jpeg[:2] + b"\xff\xfe\0\2" * 500_000 + jpeg[2:],
+            jpeg[:-2] + b"\xff\xfe\0\2" * 500_000 + jpeg[-2:],
+            jpeg[:2] + b"\xff" * 2_000_000 + jpeg[2:],
+            image[:33] + chunk(b"prVt", b"") * 160_000 + image[33:],
+            image[:33] + chunk(b"IDAT", b"") * 160_000 + image[33:],
+        ],
+    )
+    return one_of(rng, [detect(data), prompt(rng, data=data)])
+
+
+def thread(rng: Rng) -> Bad:
+    long = int(rng.integers(5001, 10**6))
+    data = png(*one_of(rng, [(1, long), (long, 1)]))
+    return one_of(rng, [detect(data), prompt(rng, data=data)])
+
+
 def archive(rng: Rng) -> Bad:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
@@ -298,7 +319,7 @@ def not_http(rng: Rng) -> Bad:
 
 
 KINDS: list[Callable[[Rng], Bad]] = [
-    noise, cut_off, pixel_bomb, tile_bomb, text_bomb, archive, other_format, tiff_of_lies, score, boxes,
+    noise, cut_off, pixel_bomb, tile_bomb, text_bomb, flood_of_parts, thread, archive, other_format, tiff_of_lies, score, boxes,
     label, mask, parts, framing, kind_of_body, too_long, address, stranger, not_http,
 ]  # fmt: skip
 
@@ -330,7 +351,7 @@ def versions(store: PromptStore) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("count", [76, pytest.param(513, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [84, pytest.param(525, marks=pytest.mark.slow)])
 def test_hostile_requests(tiny_model, files, tmp_path, count, caplog):
     assert count % len(KINDS) == 0
     store = PromptStore(tmp_path / "prompts")

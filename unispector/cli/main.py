@@ -3,8 +3,9 @@
 import re
 import sys
 from collections.abc import Sequence
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -51,6 +52,26 @@ artifacts/models/), an MLflow run id, or `models:/unispector@champion` of the re
 `unispector VERB --help` explains a verb."""
 
 app = group(_HELP)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"unispector {version('unispector')}")
+        raise typer.Exit
+
+
+@app.callback(help=_HELP)
+def program(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_say_version, help="Say which version this is, and end."
+        ),
+    ] = False,
+) -> None:
+    """Do nothing before a verb."""
+
+
 app.command(help=DETECT_HELP, cls=OrderedCommand)(detect)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=SWEEP_HELP)(sweep)
