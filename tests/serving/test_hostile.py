@@ -319,8 +319,9 @@ def not_http(rng: Rng) -> Bad:
 
 
 KINDS: list[Callable[[Rng], Bad]] = [
-    noise, cut_off, pixel_bomb, tile_bomb, text_bomb, flood_of_parts, thread, archive, other_format, tiff_of_lies, score, boxes,
-    label, mask, parts, framing, kind_of_body, too_long, address, stranger, not_http,
+    noise, cut_off, pixel_bomb, tile_bomb, text_bomb, flood_of_parts, thread, archive,
+    other_format, tiff_of_lies, score, boxes, label,
+    mask, parts, framing, kind_of_body, too_long, address, stranger, not_http,
 ]  # fmt: skip
 
 
