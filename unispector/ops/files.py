@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
 from unispector.ops import packed
@@ -28,7 +28,8 @@ MOST_ASPECT = 5000
 """Of an image's sides: the network sees a square, so that of a longer thread next to nothing is left."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""What is read, by content. Not EPS, for which Pillow starts Ghostscript, nor what has no unmistakable beginning."""
 # An image over half the size that Pillow refuses is nothing to warn of.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")
@@ -193,7 +194,7 @@ def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: it is unreadable or truncated.
     """
-    with broken_image_named(name), Image.open(io.BytesIO(data)) as image:
+    with broken_image_named(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
         return brightness(image)
 
@@ -216,7 +217,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the file is absent, unreadable or no image; a file cut off after its header passes.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
         width, height = image.size
         return (height, width) if _is_turned(image, stream) else (width, height)
 
@@ -227,7 +228,7 @@ def is_turned(path: str | Path) -> bool:
     Raises:
         DataError: the file is absent, unreadable or no image.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
         return _is_turned(image, stream)
 
 
@@ -268,10 +269,18 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
     Raises:
         DataError: the file is absent, Pillow cannot read it, or its size is beyond what is taken.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
         check_sides(*image.size, path)
-        check_memory(image.width * image.height, image.format, path)
+        check_memory(max(image.width * image.height, tile_pixels(image)), image.format, path)
         yield image
+
+
+def tile_pixels(image: Image.Image) -> int:
+    """Pixels of a tile of a TIFF, which is decoded whole, however small the image; 0 of others."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
+    return width * height
 
 
 def check_sides(width: int, height: int, name: str | Path) -> None:
@@ -296,14 +305,16 @@ def load_upright(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def broken_image_named(path: str | Path) -> Iterator[None]:
-    """Pillow's errors in the block as DataErrors that name the image."""
+    """Whatever goes wrong in the block as a DataError that names the image."""
     try:
         yield
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image; check the path or restore the file") from error
-    except _BROKEN_IMAGE as error:
+    except Exception as error:  # a damaged file makes Pillow stumble in ways it does not name
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known format" if unknown else " ".join(str(error).split())
+        reason = "of no known format" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_bytes, load_upright, rgb_of
+from unispector.ops.files import FORMATS, atomic_write_bytes, load_upright, rgb_of
 from unispector.ops.images import as_pixels
 
 Pixels = npt.NDArray[np.uint8]
@@ -134,7 +134,7 @@ def _pyramid(pixels: Pixels) -> _Pyramid:
 
 def _small(path: Path, bit_depth: int) -> Pixels:
     """An image that fits into the size of a thumbnail."""
-    with suppress(Exception), Image.open(path) as image:
+    with suppress(Exception), Image.open(path, formats=FORMATS) as image:
         if image.format == "JPEG":  # decodes an eighth of the pixels of a large one
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             return _shrunk(rgb_of(load_upright(image), path))

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
-from unispector.ops.files import brightness, check_sides, load_upright, rgb_of
+from unispector.ops.files import brightness, check_sides, load_upright, rgb_of, tile_pixels
 from unispector.ops.memory import peak_bytes
 from unispector.ops.rle import BoolArray
 from unispector.serving.decoding.parts import too_many_parts
@@ -39,7 +38,7 @@ def upload_cost(data: bytes, name: str, max_pixels: int) -> Cost:
         TooLargeError: more than `max_pixels`.
     """
     with _opened(data, name, max_pixels) as image:
-        pixels = max(image.width * image.height, _tile_pixels(image))
+        pixels = max(image.width * image.height, tile_pixels(image))
         return Cost(pixels, peak_bytes(pixels, image.format))
 
 
@@ -79,14 +78,6 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
         return np.asarray((np.asarray(pixels) if pixels.mode == "F" else brightness(pixels)) > 0)
 
 
-def _tile_pixels(image: Image.Image) -> int:
-    """Pixels of a tile of a TIFF, which is decoded whole, however small the image; 0 of others."""
-    if not isinstance(image, TiffImageFile):
-        return 0
-    width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
-    return width * height
-
-
 @contextmanager
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The image with only its header read; whatever goes wrong inside the block is the image's fault."""
@@ -95,7 +86,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(f"{name}: {parts}; save the image again")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if max(image.width * image.height, _tile_pixels(image)) > max_pixels:
+            if max(image.width * image.height, tile_pixels(image)) > max_pixels:
                 raise TooLargeError(too_large)
             check_sides(*image.size, name)
             yield image
