@@ -149,6 +149,7 @@ def test_a_change_of_an_old_version_is_refused(live: LivePage) -> None:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:1"}, 403),  # another program of this machine
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[::1"}, 403),  # no address at all
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Host": "evil.example"}, 403),  # a name that was bound to loopback later
