@@ -25,7 +25,7 @@ from unispector.structures import ClassPrompts, EncodedPrompts, ImageFeatures, S
 Item = TypeVar("Item")
 
 PIXELS_AT_ONCE = 100_000_000
-"""Pixels of a batch of images, each of which is held (300 MB); one image may have more."""
+"""Pixels from which on a batch takes no further image; all of its images are held (300 MB)."""
 LOGITS_AT_ONCE = 2**24
 """Numbers in maps that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
 
@@ -185,18 +185,17 @@ def calibrated(found: Detections, bank: PromptBank) -> Detections:
 
 
 def batches(images: Iterable[ImageInput], most: int) -> Iterator[list[ImageInput]]:
-    """Consecutive lists of at most so many images, fewer where they are large."""
+    """Consecutive lists of at most so many images, fewer where they are large; none is read ahead."""
     if most < 1:
         raise ValueError(f"batch size {most}; it must be 1 or more")
     batch: list[ImageInput] = []
     pixels = 0
     for image in images:
-        own = count_pixels(image)
-        if batch and (len(batch) == most or pixels + own > PIXELS_AT_ONCE):
+        batch.append(image)
+        pixels += count_pixels(image)
+        if len(batch) == most or pixels >= PIXELS_AT_ONCE:
             yield batch
             batch, pixels = [], 0
-        batch.append(image)
-        pixels += own
     if batch:
         yield batch
 

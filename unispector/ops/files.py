@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unispector.errors import DataError
 from unispector.ops import packed
+from unispector.ops.image_parts import too_many_parts
 from unispector.ops.memory import check_memory
 
 MOST_SIDE = 2**18
@@ -216,7 +217,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the file is absent, unreadable or no image; a file cut off after its header passes.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with _header_read(path) as (image, stream):
         width, height = image.size
         return (height, width) if _is_turned(image, stream) else (width, height)
 
@@ -227,7 +228,7 @@ def is_turned(path: str | Path) -> bool:
     Raises:
         DataError: the file is absent, unreadable or no image.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with _header_read(path) as (image, stream):
         return _is_turned(image, stream)
 
 
@@ -268,10 +269,20 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
     Raises:
         DataError: the file is absent, Pillow cannot read it, or its size is beyond what is taken.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream) as image:
+    with _header_read(path) as (image, _):
         check_sides(*image.size, path)
         check_memory(image.width * image.height, image.format, path)
         yield image
+
+
+@contextmanager
+def _header_read(path: str | Path) -> Iterator[tuple[Image.Image, IO[bytes]]]:
+    """An image file of not too many parts, and its stream."""
+    with broken_image_named(path), packed.open_file(path) as stream:
+        if parts := too_many_parts(stream):
+            raise DataError(f"{path}: {parts}; save the image again")
+        with Image.open(stream) as image:
+            yield image, stream
 
 
 def check_sides(width: int, height: int, name: str | Path) -> None:
