@@ -33,6 +33,7 @@ TOP_FILES = {
     "CONTRIBUTING.md",
     "Dockerfile",
     "LICENSE",
+    "SECURITY.md",
     "Makefile",
     "README.md",
     "dvc.lock",

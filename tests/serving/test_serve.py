@@ -173,7 +173,7 @@ def test_whoever_asks_while_the_model_loads_is_answered_and_a_signal_ends_it_wel
     slow = tmp_path / "sitecustomize.py"  # a model that takes its time
     slow.write_text(
         "import safetensors, time\nopen_ = safetensors.safe_open\n"
-        "safetensors.safe_open = lambda *a, **k: (time.sleep(4), open_(*a, **k))[1]\n"
+        "safetensors.safe_open = lambda *a, **k: (time.sleep(90), open_(*a, **k))[1]\n"
     )
     log, path = tmp_path / "log", os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = f"{tmp_path}:{path}"
@@ -183,7 +183,7 @@ def test_whoever_asks_while_the_model_loads_is_answered_and_a_signal_ends_it_wel
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
             assert "still being loaded" in answer.json()["error"]
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=30) == 0  # does not wait for the model
     finally:
         os.environ["PYTHONPATH"] = path
     assert "Traceback" not in log.read_text()

@@ -89,7 +89,9 @@ def detect(
     frame_step: Annotated[int, typer.Option(min=1, help="Look at every n-th frame of a video.")] = 1,
     frames: Frames = None,
     device: Device = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images looked at together.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=256, help="Images looked at together; fewer of large ones.")
+    ] = 8,
 ) -> None:
     """Find the prompted defects on images."""
     from unispector.tracking.model_reference import find_model

@@ -340,5 +340,5 @@ class UniSpector:
         look = partial(self._network.stream, batch_size=batch_size, limit=limit)
         if not any(side for bank in banks for side in bank.tiles):
             return look(images, banks)
-        search = TiledSearch(look, batch_size, limit, self._network.rules.nms_iou, progress)
+        search = TiledSearch(look, limit, self._network.rules.nms_iou, progress)
         return search.stream(images, banks)

@@ -19,11 +19,13 @@ from unispector.inference.negatives import Negatives
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.postprocess import Rules, postprocess
 from unispector.modeling.saved_model import SavedModel
-from unispector.ops.images import ImageInput, as_pixels
+from unispector.ops.images import ImageInput, as_pixels, count_pixels
 from unispector.structures import ClassPrompts, EncodedPrompts, ImageFeatures, Sample
 
 Item = TypeVar("Item")
 
+PIXELS_AT_ONCE = 100_000_000
+"""Pixels from which on a batch takes no further image; all of its images are held (300 MB)."""
 LOGITS_AT_ONCE = 2**24
 """Numbers in maps that are held at a time while many prompt banks are tried, per thread (64 MiB)."""
 
@@ -84,7 +86,7 @@ class Network:
         find = partial(self._find, self._passes(banks, -(-batch_size // threads)), banks, limit)
         # Shares of a batch side by side, a thread each, take less than one batch with all threads.
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for chunk in chunks(images, batch_size):
+            for chunk in batches(images, batch_size):
                 shares = list(chunks(chunk, -(-len(chunk) // threads)))
                 for found in map(find, shares) if len(shares) == 1 else pool.map(find, shares):
                     yield from found
@@ -180,6 +182,22 @@ def calibrated(found: Detections, bank: PromptBank) -> Detections:
         if not calibration.as_found:
             scores = torch.where(found.labels == label, calibration.apply(scores), scores)
     return found.ranked(scores)
+
+
+def batches(images: Iterable[ImageInput], most: int) -> Iterator[list[ImageInput]]:
+    """Consecutive lists of at most so many images, fewer where they are large; none is read ahead."""
+    if most < 1:
+        raise ValueError(f"batch size {most}; it must be 1 or more")
+    batch: list[ImageInput] = []
+    pixels = 0
+    for image in images:
+        batch.append(image)
+        pixels += count_pixels(image)
+        if len(batch) == most or pixels >= PIXELS_AT_ONCE:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

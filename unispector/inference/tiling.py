@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from typing import Literal
 
 import numpy as np
@@ -153,7 +153,6 @@ class TiledSearch:
     """How targets are searched by banks with tiles."""
 
     look: Look
-    batch_size: int  # images of a tile's size or smaller that are looked at together
     limit: int  # detections kept per image
     nms_iou: float  # of two detections of a class that overlap more, the better one is kept
     progress: Callable[[int, int], None] | None  # told the tiles of an image that are done, and all
@@ -167,21 +166,12 @@ class TiledSearch:
             DataError: while iterating, an image is unreadable.
         """
         sides = {side for bank in banks for side in bank.tiles if side}
-        small: list[ImageInput] = []
-        for image in images:
-            pixels = as_pixels(image, banks[0].bit_depth)
-            if all(fits(pixels.shape[:2], side) for side in sides):
-                small.append(pixels)
-                if len(small) == self.batch_size:
-                    yield from self.look(small, banks)
-                    small = []
-                continue
-            if small:
-                yield from self.look(small, banks)
-                small = []
-            yield self._search(pixels, banks)
-        if small:
-            yield from self.look(small, banks)
+        decoded = (as_pixels(image, banks[0].bit_depth) for image in images)
+        for are_small, some in groupby(decoded, lambda pixels: all(fits(pixels.shape[:2], s) for s in sides)):
+            if are_small:
+                yield from self.look(some, banks)
+            else:
+                yield from (self._search(pixels, banks) for pixels in some)
 
     def _search(self, pixels: ImageArray, banks: Sequence[PromptBank]) -> tuple[Detections, ...]:
         hw = pixels.shape[:2]

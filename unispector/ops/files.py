@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
 from unispector.ops import packed
+from unispector.ops.image_parts import too_many_parts
 from unispector.ops.memory import check_memory
 
 MOST_SIDE = 2**18
@@ -194,7 +195,8 @@ def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: it is unreadable or truncated.
     """
-    with broken_image_named(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with broken_image_named(name), _header_of(io.BytesIO(data), name) as image:
+        _check_cost(image, name)
         image.load()
         return brightness(image)
 
@@ -217,7 +219,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the file is absent, unreadable or no image; a file cut off after its header passes.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
+    with _header_read(path) as (image, stream):
         width, height = image.size
         return (height, width) if _is_turned(image, stream) else (width, height)
 
@@ -228,7 +230,7 @@ def is_turned(path: str | Path) -> bool:
     Raises:
         DataError: the file is absent, unreadable or no image.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
+    with _header_read(path) as (image, stream):
         return _is_turned(image, stream)
 
 
@@ -269,10 +271,14 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
     Raises:
         DataError: the file is absent, Pillow cannot read it, or its size is beyond what is taken.
     """
-    with broken_image_named(path), packed.open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
-        check_sides(*image.size, path)
-        check_memory(max(image.width * image.height, tile_pixels(image)), image.format, path)
+    with _header_read(path) as (image, _):
+        _check_cost(image, path)
         yield image
+
+
+def _check_cost(image: Image.Image, name: str | Path) -> None:
+    check_sides(*image.size, name)
+    check_memory(max(image.width * image.height, tile_pixels(image)), image.format, name)
 
 
 def tile_pixels(image: Image.Image) -> int:
@@ -281,6 +287,23 @@ def tile_pixels(image: Image.Image) -> int:
         return 0
     width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
     return width * height
+
+
+@contextmanager
+def _header_read(path: str | Path) -> Iterator[tuple[Image.Image, IO[bytes]]]:
+    """An image file of not too many parts, and its stream."""
+    with (
+        broken_image_named(path),
+        packed.open_file(path) as stream,
+        _header_of(stream, path) as image,
+    ):
+        yield image, stream
+
+
+def _header_of(stream: IO[bytes], name: str | Path) -> Image.Image:
+    if parts := too_many_parts(stream):
+        raise DataError(f"{name}: {parts}; save the image again")
+    return Image.open(stream, formats=FORMATS)
 
 
 def check_sides(width: int, height: int, name: str | Path) -> None:

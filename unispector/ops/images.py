@@ -1,6 +1,7 @@
 """Images as users hand them over, files, arrays and PIL images: all become RGB of 8 bits, upright."""
 
 import logging
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +68,19 @@ def as_pixels(image: ImageInput, bit_depth: int = 16) -> Pixels:
         check_sides(*image.size, "the PIL image")
         return _of_pil(image, bit_depth)
     return _of_array(image, bit_depth)
+
+
+def count_pixels(image: ImageInput) -> int:
+    """The number of an image's pixels, of a file by its header; 0 of what cannot be read."""
+    if isinstance(image, str | Path):
+        try:
+            with opened_image(image) as opened:
+                return opened.width * opened.height
+        except DataError:  # told by whoever reads it
+            return 0
+    if isinstance(image, Image.Image):
+        return image.width * image.height
+    return math.prod(np.shape(image)[:2])
 
 
 def _of_file(path: str | Path, bit_depth: int) -> Pixels:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import resource
 import socket
 import warnings
@@ -181,6 +182,12 @@ def run_server(service: Service, sock: socket.socket) -> None:
     # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
     end_on_signals()
     logger.info("answering on %s", address(sock))
-    make_server(service).run(sockets=[sock])
+    try:
+        make_server(service).run(sockets=[sock])
+    except SystemExit:
+        if service.is_loading:  # Python would wait for the thread, and nothing can end it
+            logging.shutdown()
+            os._exit(0)
+        raise
     if service.failure:
         raise ServiceError(service.failure)

@@ -125,6 +125,11 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._waiters, function, *args)
 
     @property
+    def is_loading(self) -> bool:
+        """Whether something is being loaded or written just now."""
+        return self._loading_since is not None
+
+    @property
     def trouble(self) -> str:
         """Why what should be in use is not, in one line; empty when all is well."""
         since = self._loading_since

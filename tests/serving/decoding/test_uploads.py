@@ -13,7 +13,7 @@ from PIL import Image
 from live_service import tiled_tiff
 from unispector.errors import DataError
 from unispector.ops.files import read_image, read_mask
-from unispector.serving.decoding.parts import SCANS
+from unispector.ops.image_parts import SCANS
 from unispector.serving.decoding.uploads import TooLargeError, decode_image, decode_mask, upload_cost
 
 PIXELS = 10_000

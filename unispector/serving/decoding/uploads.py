@@ -11,9 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from unispector.errors import DataError
 from unispector.ops.files import brightness, check_sides, load_upright, rgb_of, tile_pixels
+from unispector.ops.image_parts import too_many_parts, too_many_scans
 from unispector.ops.memory import peak_bytes
 from unispector.ops.rle import BoolArray
-from unispector.serving.decoding.parts import too_many_parts
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
@@ -82,10 +82,11 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The image with only its header read; whatever goes wrong inside the block is the image's fault."""
     too_large = f"{name}: more than {max_pixels / 1e6:g} million pixels; send a smaller image"
-    if parts := too_many_parts(data):
+    stream = io.BytesIO(data)
+    if parts := too_many_parts(stream) or too_many_scans(data):
         raise DataError(f"{name}: {parts}; save the image again")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(stream, formats=FORMATS) as image:
             if max(image.width * image.height, tile_pixels(image)) > max_pixels:
                 raise TooLargeError(too_large)
             check_sides(*image.size, name)

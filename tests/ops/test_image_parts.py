@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from unispector.serving.decoding.parts import FILL, SCANS, SEGMENTS, too_many_parts
+from unispector.errors import DataError
+from unispector.ops.files import read_image, read_image_size, read_mask
+from unispector.ops.image_parts import FILL, SCANS, SEGMENTS, too_many_parts, too_many_scans
+from unispector.ops.images import as_pixels
 
 RNG = np.random.default_rng(5)
 NOISE = Image.fromarray(RNG.integers(0, 256, (700, 900, 3), dtype=np.uint8))
@@ -20,6 +23,14 @@ def stored(kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     NOISE.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def complaint(data: bytes) -> str:
+    """Of both looks, which leave the stream where it was."""
+    stream = io.BytesIO(data)
+    told = too_many_parts(stream) or too_many_scans(data)
+    assert stream.tell() == 0
+    return told
 
 
 JPEG = stored("JPEG", progressive=True, quality=95, comment=b"\xff\xfe" * 30_000)
@@ -44,7 +55,7 @@ EMPTY = struct.pack(">I", 0) + b"IDAT" + bytes(4)
     ],
 )
 def test_files_of_normal_use_pass(data):
-    assert too_many_parts(data) == ""
+    assert complaint(data) == ""
 
 
 @pytest.mark.parametrize(
@@ -61,17 +72,32 @@ def test_files_of_normal_use_pass(data):
 )
 def test_floods_are_refused_at_once(data, reason):
     began = time.process_time()
-    assert reason in too_many_parts(data)
+    assert reason in complaint(data)
     assert time.process_time() - began < 0.5  # Pillow takes tens of seconds
 
 
 @given(st.sampled_from([b"", JPEG[:700], PNG[:60]]), st.binary(max_size=300), st.binary(max_size=300))
 def test_whatever_comes_is_counted(start, middle, end):
-    assert isinstance(too_many_parts(start + middle + end), str)
+    assert isinstance(complaint(start + middle + end), str)
 
 
 @given(st.binary(max_size=200))
 def test_a_jpeg_of_many_parts_is_refused_whatever_they_hold(data):
     part = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
-    assert too_many_parts(b"\xff\xd8" + part * (SEGMENTS + 1) + b"\xff\xda")
-    assert not too_many_parts(b"\xff\xd8" + part * SEGMENTS + b"\xff\xda")
+    assert complaint(b"\xff\xd8" + part * (SEGMENTS + 1) + b"\xff\xda")
+    assert not complaint(b"\xff\xd8" + part * SEGMENTS + b"\xff\xda")
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, read_image_size, as_pixels])
+def test_every_door_for_files_refuses_them(read, tmp_path):
+    for name, data in (
+        ("comments.jpg", JPEG[:2] + COMMENT * 300_000 + JPEG[2:]),
+        ("chunks.png", PNG[:33] + PRIVATE * 300_000 + PNG[33:]),
+        ("end.png", PNG[:-12] + PRIVATE * 300_000 + PNG[-12:]),
+    ):
+        file = tmp_path / name
+        file.write_bytes(data)
+        began = time.process_time()
+        with pytest.raises(DataError, match=rf"{name}: more than \d+ (segments|chunks); save"):
+            read(file)
+        assert time.process_time() - began < 0.5
