@@ -23,6 +23,7 @@ from unispector.errors import UniSpectorError
 
 CORPUS = Path(__file__).parent / "corpus"
 USUAL_SECONDS = 60
+EXHAUSTIVE = "FUZZ_SECONDS" in os.environ
 EXAMPLE_SECONDS = 20
 EXAMPLE_BYTES = 2**32  # an image whose header claims 170 million pixels may take 3 GB by the rule
 

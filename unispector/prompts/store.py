@@ -243,10 +243,13 @@ class PromptStore:
         """The marks of a version on the images kept; every image's hash is checked.
 
         Raises:
-            PromptBankError: an image is gone or was changed.
+            PromptBankError: an image is gone or was changed, or a mark does not fit its image.
         """
         self._check_images(version)
-        return as_annotations(version.classes, self.images)
+        try:
+            return as_annotations(version.classes, self.images)
+        except DataError as error:
+            raise PromptBankError(f"{self._file(version.version)}: damaged ({error}); {_MEND}") from error
 
     def bank(self, detector: "UniSpector") -> "PromptBank | None":
         """The encoded prompts of the current version; None without a class.

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unispector.prompts.marks import one_line
 from unispector.serving.lacks import lack
 from unispector.serving.refusal import RETRY_SECONDS, RefusedError
 from unispector.serving.service import Service
@@ -176,7 +177,7 @@ def is_loopback(host: str) -> bool:
 
 
 def error_response(refused: RefusedError) -> JSONResponse:
-    """The one shape of errors."""
+    """The one shape of errors; what a client has written into a line cannot make it two, or no UTF-8."""
     headers = {}
     if refused.status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
@@ -184,7 +185,7 @@ def error_response(refused: RefusedError) -> JSONResponse:
         headers["Connection"] = "close"
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": str(refused)}, refused.status, headers)
+    return JSONResponse({"error": one_line(str(refused))}, refused.status, headers)
 
 
 def _host_of(url: str) -> str:
