@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from fuzz.mutations import CORPUS, EXHAUSTIVE, check_line
 from unispector.cli.main import main
 from unispector.data.coco import Annotations
+from unispector.errors import UniSpectorError
 from unispector.inference.export import read_record
 from unispector.inference.prompt_bank import PromptBank
 from unispector.prompts.store import MarkedImage, PromptStore
@@ -116,7 +118,7 @@ def detect(folder: Path, model: Path, image: str) -> list[str]:
 
 
 def build(folder: Path, model: Path, _: str) -> list[str]:
-    marks = [str(folder / "marks.json"), str(IMAGES)]
+    marks = ["--annotations", str(folder / "marks.json"), "--images", str(IMAGES)]
     return ["prompts", "build", *marks, "--model", str(model), "--out", str(folder / "bank.safetensors")]
 
 
@@ -130,20 +132,11 @@ def inspect(folder: Path, model: Path, image: str) -> list[str]:
     return ["inspect", str(folder / "images"), *marks, "--out", str(folder / "found.parquet")]
 
 
-def export(folder: Path, _: Path, image: str) -> list[str]:
-    return ["export", str(folder / "out/detections.json"), "--to", "coco", "--out", str(folder / f"coco-{image}")]
-
-
-def table_of(folder: Path) -> object:
-    from unispector.batch.results import summarise  # noqa: F401
-
-    return None
-
-
 WORKS = {
     "detect": Work(detect, record_of),
     "build": Work(build, lambda folder: PromptBank.load(folder / "bank.safetensors")),
     "convert": Work(convert, lambda folder: Annotations.read(folder / "set.json")),
+    "inspect": Work(inspect, lambda folder: pq.read_table(folder / "found.parquet")),
 }
 
 
@@ -163,20 +156,20 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 def check(
-    work: Work, made: Path, folder: Path, model: Path, trouble: Callable[[], Any], capfd: pytest.CaptureFixture[str]
+    work: Work, made: Path, folder: Path, model: Path, trouble: Callable[[], Any], capsys: pytest.CaptureFixture[str]
 ) -> bool:
     """Run a command in trouble; return whether it failed."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made, folder)
     command = work.command(folder, model, "b.png")
-    capfd.readouterr()
+    capsys.readouterr()
     with trouble():
         code = main(command)
-    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert code in (0, 1)
     assert len(told) == code, told
     for line in told:
-        check_line(line, str(folder))
+        check_line(line, str(folder), tempfile.gettempdir())
     work.readable(folder)
     left = [path for path in folder.rglob(".*") if path.is_file() and path.name != ".lock"]
     assert not left, left
@@ -187,7 +180,7 @@ def check(
 
 @pytest.mark.parametrize("name", WORKS)
 def test_a_write_that_fails(
-    name: str, made: Path, tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+    name: str, made: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, work = tmp_path / "folder", WORKS[name]
     shutil.copytree(made, folder)
@@ -196,36 +189,38 @@ def test_a_write_that_fails(
     steps = range(1, disk.begun + 1)
     failed = 0
     for step in steps if EXHAUSTIVE else steps[:: max(1, len(steps) // 6)]:
-        failed += check(work, made, folder, tiny_model, lambda step=step: full_at(folder, step), capfd)
+        failed += check(work, made, folder, tiny_model, lambda step=step: full_at(folder, step), capsys)
     assert failed
 
 
 @pytest.mark.parametrize("name", WORKS)
 def test_files_that_end_too_early(
-    name: str, made: Path, tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+    name: str, made: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for size in SIZES if EXHAUSTIVE else (0, 500):
-        check(WORKS[name], made, tmp_path / "folder", tiny_model, lambda size=size: no_file_over(size), capfd)
+        check(WORKS[name], made, tmp_path / "folder", tiny_model, lambda size=size: no_file_over(size), capsys)
 
 
 def test_the_prompt_store(tmp_path: Path) -> None:
     picture = MarkedImage((IMAGES / "a.png").read_bytes(), "a.png", [BOX])
+    third = MarkedImage((IMAGES / "c.png").read_bytes(), "c.png", [BOX])
     other = MarkedImage((IMAGES / "b.png").read_bytes(), "b.png", [BOX])
-    step, failed = 0, True
-    while failed:
+    step, disk = 0, Disk(tmp_path, 0)
+    while step <= disk.begun:
         step += 1
         folder = tmp_path / str(step)
         (folder / "tmp").mkdir(parents=True)
         store = PromptStore(folder / "prompts")
         store.add("dent", [picture], "me", "", {})
-        with full_at(folder, step):
+        failed = False
+        with full_at(folder, step) as disk:
             try:
                 store.add("dent", [other], "me", "", {})
-                failed = False
-            except Exception as error:
+            except UniSpectorError as error:
+                failed = True
                 check_line(str(error), str(folder), "b.png")
         now = store.current()
-        assert now.version == 1 + (not failed) or (failed and now.version == 2)
+        assert now.version in ((1, 2) if failed else (2,))
         store.annotations(now)
-        assert store.add("dent", [MarkedImage((IMAGES / "c.png").read_bytes(), "c.png", [BOX])], "me", "", {})
+        assert store.add("dent", [third], "me", "", {}).version == now.version + 1
     assert step > 5

@@ -65,7 +65,7 @@ RECORD = {
 def exported(folder: Path) -> object:
     """Every export of a record; nothing is written beside the folder."""
     out = folder / "out"
-    for tool in ("coco", "label_studio", "labelme", "yolo", "cvat"):
+    for tool in ("label_studio", "labelme", "yolo", "cvat"):
         shutil.rmtree(out, ignore_errors=True)
         export(folder / "detections.json", tool, out, min_score=0.0)  # type: ignore[arg-type]
         assert {path.name for path in folder.iterdir()} <= {"detections.json", "out"}

@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,7 @@ def convert_set(
     min_side = min_side if source.drops_small else 0.0
     read = partial(read_instances, root=raw, min_side=min_side)
     with (
+        _temporary_folder_named(),
         tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as spool,
         atomic_path(files.dropped) as table,
         table.open("w", encoding="utf-8", newline="") as stream,
@@ -245,7 +247,8 @@ class _Collected:
                 )
         instances = [vars(instance) for instance in image.instances]
         line = [image.file_name, image.width, image.height, instances]
-        self._spool.write(_compact(line) + "\n")
+        with _temporary_folder_named():
+            self._spool.write(_compact(line) + "\n")
 
     def write(self, path: Path) -> None:
         """The COCO file, in the bytes of `Annotations.write`."""
@@ -275,7 +278,8 @@ class _Collected:
         )
 
     def _lines(self) -> Iterator[tuple[int, list[Any]]]:
-        self._spool.seek(0)
+        with _temporary_folder_named():
+            self._spool.seek(0)
         return enumerate(map(json.loads, self._spool), start=1)
 
     def _image_records(self) -> Iterator[dict[str, Any]]:
@@ -290,6 +294,16 @@ class _Collected:
                 category_id = category_ids[instance.pop("category")]
                 ids = {"id": instance_id, "image_id": image_id, "category_id": category_id}
                 yield ids | instance | {"iscrowd": 0}
+
+
+@contextmanager
+def _temporary_folder_named() -> Iterator[None]:
+    """Errors of a temporary file, which has no name, with that of its folder."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or tempfile.gettempdir()
+        raise
 
 
 def _write_items(out: IO[str], records: Iterable[dict[str, Any]]) -> None:
