@@ -148,8 +148,10 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         if strange := sorted(state.keys() ^ known):
             raise CheckpointError(
                 f"{directory / WEIGHTS}: does not fit this version's network ({len(strange)} tensors are in "
-                f"one of the two only, such as {strange[0]}); train it again"
+                f"one of the two only, such as {strange[0]!r}); train it again"
             )
+        if problem := _problem(state, model.state_dict()):
+            raise CheckpointError(f"{directory / WEIGHTS}: {problem}; copy the model again or train it again")
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
@@ -163,6 +165,16 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
                 "install the version of requirements.lock or train again"
             )
     return SavedModel(model.to(device).eval(), config, fingerprint, provenance)
+
+
+def _problem(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Say which tensor PyTorch would take though nothing can be found with it; empty where none is so."""
+    for name, tensor in state.items():
+        if tensor.dtype != own[name].dtype:
+            return f"{name} is of {tensor.dtype}, not of {own[name].dtype}"
+        if not tensor.isfinite().all():
+            return f"{name} has values that are not finite"
+    return ""
 
 
 def _networks(config: Config) -> dict[str, BackboneConfig]:
