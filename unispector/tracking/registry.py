@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from pydantic import TypeAdapter
+
 from unispector.errors import RegistryError
 from unispector.tracking.run import JOB_TAG, TrackedRun, TrackingStore, one_line, store_trouble
 
@@ -59,6 +61,9 @@ class Event:
     run_id: str = ""  # MLflow run that keeps the event; empty before it is recorded
 
 
+_EVENT = TypeAdapter(Event)
+
+
 def _told(
     method: Callable[Concatenate["ModelRegistry", _P], _R],
 ) -> Callable[Concatenate["ModelRegistry", _P], _R]:
@@ -72,6 +77,11 @@ def _told(
             raise RegistryError(
                 f"{self.place}: the model registry cannot be used ({one_line(error)}); "
                 "see that its server runs, or that the folder can be written"
+            ) from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise RegistryError(
+                f"{self.place}: an answer that MLflow's registry does not give ({one_line(error)}); check the "
+                "address, and that its version is the one of requirements.lock"
             ) from error
 
     return told
@@ -308,8 +318,8 @@ class ModelRegistry:
 
 def _event(run_id: str, text: str) -> Event:
     try:
-        return replace(Event(**json.loads(text)), run_id=run_id)
-    except (ValueError, TypeError) as error:
+        return replace(_EVENT.validate_json(text, strict=True, extra="forbid"), run_id=run_id)
+    except ValueError as error:
         raise RegistryError(
             f"run {run_id}: its tag `{_EVENT_TAG}` is damaged; delete the run in MLflow's pages"
         ) from error
@@ -333,4 +343,5 @@ def _all_pages(page: Callable[[str | None], Any]) -> list[Any]:
 def _version(found: Any, aliases: Mapping[int, tuple[str, ...]]) -> ModelVersion:
     number = int(found.version)
     created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
-    return ModelVersion(number, created, found.run_id or "", aliases.get(number, ()), dict(found.tags))
+    tags = {str(key): str(value) for key, value in found.tags.items()}
+    return ModelVersion(number, created, str(found.run_id or ""), aliases.get(number, ()), tags)
