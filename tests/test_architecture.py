@@ -87,6 +87,26 @@ def test_functions_take_few_arguments(path):
         assert arguments(function) <= most, f"{function.name}: {arguments(function)} arguments"
 
 
+# What these keep has a size that no input decides; all other caches are bounded in bytes.
+COUNTED_CACHES = {
+    "flows/retrain.py": "hold_lock",
+    "unispector/batch/source.py": "_bucket",
+    "unispector/ops/detection_kernels.py": "_kernels",
+    "unispector/ops/images.py": "_tell",
+    "unispector/reporting/render.py": "_environment",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_cache_counts_what_an_input_makes_large(path):
+    text = path.read_text()
+    cached = re.findall(r"@(?:functools\.)?(?:lru_)?cache\b.*\n(?:@.*\n)*def (\w+)", text)
+    used = re.findall(r"\b(?:lru_)?cache\(|import .*\b(?:lru_)?cache\b", text)
+    known = COUNTED_CACHES.get(path.relative_to(ROOT).as_posix())
+    assert cached == ([known] if known else [])
+    assert bool(used) == bool(known)
+
+
 def test_the_top_level_is_fixed():
     tops = {name.partition("/")[0] for name in versioned_files()}
     assert tops <= TOP_FOLDERS | TOP_FILES
