@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from unispector.errors import DataError
+from unispector.names import is_text, name_problem
 from unispector.ops.files import atomic_write_text
 
 Value = TypeVar("Value")
@@ -252,6 +253,8 @@ def _image(row: Mapping[str, Any]) -> ImageRecord:
     parts = PurePosixPath(file_name)
     if parts.is_absolute() or ".." in parts.parts or not file_name:
         raise ValueError(f"file_name {file_name!r} must be a path below the data's root")
+    if not is_text(file_name):
+        raise ValueError(f"file_name {file_name!r} must be one line of UTF-8; rename the image")
     return ImageRecord(
         id=_whole(row, "id", 0),
         file_name=file_name,
@@ -287,6 +290,9 @@ def _instance(row: Mapping[str, Any]) -> InstanceRecord:
 
 def _category(row: Mapping[str, Any]) -> CategoryRecord:
     supercategory = row.get("supercategory", "")
+    for key, name in (("name", _text(row, "name")), ("supercategory", supercategory)):
+        if isinstance(name, str) and name and (problem := name_problem(name)):
+            raise ValueError(f"{key} {name[:80]!r} {problem}; rename the class")
     return CategoryRecord(
         id=_whole(row, "id", 0),
         name=_text(row, "name"),

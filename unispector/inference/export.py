@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import torch
 
-from unispector.data.sources.tree import is_text
 from unispector.detections import Detections, Shape, cvat_file, label_studio_config
 from unispector.errors import DataError
+from unispector.names import is_text, name_problem
 from unispector.ops.files import atomic_write_text, replaced_folder
 from unispector.ops.rle import decode_rle
 from unispector.scores import DEFAULT_SCORE
@@ -141,11 +141,12 @@ def read_record(record: Path) -> list[FoundImage]:
         raise DataError(
             f"{record}: no record of detections ({error}); give the detections.json of `unispector detect`"
         ) from error
-    for name in (*names.values(), *(image.path for image in images)):
+    for name in names.values():
+        if problem := name_problem(name):
+            raise DataError(f"{record}: class {name!a} {problem}; rename it and detect again")
+    for name in (image.path for image in images):
         if not name or not is_text(name):
-            raise DataError(
-                f"{record}: {name!a} is no line of UTF-8; rename that image or class and detect again"
-            )
+            raise DataError(f"{record}: {name!a} is no line of UTF-8; rename that image and detect again")
     if not images:
         raise DataError(f"{record}: lists no image; give the detections.json of `unispector detect`")
     return images

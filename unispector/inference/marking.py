@@ -12,6 +12,7 @@ from unispector.data.samples import build_sample
 from unispector.data.transforms import ResizedImage, resize_mask
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.geometry import Geometry
+from unispector.names import name_problem
 from unispector.ops.images import ImageInput, as_pixels
 from unispector.ops.rle import BoolArray
 from unispector.structures import Sample
@@ -109,6 +110,8 @@ def marks_of(
     name = str(prompt.image) if isinstance(prompt.image, str | Path) else "the prompt image"
     if not prompt.label.strip():
         raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
+    if problem := name_problem(prompt.label):
+        raise DataError(f"{name}: the name {prompt.label[:80]!r} of the defect {problem}; give it another")
     if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):
         raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
     if prompt.masks is None:

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError, PromptBankError
+from unispector.names import name_problem
 from unispector.ops.files import read_image_size
 from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
 
@@ -174,7 +175,7 @@ def checked_label(label: str) -> str:
         DataError: other characters than letters, digits, space and `_-./&(),'`, more than 80, a space at an
             end, or parts between slashes that are empty or `.` or `..`.
     """
-    proper = _LABEL.fullmatch(label) and label == label.strip()
+    proper = not name_problem(label) and _LABEL.fullmatch(label) and label == label.strip()
     if not proper or {"", ".", ".."} & set(label.split("/")):
         raise DataError(
             f"{label[:80]!r}: not the name of a class; use 1 to 80 letters, digits, spaces and any of "

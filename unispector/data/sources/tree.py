@@ -8,14 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unispector.errors import DataError
+from unispector.names import is_text
 from unispector.ops import packed
-
-_NO_TEXT = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def is_text(name: str) -> bool:
-    """Return whether a name fits a table and a message: one line, no controls, no broken encoding."""
-    return not _NO_TEXT.search(name)
 
 
 class ReleaseTree:
