@@ -143,7 +143,7 @@ def read_record(record: Path) -> list[FoundImage]:
         ) from error
     for name in names.values():
         if problem := name_problem(name):
-            raise DataError(f"{record}: class {name!a} {problem}; rename it and detect again")
+            raise DataError(f"{record}: class {name[:80]!a} {problem}; rename it and detect again")
     for name in (image.path for image in images):
         if not name or not is_text(name):
             raise DataError(f"{record}: {name!a} is no line of UTF-8; rename that image and detect again")
