@@ -141,3 +141,10 @@ def test_no_large_file_in_git():
     heavy = [name for name in versioned_files() if (ROOT / name).stat().st_size > 5_000_000]
     shipped = [name for name in heavy if re.fullmatch(r"unispector/shipped/\w+/model\.safetensors", name)]
     assert heavy == shipped, "let DVC keep these"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_json_is_read_where_any_depth_is_one_error(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    loads = [node for node in calls if ast.unparse(node) in ("json.loads", "json.load")]
+    assert bool(loads) == (path.name == "json_text.py")

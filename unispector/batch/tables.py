@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unispector.errors import DataError
+from unispector.ops.json_text import parse_json
 
 _DIGESTS = "unispector.rows"
 _DAMAGE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, OverflowError, MemoryError)
@@ -56,7 +57,7 @@ def sound_groups(path: Path) -> Iterator[pa.Table | None]:
         DataError: all of the file is damaged.
     """
     try:
-        digests = json.loads(read_metadata(path)[_DIGESTS])
+        digests = parse_json(read_metadata(path)[_DIGESTS])
         with pq.ParquetFile(path) as parquet:
             whole = len(digests) == parquet.num_row_groups
     except (*_DAMAGE, RecursionError) as error:

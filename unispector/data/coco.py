@@ -17,6 +17,7 @@ import numpy as np
 from unispector.errors import DataError
 from unispector.names import is_text, name_problem
 from unispector.ops.files import atomic_write_text
+from unispector.ops.json_text import parse_json
 
 Value = TypeVar("Value")
 Segmentation = dict[str, Any] | list[list[float]]
@@ -220,10 +221,10 @@ class Annotations:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); export the annotations as COCO JSON") from error
     if not isinstance(raw, dict):
         raise DataError(f"{path}: not a COCO file; its top level must be an object with images")

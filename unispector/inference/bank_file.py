@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unispector.errors import PromptBankError
 from unispector.ops.files import atomic_write_bytes
+from unispector.ops.json_text import parse_json
 
 FORMAT = "unispector prompt bank 6"
 # One of 4 has no tiles, negatives, calibrations; one of 4 or 5 has no checksum.
@@ -58,7 +59,7 @@ def whole_numbers(metadata: Mapping[str, str], key: str, default: str | None = N
     Raises:
         KeyError, ValueError: there is none.
     """
-    values = json.loads(metadata[key] if default is None else metadata.get(key, default))
+    values = parse_json(metadata[key] if default is None else metadata.get(key, default))
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise ValueError(f"{key} are no whole numbers")
     return tuple(values)
@@ -78,7 +79,7 @@ def _header_size(raw: bytes) -> int:
 
 
 def _header(raw: bytes) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(raw[8 : 8 + _header_size(raw)])
+    header: dict[str, Any] = parse_json(raw[8 : 8 + _header_size(raw)])
     return header
 
 

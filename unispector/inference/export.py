@@ -14,6 +14,7 @@ from unispector.detections import Detections, Shape, cvat_file, label_studio_con
 from unispector.errors import DataError
 from unispector.names import is_text, name_problem
 from unispector.ops.files import atomic_write_text, replaced_folder
+from unispector.ops.json_text import parse_json
 from unispector.ops.rle import decode_rle
 from unispector.scores import DEFAULT_SCORE
 
@@ -118,7 +119,7 @@ def read_record(record: Path) -> list[FoundImage]:
         DataError: it cannot be read, or is no COCO file with scores.
     """
     try:
-        content = json.loads(record.read_text(encoding="utf-8-sig"))
+        content = parse_json(record.read_text(encoding="utf-8-sig"))
         names = {each["id"]: str(each["name"]) for each in content["categories"]}
         classes = {id_: number for number, id_ in enumerate(names)}
         rows: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}

@@ -14,6 +14,7 @@ from unispector.inference.bank_checks import check_bank
 from unispector.inference.bank_file import DAMAGE, read_file, whole_numbers, write_file
 from unispector.inference.calibration import Calibration
 from unispector.inference.tiles import View
+from unispector.ops.json_text import parse_json
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
@@ -271,7 +272,7 @@ class PromptBank:
             raise PromptBankError(f"{path}: no such prompt bank; `unispector prompts build` makes one")
         try:
             tensors, metadata = read_file(Path(path))
-            names = json.loads(metadata["class_names"])
+            names = parse_json(metadata["class_names"])
             if not isinstance(names, list):
                 raise TypeError("no list of names")
             memory, negatives = _memory_of(tensors), _levels_of(tensors, "negatives")
@@ -289,7 +290,7 @@ class PromptBank:
                 int(metadata.get("bit_depth", 16)),
                 negatives,
                 whole_numbers(metadata, "negative_owners", "[]"),
-                tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
+                tuple(map(Calibration.from_dict, parse_json(metadata.get("calibrations", "[]")))),
             )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error

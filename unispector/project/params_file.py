@@ -70,7 +70,7 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
         _lay(document, values, meanings(wanted))
         result = (head + _text(document)).encode("utf-8")
         as_wanted = parse_config(result, origin) == wanted
-    except (YAMLError, ConfigError):
+    except (YAMLError, ConfigError, RecursionError):
         as_wanted = False
     if not as_wanted:
         raise ConfigError(

@@ -23,6 +23,7 @@ from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.calibration import Calibration
 from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from unispector.ops.json_text import parse_json
 from unispector.prompts.marks import (
     MarkedImage,
     StoredPrompt,
@@ -360,7 +361,7 @@ class PromptStore:
             return PromptSet()
         file = self._file(number)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_text(encoding="utf-8"))
             kind, digest = content.pop("format"), content.pop("sha256")
             if kind not in READ or digest != _digest(content) or content["version"] != number:
                 raise ValueError("changed")
