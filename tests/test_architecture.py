@@ -92,6 +92,7 @@ COUNTED_CACHES = {
     "flows/retrain.py": "hold_lock",
     "unispector/batch/source.py": "_bucket",
     "unispector/ops/detection_kernels.py": "_kernels",
+    "unispector/ops/files.py": "_sweep",
     "unispector/ops/images.py": "_tell",
     "unispector/reporting/render.py": "_environment",
 }

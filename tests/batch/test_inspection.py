@@ -338,9 +338,10 @@ def test_a_run_goes_on_where_another_was_cut_off(detector, inspection, tmp_path,
             [looked(detector, inspection, files[:2]), looked(detector, inspection, files[3:4])]
         )
         assert list(counts) == [2, 1]
-    (results._parts / ".torn.parquet").write_bytes(b"PAR1")  # killed while it wrote a part
+    (results._parts / ".torn.0a1b2c3d~.parquet").write_bytes(b"PAR1")  # killed while it wrote a part
     again = InspectionResults(tmp_path / "cut.parquet", inspection)
     with again.held():
+        assert not list(results._parts.glob(".*"))
         missing = again.missing(files)
         assert missing == [files[2], files[4]]
         list(again.keep([looked(detector, inspection, missing)]))

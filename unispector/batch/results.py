@@ -26,7 +26,7 @@ from unispector.batch.inspection import FORMAT, SCHEMA, Inspection
 from unispector.batch.source import ImageFile
 from unispector.batch.tables import new_table, read_group, read_metadata, sound_groups
 from unispector.errors import DataError
-from unispector.ops.files import atomic_path
+from unispector.ops.files import atomic_path, remove_leftovers
 
 _PART_IMAGES, _PART_SECONDS = 256, 5.0
 _GROUP_IMAGES = 2048  # of a row group of the finished file
@@ -87,6 +87,7 @@ class InspectionResults:
                 raise DataError(
                     f"{self._out}: another inspection is writing it; wait for it or choose another file"
                 ) from error
+            remove_leftovers(self._parts, age=0)
             yield
 
     def missing(self, pictures: Sequence[ImageFile]) -> list[ImageFile]:

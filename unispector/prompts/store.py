@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.calibration import Calibration
-from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text, remove_leftovers
 from unispector.ops.json_text import parse_json
 from unispector.prompts.marks import (
     MarkedImage,
@@ -298,15 +298,15 @@ class PromptStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / ".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                for own in (self.folder, self.folder / "versions", self.images):
+                    remove_leftovers(own, age=0, stem=r"CURRENT|\d{6}|[0-9a-f]{64}")
                 pointer = self.folder / "CURRENT"
                 if not pointer.exists() and not (self.folder / "versions").exists():
                     atomic_write_text(pointer, "0\n")
                 yield self.current()
         except OSError as error:
-            raise PromptBankError(
-                f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
-                "check permissions and space"
-            ) from error
+            why = f"cannot be written ({error.strerror}); check permissions and space"
+            raise PromptBankError(f"{error.filename or self.folder}: {why}") from error
 
     def _check_used(self, now: PromptSet, checked: int) -> None:
         if now.version != checked:

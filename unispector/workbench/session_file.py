@@ -9,7 +9,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_json
+from unispector.ops.files import atomic_write_json, remove_leftovers
 from unispector.ops.json_text import parse_json
 from unispector.prompts.marks import checked_label
 from unispector.workbench.marks import ANY_CLASS, Mark, box_inside, checked_mask
@@ -59,7 +59,8 @@ def lock(folder: Path) -> IO[str]:
             "with --session"
         ) from error
     except OSError:  # a file system without locks
-        pass
+        return file
+    remove_leftovers(folder, age=0, stem="session")
     return file
 
 
