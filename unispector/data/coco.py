@@ -245,8 +245,17 @@ def _records(
         try:
             parsed.append(parse(row))
         except ValueError as error:
-            raise DataError(f"{path}: {key}[{position}] (id {row.get('id', 'missing')}): {error}") from error
+            where = f"{key}[{position}] (id {row.get('id', 'missing')})"
+            raise DataError(f"{path}: {where}: {error}{_of_image(raw, row)}") from error
     return tuple(parsed)
+
+
+def _of_image(raw: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Words that name the image of a bad annotation; empty where there is none."""
+    images = raw["images"] if "image_id" in row and isinstance(raw.get("images"), list) else []
+    of = (image for image in images if isinstance(image, dict) and image.get("id") == row["image_id"])
+    name = next(of, {}).get("file_name")
+    return f" (image {name})" if isinstance(name, str) else ""
 
 
 def _image(row: Mapping[str, Any]) -> ImageRecord:

@@ -16,7 +16,7 @@ from unispector.data.transforms import ImageArray
 from unispector.detections import Detections
 from unispector.errors import PromptBankError
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import ALL, Prompt, by_class, mark_together
+from unispector.inference.marking import ALL, Prompt, by_class, check_annotated, mark_together
 from unispector.inference.network import Network, chunks
 from unispector.inference.prompt_bank import PromptBank
 from unispector.inference.tiles import MarkSizes, Tile, View, views_of
@@ -195,6 +195,7 @@ class UniSpector:
         Raises:
             DataError: an image cannot be used.
         """
+        check_annotated(annotations)
 
         def dataset(view: View) -> InstanceDataset:
             return InstanceDataset(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ _LABEL = re.compile(r"[\w ./&(),'-]{1,80}")
 _KEPT = re.compile(r"[0-9a-f]{64}\.(?:png|jpg|bmp|tif|webp)")
 
 Box = tuple[float, float, float, float]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,24 @@ class StoredPrompt:
         for code in self.masks_rle:
             checked = segmentation_to_rle(code, height, width)
             yield _box(coco_mask.toBbox(checked)), checked
+
+
+def read_marks(file: Path) -> Annotations:
+    """Read a COCO file whose marks prompt; how many of them are groups, which prompt nothing, is said.
+
+    Raises:
+        DataError: it is none; a bank is refused with what to give in its place.
+    """
+    if file.suffix == ".safetensors":
+        raise DataError(f"{file}: a bank keeps no images; give the COCO file and images it was built from")
+    annotations = Annotations.read(file)
+    if groups := sum(instance.iscrowd for instance in annotations.instances):
+        logger.warning(
+            "%s: %d of %d marks are groups (iscrowd) and left out; if each is one instance, as CVAT's masks "
+            "are, run `unispector convert coco` on the folder",
+            *(file, groups, len(annotations.instances)),
+        )
+    return annotations
 
 
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
