@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from unispector.errors import RegistryError
+from unispector.ops.json_text import parse_json
 from unispector.tracking.run import JOB_TAG, TrackedRun, TrackingStore, one_line, store_trouble
 
 if TYPE_CHECKING:
@@ -308,7 +309,7 @@ class ModelRegistry:
 
 def _event(run_id: str, text: str) -> Event:
     try:
-        return replace(Event(**json.loads(text)), run_id=run_id)
+        return replace(Event(**parse_json(text)), run_id=run_id)
     except (ValueError, TypeError) as error:
         raise RegistryError(
             f"run {run_id}: its tag `{_EVENT_TAG}` is damaged; delete the run in MLflow's pages"
