@@ -88,6 +88,27 @@ def test_functions_take_few_arguments(path):
         assert arguments(function) <= most, f"{function.name}: {arguments(function)} arguments"
 
 
+# What these keep has a size that no input decides; all other caches are bounded in bytes.
+COUNTED_CACHES = {
+    "flows/retrain.py": "hold_lock",
+    "unispector/batch/source.py": "_bucket",
+    "unispector/ops/detection_kernels.py": "_kernels",
+    "unispector/ops/files.py": "_sweep",
+    "unispector/ops/images.py": "_tell",
+    "unispector/reporting/render.py": "_environment",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_cache_counts_what_an_input_makes_large(path):
+    text = path.read_text()
+    cached = re.findall(r"@(?:functools\.)?(?:lru_)?cache\b.*\n(?:@.*\n)*def (\w+)", text)
+    used = re.findall(r"\b(?:lru_)?cache\(|import .*\b(?:lru_)?cache\b", text)
+    known = COUNTED_CACHES.get(path.relative_to(ROOT).as_posix())
+    assert cached == ([known] if known else [])
+    assert bool(used) == bool(known)
+
+
 def test_the_top_level_is_fixed():
     tops = {name.partition("/")[0] for name in versioned_files()}
     assert tops <= TOP_FOLDERS | TOP_FILES
@@ -122,3 +143,10 @@ def test_no_large_file_in_git():
     heavy = [name for name in versioned_files() if (ROOT / name).stat().st_size > 5_000_000]
     shipped = [name for name in heavy if re.fullmatch(r"unispector/shipped/\w+/model\.safetensors", name)]
     assert heavy == shipped, "let DVC keep these"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_json_is_read_where_any_depth_is_one_error(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    loads = [node for node in calls if ast.unparse(node) in ("json.loads", "json.load")]
+    assert bool(loads) == (path.name == "json_text.py")

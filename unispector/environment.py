@@ -4,7 +4,10 @@ import logging
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
+
+from unispector.names import shown
 
 _SETTINGS = {
     # No tool reports usage or looks for updates.
@@ -51,12 +54,24 @@ def end_on_signals() -> None:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
+class _Shown(logging.Formatter):
+    """A message as a terminal can show it, line by line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(shown, super().format(record).expandtabs().split("\n")))
+
+
 def show_messages() -> None:
-    """Print this package's messages (INFO and above) on standard output, as they are."""
+    """Print this package's messages (INFO and above) on standard output.
+
+    What no terminal can show, such as a file's name that is no UTF-8, is escaped there from now on.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     logger = logging.getLogger("unispector")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Shown("%(message)s"))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

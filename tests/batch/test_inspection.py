@@ -20,6 +20,7 @@ from unispector.batch import source as image_source
 from unispector.batch.inspection import SCHEMA, Inspection, as_table, bank_hash, failed_row, look, one_thread
 from unispector.batch.results import InspectionResults
 from unispector.batch.source import ImageFile, ImageSource
+from unispector.batch.tables import read_group
 from unispector.errors import DataError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
@@ -286,7 +287,7 @@ def test_a_large_image_is_looked_at_in_the_tiles_of_the_bank(detector, inspectio
 @pytest.mark.parametrize("part", ["inside", "outside", "plainness", "image", "sizes"])
 def test_a_bank_is_told_by_all_that_it_remembers(bank, part):
     held = getattr(bank.memory, part)
-    changed = tuple(t + 1 for t in held) if isinstance(held, tuple) else held + 1
+    changed = tuple(-t for t in held) if isinstance(held, tuple) else held + 1
     other = replace(bank, memory=replace(bank.memory, **{part: changed}))
     assert bank_hash(other) != bank_hash(bank)
 
@@ -303,7 +304,7 @@ def finished(out, inspection, detector, blocks):
 def test_the_file_is_the_same_whoever_looked_and_when(detector, inspection, tmp_path, monkeypatch):
     monkeypatch.setattr(inspection_results, "_GROUP_IMAGES", 2)
     monkeypatch.setattr(inspection_results, "_PART_IMAGES", 2)
-    monkeypatch.setattr(inspection_results, "_GROUPS_HELD", 1)
+    monkeypatch.setattr(inspection_results, "_HELD_BYTES", 1)
     files = inspection.source.pictures(SUFFIXES)
     expected = finished(tmp_path / "one.parquet", inspection, detector, [files])
     table = pq.read_table(tmp_path / "one.parquet")
@@ -339,9 +340,10 @@ def test_a_run_goes_on_where_another_was_cut_off(detector, inspection, tmp_path,
             [looked(detector, inspection, files[:2]), looked(detector, inspection, files[3:4])]
         )
         assert list(counts) == [2, 1]
-    (results._parts / ".torn.parquet").write_bytes(b"PAR1")  # killed while it wrote a part
+    (results._parts / ".torn.0a1b2c3d~.parquet").write_bytes(b"PAR1")  # killed while it wrote a part
     again = InspectionResults(tmp_path / "cut.parquet", inspection)
     with again.held():
+        assert not list(results._parts.glob(".*"))
         missing = again.missing(files)
         assert missing == [files[2], files[4]]
         list(again.keep([looked(detector, inspection, missing)]))
@@ -424,3 +426,77 @@ def test_two_runs_do_not_write_one_file_and_no_foreign_file_is_replaced(inspecti
         with pytest.raises(DataError, match="not the file of an inspection"), results.held():
             pytest.fail("held")
         assert out.read_bytes() == content
+
+
+def test_damaged_parts_are_put_aside_and_done_again(detector, inspection, tmp_path, caplog):
+    files = inspection.source.pictures(SUFFIXES)
+    expected = finished(tmp_path / "whole.parquet", inspection, detector, [files])
+    out = tmp_path / "a.parquet"
+    results = InspectionResults(out, inspection)
+    with results.held():
+        for own in ([files[0]], [files[1]], [files[2]]):
+            list(results.keep([looked(detector, inspection, own)]))
+        parts = sorted(results._parts.glob("*.parquet"))
+        parts[0].write_bytes(parts[0].read_bytes()[:-20])
+        whole = bytearray(parts[1].read_bytes())
+        whole[len(whole) // 3] ^= 1
+        parts[1].write_bytes(whole)
+        missing = results.missing(files)
+        assert missing == [files[0], files[1], *files[3:]]
+        assert sorted(path.name for path in results._parts.iterdir()) == [
+            f"{parts[0].name}.damaged", f"{parts[1].name}.damaged", parts[2].name,
+        ]  # fmt: skip
+        list(results.keep([looked(detector, inspection, missing)]))
+        results.finish(files)
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        str(part) for part in parts[:2]
+    ]
+    assert out.read_bytes() == expected
+
+
+def test_one_damaged_row_group_costs_its_images_only(detector, inspection, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(inspection_results, "_GROUP_IMAGES", 2)
+    files = inspection.source.pictures(SUFFIXES)
+    out = tmp_path / "a.parquet"
+    expected = finished(out, inspection, detector, [files])
+    second = pq.read_metadata(out).row_group(1).column(SCHEMA.names.index("mask"))
+    flipped = bytearray(expected)
+    flipped[second.dictionary_page_offset + second.total_compressed_size // 2] ^= 1
+    out.write_bytes(flipped)
+    results = InspectionResults(out, inspection)
+    with results.held():
+        assert results.missing(files) == files[2:4]
+        list(results.keep([looked(detector, inspection, files[2:4])]))
+        results.finish(files)
+    assert out.read_bytes() == expected
+    assert [record.message for record in caplog.records] == [
+        f"{out}: damaged; the images whose rows it held are looked at again"
+    ]
+
+
+def test_no_flipped_byte_of_a_table_is_kept_as_truth(detector, inspection, tmp_path):
+    files = inspection.source.pictures(SUFFIXES)[:2]
+    small = replace(inspection, limit=3)
+    out = tmp_path / "a.parquet"
+    results = InspectionResults(out, small)
+    with results.held():
+        list(results.keep([looked(detector, small, files)]))
+        results.finish(files)
+    whole, rows = out.read_bytes(), pq.read_table(out).to_pylist()
+    shares = {"refused": 0, "again": 0, "equal": 0}
+    for place in range(0, len(whole), 3):
+        out.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        results = InspectionResults(out, small)
+        try:
+            results._check_old()
+        except DataError:  # that says what to do
+            shares["refused"] += 1
+            continue
+        known = results._known(files)
+        if set(known) != {file.path for file in files}:
+            shares["again"] += 1
+            continue
+        held = [read_group(at.file, at.group).slice(at.start, at.stop - at.start) for at in known.values()]
+        assert [row for table in held for row in table.to_pylist()] == rows
+        shares["equal"] += 1
+    assert min(shares.values()) > 0  # "equal": of headers and statistics, which rows do not depend on

@@ -30,17 +30,85 @@ EXAMPLE_BYTES = 2**32  # an image whose header claims 170 million pixels may tak
 Result = TypeVar("Result")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-NUMBERS: list[Any] = [0, -1, 1, 0.5, -0.0, 1e308, -1e308, float("nan"), float("inf"), float("-inf"), 2**31, 2**63]
+NUMBERS: list[Any] = [
+    0,
+    -1,
+    1,
+    0.5,
+    -0.0,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    2**31,
+    2**63,
+]
 NUMBERS += [2**64, -(2**63) - 1, 10**400, 1e-320, 65536, 10**7]
-TEXTS = ["", " ", "0", "-1", "1e999", "NaN", "1_0", "\uff11", "0x10", "true", "a\nb\x1b[2J", "\ud800", "\0", "\u2028"]
-TEXTS += ["../../a.png", "..", "/nowhere/a.png", "C:\\x\\a.png", "\\\\host\\share\\a.png", "a" * 3000, "a/b", "{}", "%s"]
-TEXTS += ["s3://[", "http://[::1", "data:image/png;base64,AAAA", "%2e%2e/a.png", "\u202ea", "a.png", "Ä".encode().decode()]
+TEXTS = [
+    "",
+    " ",
+    "0",
+    "-1",
+    "1e999",
+    "NaN",
+    "1_0",
+    "\uff11",
+    "0x10",
+    "true",
+    "a\nb\x1b[2J",
+    "\ud800",
+    "\0",
+    "\u2028",
+]
+TEXTS += [
+    "../../a.png",
+    "..",
+    "/nowhere/a.png",
+    "C:\\x\\a.png",
+    "\\\\host\\share\\a.png",
+    "a" * 3000,
+    "a/b",
+    "{}",
+    "%s",
+]
+TEXTS += [
+    "s3://[",
+    "http://[::1",
+    "data:image/png;base64,AAAA",
+    "%2e%2e/a.png",
+    "\u202ea",
+    "a.png",
+    "Ä".encode().decode(),
+]
 STRUCTURES: list[Any] = [None, True, False, [], {}, [[]], [None], [{}], {"a": 1}, [0] * 500, {"": {}}]
 DEEP: list[Any] = []
 for _ in range(300):
     DEEP = [DEEP]
-TOKENS = [b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\xff", b"[" * 20000, b"{" * 3000, b"NaN", b"9" * 5000, b"\n", b"\r", b'"']
-TOKENS += [b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"&b;", b"<a>" * 5000, b"\xed\xa0\x80", b"1e999", b"-", b",", b"%", b"\\u0000"]
+TOKENS = [
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\0",
+    b"\xff",
+    b"[" * 20000,
+    b"{" * 3000,
+    b"NaN",
+    b"9" * 5000,
+    b"\n",
+    b"\r",
+    b'"',
+]
+TOKENS += [
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+    b"&b;",
+    b"<a>" * 5000,
+    b"\xed\xa0\x80",
+    b"1e999",
+    b"-",
+    b",",
+    b"%",
+    b"\\u0000",
+]
 WORDS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF]
 
 
@@ -103,7 +171,11 @@ def bounded() -> Iterator[None]:
 def anything() -> st.SearchStrategy[Any]:
     """A JSON value that a reader hardly expects."""
     return st.one_of(
-        st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.sampled_from(STRUCTURES), st.just(DEEP), st.floats()
+        st.sampled_from(NUMBERS),
+        st.sampled_from(TEXTS),
+        st.sampled_from(STRUCTURES),
+        st.just(DEEP),
+        st.floats(),
     )
 
 
@@ -135,7 +207,13 @@ def changed_json(draw: Draw, document: Any, most: int = 3) -> Any:
 
 def _places(document: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     """Every place of a document that is not too deep: what holds it, and its key there."""
-    keys: Any = list(document) if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
+    keys: Any = (
+        list(document)
+        if isinstance(document, dict)
+        else range(len(document))
+        if isinstance(document, list)
+        else ()
+    )
     for key in keys if depth < 20 else ():
         yield document, key
         yield from _places(document[key], depth + 1)
@@ -149,7 +227,11 @@ def changed_bytes(draw: Draw, data: bytes, most: int = 4) -> bytes:
         length = draw(st.one_of(st.integers(1, 8), st.integers(1, max(len(data), 1))))
         match draw(st.sampled_from(["flip", "byte", "word", "token", "cut", "double", "end"])):
             case "flip":
-                data = data[:at] + bytes([(data[at : at + 1] or b"\0")[0] ^ 1 << draw(st.integers(0, 7))]) + data[at + 1 :]
+                data = (
+                    data[:at]
+                    + bytes([(data[at : at + 1] or b"\0")[0] ^ 1 << draw(st.integers(0, 7))])
+                    + data[at + 1 :]
+                )
             case "byte":
                 data = data[:at] + draw(st.binary(min_size=1, max_size=4)) + data[at + 1 :]
             case "word":
@@ -199,7 +281,9 @@ def changed_xml(draw: Draw, text: str, most: int = 3) -> str:
 def changed_words(draw: Draw, text: str, between: str = r"(\s+|,|:)", most: int = 3) -> str:
     """A text of fields (lines of YOLO, CSV, YAML) of which some were replaced, removed, doubled or swapped."""
     words = re.split(between, text)
-    odd = st.sampled_from([*TEXTS, *map(str, NUMBERS), "&a [*a]", "!!python/name:os", "- " * 500, '"', "#", "\n", "\t"])
+    odd = st.sampled_from(
+        [*TEXTS, *map(str, NUMBERS), "&a [*a]", "!!python/name:os", "- " * 500, '"', "#", "\n", "\t"]
+    )
     for _ in range(draw(st.integers(1, most))):
         at = draw(st.integers(0, len(words) - 1))
         match draw(st.sampled_from(["replace", "replace", "remove", "double", "swap"])):

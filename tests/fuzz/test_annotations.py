@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def converted(root: Path, source: str) -> tuple[ConversionReport, Annotations]:
 
 def check(sets: Path, name: str, content: bytes) -> None:
     """Convert the set in which the file `name` holds `content`."""
-    source, file = name.split("/")[0], sets / name
+    source, file = name.split("/", maxsplit=1)[0], sets / name
     file.write_bytes(content)
     try:
         found = outcome(lambda: converted(sets / source, source), str(sets / source))
@@ -121,7 +121,9 @@ def coco_marks(root: Path) -> int:
 
 
 def voc_marks(root: Path) -> int:
-    return sum(len(ElementTree.fromstring(path.read_bytes()).findall("object")) for path in root.glob("*.xml"))
+    return sum(
+        len(ElementTree.fromstring(path.read_bytes()).findall("object")) for path in root.glob("*.xml")
+    )
 
 
 def labelme_marks(root: Path) -> int:
@@ -130,7 +132,11 @@ def labelme_marks(root: Path) -> int:
     for path in root.glob("*.json"):
         for shape in json.loads(path.read_bytes().decode("utf-8-sig"))["shapes"]:
             kind = " ".join((shape.get("shape_type") or "polygon").split())
-            if shape.get("group_id") is None or kind in ("line", "point", "linestrip", "points") or kind not in KINDS:
+            if (
+                shape.get("group_id") is None
+                or kind in ("line", "point", "linestrip", "points")
+                or kind not in KINDS
+            ):
                 alone += 1
             else:
                 groups.add((path, repr(shape["group_id"]), " ".join(shape["label"].split())))
@@ -199,6 +205,8 @@ def test_xml(sets: Path, data: st.DataObject) -> None:
 @given(st.data())
 @examples(300)
 def test_tables(sets: Path, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from([name for name in sorted(NOTES) if re.search(r"\.(txt|yaml|csv)$", name)]))
+    name = data.draw(
+        st.sampled_from([name for name in sorted(NOTES) if re.search(r"\.(txt|yaml|csv)$", name)])
+    )
     text = data.draw(changed_words(NOTES[name].read_text()))
     check(sets, name, text.encode("utf-8", "surrogatepass"))

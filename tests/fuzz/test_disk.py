@@ -156,7 +156,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 def check(
-    work: Work, made: Path, folder: Path, model: Path, trouble: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+    work: Work,
+    made: Path,
+    folder: Path,
+    model: Path,
+    trouble: Callable[[], Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> bool:
     """Run a command in trouble; return whether it failed."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -198,7 +203,9 @@ def test_files_that_end_too_early(
     name: str, made: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for size in SIZES if EXHAUSTIVE else (0, 500):
-        check(WORKS[name], made, tmp_path / "folder", tiny_model, lambda size=size: no_file_over(size), capsys)
+        check(
+            WORKS[name], made, tmp_path / "folder", tiny_model, lambda size=size: no_file_over(size), capsys
+        )
 
 
 def test_the_prompt_store(tmp_path: Path) -> None:

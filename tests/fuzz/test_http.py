@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.mutations import CORPUS, TEXTS, changed_bytes, changed_json, check_line, examples
@@ -34,7 +34,13 @@ BOX = [4.0, 5.0, 12.0, 8.0]
 CHANGES: list[dict[str, Any]] = [
     {"kind": "box", "image": "a.png", "label": "dent", "box": BOX, "negative": False},
     {"kind": "paint", "image": "a.png", "label": "dent", "strokes": [{"points": [4, 5, 9, 9], "radius": 3}]},
-    {"kind": "paint", "image": "a.png", "label": "x", "strokes": [{"points": [4, 5], "radius": 3}], "mark": "m"},
+    {
+        "kind": "paint",
+        "image": "a.png",
+        "label": "x",
+        "strokes": [{"points": [4, 5], "radius": 3}],
+        "mark": "m",
+    },
     {"kind": "change", "mark": "m", "box": BOX, "label": "scratch"},
     {"kind": "remove", "mark": "m"},
     {"kind": "unprompt", "image": "a.png", "label": "dent"},
@@ -113,7 +119,9 @@ def live(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     (home / "images").mkdir()
     for name in ("a.png", "b.png"):
         (home / "images" / name).write_bytes((IMAGES / name).read_bytes())
-    UniSpector.load(tiny_model).encode([Prompt(IMAGES / "a.png", [BOX], label="dent")]).save(home / "bank.safetensors")
+    UniSpector.load(tiny_model).encode([Prompt(IMAGES / "a.png", [BOX], label="dent")]).save(
+        home / "bank.safetensors"
+    )
     metrics = Metrics()
     wanted = WantedModel("a model", "", lambda: tiny_model)
     reloader = Reloader(lambda: wanted, FixedPrompts(home / "bank.safetensors"), metrics)
@@ -136,8 +144,13 @@ def check(port: int, request: Any) -> None:
     request = request if isinstance(request, dict) else {}
     query = request.get("query")
     pairs = query.items() if isinstance(query, dict) else ()
-    address = str(request.get("path", "/bench/start")) + "?" + "&".join(
-        f"{escaped(key)}={escaped(value if isinstance(value, str) else json.dumps(value))}" for key, value in pairs
+    address = (
+        str(request.get("path", "/bench/start"))
+        + "?"
+        + "&".join(
+            f"{escaped(key)}={escaped(value if isinstance(value, str) else json.dumps(value))}"
+            for key, value in pairs
+        )
     )
     body = json.dumps(request.get("body")).encode()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -176,8 +189,12 @@ def test_values(live: int, data: st.DataObject, caplog: pytest.LogCaptureFixture
 @given(data=st.data())
 @examples(150)
 def test_paths(live: int, data: st.DataObject) -> None:
-    parts = st.sampled_from([*TEXTS, "bench", "label-studio", "prompts", "assets", "%2e%2e", "%00", "//", "session", "tile"])
-    path = "/" + "/".join(part if "%" in part else escaped(part) for part in data.draw(st.lists(parts, max_size=5)))
+    parts = st.sampled_from(
+        [*TEXTS, "bench", "label-studio", "prompts", "assets", "%2e%2e", "%00", "//", "session", "tile"]
+    )
+    path = "/" + "/".join(
+        part if "%" in part else escaped(part) for part in data.draw(st.lists(parts, max_size=5))
+    )
     method = data.draw(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]))
     check(live, asked(method, path))
 
@@ -189,7 +206,10 @@ def test_headers(live: int, data: st.DataObject, caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.ERROR, "unispector")
     request = data.draw(st.sampled_from(REQUESTS))
     headers = [("Host", "127.0.0.1"), *data.draw(st.lists(st.sampled_from(HEADERS), max_size=6))]
-    lines = [f"{request['method']} {request['path']} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    lines = [
+        f"{request['method']} {request['path']} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
     raw = "\r\n".join([*lines, "Connection: close", "", "{}"]).encode("latin-1")
     send(live, data.draw(st.one_of(st.just(raw), changed_bytes(raw, most=2))))
     assert not caplog.records, caplog.text

@@ -1,15 +1,21 @@
 """Images, mutated: the same pixels by every door that takes them, or one line that names the file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.mutations import CORPUS, changed_bytes, examples, files_below, outcome
-from unispector.ops.files import decode_mask, is_turned, read_class_mask, read_image, read_image_size, read_mask
+from unispector.ops.files import (
+    decode_mask,
+    is_turned,
+    read_class_mask,
+    read_image,
+    read_image_size,
+    read_mask,
+)
 from unispector.ops.images import as_pixels
 from unispector.serving.decoding import uploads
 
@@ -69,5 +75,8 @@ def test_bytes(folder: Path, data: st.DataObject) -> None:
 @examples(200)
 def test_two_files_in_one(folder: Path, data: st.DataObject) -> None:
     names = st.sampled_from(sorted(FILES))
-    (first, second), at = (FILES[data.draw(names)].read_bytes() for _ in range(2)), data.draw(st.integers(0, 400))
+    (first, second), at = (
+        (FILES[data.draw(names)].read_bytes() for _ in range(2)),
+        data.draw(st.integers(0, 400)),
+    )
     check(folder, data.draw(names), first[:at] + second[data.draw(st.integers(0, 400)) :])

@@ -80,7 +80,10 @@ def test_forged_tensors(folder: Path, tiny_model: Path, data: st.DataObject) -> 
     tensors = load_file(tiny_model / WEIGHTS)
     description = json.loads((tiny_model / CONFIG).read_text())
     name = data.draw(st.sampled_from([name for name in sorted(tensors) if tensors[name].is_floating_point()]))
-    tensor, kind = tensors[name], data.draw(st.sampled_from(["value", "dtype", "shape", "name", "gone", "metadata"]))
+    tensor, kind = (
+        tensors[name],
+        data.draw(st.sampled_from(["value", "dtype", "shape", "name", "gone", "metadata"])),
+    )
     metadata = {"backbone_sha256": hashes(tiny_model)}
     match kind:
         case "value":
@@ -88,7 +91,9 @@ def test_forged_tensors(folder: Path, tiny_model: Path, data: st.DataObject) -> 
         case "dtype":
             tensors[name] = tensor.to(data.draw(st.sampled_from(DTYPES)))
         case "shape":
-            tensors[name] = data.draw(st.sampled_from([tensor[None].contiguous(), tensor.reshape(-1)[:1].clone()]))
+            tensors[name] = data.draw(
+                st.sampled_from([tensor[None].contiguous(), tensor.reshape(-1)[:1].clone()])
+            )
         case "name":
             tensors[data.draw(st.sampled_from(["", "a", name + "\n", "\u2028"]))] = tensors.pop(name)
         case "gone":

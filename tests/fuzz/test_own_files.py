@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from fuzz.mutations import CORPUS, changed_bytes, changed_json, check_line, examples, outcome
 from unispector.data.defect_free import defect_free_images
 from unispector.data.survey import SurveyRow, _write, read_survey
 from unispector.evaluation.results import EvaluationReport
-from unispector.evaluation.sweeps import SweepReport
 from unispector.inference.export import export
 from unispector.ops.rle import encode_rle
 from unispector.pipeline.fingerprint import read_fingerprints
@@ -57,7 +55,9 @@ class Kept:
 
 RECORD = {
     "images": [{"id": 1, "file_name": "in/a.png", "width": 40, "height": 30, "picture": "pictures/a.png"}],
-    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.9, "segmentation": code()}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.9, "segmentation": code()}
+    ],
     "categories": [{"id": 1, "name": "dent"}],
 }
 
@@ -82,7 +82,9 @@ FILES = {
     ),
     "fingerprints": Kept("data/training-fingerprints.json", {"1": "a" * 64}, read_fingerprints),
     "run": Kept(
-        "run.json", asdict(RunRecord("e", "n", {"a": "b"}, {"c": "d"})), lambda folder: RunRecord.read(folder / "run.json")
+        "run.json",
+        asdict(RunRecord("e", "n", {"a": "b"}, {"c": "d"})),
+        lambda folder: RunRecord.read(folder / "run.json"),
     ),
     "dropped": Kept(
         "dropped.csv",
@@ -125,7 +127,9 @@ def test_records(folder: Path, data: st.DataObject) -> None:
     assert_reads(kept, root, kept.content)
     text = kept.content if isinstance(kept.content, bytes) else json.dumps(kept.content).encode()
     damaged = changed_bytes(text)
-    content = data.draw(damaged if isinstance(kept.content, bytes) else st.one_of(damaged, changed_json(kept.content)))
+    content = data.draw(
+        damaged if isinstance(kept.content, bytes) else st.one_of(damaged, changed_json(kept.content))
+    )
     write(root / kept.file, content)
     outcome(lambda: kept.read(root), str(root))
 
@@ -226,7 +230,9 @@ def test_the_prompt_store(filled: Path, folder: Path, data: st.DataObject) -> No
     root = folder / "store"
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(filled, root)
-    files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    files = sorted(
+        path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name != ".lock"
+    )
     path = root / data.draw(st.sampled_from(files))
     before = path.read_bytes()
     if path.suffix == ".json" and data.draw(st.booleans()):

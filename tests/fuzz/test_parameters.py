@@ -13,12 +13,12 @@ from fuzz.mutations import (
     CORPUS,
     NUMBERS,
     TEXTS,
+    bounded,
     changed_bytes,
     changed_json,
     changed_words,
     check_line,
     examples,
-    bounded,
     outcome,
 )
 from unispector.cli.main import main
@@ -26,7 +26,18 @@ from unispector.config import load_config
 
 IMAGES = str(CORPUS / "annotations/coco")
 ARGUMENTS = [
-    ["detect", IMAGES, "--prompt", f"{IMAGES}/a.png", "--box", "4,5,12,8", "--label", "dent", "--out", "found"],
+    [
+        "detect",
+        IMAGES,
+        "--prompt",
+        f"{IMAGES}/a.png",
+        "--box",
+        "4,5,12,8",
+        "--label",
+        "dent",
+        "--out",
+        "found",
+    ],
     ["detect", f"{IMAGES}/b.png", "--bank", "bank.safetensors", "--min-score", "0.5", "--out", "found"],
     ["detect", f"{IMAGES}/b.png", "--prompt", f"{IMAGES}/a.png", "--mask", f"{IMAGES}/a.png", "--tile", "64"],
     ["inspect", IMAGES, "--out", "found.parquet", "--bank", "bank.safetensors", "--workers", "1"],
@@ -94,7 +105,9 @@ def test_arguments(folder: Path, project_root: Path, tiny_model: Path, data: st.
     words = list(data.draw(st.sampled_from(ARGUMENTS)))
     if words[0] in ("detect", "inspect"):
         words += ["--model", str(tiny_model)]
-    odd = st.sampled_from([*TEXTS, *map(str, NUMBERS), "4,5,12", "4,5,12,8,9", "nan,1,2,3", "-h", "--", "--out", "auto"])
+    odd = st.sampled_from(
+        [*TEXTS, *map(str, NUMBERS), "4,5,12", "4,5,12,8,9", "nan,1,2,3", "-h", "--", "--out", "auto"]
+    )
     for _ in range(data.draw(st.integers(0, 2))):
         at = data.draw(st.integers(1, len(words) - 1))
         words[at] = data.draw(odd).replace("\0", "")  # no system passes that on

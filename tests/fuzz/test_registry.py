@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.mutations import changed_json, changed_bytes, examples, outcome
+from fuzz.mutations import changed_bytes, changed_json, examples, outcome
 from unispector.cli import registry as verbs
 from unispector.cli.main import main
 from unispector.tracking.registry import Event, ModelRegistry
@@ -61,7 +61,9 @@ class Odd:
 
     def search_runs(self, *_: object, **__: object) -> "Page":
         return Page(
-            SimpleNamespace(info=SimpleNamespace(run_id=each["run_id"]), data=SimpleNamespace(tags=each["tags"]))
+            SimpleNamespace(
+                info=SimpleNamespace(run_id=each["run_id"]), data=SimpleNamespace(tags=each["tags"])
+            )
             for each in self._answers["runs"]
         )
 
@@ -91,7 +93,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
 def test_answers(registry: ModelRegistry, data: st.DataObject) -> None:
     answers = data.draw(changed_json(ANSWERS))
     if not isinstance(answers, dict) or data.draw(st.integers(0, 4)) == 0:
-        answers = ANSWERS | {"runs": [{"run_id": RUN, "tags": {"event": text_of(data), "model": "unispector"}}]}
+        answers = ANSWERS | {
+            "runs": [{"run_id": RUN, "tags": {"event": text_of(data), "model": "unispector"}}]
+        }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry._store, "_connection", Odd(answers))
         for ask in (
@@ -113,7 +117,12 @@ def text_of(data: st.DataObject) -> str:
     return data.draw(st.one_of(st.just(text.encode()), changed_bytes(text.encode()))).decode("latin-1")
 
 
-def test_the_answers_themselves(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_answers_themselves(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(registry._store, "_connection", Odd(ANSWERS))
-    assert [(each.number, each.aliases) for each in registry.versions()] == [(2, ("challenger",)), (1, ("champion",))]
+    assert [(each.number, each.aliases) for each in registry.versions()] == [
+        (2, ("challenger",)),
+        (1, ("champion",)),
+    ]
     assert registry.history() == (Event(**{**asdict(EVENT), "run_id": RUN}),)

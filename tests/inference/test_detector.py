@@ -21,6 +21,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling import saved_model
 from unispector.modeling.saved_model import load_model
 from unispector.ops.rle import decode_rle, encode_rle
+from unispector.prompts.bank import find_bank
 from unispector.structures import EncodedPrompts
 
 Closer = Callable[[int, float], UniSpector]
@@ -263,6 +264,43 @@ def test_a_bank_works_after_a_round_trip_and_only_with_its_model(
         other.detect(pictures[:1], again)
 
 
+def other_width(bank: PromptBank, change: Callable[[torch.Tensor], torch.Tensor], part: str) -> PromptBank:
+    if part == "embeddings":
+        return replace(bank, embeddings=change(bank.embeddings))
+    own = {side: tuple(map(change, getattr(bank.memory, side))) for side in ("inside", "outside")}
+    return replace(bank, memory=replace(bank.memory, **own))
+
+
+def without_level(bank: PromptBank) -> PromptBank:
+    sides = ("inside", "outside", "plainness")
+    return replace(
+        bank, memory=replace(bank.memory, **{side: getattr(bank.memory, side)[:1] for side in sides})
+    )
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda bank: other_width(bank, lambda cells: cells[..., :-1], "embeddings"),
+        lambda bank: other_width(bank, lambda cells: torch.nn.functional.pad(cells, (0, 1)), "embeddings"),
+        lambda bank: other_width(bank, lambda cells: torch.nn.functional.pad(cells, (0, 1)), "memory"),
+        without_level,
+        lambda bank: replace(bank, memory=None, owners=()),
+    ],
+)
+def test_a_bank_whose_sizes_are_not_those_of_the_model_is_refused_at_every_door(
+    detector, bank, pictures, tmp_path, broken
+):
+    broken(bank).save(tmp_path / "bank.safetensors")
+    wrong = PromptBank.load(tmp_path / "bank.safetensors")
+    with pytest.raises(PromptBankError, match="channels; this model's have"):
+        detector.stream(pictures, wrong)
+    with pytest.raises(PromptBankError, match="channels; this model's have"):
+        detector.with_negatives(wrong, [])
+    with pytest.raises(PromptBankError, match=r"bank\.safetensors: .*channels; this model's have"):
+        find_bank(tmp_path / "bank.safetensors", detector)
+
+
 def test_a_stream_refuses_another_models_bank_before_the_first_picture(bank, other_tiny_model):
     with pytest.raises(PromptBankError):
         UniSpector.load(other_tiny_model).stream(iter([]), bank)
@@ -423,10 +461,13 @@ def exactly_same(left: Detections, right: Detections) -> bool:
     )
 
 
-def test_the_banks_memory_survives_its_file_and_changes_what_is_found(detector, bank, pictures, tmp_path):
+def test_the_banks_memory_survives_its_file_and_changes_what_is_found(
+    detector, bank, pictures, tmp_path, monkeypatch
+):
     bank.save(tmp_path / "bank.safetensors")
     again = PromptBank.load(tmp_path / "bank.safetensors")
     without = replace(bank, memory=None, owners=())
+    monkeypatch.setattr(detector, "check", lambda bank: None)  # it refuses the one without
     for picture in pictures:
         found, loaded, poorer = (detector.detect([picture], each)[0] for each in (bank, again, without))
         assert exactly_same(found, loaded)
@@ -645,7 +686,9 @@ def test_a_bank_that_does_not_say_its_depth_has_16_bits(bank, tmp_path):
 
     bank.save(tmp_path / "new")
     with safe_open(tmp_path / "new", framework="pt") as file:
-        metadata = {key: value for key, value in file.metadata().items() if key != "bit_depth"}
+        left_out = ("bit_depth", "checksum")
+        metadata = {key: value for key, value in file.metadata().items() if key not in left_out}
+        metadata["format"] = "unispector prompt bank 4"
         save_file({key: file.get_tensor(key) for key in file.keys()}, tmp_path / "old", metadata)  # noqa: SIM118
     assert PromptBank.load(tmp_path / "old").bit_depth == 16
 

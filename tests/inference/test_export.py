@@ -167,7 +167,9 @@ def test_wherever_images_lie_nothing_is_written_beside_the_folder(
 )
 def test_names_that_no_tool_can_read_are_refused(record: Path, tmp_path: Path, tool, old, new) -> None:
     record.write_text(record.read_text().replace(old, new))
-    with pytest.raises(DataError, match=r"detections\.json: .* is no line of UTF-8; rename"):
+    with pytest.raises(
+        DataError, match=r"detections\.json: .* (is no line of UTF-8|line break .*|is empty); rename"
+    ):
         export(record, tool, tmp_path / "out")
 
 

@@ -13,10 +13,14 @@ VECTORS = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 7.0], [-1.0, 4.0]])
 
 def remembered(count: int) -> PromptMemory:
     """Of each instance, nothing but its number; each lies in an image of its own."""
-    number = torch.arange(count).float()[:, None, None]
-    plainness = number[..., 0], number[..., 0]
+    number = torch.arange(count).float()
+    cells, plainness = torch.eye(count)[:, None], number[:, None] / 256
     return PromptMemory(
-        (number, number), (-number, -number), plainness, torch.arange(count), number[:, 0].expand(-1, 2)
+        (cells, cells),
+        (-cells, -cells),
+        (plainness, plainness),
+        torch.arange(count),
+        number[:, None].expand(-1, 2),
     )
 
 
@@ -34,7 +38,7 @@ def test_a_bank_is_the_mean_of_each_classs_instances(embeddings: InstanceEmbeddi
     torch.testing.assert_close(bank.embeddings, torch.tensor([[5 / 3, 11 / 3], [3.0, 2.0]]))
     assert (bank.class_names, bank.counts, bank.fingerprint) == (("crack", "hole"), (3, 1), "f" * 64)
     assert bank.image_sizes == (64, 96)
-    places = bank.memory.inside[0].flatten().tolist()
+    places = bank.memory.inside[0].argmax(-1).flatten().tolist()
     assert dict(zip(places, bank.owners, strict=True)) == {0: 0, 1: 1, 2: 0, 3: 0}
 
 
@@ -43,8 +47,8 @@ def test_some_keep_their_order_and_ids(embeddings: InstanceEmbeddings, ids: froz
     some = embeddings.only(ids)
     assert some.instance_ids == (7, 3, 9)
     assert torch.equal(some.encoded.embeddings, VECTORS[[0, 1, 3]])
-    assert some.encoded.memory.inside[1].flatten().tolist() == [0, 1, 3]
-    assert some.encoded.memory.outside[0].flatten().tolist() == [0, -1, -3]
+    assert some.encoded.memory.inside[1].argmax(-1).flatten().tolist() == [0, 1, 3]
+    assert some.encoded.memory.outside[0].argmin(-1).flatten().tolist() == [0, 1, 3]
     assert some.encoded.memory.image.tolist() == [0, 1, 3]
     assert some.encoded.memory.sizes.tolist() == [[0, 0], [1, 1], [3, 3]]
     assert some.labels.tolist() == [0, 1, 0]

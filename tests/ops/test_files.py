@@ -1,6 +1,10 @@
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from PIL import Image
 
 from unispector.errors import DataError
 from unispector.ops.files import (
+    DAY,
     atomic_path,
     atomic_write_bytes,
     atomic_write_text,
@@ -17,6 +22,7 @@ from unispector.ops.files import (
     read_image,
     read_image_size,
     read_mask,
+    remove_leftovers,
     replaced_folder,
     sha256_of_tree,
 )
@@ -334,3 +340,51 @@ def test_what_cannot_be_written_is_named_as_the_user_named_it(tmp_path, monkeypa
     with pytest.raises(OSError, match="No space") as caught:
         atomic_write_text(tmp_path / "a.json", "x")
     assert caught.value.filename == str(tmp_path / "a.json")
+
+
+LEFT = ".report.0a1b2c3d~.json", ".folder.0a1b2c3d~", ".CURRENT.ffffffff~"
+OTHERS = (
+    ".report.20261130", ".env.12345678.json", "report.0a1b2c3d~.json", ".report.0a1b2c3~.json",
+    ".report.0A1B2C3D~.json", ".git", "report.json",
+)  # fmt: skip
+
+
+def left_in(folder, names, age):
+    for name in names:
+        (folder / name).mkdir() if "folder" in name else (folder / name).write_text("half")
+        os.utime(folder / name, (time.time() - age, time.time() - age))
+
+
+def test_what_killed_writers_left_goes_a_day_later_and_nothing_else(tmp_path):
+    left_in(tmp_path, (*LEFT, *OTHERS), DAY + 60)
+    left_in(tmp_path, [".young.0a1b2c3d~.json"], DAY - 600)
+    atomic_write_text(tmp_path / "new.txt", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {*OTHERS, ".young.0a1b2c3d~.json", "new.txt"}
+
+
+def test_the_only_copy_of_a_folder_stays(tmp_path):
+    for name in ("gone", "there"):
+        (tmp_path / f".{name}.0a1b2c3d~.old").mkdir()
+        (tmp_path / f".{name}.0a1b2c3d~.old/a").write_text("kept")
+    (tmp_path / "there").mkdir()
+    remove_leftovers(tmp_path, age=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"there", ".gone.0a1b2c3d~.old"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from unispector.ops import files
+files._sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+files.atomic_write_text(Path(sys.argv[1]), "half")
+"""
+
+
+def test_a_killed_writer_leaves_what_the_rule_knows(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "CURRENT")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [left]
+    remove_leftovers(tmp_path, age=0)
+    assert list(tmp_path.iterdir()) == []

@@ -170,3 +170,13 @@ def test_flipped_image_has_the_same_spectra(x, y, w, h):
 
 def test_no_boxes_give_no_rows(image):
     assert crop_spectra(image, torch.zeros(0, 4), 32).shape == (0, 32)
+
+
+def test_what_is_kept_of_crop_sizes_is_bounded_in_bytes():
+    from unispector.ops import spectrum
+
+    held = spectrum._rings.cache  # type: ignore[attr-defined]
+    for side in range(1000, 1080):
+        spectrum._rings(side, side, 64)
+    assert 0 < sum(rings.bins.nbytes for rings in held.values()) <= spectrum.HELD_BYTES
+    held.clear()

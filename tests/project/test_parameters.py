@@ -163,16 +163,16 @@ def test_a_value_that_was_not_written_is_told_with_its_default(tmp_path: Path, s
 
 
 def test_a_file_that_cannot_be_rewritten_is_left(tmp_path: Path, small: Path) -> None:
-    file, content = tmp_path / "params.yaml", "train: {steps: 1, steps: 2}\n"
-    file.write_text(content)
+    file, content = tmp_path / "params.yaml", "train: {steps: 2}\n".encode("utf-16")
+    file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"params\.yaml: cannot be rewritten .*`unispector params write`"):
         use_preset("small", file)
-    assert file.read_text() == content
+    assert file.read_bytes() == content
 
 
 def test_params_write_brings_such_a_file_in_order(tmp_path, small, capsys):
     file = tmp_path / "params.yaml"
-    file.write_text("train: {steps: 1, steps: 2}\n")
+    file.write_bytes("train: {steps: 2}\n".encode("utf-16"))
     assert main(["params", "write", "--params", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}: every parameter is written\n"
     assert load_config(file).train.steps == 2

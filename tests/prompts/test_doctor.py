@@ -13,8 +13,9 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, Insta
 from unispector.errors import DataError
 from unispector.inference.calibration import Calibration
 from unispector.inference.detector import UniSpector
-from unispector.prompts.doctor import diagnose_prompts, diagnose_store, read_prompts
+from unispector.prompts.doctor import diagnose_prompts, diagnose_store
 from unispector.prompts.doctor_report import terminal_lines, write_diagnosis
+from unispector.prompts.marks import read_marks
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.scores import DEFAULT_SCORE
 
@@ -152,7 +153,7 @@ def test_what_cannot_be_diagnosed_is_refused_in_a_line(tiny, tmp_path):
         diagnose_store(tiny, tmp_path / "none")
     (tmp_path / "bank.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match=r"bank\.safetensors: a bank keeps no images; give the COCO file"):
-        read_prompts(tmp_path / "bank.safetensors")
+        read_marks(tmp_path / "bank.safetensors")
     with pytest.raises(DataError, match="a file, but no store of prompts"):
         diagnose_store(tiny, tmp_path / "bank.safetensors")
 

@@ -580,3 +580,18 @@ def test_killed_before_each_file_in_turn(filled, replacements, version):
         assert filled.current() == before
     assert filled.add("next", [boxed(9)], "ann", "", {}).version == version + 1
     whole(filled)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_change(filled):
+    folder = filled.folder
+    left = (
+        ".CURRENT.0a1b2c3d", ".CURRENT.0a1b2c3d~", "versions/.000004.0a1b2c3d~.json",
+        f"pictures/.{'a' * 64}.0a1b2c3d~.png", f"pictures/.{'a' * 64}.0a1b2c3d.png",
+    )  # fmt: skip
+    for name in (*left, ".notes.12345678"):
+        (folder / name).write_text("half")
+    filled.current()
+    assert (folder / left[0]).exists()  # who only reads removes nothing
+    filled.remove("scratch", "ann", "")
+    assert not [name for name in left if (folder / name).exists()]
+    assert (folder / ".notes.12345678").exists()

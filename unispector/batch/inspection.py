@@ -27,7 +27,7 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.images import as_pixels
 
-FORMAT = "unispector inspection 1"
+FORMAT = "unispector inspection 2"
 
 SCHEMA = pa.schema(
     [

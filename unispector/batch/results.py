@@ -2,33 +2,37 @@
 
 Beside `results.parquet` lies, while a run works on it, the folder `.results.parquet.parts`, with a folder
 for each model, bank, source and options. The next run takes from there, and from the finished file, the
-rows of all images that have not changed.
+rows of all images that have not changed. Rows that a disk has damaged do not count: their images are looked
+at again.
 """
 
 import fcntl
+import logging
 import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from cachetools import LRUCache, cached
 
 from unispector.batch.inspection import FORMAT, SCHEMA, Inspection
 from unispector.batch.source import ImageFile
+from unispector.batch.tables import new_table, read_group, read_metadata, sound_groups
 from unispector.errors import DataError
-from unispector.ops.files import atomic_path
+from unispector.ops.files import atomic_path, remove_leftovers
 
 _PART_IMAGES, _PART_SECONDS = 256, 5.0
 _GROUP_IMAGES = 2048  # of a row group of the finished file
-_GROUPS_HELD = 64
+_HELD_BYTES = 500_000_000  # of row groups that wait for the images that come next
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class InspectionResults:
         self._all_parts = out.with_name(f".{out.name}.parts")
         self._parts = self._all_parts / inspection.key
         self._schema = SCHEMA.with_metadata(self._metadata)
+        self._damaged: set[Path] = set()  # files of which it was said
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -82,6 +87,7 @@ class InspectionResults:
                 raise DataError(
                     f"{self._out}: another inspection is writing it; wait for it or choose another file"
                 ) from error
+            remove_leftovers(self._parts, age=0)
             yield
 
     def missing(self, pictures: Sequence[ImageFile]) -> list[ImageFile]:
@@ -119,18 +125,18 @@ class InspectionResults:
             pictures: all of them, sorted by path, each kept by this run or an earlier one.
         """
         known = self._known(pictures, failed_too=True)
-        read = lru_cache(maxsize=_GROUPS_HELD)(_read_group)
+        read = cached(LRUCache(_HELD_BYTES, getsizeof=lambda table: table.nbytes))(read_group)
         summary = InspectionSummary()
         # Among the parts, so that a run killed here leaves nothing beside the output.
         finished = self._all_parts / "finished.parquet"
-        with pq.ParquetWriter(finished, self._schema, compression="zstd") as writer:
+        with new_table(finished, self._schema) as write:
             for first in range(0, len(pictures), _GROUP_IMAGES):
                 places = [known[picture.path] for picture in pictures[first : first + _GROUP_IMAGES]]
                 slices = [
                     read(rows.file, rows.group).slice(rows.start, rows.stop - rows.start) for rows in places
                 ]
                 table = pa.concat_tables(slices).combine_chunks()
-                writer.write_table(table.cast(self._schema), row_group_size=len(table))
+                write(table)
                 summary = _added(summary, table, len(places))
         finished.replace(self._out)
         shutil.rmtree(self._all_parts)
@@ -139,67 +145,68 @@ class InspectionResults:
     def _check_old(self) -> None:
         """Refuse to replace a file of another kind."""
         if self._out.exists():
-            try:
-                made_here = _metadata(self._out).get("unispector.format") == FORMAT
-            except (OSError, pa.ArrowException):
-                made_here = False
-            if not made_here:
-                raise DataError(f"{self._out}: not the file of an inspection; remove it or choose another")
+            form = read_metadata(self._out).get("unispector.format", "")
+            if form.rpartition(" ")[0] != FORMAT.rpartition(" ")[0]:
+                raise DataError(
+                    f"{self._out}: not the file of an inspection, or damaged; remove it or choose another"
+                )
 
     def _write_part(self, tables: Sequence[pa.Table]) -> None:
         table = pa.concat_tables(tables)
         # The time keeps parts in order, so that what was seen last counts.
         name = f"{time.time_ns():020d}-{secrets.token_hex(2)}.parquet"
-        with atomic_path(self._parts / name) as temporary:
-            pq.write_table(table, temporary, row_group_size=len(table))
+        with atomic_path(self._parts / name) as temporary, new_table(temporary, SCHEMA) as write:
+            write(table)
 
     def _known(self, pictures: Sequence[ImageFile], *, failed_too: bool = False) -> dict[str, _Rows]:
         """Return the latest rows of unchanged images."""
         current = {picture.path: picture for picture in pictures}
         known: dict[str, _Rows] = {}
         for file in self._files():
-            for picture, failed, rows in _images_in(file):
-                if current.get(picture.path) == picture and (failed_too or not failed):
-                    known[picture.path] = rows
+            for group, table in enumerate(self._sound(file)):
+                for picture, failed, rows in _images_in(table, file, group):
+                    if current.get(picture.path) == picture and (failed_too or not failed):
+                        known[picture.path] = rows
         return known
+
+    def _sound(self, file: Path) -> Iterator[pa.Table]:
+        """The row groups of a file, a damaged one without rows; a part that is damaged is put aside."""
+        damaged = False
+        try:
+            for table in sound_groups(file):
+                damaged |= table is None
+                yield SCHEMA.empty_table() if table is None else table
+        except DataError:
+            damaged = True
+        if not damaged:
+            return
+        if file not in self._damaged:
+            self._damaged.add(file)
+            logger.warning("%s: damaged; the images whose rows it held are looked at again", file)
+        if file != self._out:  # which is replaced at the end
+            file.replace(file.with_name(f"{file.name}.damaged"))
 
     def _files(self) -> list[Path]:
         """The finished file, where it is of this inspection, and the parts, oldest first."""
         wanted = self._metadata.items()
-        own = [self._out] if self._out.exists() and wanted <= _metadata(self._out).items() else []
+        own = [self._out] if self._out.exists() and wanted <= read_metadata(self._out).items() else []
         parts = sorted(path for path in self._parts.glob("*.parquet") if not path.name.startswith("."))
         return own + parts
 
 
-def _metadata(file: Path) -> dict[str, str]:
-    stored = pq.read_schema(file).metadata or {}
-    return {key.decode(): value.decode("utf-8", "replace") for key, value in stored.items()}
-
-
-def _read_group(file: Path, group: int) -> pa.Table:
-    with pq.ParquetFile(file) as parquet:
-        return parquet.read_row_group(group).replace_schema_metadata()
-
-
-def _images_in(file: Path) -> Iterator[tuple[ImageFile, bool, _Rows]]:
-    """The images of a file, whether they failed, and where their rows are."""
-    columns = ["path", "size", "modified", "error"]
-    with pq.ParquetFile(file) as parquet:
-        for group in range(parquet.num_row_groups):
-            table = parquet.read_row_group(group, columns=columns)
-            cells = [
-                table["path"].to_pylist(),
-                table["size"].to_pylist(),
-                table["modified"].cast(pa.int64()).to_pylist(),
-                pc.is_valid(table["error"]).to_pylist(),
-            ]
-            start = 0
-            for (path, size, modified, failed), same in groupby(
-                zip(*cells, strict=True), itemgetter(0, 1, 2, 3)
-            ):
-                stop = start + sum(1 for _ in same)
-                yield ImageFile(path, size, modified), failed, _Rows(file, group, start, stop)
-                start = stop
+def _images_in(table: pa.Table, file: Path, group: int) -> Iterator[tuple[ImageFile, bool, _Rows]]:
+    """The images of a row group, whether they failed, and where their rows are."""
+    cells = [
+        table["path"].to_pylist(),
+        table["size"].to_pylist(),
+        table["modified"].cast(pa.int64()).to_pylist(),
+        pc.is_valid(table["error"]).to_pylist(),
+    ]
+    start = 0
+    for (path, size, modified, failed), same in groupby(zip(*cells, strict=True), itemgetter(0, 1, 2, 3)):
+        stop = start + sum(1 for _ in same)
+        yield ImageFile(path, size, modified), failed, _Rows(file, group, start, stop)
+        start = stop
 
 
 def _added(summary: InspectionSummary, table: pa.Table, pictures: int) -> InspectionSummary:

@@ -26,6 +26,7 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import list_images
 from unispector.project.progress import progress_bar
+from unispector.prompts.marks import read_marks
 
 PROMPT_IMAGES = 5  # marked a class, as in the benchmark
 MIN_SIDE = 0.01  # share of the image's sides under which a component is dropped, as in the benchmark
@@ -97,7 +98,7 @@ def read_coco_set(annotations: Path, images: Path, good: Path | None = None) -> 
     """
     if not images.is_dir():
         raise DataError(f"{images}: no such folder; give the one the annotations' file names are relative to")
-    return MarkedSet(annotations.stem, Annotations.read(annotations), images, _good_in(good))
+    return MarkedSet(annotations.stem, read_marks(annotations), images, _good_in(good))
 
 
 def read_raw_set(raw: Path, source: str, good: Path | None = None) -> MarkedSet:

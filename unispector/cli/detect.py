@@ -10,6 +10,7 @@ import typer
 
 from unispector.cli.parts import Bank, BitDepth, Device, MinScore, Model, TileOption, option_order, tile_side
 from unispector.errors import DataError
+from unispector.names import shown
 
 if TYPE_CHECKING:
     from unispector.inference.detect import DetectionReport
@@ -127,7 +128,7 @@ def detect(
 
 
 def _tell(line: str) -> None:
-    typer.echo(" ".join(line.split()), err=True)
+    typer.echo(shown(" ".join(line.split())), err=True)
 
 
 def _stored(bank: Path, detector: "UniSpector", bit_depth: int | None) -> "PromptBank":

@@ -132,11 +132,12 @@ def prompts_doctor(
         raise DataError(f"{store}: images of a prompt store are read as of 16 bits; leave out --bit-depth")
 
     from unispector.inference.detector import UniSpector
-    from unispector.prompts.doctor import diagnose_prompts, diagnose_store, read_prompts
+    from unispector.prompts.doctor import diagnose_prompts, diagnose_store
     from unispector.prompts.doctor_report import PAGE, terminal_lines, write_diagnosis
+    from unispector.prompts.marks import read_marks
     from unispector.tracking.model_reference import find_model
 
-    marked = read_prompts(annotations) if annotations is not None else None
+    marked = read_marks(annotations) if annotations is not None else None
     detector = UniSpector.load(find_model(model))
     if marked is not None and images is not None:
         diagnosis = diagnose_prompts(
@@ -197,16 +198,16 @@ def prompts_calibrate(
     if (annotations is None) != (images is None):
         raise DataError("--annotations and --images belong together; give both or none")
 
-    from unispector.data.coco import Annotations
     from unispector.inference.detector import UniSpector
     from unispector.ops.files import list_images
     from unispector.prompts.calibrate import Budget, Marked, calibrate_kept, calibration_lines
+    from unispector.prompts.marks import read_marks
     from unispector.prompts.versions import user_name
     from unispector.tracking.model_reference import find_model
 
     marked = None
     if annotations is not None and images is not None:
-        marked = Marked(Annotations.read(annotations), images, roi.value)
+        marked = Marked(read_marks(annotations), images, roi.value)
     files = list_images([good])
     allowed = Budget(rate, confidence)
     allowed.check(len(files))

@@ -1,11 +1,12 @@
 """Parameters of the data and their splits."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from unispector.config.section import Section
+from unispector.names import folder_name_problem
 
 
 class MiniConfig(Section):
@@ -72,11 +73,18 @@ _MINI_SETS = {
 }
 
 
+def _named(sets: dict[str, SetConfig]) -> dict[str, SetConfig]:
+    for name in sets:
+        if problem := folder_name_problem(name):
+            raise ValueError(f"the name {name[:80]!r} of a set {problem}; rename the set")
+    return sets
+
+
 class DataConfig(Section):
     """The folder of raw data and the sets of the benchmark."""
 
     root: Path = Field(Path("data/raw"), description="folder of all raw sets")
-    sets: dict[str, SetConfig] = Field(
+    sets: Annotated[dict[str, SetConfig], AfterValidator(_named)] = Field(
         _MINI_SETS,
         description="name: how to read it (source), where it lies below root (path), in = trains with "
         "its seen classes, cross = test only (domain)",

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from unispector.config.data import DataConfig, MiniConfig, SplitConfig
@@ -13,6 +12,7 @@ from unispector.config.model import UNION_TAGS, ModelConfig
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.section import Section
 from unispector.config.training import ABLATION, AugmentConfig, LossConfig, PromptConfig, TrainConfig
+from unispector.config.yaml_text import read_yaml
 from unispector.errors import ConfigError
 
 _PRESETS = Path(__file__).with_name("presets")
@@ -173,9 +173,9 @@ def _read(path: Path) -> bytes:
 
 def _parsed(content: bytes, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{origin}: not valid YAML ({' '.join(str(error).split())})") from error
+        values = read_yaml(content)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: not valid YAML ({error})") from error
     if not isinstance(values or {}, dict):
         raise ConfigError(f"{origin}: holds no sections; they begin as `model:` and `train:` do")
     return values or {}

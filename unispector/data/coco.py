@@ -15,7 +15,9 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from unispector.errors import DataError
+from unispector.names import is_text, name_problem
 from unispector.ops.files import atomic_write_text
+from unispector.ops.json_text import parse_json
 
 Value = TypeVar("Value")
 Segmentation = dict[str, Any] | list[list[float]]
@@ -219,10 +221,10 @@ class Annotations:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); export the annotations as COCO JSON") from error
     if not isinstance(raw, dict):
         raise DataError(f"{path}: not a COCO file; its top level must be an object with images")
@@ -243,8 +245,17 @@ def _records(
         try:
             parsed.append(parse(row))
         except ValueError as error:
-            raise DataError(f"{path}: {key}[{position}] (id {row.get('id', 'missing')}): {error}") from error
+            where = f"{key}[{position}] (id {row.get('id', 'missing')})"
+            raise DataError(f"{path}: {where}: {error}{_of_image(raw, row)}") from error
     return tuple(parsed)
+
+
+def _of_image(raw: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Words that name the image of a bad annotation; empty where there is none."""
+    images = raw["images"] if "image_id" in row and isinstance(raw.get("images"), list) else []
+    of = (image for image in images if isinstance(image, dict) and image.get("id") == row["image_id"])
+    name = next(of, {}).get("file_name")
+    return f" (image {name})" if isinstance(name, str) else ""
 
 
 def _image(row: Mapping[str, Any]) -> ImageRecord:
@@ -252,6 +263,8 @@ def _image(row: Mapping[str, Any]) -> ImageRecord:
     parts = PurePosixPath(file_name)
     if parts.is_absolute() or ".." in parts.parts or not file_name:
         raise ValueError(f"file_name {file_name!r} must be a path below the data's root")
+    if not is_text(file_name):
+        raise ValueError(f"file_name {file_name!r} must be one line of UTF-8; rename the image")
     return ImageRecord(
         id=_whole(row, "id", 0),
         file_name=file_name,
@@ -287,6 +300,9 @@ def _instance(row: Mapping[str, Any]) -> InstanceRecord:
 
 def _category(row: Mapping[str, Any]) -> CategoryRecord:
     supercategory = row.get("supercategory", "")
+    for key, name in (("name", _text(row, "name")), ("supercategory", supercategory)):
+        if isinstance(name, str) and name and (problem := name_problem(name)):
+            raise ValueError(f"{key} {name[:80]!r} {problem}; rename the class")
     return CategoryRecord(
         id=_whole(row, "id", 0),
         name=_text(row, "name"),

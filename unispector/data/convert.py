@@ -20,7 +20,9 @@ from unispector.data.sources import Source
 from unispector.data.sources.rows import Dropped, Entry
 from unispector.data.sources.tree import ReleaseTree
 from unispector.errors import DataError
+from unispector.names import name_problem
 from unispector.ops.files import atomic_path, atomic_write_json
+from unispector.ops.json_text import parse_json
 from unispector.ops.parallel import map_in_order, worker_count
 
 EXAMPLES = 5
@@ -233,6 +235,10 @@ class _Collected:
         self._products: dict[str, str] = {}
 
     def add(self, image: ImageInstances) -> None:
+        for category in image.found.keys() - self.found.keys():
+            if problem := name_problem(category):
+                told = f"{image.file_name}: the name {category[:80]!r} of its class {problem}"
+                raise DataError(f"{told}; rename the class, or its folder")
         self.found.update(image.found)
         if not image.instances:
             return
@@ -280,7 +286,7 @@ class _Collected:
     def _lines(self) -> Iterator[tuple[int, list[Any]]]:
         with _temporary_folder_named():
             self._spool.seek(0)
-        return enumerate(map(json.loads, self._spool), start=1)
+        return enumerate(map(parse_json, self._spool), start=1)
 
     def _image_records(self) -> Iterator[dict[str, Any]]:
         for image_id, (file_name, width, height, _) in self._lines():

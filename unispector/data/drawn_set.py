@@ -27,6 +27,7 @@ from unispector.data.mini.scene import Scene
 from unispector.data.mini.textures import SURFACES
 from unispector.errors import DataError
 from unispector.ops.files import list_images, read_image
+from unispector.ops.json_text import parse_json
 from unispector.project.progress import progress_bar
 
 COLOURED = 0.55  # share of the drawn kinds of parts that are not grey
@@ -138,7 +139,7 @@ def _refuse_other_files(out: Path, surfaces: Sequence[Path]) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        drawn = json.loads((out / "annotations.json").read_bytes())["info"] == _INFO
+        drawn = parse_json((out / "annotations.json").read_bytes())["info"] == _INFO
     except (OSError, ValueError, LookupError, TypeError):
         drawn = False
     if not drawn:

@@ -11,6 +11,7 @@ import numpy as np
 
 from unispector.errors import DataError
 from unispector.evaluation.results import FIGURES, MAIN_VARIANT, SUBSETS, Subset
+from unispector.ops.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class SweepReport:
         """
         again = "run the stage that measures robustness again"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             rows = tuple(SweepRow(**row) for row in content["rows"])
             distinct = {_identity(row) for row in rows}
         except OSError as error:

@@ -17,6 +17,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.inference.targets import Target, Targets
 from unispector.ops.drawing import write_image
 from unispector.ops.files import atomic_write_text
+from unispector.ops.json_text import parse_json
 from unispector.project.progress import progress_bar
 from unispector.scores import DEFAULT_SCORE
 
@@ -196,7 +197,7 @@ def _drawn_before(output: Path) -> set[str]:
 
 def _drawn_names(record: Path) -> set[str]:
     try:
-        images = json.loads(record.read_text(encoding="utf-8"))["images"]
+        images = parse_json(record.read_text(encoding="utf-8"))["images"]
         return {str(image["picture"]) for image in images}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()

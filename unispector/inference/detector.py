@@ -16,7 +16,7 @@ from unispector.data.transforms import ImageArray
 from unispector.detections import Detections
 from unispector.errors import PromptBankError
 from unispector.inference.instance_embeddings import InstanceEmbeddings
-from unispector.inference.marking import ALL, Prompt, by_class, mark_together
+from unispector.inference.marking import ALL, Prompt, by_class, check_annotated, mark_together
 from unispector.inference.network import Network, chunks
 from unispector.inference.prompt_bank import PromptBank
 from unispector.inference.tiles import MarkSizes, Tile, View, views_of
@@ -113,6 +113,20 @@ class UniSpector:
         bank = replace(bank, tiles=tiles, bit_depth=bit_depth)
         return self.with_negatives(bank, negatives, batch_size)
 
+    def check(self, bank: PromptBank) -> None:
+        """Refuse a bank that this model cannot read.
+
+        Raises:
+            PromptBankError: another model made it, or its sizes are not those of this one.
+        """
+        bank.check(self.fingerprint)
+        self._geometry.check(bank.image_sizes)
+        if bank.widths != self._network.widths:
+            found, own = (", ".join(map(str, widths)) for widths in (bank.widths, self._network.widths))
+            raise PromptBankError(
+                f"a prompt bank of {found} channels; this model's have {own}; build the bank again"
+            )
+
     def with_negatives(
         self, bank: PromptBank, negatives: Prompt | Sequence[Prompt], batch_size: int = 8
     ) -> PromptBank:
@@ -129,7 +143,7 @@ class UniSpector:
             PromptBankError: the bank is another model's, has no such class, or the model has no similarity
                 prior, which alone can use negatives.
         """
-        bank.check(self.fingerprint)
+        self.check(bank)
         negatives = [negatives] if isinstance(negatives, Prompt) else negatives
         if negatives and bank.memory is None:
             raise PromptBankError("this model has no similarity prior, so it cannot use negatives")
@@ -181,6 +195,7 @@ class UniSpector:
         Raises:
             DataError: an image cannot be used.
         """
+        check_annotated(annotations)
 
         def dataset(view: View) -> InstanceDataset:
             return InstanceDataset(
@@ -328,8 +343,7 @@ class UniSpector:
             PromptBankError: at once, a bank was made by another model or has other classes.
         """
         for bank in banks:
-            bank.check(self.fingerprint)
-            self._geometry.check(bank.image_sizes)
+            self.check(bank)
             if bank.bit_depth != banks[0].bit_depth:
                 raise PromptBankError("banks of different bit depths cannot be tried in one pass")
             if bank.class_names != banks[0].class_names:

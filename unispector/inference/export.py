@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import torch
 
-from unispector.data.sources.tree import is_text
 from unispector.detections import Detections, Shape, cvat_file, label_studio_config
 from unispector.errors import DataError
+from unispector.names import is_text, name_problem
 from unispector.ops.files import atomic_write_text, replaced_folder
+from unispector.ops.json_text import parse_json
 from unispector.ops.rle import decode_rle
 from unispector.scores import DEFAULT_SCORE
 
@@ -118,7 +119,7 @@ def read_record(record: Path) -> list[FoundImage]:
         DataError: it cannot be read, or is no COCO file with scores.
     """
     try:
-        content = json.loads(record.read_text(encoding="utf-8-sig"))
+        content = parse_json(record.read_text(encoding="utf-8-sig"))
         names = {each["id"]: str(each["name"]) for each in content["categories"]}
         classes = {id_: number for number, id_ in enumerate(names)}
         rows: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
@@ -141,11 +142,12 @@ def read_record(record: Path) -> list[FoundImage]:
         raise DataError(
             f"{record}: no record of detections ({error}); give the detections.json of `unispector detect`"
         ) from error
-    for name in (*names.values(), *(image.path for image in images)):
+    for name in names.values():
+        if problem := name_problem(name):
+            raise DataError(f"{record}: class {name[:80]!a} {problem}; rename it and detect again")
+    for name in (image.path for image in images):
         if not name or not is_text(name):
-            raise DataError(
-                f"{record}: {name!a} is no line of UTF-8; rename that image or class and detect again"
-            )
+            raise DataError(f"{record}: {name!a} is no line of UTF-8; rename that image and detect again")
     if not images:
         raise DataError(f"{record}: lists no image; give the detections.json of `unispector detect`")
     return images

@@ -5,18 +5,24 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
+from unispector.data.coco import Annotations, ImageRecord, Segmentation
 from unispector.data.samples import build_sample
 from unispector.data.transforms import ResizedImage, resize_mask
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.geometry import Geometry
+from unispector.names import name_problem
 from unispector.ops.images import ImageInput, as_pixels
-from unispector.ops.rle import BoolArray
+from unispector.ops.rle import BoolArray, segmentation_to_rle
 from unispector.structures import Sample
 
 LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on another image or scale
+
+LEAST_SEEN = 0.01  # pixels that a side of an annotated box has inside the image, at least
 
 SLACK = 2.0  # pixels that a box may stick out without a word
 
@@ -87,6 +93,41 @@ def by_class(negatives: Sequence[Prompt], names: Sequence[str]) -> list[list[Pro
     return [[each for each in negatives if each.label in (ALL, name)] for name in names]
 
 
+def check_annotated(annotations: Annotations) -> None:
+    """Refuse annotations that mark nothing; groups (`iscrowd`), which prompt nothing, are passed over.
+
+    Raises:
+        DataError: a mark without an area inside its image; the message names image and mark.
+    """
+    images = {image.id: image for image in annotations.images}
+    for instance in annotations.instances:
+        image = images[instance.image_id]
+        if instance.iscrowd:
+            continue
+        name, mend = f"{image.file_name}: annotation {instance.id}", "mark at least one, or remove it"
+        x, y, width, height = instance.bbox
+        sides = min(x + width, image.width) - max(x, 0), min(y + height, image.height) - max(y, 0)
+        if not np.isfinite(instance.bbox).all() or min(width, height) <= 0 or min(sides) < LEAST_SEEN:
+            shown = ",".join(f"{value:g}" for value in instance.bbox)
+            raise DataError(f"{name}: its box {shown} marks no pixel of the image; {mend}")
+        if instance.segmentation is not None and not _has_area(instance.segmentation, image, name):
+            raise DataError(f"{name}: its mask marks no pixel of the image; {mend}")
+
+
+def _has_area(segmentation: Segmentation, image: ImageRecord, name: str) -> bool:
+    """Return whether a mask marks a pixel, or has a polygon too thin for one."""
+    try:
+        if coco_mask.area(segmentation_to_rle(segmentation, image.height, image.width)) > 0:
+            return True
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    if isinstance(segmentation, dict):
+        return False
+    corners = (np.reshape(part, (-1, 2)) for part in segmentation)
+    inside = (corner.clip(0, (image.width, image.height)) for corner in corners)
+    return any(cv2.contourArea(corner.astype(np.float32)) > 0 for corner in inside)
+
+
 def prompts_by_image(
     prompts: Sequence[Prompt], labels: Sequence[int]
 ) -> Collection[Sequence[tuple[Prompt, int]]]:
@@ -109,6 +150,8 @@ def marks_of(
     name = str(prompt.image) if isinstance(prompt.image, str | Path) else "the prompt image"
     if not prompt.label.strip():
         raise DataError(f"{name}: the defect marked on it has an empty name; give it one")
+    if problem := name_problem(prompt.label):
+        raise DataError(f"{name}: the name {prompt.label[:80]!r} of the defect {problem}; give it another")
     if (prompt.masks is None) == (len(prompt.boxes_xywh) == 0):
         raise DataError(f"{name}: mark the defect with boxes or with masks, one of the two")
     if prompt.masks is None:

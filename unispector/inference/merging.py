@@ -7,11 +7,11 @@ overlap as boxes do.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
 import torch
+from cachetools import LRUCache, cached
 from pycocotools import mask as coco_mask
 
 from unispector.detections import Detections
@@ -23,6 +23,7 @@ CONTAINED = 0.8  # share of a finding that another holds; then it adds nothing t
 FAINT = 0.1  # of a finding's score; what scores less does not extend it
 EDGE = 32  # a finding that ends within a side of the tile in so many pixels from its edge is taken as cut
 BLUR = 128  # findings are compared to a side of the tile in so many pixels: about two cells of a mask
+HELD_BYTES = 256_000_000  # of decoded masks that wait for their next comparison
 KEPT_PIECES = 10  # findings in tiles that are kept for each detection of the image
 
 
@@ -137,7 +138,9 @@ class _Joins:
         self._held: set[int] = set()  # pieces that add nothing to another of their group
         # Pieces cut at a seam that the neighbour shows better, such as what is but a rim of its tile.
         self._gone = {row for row in range(len(pieces)) if self._is_rim(row)}
-        self._mask = lru_cache(maxsize=256)(lambda row: decode_rle(pieces[row].code))
+        # Bounded in bytes: the user chooses how large a tile is.
+        held = cached(LRUCache(HELD_BYTES, getsizeof=lambda mask: mask.nbytes))
+        self._mask = held(lambda row: decode_rle(pieces[row].code))
         for better, worse in self._neighbours():
             if not self._gone & {better, worse}:
                 self._compare(better, worse)

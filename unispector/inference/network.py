@@ -57,6 +57,12 @@ class Network:
         self.geometry = Geometry.of(model)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of an embedding, and of each level of features that the similarity prior compares."""
+        levels = self.model.backbone.matching_channels if self.model.similarity is not None else ()
+        return (self.model.width, *levels)
+
+    @property
     def device(self) -> torch.device:
         """The device it runs on."""
         return next(self.model.parameters()).device

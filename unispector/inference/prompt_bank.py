@@ -1,30 +1,26 @@
 """The prompt bank: one embedding per class, in a file that knows which model made it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from unispector.errors import PromptBankError
 from unispector.inference.bank_checks import check_bank
+from unispector.inference.bank_file import DAMAGE, read_file, whole_numbers, write_file
 from unispector.inference.calibration import Calibration
 from unispector.inference.tiles import View
-from unispector.ops.files import atomic_write_bytes
+from unispector.ops.json_text import parse_json
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts
 
-FORMAT = "unispector prompt bank 5"
-READ = ("unispector prompt bank 4", FORMAT)  # one of 4 has no tiles, negatives, calibrations
 REMEMBERED = 8  # marked images of a class that the similarity prior compares with, at most
 OPPOSED = 32  # negatives of a class that are kept, at most: the last ones
 _SIDES = ("inside", "outside", "plainness")
-_DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,12 @@ class PromptBank:
     def thresholds(self) -> tuple[float, ...]:
         """The score of each class from which on a finding counts."""
         return tuple(calibration.threshold for calibration in self.calibrations)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the embeddings, and of each level of the memory."""
+        levels = self.memory.inside if self.memory is not None else ()
+        return tuple(part.shape[-1] for part in (self.embeddings, *levels))
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -128,6 +130,12 @@ class PromptBank:
             labels = labels.new_zeros(len(memory)).scatter(0, owner, labels)
         remembered = _remembered(memory, labels)
         return cls(means, tuple(class_names), tuple(counts.tolist()), fingerprint, image_sizes, *remembered)
+
+    @property
+    def shapes(self) -> tuple[torch.Size, ...]:
+        """Shapes of all tensors without the first side, which classes and marks take."""
+        memory = self.memory.tensors if self.memory is not None else ()
+        return tuple(part.shape[1:] for part in (self.embeddings, *memory))
 
     def check(self, fingerprint: str) -> None:
         """Refuse another model's bank.
@@ -193,6 +201,8 @@ class PromptBank:
             PromptBankError: the banks were made by different models, or of different bit depths.
         """
         other.check(self.fingerprint)
+        if other.shapes != self.shapes:
+            raise PromptBankError("prompt banks of other shapes cannot be merged; build both again")
         if other.bit_depth != self.bit_depth:
             raise PromptBankError(
                 f"prompt banks of {self.bit_depth} and {other.bit_depth} bits cannot be merged; encode again"
@@ -235,7 +245,6 @@ class PromptBank:
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, atomically."""
         metadata = {
-            "format": FORMAT,
             "class_names": json.dumps(self.class_names),
             "counts": json.dumps(self.counts),
             "fingerprint": self.fingerprint,
@@ -246,45 +255,46 @@ class PromptBank:
             "negative_owners": json.dumps(self.negative_owners),
             "calibrations": json.dumps([each.as_dict() for each in self.calibrations]),
         }
-        tensors = {"embeddings": self.embeddings.detach().cpu().float().contiguous()}
+        tensors = {"embeddings": self.embeddings.detach().cpu()}
         if self.memory is not None:
-            tensors |= dict(_named(self.memory))
-        tensors |= {f"negatives.{level}": cells.contiguous() for level, cells in enumerate(self.negatives)}
-        atomic_write_bytes(path, save_tensors(tensors, metadata=metadata))
+            tensors |= _named(self.memory)
+        tensors |= {f"negatives.{level}": cells for level, cells in enumerate(self.negatives)}
+        write_file(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a bank written by `save`.
 
         Raises:
-            PromptBankError: the file is absent, truncated, or no prompt bank.
+            PromptBankError: the file is absent, damaged, or no prompt bank.
         """
         if not Path(path).is_file():
             raise PromptBankError(f"{path}: no such prompt bank; `unispector prompts build` makes one")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") not in READ:
-                    raise PromptBankError(_other_format(metadata.get("format", "")))
-                return cls(
-                    file.get_tensor("embeddings"),
-                    tuple(json.loads(metadata["class_names"])),
-                    tuple(map(int, json.loads(metadata["counts"]))),
-                    metadata["fingerprint"],
-                    tuple(map(int, json.loads(metadata["image_sizes"]))),
-                    _memory_of(file),
-                    tuple(map(int, json.loads(metadata["owners"]))),
-                    tuple(map(int, json.loads(metadata.get("tiles", "[]")))),
-                    int(metadata.get("bit_depth", 16)),
-                    tuple(
-                        file.get_tensor(f"negatives.{level}") for level in range(_count(file, "negatives."))
-                    ),
-                    tuple(map(int, json.loads(metadata.get("negative_owners", "[]")))),
-                    tuple(map(Calibration.from_dict, json.loads(metadata.get("calibrations", "[]")))),
-                )
+            tensors, metadata = read_file(Path(path))
+            names = parse_json(metadata["class_names"])
+            if not isinstance(names, list):
+                raise TypeError("no list of names")
+            memory, negatives = _memory_of(tensors), _levels_of(tensors, "negatives")
+            if strange := tensors.keys() - {"embeddings"}:
+                raise PromptBankError(f"the tensor {min(strange)} in it is of no part of a prompt bank")
+            return cls(
+                tensors["embeddings"],
+                tuple(names),
+                whole_numbers(metadata, "counts"),
+                metadata["fingerprint"],
+                whole_numbers(metadata, "image_sizes"),
+                memory,
+                whole_numbers(metadata, "owners"),
+                whole_numbers(metadata, "tiles", "[]"),
+                int(metadata.get("bit_depth", 16)),
+                negatives,
+                whole_numbers(metadata, "negative_owners", "[]"),
+                tuple(map(Calibration.from_dict, parse_json(metadata.get("calibrations", "[]")))),
+            )
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise PromptBankError(f"{path}: not a readable prompt bank; build it again") from error
 
 
@@ -301,34 +311,21 @@ def _remembered(memory: PromptMemory | None, labels: Tensor) -> tuple[PromptMemo
     return memory.rows(rows).half(), tuple(labels[rows].tolist())
 
 
-def _other_format(name: str) -> str:
-    """Why a file with this format in its metadata is no bank that can be read."""
-    family, _, number = name.rpartition(" ")
-    if family != FORMAT.rpartition(" ")[0] or not number.isdecimal():
-        return "a safetensors file, but no prompt bank"
-    newer = int(number) > int(FORMAT.rpartition(" ")[2])
-    made, mend = ("a newer", "update this one") if newer else ("an older", "build the bank again")
-    return f"a prompt bank that {made} version of UniSpector made; {mend}"
+def _named(memory: PromptMemory) -> dict[str, Tensor]:
+    """Every tensor of a memory under the name it is saved with."""
+    levels = {f"{side}.{i}": t for side in _SIDES for i, t in enumerate(getattr(memory, side))}
+    return {**levels, "image": memory.image, "sizes": memory.sizes}
 
 
-def _named(memory: PromptMemory) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a memory with the name it is saved under."""
-    for side in _SIDES:
-        yield from ((f"{side}.{i}", t.contiguous()) for i, t in enumerate(getattr(memory, side)))
-    yield from ((name, getattr(memory, name).contiguous()) for name in ("image", "sizes"))
-
-
-def _memory_of(file: Any) -> PromptMemory | None:
-    """The memory in an open bank, if it has one."""
-    levels = _count(file, "inside.")
-    if not levels:
+def _memory_of(tensors: dict[str, Tensor]) -> PromptMemory | None:
+    """The memory among a file's tensors, which are taken out, if there is one."""
+    inside, outside, plainness = (_levels_of(tensors, side) for side in _SIDES)
+    if not inside:
         return None
-    inside, outside, plainness = (
-        tuple(file.get_tensor(f"{side}.{i}") for i in range(levels)) for side in _SIDES
-    )
-    return PromptMemory(inside, outside, plainness, file.get_tensor("image"), file.get_tensor("sizes"))
+    return PromptMemory(inside, outside, plainness, tensors.pop("image"), tensors.pop("sizes"))
 
 
-def _count(file: Any, prefix: str) -> int:
-    """The number of tensors in an open bank whose names begin so."""
-    return sum(key.startswith(prefix) for key in file.keys())  # noqa: SIM118
+def _levels_of(tensors: dict[str, Tensor], side: str) -> tuple[Tensor, ...]:
+    """What `<side>.0`, `<side>.1` and so on are, which are taken out."""
+    count = sum(name.startswith(f"{side}.") for name in tensors)
+    return tuple(tensors.pop(f"{side}.{level}") for level in range(count))

@@ -23,6 +23,7 @@ from unispector.modeling.backbones.pretrained import distributions_of, packaged_
 from unispector.modeling.build import build_model
 from unispector.modeling.unispector import UniSpectorModel
 from unispector.ops.files import atomic_write_bytes, atomic_write_text
+from unispector.ops.json_text import parse_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -116,7 +117,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
     """
     try:
         weights = (directory / WEIGHTS).read_bytes()
-        description = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        description = parse_json((directory / CONFIG).read_text(encoding="utf-8"))
         written = description["config"]
         config = Config.model_validate(
             {**written, **{name: {**before, **written.get(name, {})} for name, before in _BEFORE.items()}}
@@ -200,7 +201,7 @@ def _network_hash(state: Mapping[str, Tensor], prefix: str) -> str:
 def _metadata(weights: bytes) -> dict[str, str]:
     """Read the metadata beside the tensors: JSON, after eight bytes that hold its length."""
     length = int.from_bytes(weights[:8], "little")
-    found: dict[str, str] = json.loads(weights[8 : 8 + length]).get("__metadata__", {})
+    found: dict[str, str] = parse_json(weights[8 : 8 + length]).get("__metadata__", {})
     return found
 
 

@@ -7,9 +7,11 @@ import os
 import re
 import secrets
 import shutil
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -36,17 +38,23 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")
 
 
+DAY = 86_400.0
+"""Seconds after which what a writer has left is taken for a killed one's."""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of `path` that takes its place when the block ends well.
 
     The sibling keeps the suffix (writers that look at it work) and is removed when the block fails; missing
-    parent folders are made. A power cut leaves the old file or the new one too. Yields the path to write to;
-    a file must be there when the block ends.
+    parent folders are made. A power cut leaves the old file or the new one too. What a killed process left
+    in the folder goes a day later, with the first write of another one. Yields the path to write to; a file
+    must be there when the block ends.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    _sweep(path.parent)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}~{path.suffix}")
     try:
         yield temporary
         _sync(temporary)
@@ -60,6 +68,36 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, age: float = DAY, stem: str = "") -> None:
+    """Remove what killed writers have left in a folder: what `atomic_path` and `replaced_folder` write to.
+
+    Args:
+        age: seconds since the last change; 0 only where a lock keeps all other writers out.
+        stem: regular expression of the targets' stems, whose leftovers of earlier versions, which have a
+            less distinct name, go too; empty = only what has the name of today.
+    """
+    pattern = rf"\.(?:{stem or '.+'})\.[0-9a-f]{{8}}~{'?' if stem else ''}(?:\.[^.]*)?"
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not re.fullmatch(pattern, entry.name, re.DOTALL):
+                continue
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < age:
+                continue
+            target = folder / entry.name[1:-14]
+            if entry.name.endswith("~.old") and not target.exists():
+                continue  # the only copy: killed between the two steps of a replacement
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1024)
+def _sweep(folder: Path) -> None:
+    """Remove old leftovers, once in a process."""
+    remove_leftovers(folder)
 
 
 def _sync(path: Path) -> None:
@@ -95,7 +133,8 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
     only once the new one is in place. Yields an empty folder to write to; it is removed when the block fails.
     """
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    _sweep(folder.parent)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}~")
     old = temporary.with_name(f"{temporary.name}.old")
     try:
         temporary.mkdir(parents=True)

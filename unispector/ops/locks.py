@@ -1,5 +1,6 @@
 """A file that one program holds at a time."""
 
+import errno
 import fcntl
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ def held(path: Path, seconds: float) -> Iterator[None]:
     """Hold a file, which is made, while the block runs; the system lets it go when the program dies.
 
     Raises:
-        TimeoutError: another program has held it for so long; the message says so.
+        TimeoutError: another program has held it for so long.
         OSError: the file cannot be made.
     """
     end = time.monotonic() + seconds
@@ -26,6 +27,7 @@ def held(path: Path, seconds: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise TimeoutError(f"{path}: held for {seconds:g} s by another program") from None
+                    why = f"held for {seconds:g} s by another program"
+                    raise TimeoutError(errno.ETIMEDOUT, why, str(path)) from None
                 time.sleep(AGAIN_SECONDS)
         yield

@@ -8,7 +8,6 @@ are gone through. For defects, which are small, this is tens of times faster tha
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numba
 import numpy as np
@@ -66,7 +65,6 @@ def masks_from_logits(
     return MaskRuns(boxes, areas, quality, hw, codes.tobytes().decode("ascii"), ends.tolist())
 
 
-@lru_cache(maxsize=64)
 def _places(pixels: int, cells: int, covered: float) -> tuple[IntArray, FloatArray]:
     """For each pixel along a side: the cell before its centre, and the share of the cell after it."""
     centre = ((np.arange(pixels) + 0.5) * (covered / pixels) - 0.5).clip(0, cells - 1)

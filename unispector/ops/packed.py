@@ -12,13 +12,16 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import IO
+
+from cachetools import LRUCache, cached
 
 from unispector.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes; no image comes near, an archive bomb does
+HELD_MEMBERS = 640_000  # of archives that stay open: about 0.6 KB each
 _BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 _HIDDEN_FOLDER = re.compile(r"(?:^|/)\.[^/]*/")
 
@@ -169,7 +172,13 @@ class _Archive:
         return path.absolute().relative_to(self._path.parent).as_posix()
 
 
-@lru_cache(maxsize=64)
+def _weight(archive: _Archive) -> int:
+    return min(
+        max(len(archive.members), HELD_MEMBERS // 64), HELD_MEMBERS
+    )  # one is kept at least, 64 at most
+
+
+@cached(LRUCache(HELD_MEMBERS, getsizeof=_weight), lock=Lock())
 def _opened(archive: Path, _mtime_ns: int, _size: int, _process: int) -> _Archive:
     return _Archive(archive)
 

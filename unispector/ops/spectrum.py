@@ -1,17 +1,21 @@
 """Radial frequency features of image regions (paper appendix 2, Algorithm 1)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from threading import Lock
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from cachetools import LRUCache, cached
 from torch import Tensor
 
 from unispector.ops.masks import integer_boxes
 
 EmptyBins = Literal["interp", "zero"]
+
+HELD_BYTES = 64_000_000
+"""Of rings of crop sizes that are kept: they take as long to find as the rest of a spectrum."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,12 @@ class _Rings:
     bins: npt.NDArray[np.uint16]
     counts: npt.NDArray[np.float64]
 
+    @property
+    def size(self) -> int:
+        return self.bins.nbytes + self.counts.nbytes
 
-@lru_cache(maxsize=512)
+
+@cached(LRUCache(HELD_BYTES, getsizeof=lambda rings: rings.size), lock=Lock())
 def _rings(h: int, w: int, bins: int) -> _Rings:
     y = np.fft.fftfreq(h, 1 / h)[:, None]
     x = np.arange(w // 2 + 1)[None]

@@ -14,6 +14,7 @@ from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import DataError
 from unispector.ops import packed
 from unispector.ops.files import atomic_write_text
+from unispector.ops.json_text import parse_json
 from unispector.project.paths import FINGERPRINTS, SPLITS
 
 
@@ -45,7 +46,7 @@ def read_fingerprints(root: Path = Path()) -> dict[int, str]:
     path = root / FINGERPRINTS
     try:
         return {
-            int(seed): str(digest) for seed, digest in json.loads(path.read_text(encoding="utf-8")).items()
+            int(seed): str(digest) for seed, digest in parse_json(path.read_text(encoding="utf-8")).items()
         }
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(

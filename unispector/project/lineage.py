@@ -48,14 +48,15 @@ def dvc_hash(root: Path, out: str) -> str:
     """
     lock = root / "dvc.lock"
     try:
-        content = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
+        # Not the parser in C, which ends the process at deep nesting.
+        content = YAML(typ="safe", pure=True).load(lock.read_text(encoding="utf-8"))
         outs = [entry for stage in content["stages"].values() for entry in stage.get("outs", ())]
         return next((str(entry.get("md5", UNKNOWN)) for entry in outs if entry["path"] == out), UNKNOWN)
     except FileNotFoundError:
         return UNKNOWN
     except OSError as error:
         raise DataError(f"{lock}: cannot be read ({error.strerror}); check its permissions") from error
-    except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{lock}: not a lock file of DVC; restore it from git, or delete it and run `dvc repro`"
         ) from error

@@ -60,22 +60,22 @@ def edited(content: bytes, values: Mapping[str, Any], wanted: Config, origin: st
         wanted: what the file must say afterwards.
 
     Raises:
-        ConfigError: the file would say something else, as with anchors or a key given twice.
+        ConfigError: the file would say something else, as with anchors, or is not UTF-8.
     """
-    text = content.decode("utf-8")
     try:
+        text = content.decode("utf-8")
         document = _yaml().load(text)
         # Of a file without a key ruamel keeps no comment.
         head, document = (text, CommentedMap()) if document is None else ("", document)
         _lay(document, values, meanings(wanted))
         result = (head + _text(document)).encode("utf-8")
         as_wanted = parse_config(result, origin) == wanted
-    except (YAMLError, ConfigError):
+    except (UnicodeDecodeError, YAMLError, ConfigError, RecursionError):
         as_wanted = False
     if not as_wanted:
         raise ConfigError(
-            f"{origin}: cannot be rewritten as it stands, with anchors or a key given twice; bring it in "
-            "order with `unispector params write`, then try again"
+            f"{origin}: cannot be rewritten as it stands, with anchors or in another encoding than UTF-8; "
+            "bring it in order with `unispector params write`, then try again"
         )
     return result
 

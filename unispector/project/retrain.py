@@ -6,7 +6,6 @@ asked about.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 from unispector.config import Config
 from unispector.errors import RetrainingError
 from unispector.ops.files import atomic_write_json, sha256_of_tree
+from unispector.ops.json_text import parse_json
 from unispector.project.lineage import dvc_hash
 from unispector.project.paths import RETRAINING, SPLITS, TRAINING_SUMMARY
 
@@ -68,7 +68,7 @@ class LastRetraining:
     def read(cls, root: Path) -> "LastRetraining":
         """The record, an empty one where there is none; a damaged file counts as none: all is redone."""
         try:
-            return cls(**json.loads((root / RETRAINING).read_text(encoding="utf-8")))
+            return cls(**parse_json((root / RETRAINING).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return cls("", "", "")
 
@@ -140,7 +140,7 @@ def version_key(config: Config, root: Path = Path()) -> str:
     """
     path = root / TRAINING_SUMMARY
     try:
-        models = json.loads(path.read_text(encoding="utf-8"))
+        models = parse_json(path.read_text(encoding="utf-8"))
         prints = [models[f"unispector-seed{seed}"]["fingerprint"] for seed in config.train.seeds]
     except (OSError, ValueError, KeyError) as error:
         raise RetrainingError(
@@ -171,7 +171,7 @@ def _changed(root: Path, tracked: Sequence[Path]) -> list[Path]:
     if not tracked:
         return []
     names = {path.relative_to(root).as_posix(): path for path in tracked}
-    told = json.loads(_dvc(root, ["status", "--json", *names]) or "{}")
+    told = parse_json(_dvc(root, ["status", "--json", *names]) or "{}")
     return [path for name, path in names.items() if name in told and path.with_suffix("").exists()]
 
 
@@ -206,7 +206,7 @@ def _mend_lock(root: Path) -> None:
     path = root / ".dvc" / "tmp" / "rwlock"
     for wait in (1.0, 0.0):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
+            parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
         except ValueError:

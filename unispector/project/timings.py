@@ -1,6 +1,5 @@
 """The time each stage of the pipeline took in its last run."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_json
+from unispector.ops.json_text import parse_json
 
 TIMINGS = Path("artifacts/timings")
 
@@ -54,7 +54,7 @@ def read_timings(root: Path = Path()) -> tuple[StageTiming, ...]:
 
 def _read(path: Path) -> StageTiming:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return StageTiming(path.stem, float(content["seconds"]), str(content["ended"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

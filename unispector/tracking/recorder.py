@@ -6,7 +6,6 @@ the file later makes a `Recorder` of it and gives it the reports again. The run 
 and asked what it has already, so nothing is recorded twice.
 """
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from unispector.errors import DataError
 from unispector.ops.files import atomic_write_json
+from unispector.ops.json_text import parse_json
 from unispector.tracking.run import Point, TrackedRun, TrackingStore, one_line, store_trouble
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class RunRecord:
             DataError: the file is absent or damaged.
         """
         try:
-            content = {**json.loads(file.read_text(encoding="utf-8"))}
+            content = {**parse_json(file.read_text(encoding="utf-8"))}
             content.pop("artifacts", None)  # kept by earlier versions of this code
             return cls(**content)
         except (OSError, ValueError, TypeError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unispector.errors import CheckpointError
+from unispector.ops.json_text import parse_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -157,7 +158,7 @@ class TrackedRun:
         data = [[_json_value(row[key]) for key in rows[0]] for row in rows]
         content = {"columns": list(rows[0]), "data": data}
         self._client.log_text(self.run_id, json.dumps(content), file)
-        tables = json.loads(self._client.get_run(self.run_id).data.tags.get(_TABLES_TAG, "[]"))
+        tables = parse_json(self._client.get_run(self.run_id).data.tags.get(_TABLES_TAG, "[]"))
         if file not in [table["path"] for table in tables]:
             self.tags({_TABLES_TAG: json.dumps([*tables, {"path": file, "type": "table"}])})
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from unispector.errors import TrainingError, UniSpectorError
+from unispector.ops.json_text import parse_json
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -281,7 +282,7 @@ def _reports(progress: Path, running: Future[Any]) -> Iterator[Reported]:
                 complete = file.read().rpartition(b"\n")[0]
             offset += len(complete) + bool(complete)
             for line in complete.splitlines():
-                reported = Reported(**json.loads(line))
+                reported = Reported(**parse_json(line))
                 if reported.step > last_step:
                     last_step = reported.step
                     yield reported

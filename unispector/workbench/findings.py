@@ -12,6 +12,7 @@ import numpy as np
 
 from unispector.detections import Detections
 from unispector.errors import DataError
+from unispector.ops.json_text import parse_json
 from unispector.ops.rle import Rle
 from unispector.workbench.folder import ImageFile
 from unispector.workbench.marks import ANY_CLASS, SAME, Box, Mark, Polygon, outlines, overlaps
@@ -128,7 +129,7 @@ class Results:
         with file.open("rb") as stream:
             for line in stream:
                 with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut off
-                    summary = _summary(json.loads(line), key)
+                    summary = _summary(parse_json(line), key)
                     own = files.get(summary.image)
                     if own is not None and own.stamp == summary.stamp:
                         self._known[summary.image] = summary
@@ -171,7 +172,7 @@ class Results:
         try:
             with self._file(summary.key).open("rb") as stream:
                 stream.seek(first)
-                content = json.loads(stream.read(length))
+                content = parse_json(stream.read(length))
             return _result(content)
         except (OSError, ValueError, KeyError, TypeError):  # the file of earlier prompts is gone
             return None

@@ -1,7 +1,6 @@
 """The file that keeps a session: written after every change, kept aside when it cannot be read."""
 
 import fcntl
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from unispector.errors import DataError
-from unispector.ops.files import atomic_write_json
+from unispector.ops.files import atomic_write_json, remove_leftovers
+from unispector.ops.json_text import parse_json
 from unispector.prompts.marks import checked_label
 from unispector.workbench.marks import ANY_CLASS, Mark, box_inside, checked_mask
 from unispector.workbench.session import SessionClass, State
@@ -59,7 +59,8 @@ def lock(folder: Path) -> IO[str]:
             "with --session"
         ) from error
     except OSError:  # a file system without locks
-        pass
+        return file
+    remove_leftovers(folder, age=0, stem="session")
     return file
 
 
@@ -94,7 +95,7 @@ def read_state(folder: Path) -> tuple[State, int, str]:
     """
     file = folder / FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         return *_state(content), ""
     except FileNotFoundError:
         return State(), 0, ""

@@ -3,7 +3,6 @@
 Every image is looked up in its set's own file, so that what a split file leaves out does not go unnoticed.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import BenchmarkSet, Part, SplitTree, TestPair
 from unispector.errors import DataError
+from unispector.ops.json_text import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ class _Declared:
 def _declared(tree: SplitTree) -> defaultdict[tuple[str, int | None], _Declared]:
     """By set and split seed."""
     try:
-        report = json.loads(tree.report.read_text(encoding="utf-8"))
+        report = parse_json(tree.report.read_text(encoding="utf-8"))
         declared = {(part["name"], part["split_seed"]): _declared_of(part) for part in report["sets"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{tree.report}: not the report of a split; run the split stage again") from error

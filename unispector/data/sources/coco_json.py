@@ -18,7 +18,8 @@ from typing import Any, TypeGuard
 from unispector.data.sources import reasons
 from unispector.data.sources.fields import IMAGE_SUFFIX
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Mark, Polygon
-from unispector.data.sources.tree import ReleaseTree, is_text
+from unispector.data.sources.tree import ReleaseTree
+from unispector.names import is_text, name_problem
 
 CROWD = "region of many instances (iscrowd)"
 REPEATED = "mark listed twice"
@@ -153,6 +154,8 @@ def _named(content: dict[str, list[Any]], key: str, name: str) -> dict[Hashable,
         id_, text = _reference(where, row, "id"), row.get(name)
         if not isinstance(text, str) or not text.strip() or not is_text(text):
             raise ValueError(f"{where}: {name} {text!r} is no text")
+        if key == "categories" and (problem := name_problem(text.strip())):
+            raise ValueError(f"{where}: {name} {text[:80]!r} {problem}")
         if named.setdefault(id_, text.strip()) != text.strip():
             raise ValueError(f"{where}: the id {id_!r} stands for {named[id_]!r} already")
     return named

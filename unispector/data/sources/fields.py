@@ -3,7 +3,7 @@
 import math
 import reprlib
 
-from unispector.data.sources.tree import is_text
+from unispector.names import name_problem
 
 IMAGE_SUFFIX = r"(?i:jpe?g|png|bmp|tiff?|webp)"
 
@@ -27,11 +27,12 @@ def to_name(value: object) -> str:
     """A class name, its blanks trimmed and runs of them joined.
 
     Raises:
-        ValueError: it is no text, empty, or holds characters that cannot be written.
+        ValueError: it cannot be a name; the message says why.
     """
     name = " ".join(value.split()) if isinstance(value, str) else ""
-    if not name or not is_text(name):
-        raise ValueError("it has no name" if value in (None, "") else f"{_told(value)} is no name")
+    if problem := name_problem(name):
+        told = f"{_told(value)} is no name{f': it {problem}' if name else ''}"
+        raise ValueError("it has no name" if value in (None, "") else told)
     return name
 
 

@@ -15,7 +15,8 @@ from unispector.data.sources.named_images import NamedImages
 from unispector.data.sources.outlines import Point, ellipse, flat, turned
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Polygon
 from unispector.data.sources.source import Source
-from unispector.data.sources.tree import ReleaseTree, is_text
+from unispector.data.sources.tree import ReleaseTree
+from unispector.names import is_text
 from unispector.ops.files import read_image_size
 from unispector.ops.rle import encode_rle
 from unispector.ops.tool_rle import decode_brush

@@ -1,6 +1,5 @@
 """The files of a raw release by name: what a source looks at, without opening an image."""
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -8,14 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unispector.errors import DataError
+from unispector.names import is_text
 from unispector.ops import packed
-
-_NO_TEXT = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def is_text(name: str) -> bool:
-    """Return whether a name fits a table and a message: one line, no controls, no broken encoding."""
-    return not _NO_TEXT.search(name)
+from unispector.ops.json_text import parse_json
 
 
 class ReleaseTree:
@@ -89,8 +83,8 @@ class ReleaseTree:
             DataError: it is absent, damaged or no JSON.
         """
         try:
-            return json.loads(self.read_text(name))
-        except (ValueError, RecursionError) as error:
+            return parse_json(self.read_text(name))
+        except ValueError as error:
             raise self.error(name, f"not valid JSON ({error}); restore the file") from error
 
     def below(self, folder: str, path: str, file: str) -> str:

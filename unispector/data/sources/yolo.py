@@ -7,8 +7,7 @@ size of every marked image is read, from its header.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
+from unispector.config.yaml_text import read_yaml
 from unispector.data.sources import reasons
 from unispector.data.sources.fields import IMAGE_SUFFIX, to_name, to_number
 from unispector.data.sources.rows import Box, Dropped, Entry, Polygon
@@ -107,10 +106,9 @@ def _class_names(tree: ReleaseTree) -> Mapping[float, str]:
 
 def _names_of_yaml(tree: ReleaseTree, file: str) -> dict[float, str]:
     try:
-        content = yaml.safe_load(tree.read_text(file))
-    # PyYAML lets out what its own code stumbles over, such as the KeyError of `!!bool x`.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise tree.error(file, f"not valid YAML ({' '.join(str(error).split())}); correct it") from error
+        content = read_yaml(tree.read_text(file))
+    except ValueError as error:
+        raise tree.error(file, f"not valid YAML ({error}); correct it") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.errors import DataError
+from unispector.ops.json_text import parse_json
 from unispector.ops.memory import WEBP_BYTES
 from unispector.ops.rle import BoolArray
 from unispector.serving.decoding.uploads import Cost, TooLargeError
@@ -174,7 +175,7 @@ def _exchanged(
     line = out.readline()
     if not line.endswith(b"\n"):
         return None
-    answer: dict[str, Any] = json.loads(line)
+    answer: dict[str, Any] = parse_json(line)
     pixels = np.empty(math.prod(answer.get("shape", [0])), np.uint8)
     left = memoryview(pixels.data)
     while left and (count := out.readinto(left)):  # type: ignore[attr-defined]

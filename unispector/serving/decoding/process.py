@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unispector.errors import DataError
+from unispector.ops.json_text import parse_json
 from unispector.serving.decoding.uploads import TooLargeError, decode_image, decode_mask, upload_cost
 
 STATM = Path("/proc/self/statm")
@@ -37,7 +38,7 @@ def main() -> None:
         in_use = int(STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + int(sys.argv[1]),) * 2)
     while line := sys.stdin.buffer.readline():
-        request = json.loads(line)
+        request = parse_json(line)
         data = sys.stdin.buffer.read(request["bytes"])
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         answer, pixels = _answered(data, request["task"], request["name"], request["max_pixels"])

@@ -1,0 +1,86 @@
+"""YAML read strictly, at every door that reads it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from releases import put, put_image, refused
+from unispector.cli.main import main
+from unispector.config.params import load_config, parse_config
+from unispector.config.yaml_text import read_yaml
+from unispector.errors import ConfigError, DataError
+from unispector.project.lineage import dvc_hash
+
+DEEP = "[" * 100_000
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("ab :#-é", max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab :#-é", max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(plain)
+def test_what_is_written_properly_is_read_as_ever(value):
+    assert read_yaml(yaml.safe_dump(value, allow_unicode=True)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"key 'a' twice, in lines 1 and 3"),
+        ("a: {b: 1, c: 2, b: 1}", r"key 'b' twice, in lines 1 and 1"),
+        ("a:\n  - x: 1\n    'x': 2\n", r"key 'x' twice, in lines 2 and 3"),
+    ],
+)
+def test_a_key_twice_is_told_by_its_lines(text: str, lines: str):
+    with pytest.raises(ValueError, match=lines):
+        read_yaml(text)
+
+
+def test_what_is_no_repetition():
+    merged = "base: &base {a: 1, b: 2}\nown:\n  <<: *base\n  a: 3\n"
+    assert read_yaml(merged)["own"] == {"a": 3, "b": 2}
+    assert read_yaml("1: a\n'1': b\n") == {1: "a", "1": "b"}
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "{a: " * 50_000, "- " * 50_000, "a: !!bool x", "[a", "? [b]\n: c", "\0"]
+)
+def test_whatever_is_wrong_is_one_line(text: str):
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        read_yaml(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [DEEP, "train:\n  steps: 4\ntrain:\n  steps: 5\n"])
+def test_params_refuse_it(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    with pytest.raises(
+        ConfigError, match=r"^params\.yaml: not valid YAML \((nested too deep|key 'train' twice)"
+    ):
+        parse_config(text.encode(), "params.yaml")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.yaml: not valid YAML"):
+        load_config(tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert main(["params", "show"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [DEEP, "names: [dent]\nnames: [scratch]\n"])
+def test_the_names_of_a_yolo_set_refuse_it(text: str, tmp_path: Path):
+    put_image(tmp_path / "images/a.png")
+    put(tmp_path / "labels/a.txt", "0 .5 .5 .5 .5")
+    put(tmp_path / "data.yaml", text)
+    refused("yolo", tmp_path, r"data\.yaml: not valid YAML \((nested too deep|key 'names' twice)")
+
+
+@pytest.mark.parametrize("text", [DEEP, "stages: {}\nstages: {}\n"])
+def test_a_lock_file_refuses_it(text: str, tmp_path: Path):
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(DataError, match=r"dvc\.lock: not a lock file of DVC"):
+        dvc_hash(tmp_path, "data/splits")
