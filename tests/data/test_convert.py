@@ -1,6 +1,9 @@
 """A whole set to its three files: numbering, sums, what was dropped, all or nothing, any workers."""
 
+import errno
+import io
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -230,3 +233,19 @@ def test_names_of_the_files():
     files = ConversionFiles.beside(Path("insa/MVTec.v1.json"))
     assert files.report == Path("insa/MVTec.v1.report.json")
     assert files.dropped == Path("insa/MVTec.v1.dropped.csv")
+
+
+def test_a_full_temporary_folder_is_named(raw, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> io.StringIO:
+        stream = io.StringIO()
+        stream.write = refuse
+        return stream
+
+    def refuse(_: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        convert(raw, tmp_path / "out")
+    assert told.value.filename == tempfile.gettempdir()
+    assert not list((tmp_path / "out").glob("*"))

@@ -1,7 +1,8 @@
 """What the fuzz tests share: mutations of what a door takes, and the property that every door keeps.
 
-`pytest tests/fuzz` takes about a minute and tries the same examples each time. `FUZZ_SECONDS=600 pytest tests/fuzz`
-tries new ones for about ten minutes; add what it finds as an `@example`, or as a file of `corpus/`.
+`pytest tests/fuzz` takes about a minute and tries the same examples each time. `FUZZ_SECONDS=600` in the
+environment makes it try new ones, for about ten minutes. What such a run finds becomes a test of the door it
+came through, or a file of `corpus/`.
 """
 
 import copy
@@ -30,85 +31,28 @@ EXAMPLE_BYTES = 2**32  # an image whose header claims 170 million pixels may tak
 Result = TypeVar("Result")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-NUMBERS: list[Any] = [
-    0,
-    -1,
-    1,
-    0.5,
-    -0.0,
-    1e308,
-    -1e308,
-    float("nan"),
-    float("inf"),
-    float("-inf"),
-    2**31,
-    2**63,
-]
-NUMBERS += [2**64, -(2**63) - 1, 10**400, 1e-320, 65536, 10**7]
-TEXTS = [
-    "",
-    " ",
-    "0",
-    "-1",
-    "1e999",
-    "NaN",
-    "1_0",
-    "\uff11",
-    "0x10",
-    "true",
+NUMBERS: list[Any] = [0, -1, 1, 0.5, -0.0, 1e308, -1e308, float("nan"), float("inf"), float("-inf")]
+NUMBERS += [2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 1e-320, 65536, 10**7]
+TEXTS = ["", " ", "0", "-1", "1e999", "NaN", "1_0", "\uff11", "0x10", "true", "{}", "%s", "Ä", "a.png", "a/b"]
+TEXTS += [
     "a\nb\x1b[2J",
     "\ud800",
     "\0",
     "\u2028",
-]
-TEXTS += [
-    "../../a.png",
-    "..",
-    "/nowhere/a.png",
-    "C:\\x\\a.png",
-    "\\\\host\\share\\a.png",
+    "\u202ea",
     "a" * 3000,
-    "a/b",
-    "{}",
-    "%s",
-]
-TEXTS += [
     "s3://[",
     "http://[::1",
-    "data:image/png;base64,AAAA",
     "%2e%2e/a.png",
-    "\u202ea",
-    "a.png",
-    "Ä".encode().decode(),
 ]
+TEXTS += ["../../a.png", "..", "/nowhere/a.png", "C:\\x\\a.png", "\\\\host\\share\\a.png", "data:image/png,A"]
 STRUCTURES: list[Any] = [None, True, False, [], {}, [[]], [None], [{}], {"a": 1}, [0] * 500, {"": {}}]
 DEEP: list[Any] = []
 for _ in range(300):
     DEEP = [DEEP]
-TOKENS = [
-    b"\xef\xbb\xbf",
-    b"\xff\xfe",
-    b"\0",
-    b"\xff",
-    b"[" * 20000,
-    b"{" * 3000,
-    b"NaN",
-    b"9" * 5000,
-    b"\n",
-    b"\r",
-    b'"',
-]
-TOKENS += [
-    b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
-    b"&b;",
-    b"<a>" * 5000,
-    b"\xed\xa0\x80",
-    b"1e999",
-    b"-",
-    b",",
-    b"%",
-    b"\\u0000",
-]
+TOKENS = [b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\xff", b"[" * 20000, b"{" * 3000, b"9" * 5000, b"<a>" * 5000]
+TOKENS += [b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"&b;", b"\xed\xa0\x80", b"1e999", b"NaN", b"\\u0000"]
+TOKENS += [b"\n", b"\r", b'"', b"-", b",", b"%"]
 WORDS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF]
 
 
@@ -207,13 +151,9 @@ def changed_json(draw: Draw, document: Any, most: int = 3) -> Any:
 
 def _places(document: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     """Every place of a document that is not too deep: what holds it, and its key there."""
-    keys: Any = (
-        list(document)
-        if isinstance(document, dict)
-        else range(len(document))
-        if isinstance(document, list)
-        else ()
-    )
+    keys: Any = list(document) if isinstance(document, dict) else ()
+    if isinstance(document, list):
+        keys = range(len(document))
     for key in keys if depth < 20 else ():
         yield document, key
         yield from _places(document[key], depth + 1)
@@ -279,7 +219,7 @@ def changed_xml(draw: Draw, text: str, most: int = 3) -> str:
 
 @st.composite
 def changed_words(draw: Draw, text: str, between: str = r"(\s+|,|:)", most: int = 3) -> str:
-    """A text of fields (lines of YOLO, CSV, YAML) of which some were replaced, removed, doubled or swapped."""
+    """A text of fields (YOLO, CSV, YAML) of which some were replaced, removed, doubled or swapped."""
     words = re.split(between, text)
     odd = st.sampled_from(
         [*TEXTS, *map(str, NUMBERS), "&a [*a]", "!!python/name:os", "- " * 500, '"', "#", "\n", "\t"]

@@ -1,4 +1,4 @@
-"""Requests to the page, to Label Studio's routes and to the service, mutated: answered, or refused in one line.
+"""Requests to the page, to Label Studio's routes and to the service, mutated: answered, or refused.
 
 `tests/serving/test_hostile.py` sends what is hostile on purpose; here no value is as a route expects it.
 """

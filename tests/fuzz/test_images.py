@@ -65,14 +65,14 @@ def test_the_corpus_itself(folder: Path, name: str) -> None:
 
 
 @given(st.data())
-@examples(1000)
+@examples(400)
 def test_bytes(folder: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))
     check(folder, name, data.draw(changed_bytes(FILES[name].read_bytes())))
 
 
 @given(st.data())
-@examples(200)
+@examples(100)
 def test_two_files_in_one(folder: Path, data: st.DataObject) -> None:
     names = st.sampled_from(sorted(FILES))
     (first, second), at = (

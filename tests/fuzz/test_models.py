@@ -52,7 +52,7 @@ def test_the_model_itself(folder: Path, tiny_model: Path) -> None:
 
 
 @given(data=st.data())
-@examples(80)
+@examples(20)
 def test_bytes(folder: Path, tiny_model: Path, data: st.DataObject) -> None:
     weights, text = ((tiny_model / name).read_bytes() for name in (WEIGHTS, CONFIG))
     if data.draw(st.booleans()):
@@ -63,7 +63,7 @@ def test_bytes(folder: Path, tiny_model: Path, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@examples(80)
+@examples(20)
 def test_forged_settings(folder: Path, tiny_model: Path, data: st.DataObject) -> None:
     weights = (tiny_model / WEIGHTS).read_bytes()
     description = json.loads((tiny_model / CONFIG).read_text())
@@ -75,7 +75,7 @@ def test_forged_settings(folder: Path, tiny_model: Path, data: st.DataObject) ->
 
 
 @given(data=st.data())
-@examples(80)
+@examples(20)
 def test_forged_tensors(folder: Path, tiny_model: Path, data: st.DataObject) -> None:
     tensors = load_file(tiny_model / WEIGHTS)
     description = json.loads((tiny_model / CONFIG).read_text())
@@ -106,7 +106,7 @@ def test_forged_tensors(folder: Path, tiny_model: Path, data: st.DataObject) -> 
 
 
 @given(data=st.data())
-@examples(80)
+@examples(20)
 def test_forged_headers(folder: Path, tiny_model: Path, data: st.DataObject) -> None:
     weights = (tiny_model / WEIGHTS).read_bytes()
     length = int.from_bytes(weights[:8], "little")

@@ -1,10 +1,11 @@
-"""Files that the product wrote itself, damaged: read as they were meant, or told in one line that names the file."""
+"""Files that the product wrote itself, damaged: read as meant, or told in a line that names them."""
 
 import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-@examples(400)
+@examples(200)
 def test_records(folder: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))
     kept, root = FILES[name], folder / name
@@ -173,7 +174,7 @@ STATE = State(
 
 
 @given(data=st.data())
-@examples(300)
+@examples(150)
 def test_the_session(folder: Path, data: st.DataObject) -> None:
     root = folder / "session"
     shutil.rmtree(root, ignore_errors=True)
@@ -197,7 +198,7 @@ def test_the_session(folder: Path, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@examples(200)
+@examples(100)
 def test_findings(folder: Path, data: st.DataObject) -> None:
     root = folder / "findings"
     shutil.rmtree(root, ignore_errors=True)
@@ -225,7 +226,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-@examples(300)
+@examples(150)
 def test_the_prompt_store(filled: Path, folder: Path, data: st.DataObject) -> None:
     root = folder / "store"
     shutil.rmtree(root, ignore_errors=True)
@@ -251,7 +252,8 @@ def test_the_prompt_store(filled: Path, folder: Path, data: st.DataObject) -> No
     if now is not None:
         outcome(lambda: store.annotations(now), str(root))
     outcome(lambda: store.version(1), str(root))
-    for told in (outcome(lambda: each(store), str(root)) for each in (list_classes, list_history)):
+    for ask in (list_classes, list_history):
+        told = outcome(partial(ask, store), str(root))
         for line in (told or "-").splitlines():
             check_line(line)
     outcome(lambda: show_version(store, 2), str(root))

@@ -74,9 +74,12 @@ def check_values(written: Any, taken: Any) -> None:
     for key, value in written.items():
         if isinstance(value, dict) and isinstance(taken.get(key), dict):
             check_values(value, taken[key])
-        elif isinstance(value, int | float) and not isinstance(value, bool) and key in taken:
-            if isinstance(taken[key], int | float):
-                assert taken[key] == value, key
+        elif is_number(value) and is_number(taken.get(key)):
+            assert taken[key] == value, key
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @given(data=st.data())
@@ -93,7 +96,7 @@ def test_bytes(folder: Path, project_root: Path, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@examples(150)
+@examples(80)
 def test_values(folder: Path, project_root: Path, data: st.DataObject) -> None:
     values = data.draw(changed_json(yaml.safe_load((project_root / "params.yaml").read_text()), most=2))
     check(folder / "params.yaml", json.dumps(values).encode())

@@ -89,7 +89,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
 
 
 @given(data=st.data())
-@examples(300)
+@examples(100)
 def test_answers(registry: ModelRegistry, data: st.DataObject) -> None:
     answers = data.draw(changed_json(ANSWERS))
     if not isinstance(answers, dict) or data.draw(st.integers(0, 4)) == 0:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from unispector.config import BackboneConfig, Config, DataConfig, ModelConfig, TrainConfig
@@ -250,3 +252,26 @@ def test_the_packages_models_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "fast" / WEIGHTS).touch()
     with pytest.raises(CheckpointError, match=r"^accurate: .* no such model yet; it has fast$"):
         shipped_model("accurate")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensor: tensor * torch.nan, "has values that are not finite"),
+        (lambda tensor: tensor / 0, "has values that are not finite"),
+        (lambda tensor: tensor.to(torch.int8), r"is of torch\.int8, not of torch\.float32"),
+        (lambda tensor: tensor.double(), r"is of torch\.float64, not of torch\.float32"),
+    ],
+)
+def test_forged_weights_that_find_nothing_are_refused(saved, change, told):
+    directory, _, _ = saved
+    tensors = load_file(directory / WEIGHTS)
+    name = next(name for name in tensors if name.startswith("heads."))
+    with safe_open(directory / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    save_file({**tensors, name: change(tensors[name])}, directory / WEIGHTS, metadata)
+    description = json.loads((directory / CONFIG).read_text())
+    model = json.dumps(description["config"]["model"], separators=(",", ":"))
+    digest = hashlib.sha256((directory / WEIGHTS).read_bytes() + model.encode()).hexdigest()
+    (directory / CONFIG).write_text(json.dumps({**description, "fingerprint": digest}))
+    refused(directory, rf"{WEIGHTS}: {re.escape(name)} {told}; copy the model again")

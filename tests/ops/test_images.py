@@ -3,6 +3,7 @@
 import io
 import logging
 import struct
+import subprocess
 import zlib
 
 import cv2
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from live_service import tiled_tiff
 from unispector.errors import DataError
 from unispector.ops import images as module
-from unispector.ops.files import read_image
+from unispector.ops.files import decode_mask, read_image, read_image_size, read_mask
 from unispector.ops.images import as_pixels, is_single, listed
 
 RNG = np.random.default_rng(0)
@@ -272,3 +274,42 @@ def test_one_image_or_several() -> None:
     for several in (["a.png"], ("a", "b"), iter("ab"), {"a": 1}):
         assert not is_single(several)
         assert listed(several) is several
+
+
+def test_a_format_that_would_start_a_program_is_no_image(tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "own.eps")
+    (tmp_path / "a.png").write_bytes((tmp_path / "own.eps").read_bytes())
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    for read in (as_pixels, read_image, read_mask, read_image_size):
+        with pytest.raises(DataError, match=r"a\.png: not a readable image \(of no known format\)"):
+            read(tmp_path / "a.png")
+
+
+def test_a_tile_larger_than_its_image_is_paid_for(tmp_path, monkeypatch):
+    (tmp_path / "a.tif").write_bytes(tiled_tiff(2**16, zlib.compress(bytes(2**10))))
+    monkeypatch.setattr("unispector.ops.memory.free_bytes", lambda: 2**36)
+    with pytest.raises(
+        DataError, match=r"a\.tif: 4295 million pixels take 73728 MiB to decode, 65536 are free"
+    ):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_file_that_pillow_stumbles_over_is_named(tmp_path):
+    whole = tiled_tiff(16, zlib.compress(bytes(256)))
+    (tmp_path / "a.tif").write_bytes(
+        whole.replace(struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 999, 4, 1))
+    )
+    with pytest.raises(DataError, match=r"a\.tif: not a readable image \("):  # a TypeError of Pillow's
+        read_image_size(tmp_path / "a.tif")
+
+
+def test_a_mask_in_another_file_is_checked_as_an_image_is():
+    data = zlib.compress(bytes(10))
+    header = struct.pack(">IIBBBBB", 6000, 1, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    chunks = (
+        struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own))
+        for kind, own in parts
+    )
+    with pytest.raises(DataError, match=r"its mask: 6000 x 1 pixels; no side may be 5000 times the other"):
+        decode_mask(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "its mask")

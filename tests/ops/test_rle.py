@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
 from unispector.ops.rle import (
+    decode_crop,
     decode_rle,
     encode_crop,
     encode_rle,
@@ -226,3 +227,12 @@ def test_masks_of_parts_are_joined_where_they_lie(parts: list[tuple[int, int, in
         expected[top : top + mask.shape[0], left : left + mask.shape[1]] |= mask
         codes.append((encode_rle(mask[None])[0], left, top))
     assert joined_rle(codes, height, width) == encode_rle(expected[None])[0]
+
+
+@pytest.mark.parametrize(
+    "use", [decode_rle, decode_crop, lambda code: segmentation_to_rle(code, 10**5, 10**5)]
+)
+def test_a_code_that_asks_for_more_than_any_image_is_refused(use):
+    code = {"size": [10**5, 10**5], "counts": [10, 20, 10**10 - 30]}
+    with pytest.raises(DataError, match="mask code of 100000x100000 pixels, more than any image has"):
+        use(code)

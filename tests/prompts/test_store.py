@@ -418,16 +418,28 @@ def test_a_damaged_version_is_named(filled, detector, change):
     assert list(filled.current().classes) == ["scratch", "dent/deep", "new"]
 
 
-def test_a_forged_version_leads_out_of_no_folder(filled):
-    file = filled.folder / "versions/000003.json"
+def forge(store, change):
+    """Change a version as one who knows the checksum would."""
+    file = store.folder / "versions/000003.json"
     content = json.loads(file.read_text())
     del content["format"], content["sha256"]
-    content["classes"]["scratch"][0]["picture"] = "../../secret.png"
+    change(content["classes"]["scratch"][0])
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
     file.write_text(json.dumps({"format": "unispector prompts 1", "sha256": digest, **content}))
+
+
+def test_a_forged_version_leads_out_of_no_folder(filled):
+    forge(filled, lambda prompt: prompt.update(picture="../../secret.png"))
     with pytest.raises(PromptBankError, match=r"000003\.json: damaged"):
         filled.current()
+
+
+def test_a_forged_mark_that_its_image_does_not_have_is_named(filled):
+    code = {"size": [9], "counts": "9"}
+    forge(filled, lambda prompt: prompt.update(boxes_xywh=[], masks_rle=[code]))
+    with pytest.raises(PromptBankError, match=r"000003\.json: damaged \(mask code without"):
+        filled.annotations(filled.current())
 
 
 def test_what_is_gone_is_named(filled):

@@ -457,3 +457,11 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         options = PageOptions(None, tmp_path, "127.0.0.1", taken.getsockname()[1], browser=False)
         with pytest.raises(ServiceError, match="--port"):
             ui(options, "fast", None)
+
+
+@pytest.mark.parametrize("label", ["a\nb", "\x1b[2J", "\ud800"])
+def test_a_label_does_not_make_two_lines_of_an_answer(live: LivePage, label: str) -> None:
+    body = json.dumps({"label": label, "one_in": 100})
+    answer = live.client.post("/bench/threshold", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].isprintable()

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -228,3 +229,35 @@ def test_a_reason_in_any_script_comes_back_whole_and_one_too_long_is_refused(reg
     with pytest.raises(RegistryError, match="shorter"):
         record(registry, Event("refused", 1, None, "ann", "\x01" * 2000, now()))
     assert len(registry.history()) == 3
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "",
+        "[]",
+        '{"action": "sold"}',
+        '{"action": "approved", "version": "1", "before": null, "by": "a", "reason": "b", "time": "c"}',
+        '{"action": "approved", "version": 1, "before": null, "by": "a", "reason": "b", "time": null}',
+        "[" * 10**5,
+    ],
+)
+def test_a_damaged_event_is_named(registry, client, event):
+    record(registry, Event("approved", 1, None, "ann", "x", now()))
+    (run,) = client.search_runs([client.get_experiment_by_name("promotion").experiment_id])
+    client.set_tag(run.info.run_id, "event", event[:5000])
+    with pytest.raises(RegistryError, match=f"run {run.info.run_id}: its tag `event` is damaged; delete"):
+        registry.history()
+
+
+@pytest.mark.parametrize("field", ["version", "creation_timestamp", "tags"])
+def test_an_answer_that_mlflow_does_not_give_is_one_line(registry, package, client, field, monkeypatch):
+    registry.register(package, "", {})
+    answer = {"version": "1", "creation_timestamp": 1, "tags": {}, "run_id": ""} | {field: "x"}
+    pages = type("Page", (list,), {"token": None})([SimpleNamespace(**answer)])
+    monkeypatch.setattr(type(client), "search_model_versions", lambda *_, **__: pages)
+    with pytest.raises(
+        RegistryError, match=r"mlflow: no answer that MLflow's registry gives \(.*\); check"
+    ) as told:
+        registry.versions()
+    assert "\n" not in str(told.value)

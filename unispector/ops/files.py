@@ -32,7 +32,7 @@ MOST_ASPECT = 5000
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
-"""What is read, by content. Not EPS, for which Pillow starts Ghostscript, nor what has no unmistakable beginning."""
+"""What is read, by content; not EPS, for which Pillow starts Ghostscript, nor what has no sure beginning."""
 # An image over half the size that Pillow refuses is nothing to warn of.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _PNG_ORIENTATION = re.compile(rb"eXIf|type exif|adobe\.xmp")

@@ -13,6 +13,9 @@ from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
 
+MOST_PIXELS = 2**28
+"""Of a mask: no image that is read has so many, and a code of a few bytes could ask for any memory."""
+
 Rle = dict[str, Any]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -131,6 +134,8 @@ def decode_crop(rle: Mapping[str, Any]) -> tuple[int, int, BoolArray]:
 
 def _checked_runs(rle: Mapping[str, Any]) -> tuple[int, int, npt.NDArray[np.int64]]:
     height, width = _size(rle)
+    if height * width > MOST_PIXELS:
+        raise DataError(f"mask code of {width}x{height} pixels, more than any image has; correct its size")
     counts = rle.get("counts")
     runs = _runs_of_string(counts) if isinstance(counts, str | bytes) else _runs_of_list(counts)
     # The sum alone could overflow to the right value.

@@ -80,7 +80,7 @@ def _told(
             ) from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise RegistryError(
-                f"{self.place}: an answer that MLflow's registry does not give ({one_line(error)}); check the "
+                f"{self.place}: no answer that MLflow's registry gives ({one_line(error)}); check the "
                 "address, and that its version is the one of requirements.lock"
             ) from error
 
