@@ -295,12 +295,13 @@ def test_a_tile_larger_than_its_image_is_paid_for(tmp_path, monkeypatch):
 
 
 def test_a_file_that_pillow_stumbles_over_is_named(tmp_path):
-    whole = tiled_tiff(16, zlib.compress(bytes(256)))
-    (tmp_path / "a.tif").write_bytes(
-        whole.replace(struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 999, 4, 1))
-    )
+    Image.fromarray(RGB).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(RGB)])
+    whole, width = (tmp_path / "a.tif").read_bytes(), struct.pack("<HHIH", 256, 3, 1, RGB.shape[1])
+    assert whole.count(width) == 2  # pages
+    first, _, last = whole.rpartition(width)
+    (tmp_path / "a.tif").write_bytes(first + struct.pack("<HHIH", 999, 3, 1, 9) + last)
     with pytest.raises(DataError, match=r"a\.tif: not a readable image \("):  # a TypeError of Pillow's
-        read_image_size(tmp_path / "a.tif")
+        as_pixels(tmp_path / "a.tif")
 
 
 def test_a_mask_in_another_file_is_checked_as_an_image_is():

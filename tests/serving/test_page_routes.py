@@ -459,9 +459,8 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
             ui(options, "fast", None)
 
 
-@pytest.mark.parametrize("label", ["a\nb", "\x1b[2J", "\ud800"])
-def test_a_label_does_not_make_two_lines_of_an_answer(live: LivePage, label: str) -> None:
-    body = json.dumps({"label": label, "one_in": 100})
-    answer = live.client.post("/bench/threshold", content=body, headers={"Content-Type": "application/json"})
+@pytest.mark.parametrize("name", ["a%0Ab", "%1B[2J", "%ED%A0%80"])
+def test_a_name_does_not_make_two_lines_of_an_answer(live: LivePage, name: str) -> None:
+    answer = live.client.get(f"/bench/size?image={name}")
     assert answer.status_code == 400
     assert answer.json()["error"].isprintable()
