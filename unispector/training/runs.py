@@ -90,6 +90,8 @@ class Follower:
         self._curve: list[dict[str, float]] = []
         self._began = self._said = time.monotonic()
         self._first: int | None = None
+        train = job.config.train
+        logger.info("%s: %d steps, told from step %d on", job.name, train.steps, train.log_every)
 
     @property
     def run_id(self) -> str:
