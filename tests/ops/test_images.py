@@ -296,10 +296,10 @@ def test_a_tile_larger_than_its_image_is_paid_for(tmp_path, monkeypatch):
 
 def test_a_file_that_pillow_stumbles_over_is_named(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(RGB)])
-    whole, width = (tmp_path / "a.tif").read_bytes(), struct.pack("<HHIH", 256, 3, 1, RGB.shape[1])
+    whole, width = (tmp_path / "a.tif").read_bytes(), struct.pack("<HHII", 256, 4, 1, RGB.shape[1])
     assert whole.count(width) == 2  # pages
     first, _, last = whole.rpartition(width)
-    (tmp_path / "a.tif").write_bytes(first + struct.pack("<HHIH", 999, 3, 1, 9) + last)
+    (tmp_path / "a.tif").write_bytes(first + struct.pack("<HHII", 999, 4, 1, 9) + last)
     with pytest.raises(DataError, match=r"a\.tif: not a readable image \("):  # a TypeError of Pillow's
         as_pixels(tmp_path / "a.tif")
 
