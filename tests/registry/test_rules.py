@@ -309,7 +309,11 @@ def figures(rng, scenery, quality, names, resampling):
     )
 
 
-def contest(seed, gain=0.0, resamples=500, luck=LUCK, seeds=1, limits=LIMITS):
+def contest(*args, limits=LIMITS, **kwargs):
+    return summarised(played(*args, **kwargs), (), limits)
+
+
+def played(seed, gain=0.0, resamples=500, luck=LUCK, seeds=1):
     """Both trainings on all sets, with models of `seeds` split seeds; the challenger is better by `gain`."""
     rng = np.random.default_rng(seed)
     measured = []
@@ -327,7 +331,7 @@ def contest(seed, gain=0.0, resamples=500, luck=LUCK, seeds=1, limits=LIMITS):
                 for quality in (gain, 0.0)
             ]
             measured.append(MeasuredSet(split, str(number), ("crack", "hole"), (), *pair))
-    return summarised(measured, (), limits)
+    return measured
 
 
 def test_of_fifty_equal_models_none_is_promoted():
@@ -342,18 +346,17 @@ def test_a_planted_better_model_is_promoted_and_a_worse_one_refused():
         assert {"gain", "masks", "every set"} <= {rule.name for rule in worse.broken}
 
 
-def test_of_equal_trainings_about_as_many_pass_as_the_level_says_and_luck_left_out_lets_more_pass():
+def test_of_equal_trainings_as_many_pass_as_the_level_says_and_more_if_luck_is_left_out():
     """The interval must cover what another training changes: without its luck it is too narrow."""
-    naive = LIMITS.model_copy(update={"level": 0.8, "seed_spread": 0.0})
-    fair = LIMITS.model_copy(update={"level": 0.8})
-    passed = {
-        name: sum(
-            contest(seed, resamples=200, luck=2 * LUCK, limits=limits).interval.low > 0 for seed in range(60)
-        )
-        for name, limits in (("naive", naive), ("fair", fair.model_copy(update={"seed_spread": 3.0})))
-    }
-    assert passed["fair"] <= 10  # 6 of 60 is what the level promises
-    assert passed["naive"] >= passed["fair"] + 4
+    games = [played(seed, resamples=200, luck=0.5) for seed in range(60)]  # 3.5 points in the mean
+
+    def passed(spread):
+        limits = LIMITS.model_copy(update={"level": 0.8, "seed_spread": spread})
+        return sum(summarised(game, (), limits).interval.low > 0 for game in games)
+
+    fair, naive = passed(3.5), passed(0.0)
+    assert fair <= 11  # 6 are expected of 60, give or take 2.3
+    assert naive >= fair + 5
 
 
 def test_several_seeds_average_their_luck_out():

@@ -100,15 +100,18 @@ def register_challenger(config: Config, root: Path, store: TrackingStore, key: s
     """
     registry = ModelRegistry(store)
     first, *others = config.train.seeds
-    for seed in others:
-        own = f"{key} seed {seed}"
-        if registry.with_tag(KEY, own) is None:
-            tags = {KEY: own, TRAINING: key, "state": REPLICATE}
-            _register(config, root, registry, seed, tags)
-    # Last, so that the newest version is the one that may be served.
+    # The first seed last, so that the newest version is the one that may be served.
+    tags = {seed: {KEY: f"{key} seed {seed}", TRAINING: key, "state": REPLICATE} for seed in others}
+    tags[first] = {KEY: key, TRAINING: key, "state": CHALLENGER}
+    missing = [seed for seed, own in tags.items() if registry.with_tag(KEY, own[KEY]) is None]
+    # All are read before one is registered: models that do not belong together leave nothing behind.
+    for trained in [_trained(config, root, seed) for seed in missing]:
+        _register(registry, trained, tags[trained.lineage.split_seed])
     version = registry.with_tag(KEY, key)
     if version is None:
-        version = _register(config, root, registry, first, {KEY: key, TRAINING: key})
+        raise RegistryError(
+            f"{registry.place}: version {key[:12]} was deleted while it was registered; try again"
+        )
     if {CHALLENGER, CHAMPION} & {*version.aliases} or version.tags.get("state") != CHALLENGER:
         return version
     from unispector.registry.registered_model import try_registered_model
@@ -156,19 +159,31 @@ def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> 
         save_registered_model(folder, package, {"commit": lineage.commit, "data": lineage.data})
 
 
-def _register(
-    config: Config, root: Path, registry: ModelRegistry, seed: int, tags: Mapping[str, str]
-) -> ModelVersion:
+@dataclass(frozen=True)
+class _Trained:
+    """A model that the pipeline has trained and evaluated."""
+
+    directory: Path
+    fingerprint: str
+    lineage: Lineage
+    card: str
+
+
+def _trained(config: Config, root: Path, seed: int) -> _Trained:
     directory = root / MODELS / MAIN_VARIANT / f"seed{seed}"
     saved = load_model(directory)
     evaluation = _own_rows(EvaluationReport.read(root / EVALUATION), saved, seed, root / EVALUATION)
     lineage = _lineage(config, root, saved, seed, evaluation)
     card = model_card(saved, lineage, evaluation.summaries(MAIN_VARIANT))
-    tags = version_tags(lineage, saved.fingerprint) | tags
+    return _Trained(directory, saved.fingerprint, lineage, card)
+
+
+def _register(registry: ModelRegistry, trained: _Trained, tags: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        save_package(directory, lineage, card, folder)
-        return registry.register(folder, lineage.training_run, tags)
+        save_package(trained.directory, trained.lineage, trained.card, folder)
+        known = version_tags(trained.lineage, trained.fingerprint)
+        registry.register(folder, trained.lineage.training_run, {**known, **tags})
 
 
 def version_tags(lineage: Lineage, fingerprint: str) -> dict[str, str]:
