@@ -114,14 +114,15 @@ def compare_models(pairs: Sequence[ModelPair], config: Config) -> Comparison:
     with share_bar(2 * len(todo)) as bar:
         for pair in pairs:
             own = [data_set for other, data_set in todo if other is pair]
-            sides = []
-            for name, directory in (("challenger", pair.challenger), ("champion", pair.champion)):
+            sides: list[list[ModelFigures]] = [[], []]
+            for name, directory, side in zip(
+                ("challenger", "champion"), (pair.challenger, pair.champion), sides, strict=True
+            ):
                 detector = UniSpector.load(directory)
-                sides.append([])
                 for data_set in own:
                     bar.set_description(f"{name}, seed {pair.seed}, {data_set.name}")
                     images = files[data_set.name]
-                    sides[-1].append(measure(detector, data_set, images, config, advance(bar)))
+                    side.append(measure(detector, data_set, images, config, advance(bar)))
             measured += [
                 MeasuredSet(pair.seed, data_set.name, data_set.classes, data_set.trained, new, old)
                 for data_set, new, old in zip(own, *sides, strict=True)

@@ -177,8 +177,9 @@ def _decision(
             comparison = compare_models(pairs, config)
         rules += compared_rules(comparison, config.promote, config.evaluate.alarm_score)
     else:
-        figures = (_mean_metric(directories, name) for name in (_HEADLINE, f"{UNTRAINED}_{_HEADLINE}"))
-        rules += first_rules(*figures, config.promote.first_ap)
+        reached = _mean_metric(directories, _HEADLINE)
+        untrained = _mean_metric(directories, f"{UNTRAINED}_{_HEADLINE}")
+        rules += first_rules(reached, untrained, config.promote.first_ap)
     return Decision(
         challenger=challenger.number,
         champion=before,
@@ -206,18 +207,19 @@ def _pairs(
     served = (next(iter(mine.items())), next(iter((theirs or mine).values())))
     pairs = []
     for seed, *models in shared or [(*served[0], served[1])]:
-        directories = [registry.model_directory(version.number) for version in models]
-        own = evaluations_of(config, root, [("challenger", seed, directories[0])])
-        trained = {name for each in directories for name in read_lineage(each).trained_classes}
+        challenger, champion = (registry.model_directory(version.number) for version in models)
+        own = evaluations_of(config, root, [("challenger", seed, challenger)])
+        trained = {name for each in (challenger, champion) for name in read_lineage(each).trained_classes}
         unseen = tuple(each for each in own if each.subset == "unseen")
-        pairs.append(ModelPair(seed, *directories, unseen, frozenset(trained)))
+        pairs.append(ModelPair(seed, challenger, champion, unseen, frozenset(trained)))
     return pairs
 
 
 def _mean_metric(directories: Sequence[Path], name: str) -> float | None:
     """Mean over the models of a training; None where one of them was registered without it."""
-    values = [read_lineage(each).metrics.get(name) for each in directories]
-    return None if None in values else float(np.mean(values))
+    values = [read_lineage(each).metrics.get(name, np.nan) for each in directories]
+    mean = float(np.mean(values))
+    return None if np.isnan(mean) else mean
 
 
 def _carry_out(registry: ModelRegistry, decision: Decision, files: Sequence[Path]) -> None:
