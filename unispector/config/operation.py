@@ -40,17 +40,17 @@ class PromoteConfig(Section):
     )
     resamples: int = Field(2000, ge=100, description="of the images, behind that interval")
     seed_spread: float = Field(
-        1.5,
+        4.0,
         ge=0,
-        description="least standard deviation, in points of that mean, of the difference of two trainings "
-        "that differ by their luck alone, also behind that interval",
+        description="also behind it: least standard deviation, in points of that mean, of the difference "
+        "of two trainings of one recipe",
     )
     first_ap: float = Field(
         20.0,
         ge=0,
         le=100,
-        description="least mean unseen AP50 of boxes, in percent, of the first champion, which must beat "
-        "the untrained detector too",
+        description="least mean unseen AP50 of boxes of the first champion, in percent; it must also be "
+        "higher than the untrained detector's",
     )
     mask_drop: float = Field(1.0, ge=0, description="points that the mean unseen AP50 of masks may fall")
     set_drop: float = Field(
