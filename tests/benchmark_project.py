@@ -159,7 +159,7 @@ def benchmark(sharp_model, tmp_path_factory):
     write_dropped(root, "tile", [f"good/{image.file_name}" for image in good])
     write_dropped(root, "steel", [])
     rules = SplitRules(unseen_fraction=0.5, prompts_per_class=2, tail_images=3, seen_test_fraction=0.5)
-    write_splits(sets, rules, [42], [1, 2], root / SPLITS)
+    write_splits(sets, rules, [42, 82], [1, 2], root / SPLITS)
     config = Config(
         data=DataConfig(
             sets={s.name: SetConfig(source="magnetic_tile", path=s.folder, domain=s.domain) for s in sets}

@@ -63,6 +63,12 @@ def slow_ap50(images, times):
     return sum(figures) / len(figures) if figures else None
 
 
+def figures_of(draws, resamples, seed):
+    """On other images of those that the draws have."""
+    files = [name for draw in draws for name in draw]
+    return resampled_figures([judged(draw) for draw in draws], files, resamples, seed)
+
+
 def mean_of_known(figures):
     known = [figure for figure in figures if figure is not None]
     return sum(known) / len(known) if known else None
@@ -85,7 +91,7 @@ def test_figures_on_other_images_are_those_of_repeated_images(sets):
     for seed, (draws, _) in enumerate(sets):
         files = sorted({name for draw in draws for name in draw})
         weights = np.random.default_rng(seed).multinomial(len(files), [1 / len(files)] * len(files), size=60)
-        figures = resampled_figures([judged(draw) for draw in draws], 60, seed)
+        figures = figures_of(draws, 60, seed)
         for row, figure in zip(weights, figures, strict=True):
             times = dict(zip(files, row.tolist(), strict=True))
             assert figure == pytest.approx(mean_of_known([slow_ap50(draw, times) for draw in draws]))
@@ -107,13 +113,7 @@ def test_the_interval_is_the_quantiles_of_a_loop_over_the_same_images_for_both_m
             new, old = (mean_of_known([slow_ap50(draw, times) for draw in model]) for model in models)
             of_sets.append(new - old)
         differences.append(sum(of_sets) / len(of_sets))
-    resampled = [
-        [
-            resampled_figures([judged(draw) for draw in models[who]], 200, seed)
-            for seed, models in enumerate(sets)
-        ]
-        for who in (0, 1)
-    ]
+    resampled = [[figures_of(models[who], 200, seed) for seed, models in enumerate(sets)] for who in (0, 1)]
     interval = paired_interval(*resampled, LEVEL)
     low, high = np.percentile(differences, [5, 95])
     assert low < high
@@ -127,16 +127,39 @@ def test_the_same_images_for_both_make_the_interval_narrower_than_each_models_ow
         {name: (labels, [(s, c, n) for s, c, n in found if s < 0.98]) for name, (labels, found) in d.items()}
         for d in draws
     ]
-    new = resampled_figures([judged(draw) for draw in draws], 500, 1)
-    old = resampled_figures([judged(draw) for draw in weaker], 500, 1)
-    apart = resampled_figures([judged(draw) for draw in weaker], 500, 2)
+    new = figures_of(draws, 500, 1)
+    old = figures_of(weaker, 500, 1)
+    apart = figures_of(weaker, 500, 2)
     together, loose = paired_interval([new], [old], LEVEL), paired_interval([new], [apart], LEVEL)
     assert together.high - together.low < (loose.high - loose.low) / 2
 
 
 def test_a_model_against_itself_differs_by_nothing(sets):
-    figures = [resampled_figures([judged(draw) for draw in sets[0][0]], 100, 3)]
+    figures = [figures_of(sets[0][0], 100, 3)]
     assert paired_interval(figures, figures, LEVEL) == Interval(0, 0)
+
+
+def test_the_images_of_other_draws_are_drawn_too(sets):
+    """Models of several trainings are judged on the same resampled images, whichever of them each sees."""
+    first, *others = sets[0][0]
+    files = [name for draw in (first, *others) for name in draw]
+    weights = np.random.default_rng(5).multinomial(7, [1 / 7] * 7, size=40)
+    place = {name: number for number, name in enumerate(sorted(set(files)))}
+    figures = resampled_figures([judged(first)], files, 40, 5)
+    for row, figure in zip(weights, figures, strict=True):
+        assert figure == pytest.approx(slow_ap50(first, {name: int(row[place[name]]) for name in first}))
+
+
+def test_luck_widens_the_interval_as_much_as_a_normal_draw_would(sets):
+    new, old = ([figures_of(models[who], 4000, 1) for models in sets] for who in (0, 1))
+    plain, lucky = (paired_interval(new, old, LEVEL, luck) for luck in (0.0, 20.0))
+    of_images = np.std(np.mean(np.stack(new) - np.stack(old), axis=0))
+    half = 1.645 * np.hypot(of_images, 20.0)  # the 90 % interval of a normal distribution
+    assert (lucky.high - lucky.low) / 2 == pytest.approx(half, rel=0.07)
+    assert (lucky.high + lucky.low) / 2 == pytest.approx((plain.high + plain.low) / 2, abs=2.0)
+    zero = [np.zeros(4000)]
+    alone = paired_interval(zero, zero, 0.99, 1.5)
+    assert (alone.low, alone.high) == pytest.approx((-2.576 * 1.5, 2.576 * 1.5), abs=0.4)
 
 
 def test_resamples_without_an_instance_are_left_out():
@@ -146,7 +169,7 @@ def test_resamples_without_an_instance_are_left_out():
     assert paired_interval(new, old, 0.5) == Interval(*np.quantile([5.0, 10.0], [0.25, 0.75]))
     # A draw none of whose images were drawn leaves the set's figure to the other draws.
     hit, miss = {"a.png": ([0], [(0.5, 0, 0)])}, {"b.png": ([0], [])}
-    figures = resampled_figures([judged(hit), judged(miss)], 50, 0)
+    figures = figures_of([hit, miss], 50, 0)
     assert set(figures.tolist()) == {0.0, 50.0, 100.0}
 
 

@@ -96,11 +96,23 @@ def test_a_file_taken_away_is_new_too_and_its_return_is_the_old_state(project):
     assert seen(project).key == key
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml"])
-def test_parameters_and_pipeline_are_part_of_the_state(project, file):
+@pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml", "requirements.lock"])
+def test_parameters_pipeline_and_packages_are_part_of_the_state(project, file):
     decided(project)
     with (project / file).open("a") as stream:
         stream.write("\n# changed\n")
+    assert seen(project).work
+
+
+def test_what_training_starts_from_is_part_of_the_state(project):
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("start: null", "start: start.pt"))
+    (project / "start.pt").write_bytes(b"weights")
+    decided(project)
+    assert not seen(project).work
+    (project / "start.pt").write_bytes(b"other weights")
+    assert seen(project).work
+    (project / "start.pt").unlink()  # the stage fingerprint says so
     assert seen(project).work
 
 

@@ -1,11 +1,13 @@
 """What a comparison of two models measures against the evaluation of files that were made by hand."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmark_project import make_model
 from unispector.benchmark.evaluate import evaluate_files
 from unispector.benchmark.plan import evaluations_of
 from unispector.config import PromoteConfig, SweepConfig
@@ -15,7 +17,7 @@ from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.ground_truth import GroundTruth
 from unispector.evaluation.intervals import Interval
 from unispector.inference.detector import UniSpector
-from unispector.registry.comparison import compare_models, fair_set
+from unispector.registry.comparison import ModelPair, compare_models, fair_set
 
 MODELS = ("challenger", "champion")
 
@@ -41,9 +43,16 @@ def directories(sharp_model, other_model):
     return {"challenger": sharp_model, "champion": other_model}
 
 
+def compared(challenger, champion, evaluations, config, trained=()):
+    """One pair of models."""
+    return compare_models(
+        [ModelPair(42, challenger, champion, tuple(evaluations), frozenset(trained))], config
+    )
+
+
 @pytest.fixture(scope="module")
 def measured(directories, unseen, config):
-    comparison = compare_models(*directories.values(), list(unseen.values()), (), config)
+    comparison = compared(*directories.values(), unseen.values(), config)
     return {member.name: member for member in comparison.sets} | {"all": comparison}
 
 
@@ -126,11 +135,70 @@ def test_the_interval_is_about_the_mean_of_the_sets(measured):
     assert comparison.left_out == ()
 
 
-def test_a_model_against_itself_differs_by_nothing(sharp_model, unseen, config):
-    comparison = compare_models(sharp_model, sharp_model, [unseen["tile"]], (), config)
+def test_a_model_against_itself_differs_by_nothing(sharp_model, unseen, config, sure):
+    comparison = compared(sharp_model, sharp_model, [unseen["tile"]], config)
     (member,) = comparison.sets
     assert (member.boxes.change, member.masks.change, member.alarms.change) == (0, 0, 0)
-    assert comparison.interval == Interval(0, 0)
+    assert member.interval == Interval(0, 0)
+    # Another training of the same recipe would differ.
+    assert comparison.interval.low < 0 < comparison.interval.high
+    assert compared(sharp_model, sharp_model, [unseen["tile"]], sure).interval == Interval(0, 0)
+
+
+@pytest.fixture(scope="module")
+def sure(config):
+    """Parameters without luck."""
+    return config.model_copy(update={"promote": config.promote.model_copy(update={"seed_spread": 0.0})})
+
+
+@pytest.fixture(scope="module")
+def of_seeds(sharp_model, sure, benchmark, tmp_path_factory):
+    """A pair of each seed, of models that are soon measured; those of the second are exchanged."""
+    quick = make_model(tmp_path_factory.mktemp("quick"), seed=4, prior=False)
+    pairs = []
+    for seed, models in ((42, (sharp_model, quick)), (82, (quick, sharp_model))):
+        own = evaluations_of(sure, benchmark.root, [("challenger", seed, models[0])])
+        unseen = tuple(each for each in own if each.subset == "unseen")
+        pairs.append(ModelPair(seed, *models, unseen, frozenset()))
+    return pairs
+
+
+def test_figures_are_means_over_the_pairs_of_all_seeds(of_seeds, sure):
+    both = compare_models(of_seeds, sure)
+    alone = [compare_models([pair], sure) for pair in of_seeds]
+    for member, *parts in zip(both.sets, *(one.sets for one in alone), strict=True):
+        for figure in ("boxes", "masks"):
+            for who in MODELS:
+                expected = np.mean([getattr(getattr(part, figure), who) for part in parts])
+                assert getattr(getattr(member, figure), who) == pytest.approx(expected)
+        assert set(member.classes) == {label for part in parts for label in part.classes}
+    tile, steel = both.sets
+    assert steel.boxes.change == pytest.approx(
+        0
+    )  # the same targets, the models exchanged, the same resamples
+    assert (steel.interval.low, steel.interval.high) == pytest.approx((0, 0))
+    assert tile.interval.high > tile.interval.low
+    changes = [one.mean(lambda s: s.boxes).change for one in alone]
+    assert [(each.seed, each.boxes.change) for each in both.seeds] == [
+        (seed, pytest.approx(change)) for seed, change in zip((42, 82), changes, strict=True)
+    ]
+    assert both.luck == pytest.approx(np.std(changes, ddof=1) / np.sqrt(2))
+    assert both.luck > 1
+    assert alone[0].luck == 0
+
+
+def test_a_set_that_one_seed_alone_has_counts_for_that_seed(of_seeds, sure):
+    tile = next(each for each in of_seeds[0].evaluations if each.set_name == "tile")
+    names = Annotations.read(tile.tests[0].target).class_names
+    first = replace(of_seeds[0], trained=frozenset(f"tile/{name}" for name in names))
+    both, alone = compare_models([first, of_seeds[1]], sure), compare_models([of_seeds[1]], sure)
+    assert both.left_out == ()
+    assert both.seeds[1] == alone.seeds[0]
+    found = {member.name: member for member in both.sets}
+    assert found["tile"].boxes == alone.sets[0].boxes
+    assert both.seeds[0].boxes.champion == pytest.approx(
+        2 * found["steel"].boxes.champion - alone.sets[1].boxes.champion
+    )
 
 
 def without(file, name, folder):
@@ -149,7 +217,7 @@ def without(file, name, folder):
 def test_a_class_either_model_was_trained_on_is_left_out_for_both(unseen, directories, config, tmp_path):
     steel = unseen["steel"]
     assert "dark" in Annotations.read(steel.tests[0].target).class_names
-    comparison = compare_models(*directories.values(), [steel], {"steel/dark", "tile/half", "bright"}, config)
+    comparison = compared(*directories.values(), [steel], config, {"steel/dark", "tile/half", "bright"})
     (member,) = comparison.sets
     assert (sorted(member.classes), member.trained) == (["black", "bright", "half"], ("dark",))
     for who, directory in directories.items():
@@ -170,10 +238,10 @@ def test_a_class_either_model_was_trained_on_is_left_out_for_both(unseen, direct
 def test_a_set_without_a_class_left_is_left_out(directories, unseen, config):
     names = Annotations.read(unseen["tile"].tests[0].target).class_names
     known = {f"tile/{name}" for name in names}
-    comparison = compare_models(*directories.values(), list(unseen.values()), known, config)
+    comparison = compared(*directories.values(), unseen.values(), config, known)
     assert [member.name for member in comparison.sets] == ["steel"]
     assert comparison.left_out == ("tile",)
-    nothing = compare_models(*directories.values(), [unseen["tile"]], known, config)
+    nothing = compared(*directories.values(), [unseen["tile"]], config, known)
     assert (nothing.sets, nothing.left_out) == ((), ("tile",))
 
 

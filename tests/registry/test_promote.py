@@ -13,13 +13,14 @@ from unispector.config import PromoteConfig, SweepConfig
 from unispector.data.checks.expectations import CheckReport, CheckResult
 from unispector.data.coco import Annotations
 from unispector.errors import RegistryError
+from unispector.evaluation.intervals import Interval
 from unispector.modeling.saved_model import load_model, save_model
 from unispector.project.paths import SPLITS, check_report
 from unispector.registry import promote as stage
 from unispector.registry.decisions import approve, refuse, rollback
 from unispector.registry.promote import BY_RULES, decision_files, promote, settled
-from unispector.registry.register import LINEAGE, Lineage
-from unispector.registry.rules import DECISION
+from unispector.registry.register import LINEAGE, TRAINING, Lineage
+from unispector.registry.rules import DECISION, Comparison
 from unispector.tracking.registry import CHALLENGER, CHAMPION, ModelRegistry
 from unispector.tracking.run import TrackingStore
 
@@ -50,18 +51,25 @@ def registry(store) -> ModelRegistry:
 
 @pytest.fixture
 def add(registry, tmp_path):
-    """`add(model directory)` -> number of a new version, the challenger."""
+    """`add(model directory)` -> number of a new version, the challenger, or another seed's if `other`.
 
-    def make(directory, trained=()):
+    `reached` and `untrained` are mean AP50 of boxes on unseen classes in percent.
+    """
+
+    def make(directory, trained=(), training="", seed=42, other=False, reached=40.0, untrained=30.0):
         folder = tmp_path / f"version-{len(list(tmp_path.glob('version-*')))}"
         package = folder / "artifacts" / "package"
         shutil.copytree(directory, package)
         (folder / "MLmodel").write_text("flavors: {}\n")
-        lineage = Lineage(tuple(trained), "d", "c", "false", 42, (42,), "", {}, {})
+        metrics = {"unseen_bbox_AP50": reached, "untrained_unseen_bbox_AP50": untrained}
+        known = {name: value for name, value in metrics.items() if value is not None}
+        lineage = Lineage(tuple(trained), "d", "c", "false", seed, (seed,), "", known, {})
         (package / LINEAGE).write_text(json.dumps(asdict(lineage)))
         fingerprint = json.loads((package / "config.json").read_text())["fingerprint"]
-        version = registry.register(folder, "", {"state": "challenger", "fingerprint": fingerprint})
-        registry.set_alias(CHALLENGER, version.number)
+        tags = {"state": "replicate" if other else "challenger", "fingerprint": fingerprint}
+        version = registry.register(folder, "", tags | ({TRAINING: training} if training else {}))
+        if not other:
+            registry.set_alias(CHALLENGER, version.number)
         return version.number
 
     return make
@@ -104,7 +112,9 @@ def test_the_first_version_becomes_champion_without_being_measured(
     add(sharp_model)
     decision = decide()
     assert decision.promoted
-    assert [rule.name for rule in decision.rules] == ["data checks", "working model"]
+    assert [rule.name for rule in decision.rules] == [
+        "data checks", "working model", "more than untrained", "first AP",
+    ]  # fmt: skip
     assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (1, None)
     assert registry.version(1).tags["state"] == "champion"
     assert told(registry) == [("promoted", 1, None, BY_RULES)]
@@ -117,6 +127,99 @@ def test_the_first_version_becomes_champion_without_being_measured(
     assert kept == {file.name: file.read_bytes() for file in (page, data)}
     assert decide() == decision
     assert len(registry.history()) == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "broken"),
+    [
+        ({"reached": 30.0}, ["more than untrained"]),
+        ({"reached": 12.0, "untrained": 4.0}, ["first AP"]),
+        ({"reached": None, "untrained": None}, ["more than untrained", "first AP"]),
+    ],
+)
+def test_a_first_model_that_training_did_not_make_better_is_refused_until_a_person_approves(
+    decide, registry, add, sharp_model, unmeasured, figures, broken
+):
+    add(sharp_model, **figures)
+    decision = decide()
+    assert [rule.name for rule in decision.broken] == broken
+    assert number_of(registry, CHAMPION) is None
+    assert told(registry) == [("refused", 1, None, BY_RULES)]
+    assert decide() == decision
+    approve(registry, 1, "ada", "better than nothing")
+    assert number_of(registry, CHAMPION) == 1
+
+
+def test_of_several_seeds_the_first_champion_is_judged_by_their_mean(
+    decide, registry, add, sharp_model, unmeasured
+):
+    add(sharp_model, training="t", seed=82, other=True, reached=15.0, untrained=30.0)
+    add(sharp_model, training="t", seed=42, reached=41.0, untrained=30.0)
+    decision = decide()
+    assert decision.challenger == 2
+    assert [(rule.name, rule.figure) for rule in decision.broken] == [
+        ("more than untrained", "28.00, untrained 30.00")
+    ]
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """What was to be compared: seed, challenger's and champion's folder of each pair; nothing is measured."""
+    met = []
+
+    def note(pairs, config):
+        met.append([(pair.seed, pair.challenger, pair.champion) for pair in pairs])
+        met.append(pairs)
+        return Comparison((), Interval(0, 0), ())
+
+    monkeypatch.setattr(stage, "compare_models", note)
+    return met
+
+
+def test_models_of_the_seeds_that_both_trainings_have_are_paired(
+    decide, config, root, store, registry, add, sharp_model, other_model, compared
+):
+    own = registry.model_directory
+    add(sharp_model, ["tile/dark"], training="old", seed=777, other=True)
+    add(sharp_model, ["tile/bright"], training="old", seed=82, other=True)
+    make_champion(registry, add(sharp_model, training="old", seed=42))
+    add(other_model, ["tile/half"], training="new", seed=82, other=True)
+    add(other_model, training="new", seed=42)
+    assert decide().champion == 3
+    assert compared[0] == [(42, own(5), own(3)), (82, own(4), own(2))]
+    assert compared[1][1].trained == {"tile/bright", "tile/half"}
+    splits = [{str(test.target) for each in pair.evaluations for test in each.tests} for pair in compared[1]]
+    assert splits[0] != splits[1]  # each on its own unseen classes
+
+    # A model of the champion's that is gone is another question.
+    registry.set_alias(CHALLENGER, 5)
+    before = len(compared)
+    decide()
+    assert len(compared) == before  # known
+    registry._store.client().delete_model_version(registry.name, "2")
+    decide()
+    assert compared[-2] == [(42, own(5), own(3))]
+
+
+def test_trainings_without_a_seed_in_common_are_compared_by_what_is_served(
+    decide, registry, add, sharp_model, other_model, compared
+):
+    own = registry.model_directory
+    make_champion(registry, add(sharp_model, ["steel/dark"], seed=777))  # from before there was a tag
+    add(other_model, training="new", seed=82, other=True)
+    add(other_model, ["tile/dark"], training="new", seed=42)
+    decide()
+    assert compared[0] == [(42, own(3), own(1))]
+    assert compared[1][0].trained == {"steel/dark", "tile/dark"}
+
+
+def test_a_model_of_another_seed_that_does_not_work_is_a_no(decide, registry, add, sharp_model, unmeasured):
+    make_champion(registry, add(sharp_model))
+    add(sharp_model, training="new", seed=82, other=True)
+    add(sharp_model, training="new", seed=42)
+    (registry.model_directory(2) / "model.safetensors").write_bytes(b"damaged")
+    assert decide().broken[0].name == "working model"
+    assert number_of(registry, CHAMPION) == 1
 
 
 def test_a_better_model_takes_over_and_the_worse_one_does_not_get_it_back(
@@ -147,7 +250,8 @@ def test_the_same_model_again_is_refused_with_a_difference_of_nothing(decide, re
     add(sharp_model)
     decision = decide()
     assert [rule.name for rule in decision.broken] == ["gain"]
-    assert (decision.comparison.interval.low, decision.comparison.interval.high) == (0, 0)
+    assert decision.comparison.mean(lambda s: s.boxes).change == 0
+    assert decision.comparison.interval.low < 0 < decision.comparison.interval.high
     assert number_of(registry, CHAMPION) == 1
     assert told(registry) == [("refused", 2, 1, BY_RULES)]
 
@@ -330,11 +434,11 @@ def test_a_champion_exchanged_while_the_models_are_measured_is_measured_anew(
     met = []
     real = stage.compare_models
 
-    def slow_comparison(challenger, champion, *args):
-        met.append(champion)
+    def slow_comparison(pairs, config):
+        met.append(pairs[0].champion)
         if len(met) == 1:
             rollback(registry, "ada", "false alarms", to=1)
-        return real(challenger, champion, *args)
+        return real(pairs, config)
 
     monkeypatch.setattr(stage, "compare_models", slow_comparison)
     decision = decide()

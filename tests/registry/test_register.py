@@ -19,7 +19,7 @@ from unispector.evaluation.results import EvaluationReport, EvaluationRow, Model
 from unispector.inference.detector import UniSpector
 from unispector.project.paths import EVALUATION, MODELS, SPLITS
 from unispector.registry import registered_model
-from unispector.registry.register import read_lineage, register_challenger
+from unispector.registry.register import models_of_training, read_lineage, register_challenger
 from unispector.tracking.registry import ModelRegistry
 
 
@@ -38,27 +38,36 @@ ROWS = (
     row("unispector", "tile", "seen", (42, 1), 90.0, 0.9),
     row("unispector", "tile", "unseen", (82, 1), 1.0, 0.8),
     row("base", "tile", "unseen", (42, 1), 2.0, 0.7),
+    row("untrained", "tile", "unseen", (42, 1), 20.0, 0.6),
+    row("untrained", "steel", "unseen", (42, 1), 10.0),
+    row("untrained", "tile", "unseen", (82, 1), 3.0),
 )
 
 
 @pytest.fixture
-def project(tiny_project, tiny_model) -> Path:
-    """A project after its evaluation; the model of seed 42 is the tiny one."""
-    directory = tiny_project / MODELS / "unispector" / "seed42"
-    shutil.copytree(tiny_model, directory)
+def project(tiny_project, tiny_model, other_tiny_model) -> Path:
+    """A project after its evaluation; the models of both seeds are tiny ones."""
+    records = [save_trained(tiny_project, 42, tiny_model), save_trained(tiny_project, 82, other_tiny_model)]
+    write_report(tiny_project, *records)
+    outs = {"outs": [{"path": "data/splits", "md5": "abc.dir"}]}
+    (tiny_project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"split": outs}}))
+    return tiny_project
+
+
+def save_trained(project, seed, model):
+    """A model as the training of a seed would have saved it; the evaluation's record of it."""
+    directory = project / MODELS / "unispector" / f"seed{seed}"
+    shutil.copytree(model, directory)
     description = json.loads((directory / "config.json").read_text())
-    training = SplitTree(tiny_project / SPLITS).training(42)
+    training = SplitTree(project / SPLITS).training(seed)
     description["provenance"] |= {
-        "split_seed": "42",
+        "split_seed": str(seed),
         "git_commit": "c" * 40,
         "git_dirty": "true",
         "train_file_sha256": hashlib.sha256(training.read_bytes()).hexdigest(),
     }
     (directory / "config.json").write_text(json.dumps(description))
-    write_report(tiny_project, ModelRecord("unispector", 42, description["fingerprint"], {}))
-    outs = {"outs": [{"path": "data/splits", "md5": "abc.dir"}]}
-    (tiny_project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"split": outs}}))
-    return tiny_project
+    return ModelRecord("unispector", seed, description["fingerprint"], {})
 
 
 def write_report(project, *models):
@@ -94,6 +103,7 @@ def test_a_version_tells_where_it_comes_from_and_what_it_reached(
     assert version.tags == {
         "state": "challenger",
         "key": "k",
+        "training": "k",
         "fingerprint": UniSpector.load(tiny_model).fingerprint,
         "training_run": run.run_id,
         "data.dvc": "abc.dir",
@@ -105,21 +115,46 @@ def test_a_version_tells_where_it_comes_from_and_what_it_reached(
         "unseen_segm_AP50": "15.0000",
         "seen_bbox_AP50": "90.0000",
         "seen_segm_AP50": "45.0000",
+        "untrained_unseen_bbox_AP50": "15.0000",  # of 20 and 10
+        "untrained_unseen_segm_AP50": "7.5000",
         "alarm_threshold": "0.200000",  # of (0.2 + 0.4) / 2 and 0.1
     }
     registry = ModelRegistry(store)
-    directory = registry.model_directory(1)
+    assert version.number == 2  # the newest
+    directory = registry.model_directory(2)
     lineage = read_lineage(directory)
     assert lineage.trained_classes == ("set/dark", "set/bright")
     assert lineage.metrics["unseen_bbox_AP50"] == 30.0
     assert lineage.thresholds == pytest.approx({"tile": 0.3, "steel": 0.1})
     assert (lineage.split_seed, lineage.seeds, lineage.data) == (42, (42, 82), "abc.dir")
     assert UniSpector.load(directory).fingerprint == version.tags["fingerprint"]
-    assert trusted == [registry.mlflow_directory(1)]
+    assert trusted == [registry.mlflow_directory(2)]
     card = (directory / "README.md").read_text()
     assert "| tile | unseen classes | 45.0 | 22.5 | 0.300 |" in card
     assert "| cable | unseen classes | 30.0 | 15.0 |  |" in card
     assert version.tags["fingerprint"] in card
+
+
+def test_every_seed_has_a_version_that_names_its_training(registered, project, store, trusted):
+    registry = ModelRegistry(store)
+    first = registered()
+    other = registry.version(1)
+    assert (other.aliases, other.tags["state"], other.tags["split_seed"]) == ((), "replicate", "82")
+    assert (other.tags["training"], other.tags["unseen_bbox_AP50"]) == ("k", "1.0000")
+    assert other.tags["fingerprint"] != first.tags["fingerprint"]
+    assert {seed: each.number for seed, each in models_of_training(registry, first).items()} == {42: 2, 82: 1}
+    assert list(models_of_training(registry, other)) == [82, 42]
+    again = registered("another training")
+    assert {seed: each.number for seed, each in models_of_training(registry, again).items()} == {42: 4, 82: 3}
+    assert registered().number == 2
+    assert len(registry.versions()) == 4
+
+
+def test_a_version_from_before_there_were_several_stands_alone(registered, store, trusted):
+    registry, version = ModelRegistry(store), registered()
+    store.client().delete_model_version_tag(registry.name, str(version.number), "training")
+    store.client().delete_model_version_tag(registry.name, "1", "training")
+    assert list(models_of_training(registry, registry.version(version.number))) == [42]
 
 
 @pytest.mark.slow
@@ -139,25 +174,25 @@ def test_the_registered_model_is_tried_before_it_becomes_challenger(registered, 
     assert registered("fine").aliases == ("challenger",)
     with pytest.raises(RegistryError, match="the registered model does not work"):
         registered("broken")
-    assert [version.aliases for version in registry.versions()] == [("challenger",), ()]
+    assert [version.aliases for version in registry.versions()] == [("challenger",), (), (), ()]
 
 
 def test_a_later_challenger_retires_the_one_before_and_keeps_its_place(registered, store, trusted):
     first, second = registered("a"), registered("b")
     again = registered("a")
-    assert (first.number, second.number, again.number) == (1, 2, 1)
+    assert (first.number, second.number, again.number) == (2, 4, 2)
     assert again.tags["state"] == "retired"
-    assert ModelRegistry(store).version("challenger").number == 2
+    assert ModelRegistry(store).version("challenger").number == 4
     assert len(trusted) == 2
 
 
 def test_what_was_decided_is_not_undone_by_registering_again(registered, store, trusted):
     registry, version = ModelRegistry(store), registered()
-    registry.set_alias("champion", 1)  # the decision's state was not yet written
+    registry.set_alias("champion", 2)  # the decision's state was not yet written
     registry.remove_alias("challenger")
     assert registered().aliases == ("champion",)
     registry.remove_alias("champion")
-    registry.tag(1, {"state": "refused"})
+    registry.tag(2, {"state": "refused"})
     assert registered().aliases == ()
     assert registered().number == version.number
 
@@ -173,7 +208,7 @@ def test_a_registration_that_is_killed_anywhere_is_completed_by_the_next(
     registered, store, trusted, monkeypatch
 ):
     registry = ModelRegistry(store)
-    for step in range(20):
+    for step in range(0, 30, 2):
         key = f"key {step}"
         before = registry.versions()
         with monkeypatch.context() as patch:
@@ -186,11 +221,13 @@ def test_a_registration_that_is_killed_anywhere_is_completed_by_the_next(
                 assert len(done) > 4
                 break
         version = registered(key)
-        assert [each for each in registry.versions() if each.tags["key"] == key] == [version], done
-        assert len(registry.versions()) == len(before) + 1
+        own = [each for each in registry.versions() if each.tags["training"] == key]
+        assert [each.tags["split_seed"] for each in own] == ["42", "82"], done
+        assert own[0] == version
+        assert len(registry.versions()) == len(before) + 2
         assert version.aliases == ("challenger",)
-        assert {each.tags["state"] for each in registry.versions()[1:]} <= {"retired"}
-        assert registry.model_directory(version.number).is_dir()
+        assert {each.tags["state"] for each in registry.versions()[1:]} <= {"retired", "replicate"}
+        assert all(registry.model_directory(each.number).is_dir() for each in own)
     else:
         raise AssertionError("never came to its end")
     assert done[0] == "save_registered_model"
@@ -201,7 +238,7 @@ def test_a_registration_that_is_killed_anywhere_is_completed_by_the_next(
 def test_an_evaluation_of_another_model_is_refused(registered, project, store, trusted):
     write_report(project, ModelRecord("unispector", 42, "0" * 64, {}), ModelRecord("base", 42, "1" * 64, {}))
     with pytest.raises(
-        RegistryError, match=r"evaluation.json: has no evaluation of unispector/seed42 as it is"
+        RegistryError, match=r"evaluation.json: has no evaluation of unispector/seed\d+ as it is"
     ):
         registered()
     (project / EVALUATION).unlink()
@@ -234,7 +271,9 @@ def test_a_damaged_lineage_is_one_line(tmp_path, content):
 
 
 def test_an_evaluation_without_defect_free_pictures_gives_no_threshold(registered, project, store, trusted):
-    rows = tuple(replace(each, alarms=None) for each in ROWS if each.subset == "unseen")
+    rows = tuple(
+        replace(each, alarms=None) for each in ROWS if each.subset == "unseen" and each.variant != "untrained"
+    )
     report = EvaluationReport.read(project / EVALUATION)
     (project / EVALUATION).write_text(replace(report, rows=rows).evaluation_json())
     tags = registered().tags

@@ -7,7 +7,7 @@ from pathlib import Path
 from unispector.config import Config, SetConfig
 from unispector.data.protocol.split_tree import SplitTree, TestPair
 from unispector.errors import CheckpointError, DataError
-from unispector.evaluation.results import MAIN_VARIANT, Subset
+from unispector.evaluation.results import MAIN_VARIANT, UNTRAINED, Subset
 from unispector.project.paths import MODELS, SPLITS, dropped_file
 
 
@@ -91,7 +91,7 @@ def _models(config: Config, root: Path) -> list[tuple[str, int, Path]]:
     for _, _, directory in models:
         if not directory.is_dir():
             raise CheckpointError(f"{directory}: no such model; run the train stage first")
-    untrained = [("untrained", seed, root / "untrained" / f"seed{seed}") for seed in config.train.seeds]
+    untrained = [(UNTRAINED, seed, root / UNTRAINED / f"seed{seed}") for seed in config.train.seeds]
     return models + [model for model in untrained if model[2].is_dir()]
 
 

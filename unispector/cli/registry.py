@@ -37,11 +37,12 @@ def list_versions() -> None:
             version.tags.get("state", ""),
             ", ".join(version.aliases),
             *(_percent(version, figure) for figure in _FIGURES),
+            version.tags.get("split_seed", ""),
             version.tags.get("training_run", "")[:8],
         ]
         for version in registry.versions()
     ]
-    headings = ["version", "created (UTC)", "state", "aliases", *_FIGURES.values(), "training run"]
+    headings = ["version", "created (UTC)", "state", "aliases", *_FIGURES.values(), "seed", "training run"]
     typer.echo(
         "\n".join(columns([headings, *rows])) if rows else f"{registry.place}: no model is registered yet"
     )

@@ -91,7 +91,7 @@ def stage_split() -> None:
 
 @stage_app.command("fingerprint")
 def stage_fingerprint() -> None:
-    """Hash what training reads."""
+    """Hash what training reads, and link what it starts from."""
     from unispector.pipeline.fingerprint import fingerprint
 
     with _timed("fingerprint"):

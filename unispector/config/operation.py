@@ -39,6 +39,19 @@ class PromoteConfig(Section):
         "must lie above 0",
     )
     resamples: int = Field(2000, ge=100, description="of the images, behind that interval")
+    seed_spread: float = Field(
+        4.0,
+        ge=0,
+        description="also behind it: least standard deviation, in points of that mean, of the difference "
+        "of two trainings of one recipe",
+    )
+    first_ap: float = Field(
+        20.0,
+        ge=0,
+        le=100,
+        description="least mean unseen AP50 of boxes of the first champion, in percent; it must also be "
+        "higher than the untrained detector's",
+    )
     mask_drop: float = Field(1.0, ge=0, description="points that the mean unseen AP50 of masks may fall")
     set_drop: float = Field(
         5.0, ge=0, description="points that the AP50 of boxes or of masks may fall on any one set"

@@ -57,6 +57,15 @@ class Config(Section):
         "in turn",
     )
 
+    @property
+    def starting_files(self) -> dict[str, Path]:
+        """Files and folders that training starts from, as written; name of the parameter -> path."""
+        several = len(self.model.backbones) > 1
+        named = {"train.start": self.train.start}
+        for number, network in enumerate(self.model.backbones):
+            named[f"model.backbone{f'.{number}' if several else ''}.weights"] = network.weights_file
+        return {name: path for name, path in named.items() if path}
+
     @model_validator(mode="after")
     def _keeps_maps_of_frozen_backbones_only(self) -> Self:
         if self.train.views and not all(backbone.frozen for backbone in self.model.backbones):

@@ -1,9 +1,9 @@
 """Parameters of training: losses, augmentation, prompts, optimisation."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unispector.config.section import Section
 
@@ -161,6 +161,12 @@ class TrainConfig(Section):
     timeout_hours: float | None = Field(
         None, gt=0, description="hours after which a training is stopped; null = never"
     )
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _nothing_is_null(cls, value: Any) -> Any:
+        # As a path, the empty text is the whole project.
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _shows_a_defect(self) -> Self:

@@ -16,13 +16,13 @@ from unispector.evaluation.intervals import Interval
 
 Subset = Literal["unseen", "seen"]
 
-MAIN_VARIANT = "unispector"
+MAIN_VARIANT, UNTRAINED = "unispector", "untrained"
 VARIANTS = {
     MAIN_VARIANT: "UniSpector",
     "base": "Base",
     "sspe": "+ SSPE",
     "cpe": "+ SSPE + CPE",
-    "untrained": "Untrained",
+    UNTRAINED: "Untrained",
 }
 """Kinds of model in the order of the report, and how it calls them."""
 

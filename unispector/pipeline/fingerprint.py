@@ -1,35 +1,40 @@
-"""Stage `fingerprint`: one hash per split seed of all that training on it reads.
+"""Stage `fingerprint`: one hash per split seed of all that training on it reads, and links to its start.
 
 Training depends on these hashes instead of on the raw folder, so that a data set that is only
-tested on, or another prompt seed, trains nothing anew.
+tested on, or another prompt seed, trains nothing anew. The weights it starts from may lie anywhere, or be
+none, which `dvc.yaml` cannot say: DVC hashes what the links point to.
 """
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import SplitTree
-from unispector.errors import DataError
+from unispector.errors import ConfigError, DataError
 from unispector.ops import packed
 from unispector.ops.files import atomic_write_text
 from unispector.ops.json_text import parse_json
-from unispector.project.paths import FINGERPRINTS, SPLITS
+from unispector.project.paths import FINGERPRINTS, MODELS, SPLITS, TRAINING_START
 
 
 def fingerprint(config: Config, root: Path = Path()) -> dict[int, str]:
-    """Write `data/training-fingerprints.json`.
+    """Write `data/training-fingerprints.json` and the links in `data/training-start/`.
 
     Args:
-        config: its `split.seeds` and `data.root` are read.
+        config: its `split.seeds`, `data.root` and `starting_files` are read.
 
     Returns:
         Split seed -> hex SHA-256 over the training file and every image it names.
 
     Raises:
         DataError: the training file is absent or malformed, or an image is.
+        ConfigError: a file that training starts from is absent, or lies where training puts its models.
     """
+    _link_start(config, root)
     tree, images = SplitTree(root / SPLITS), root / config.data.root
     found = {seed: _fingerprint(tree.training(seed), images) for seed in config.split.seeds}
     text = json.dumps({str(seed): digest for seed, digest in found.items()}, indent=2) + "\n"
@@ -67,3 +72,23 @@ def _fingerprint(annotations: Path, images: Path) -> str:
         digest.update(f"{image.file_name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _link_start(config: Config, root: Path) -> None:
+    """Make a link to every file that training starts from; DVC follows links to files, not to folders."""
+    folder = root / TRAINING_START
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number, (name, path) in enumerate(config.starting_files.items()):
+        start = (root / path).resolve()
+        if start.is_relative_to((root / MODELS).resolve()):
+            raise ConfigError(f"{name}: {path} lies in {MODELS}, which a training empties; copy it elsewhere")
+        files = [start] if start.is_file() else sorted(file for file in start.rglob("*") if file.is_file())
+        if not files:
+            raise ConfigError(f"{name}: {path}: no such file or folder; mend the path in params.yaml")
+        for file in files:
+            within = file.relative_to(start.parent)
+            link = folder / str(number) / within
+            link.parent.mkdir(parents=True, exist_ok=True)
+            inside = file.is_relative_to(root.resolve())  # such a link survives a move of the project
+            link.symlink_to(os.path.relpath(file, link.parent.resolve()) if inside else file)

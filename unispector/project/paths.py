@@ -5,6 +5,7 @@ from pathlib import Path
 SPLITS = Path("data/splits")
 SPLIT_CHECKS = SPLITS / "checks.json"
 FINGERPRINTS = Path("data/training-fingerprints.json")
+TRAINING_START = Path("data/training-start")
 MODELS = Path("artifacts/models")
 CHECKPOINTS = Path("artifacts/checkpoints")
 MAPS = Path("artifacts/maps")

@@ -1,8 +1,8 @@
 """Retraining: is there anything new, run the pipeline on it, and remember how far that got.
 
-Content decides whether work is to be done, not time: a hash over the parameters, the pipeline, the
-code and the raw data. A state of these that was retrained on and decided is left alone, however often it is
-asked about.
+Content decides whether work is to be done, not time: a hash over the parameters, the files that training
+starts from, the locked packages, the pipeline, the code and the raw data. A state of these that was
+retrained on and decided is left alone, however often it is asked about.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
 _DAMAGED_LOCK = re.compile(r"dvc\.lock' (is invalid|validation failed)")
+_PROJECT_FILES = ("params.yaml", "dvc.yaml", "requirements.lock")
 _GENERATED = "insa-mini"  # made by a stage
 _TAIL = 400  # lines of DVC's output that are looked through for a reason
 
@@ -47,7 +48,7 @@ class DataRefusedError(RetrainingError):
 class RetrainingNeed:
     """The need for a retraining, and its reasons."""
 
-    key: str  # hash of parameters, pipeline, code and raw data
+    key: str  # hash of parameters, what training starts from, packages, pipeline, code and raw data
     work: bool  # whether this state has still to be retrained on
     reason: str  # in one line, for people
     changed: tuple[str, ...] = ()  # raw sets whose files differ from what DVC has recorded
@@ -98,7 +99,7 @@ def look(config: Config, root: Path = Path()) -> RetrainingNeed:
     if changed:
         # DVC takes the files as they are now; the stages that read them then count as out of date.
         _dvc(root, ["add", "--quiet", *(str(path.with_suffix("").relative_to(root)) for path in changed)])
-    key = _state(root, tracked)
+    key = _state(root, [*tracked, *(root / path for path in config.starting_files.values())])
     last = LastRetraining.read(root)
     if (last.key, last.outcome) == (key, "decided"):
         return RetrainingNeed(key, False, f"nothing new since {last.time}", names, notes)
@@ -183,10 +184,12 @@ def _youngest(folder: Path) -> float:
         return time.time()
 
 
-def _state(root: Path, tracked: Sequence[Path]) -> str:
+def _state(root: Path, given: Sequence[Path]) -> str:
     code = sorted(_PACKAGE.rglob("*.py"))
     digest = hashlib.sha256()
-    for path in (root / "params.yaml", root / "dvc.yaml", *tracked, *code):
+    for path in (*(root / name for name in _PROJECT_FILES), *given, *code):
+        if not path.exists():  # the stage that needs it says so
+            continue
         name = path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path.name
         digest.update(f"{name}\0{sha256_of_tree([path])}\n".encode())
     return digest.hexdigest()

@@ -1,4 +1,8 @@
-"""Two models measured on the same prompts and targets, one after the other."""
+"""Two trainings measured on the same prompts and targets, model by model.
+
+A split seed decides which classes are unseen and all that is random in a training, so models are compared
+in pairs of the same seed.
+"""
 
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,17 +15,30 @@ import numpy.typing as npt
 from unispector.benchmark.conditions import PromptCondition, changed_prompts
 from unispector.benchmark.judge import Trial, advance, judge, read_pair, scores_on, share_bar
 from unispector.benchmark.plan import Evaluation
-from unispector.config import Config
+from unispector.config import Config, PromoteConfig
 from unispector.data.coco import Annotations
 from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_for_tests
 from unispector.evaluation.ground_truth import GroundTruth, Kind, Overlaps
 from unispector.evaluation.intervals import Interval
-from unispector.evaluation.matching import match
+from unispector.evaluation.matching import known_mean, match
 from unispector.evaluation.paired import JudgedDraw, paired_interval, plain_figure, resampled_figures
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
-from unispector.registry.rules import Comparison, Pair, SetComparison
+from unispector.registry.rules import Comparison, Pair, SeedComparison, SetComparison
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A model of each training, of one split seed."""
+
+    seed: int
+    challenger: Path
+    champion: Path
+    evaluations: tuple[Evaluation, ...]  # on unseen classes of the split seed
+    # Classes that either was trained on, `<set>/<class>` as in the training files; they are neither prompted
+    # nor looked for.
+    trained: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class SetDraw:
 
 @dataclass(frozen=True)
 class ComparisonSet:
-    """One set on which both models are measured."""
+    """One set on which both models of a pair are measured."""
 
     name: str
     images: Path
@@ -45,6 +62,11 @@ class ComparisonSet:
     trained: tuple[str, ...]  # unseen classes of the set that a model was trained on, left out
     changed: bool  # whether prompts are changed here too
     good: tuple[Path, ...]
+
+    @property
+    def files(self) -> set[str]:
+        """Names of the targets, over all draws."""
+        return {image.file_name for draw in self.draws for image in draw.targets.images}
 
 
 @dataclass(frozen=True)
@@ -61,44 +83,82 @@ class ModelFigures:
     alarms: float | None  # per defect-free image; None where there is none
 
 
-def compare_models(
-    challenger: Path,
-    champion: Path,
-    evaluations: Sequence[Evaluation],
-    trained: Collection[str],
-    config: Config,
-) -> Comparison:
-    """Measure both models on every set, one model at a time.
+@dataclass(frozen=True)
+class MeasuredSet:
+    """Both models of a pair on one set."""
 
-    Args:
-        trained: classes that either model was trained on, `<set>/<class>` as in the training files; they
-            are neither prompted nor looked for.
+    seed: int
+    name: str
+    classes: tuple[str, ...]
+    trained: tuple[str, ...]
+    challenger: ModelFigures
+    champion: ModelFigures
+
+
+def compare_models(pairs: Sequence[ModelPair], config: Config) -> Comparison:
+    """Measure both models of every pair on every set, one model at a time.
 
     Raises:
         CheckpointError: a model cannot be loaded.
         DataError: a file of the splits or an image is unusable.
     """
-    found = {each.set_name: fair_set(each, trained, config) for each in evaluations}
-    compared = [data_set for data_set in found.values() if data_set is not None]
-    if not any(data_set.changed for data_set in compared):
+    fair = [(pair, fair_set(each, pair.trained, config)) for pair in pairs for each in pair.evaluations]
+    todo = [(pair, data_set) for pair, data_set in fair if data_set is not None]
+    if not any(data_set.changed for _, data_set in todo):
         # The sets that sweeps are made on have no class that is new to both.
-        compared = [replace(data_set, changed=True) for data_set in compared]
-    left_out = tuple(name for name, data_set in found.items() if data_set is None)
-    if not compared:
+        todo = [(pair, replace(data_set, changed=True)) for pair, data_set in todo]
+    files: dict[str, set[str]] = {}
+    for _, data_set in todo:
+        files.setdefault(data_set.name, set()).update(data_set.files)
+    measured: list[MeasuredSet] = []
+    with share_bar(2 * len(todo)) as bar:
+        for pair in pairs:
+            own = [data_set for other, data_set in todo if other is pair]
+            sides: list[list[ModelFigures]] = [[], []]
+            for name, directory, side in zip(
+                ("challenger", "champion"), (pair.challenger, pair.champion), sides, strict=True
+            ):
+                detector = UniSpector.load(directory)
+                for data_set in own:
+                    bar.set_description(f"{name}, seed {pair.seed}, {data_set.name}")
+                    images = files[data_set.name]
+                    side.append(measure(detector, data_set, images, config, advance(bar)))
+            measured += [
+                MeasuredSet(pair.seed, data_set.name, data_set.classes, data_set.trained, new, old)
+                for data_set, new, old in zip(own, *sides, strict=True)
+            ]
+    names = dict.fromkeys(each.set_name for pair in pairs for each in pair.evaluations)
+    return summarised(measured, tuple(name for name in names if name not in files), config.promote)
+
+
+def summarised(
+    measured: Sequence[MeasuredSet], left_out: tuple[str, ...], criteria: PromoteConfig
+) -> Comparison:
+    """The means over pairs of models, and how sure they are.
+
+    Args:
+        measured: of each pair, in the same order, the sets with a class left.
+        left_out: names of sets without one.
+    """
+    if not measured:
         return Comparison((), Interval(0.0, 0.0), left_out)
-    measured: list[list[ModelFigures]] = []
-    with share_bar(2 * len(compared)) as bar:
-        for name, directory in (("challenger", challenger), ("champion", champion)):
-            detector = UniSpector.load(directory)
-            measured.append([])
-            for data_set in compared:
-                bar.set_description(f"{name}, {data_set.name}")
-                measured[-1].append(measure(detector, data_set, config, advance(bar)))
-    new, old = measured
-    level = config.promote.level
-    sets = tuple(_set_comparison(*row, level) for row in zip(compared, new, old, strict=True))
-    interval = paired_interval([each.resampled for each in new], [each.resampled for each in old], level)
-    return Comparison(sets, interval, left_out)
+    by_set: dict[str, list[MeasuredSet]] = {}
+    by_seed: dict[int, list[MeasuredSet]] = {}
+    for each in measured:
+        by_set.setdefault(each.name, []).append(each)
+        by_seed.setdefault(each.seed, []).append(each)
+    seeds = tuple(SeedComparison(seed, _mean(own, "boxes")) for seed, own in by_seed.items())
+    luck = _luck([each.boxes.change for each in seeds], criteria.seed_spread)
+    new, old = (
+        [known_mean([getattr(each, side).resampled for each in own]) for own in by_set.values()]
+        for side in ("challenger", "champion")
+    )
+    sets = tuple(
+        _set_comparison(own, paired_interval([mine], [theirs], criteria.level))
+        for own, mine, theirs in zip(by_set.values(), new, old, strict=True)
+    )
+    interval = paired_interval(new, old, criteria.level, luck)
+    return Comparison(sets, interval, left_out, seeds, luck)
 
 
 def fair_set(evaluation: Evaluation, trained: Collection[str], config: Config) -> ComparisonSet | None:
@@ -138,11 +198,16 @@ def fair_set(evaluation: Evaluation, trained: Collection[str], config: Config) -
 
 
 def measure(
-    detector: UniSpector, data_set: ComparisonSet, config: Config, advance: Callable[[float], object]
+    detector: UniSpector,
+    data_set: ComparisonSet,
+    files: Collection[str],
+    config: Config,
+    advance: Callable[[float], object],
 ) -> ModelFigures:
     """Measure a model on a set; every target is encoded once for all prompts.
 
     Args:
+        files: names of all images of the set that are resampled, for all pairs of models alike.
         advance: gets shares of the work that add up to 1.
 
     Raises:
@@ -162,7 +227,9 @@ def measure(
     return ModelFigures(
         boxes=plain_figure(own),
         masks=plain_figure([_judged(*each, "segm") for each in boxes]),
-        resampled=resampled_figures(own, config.promote.resamples, zlib.crc32(data_set.name.encode())),
+        resampled=resampled_figures(
+            own, tuple(files), config.promote.resamples, zlib.crc32(data_set.name.encode())
+        ),
         blurred=_changed_figure(blurred),
         shifted=_changed_figure(shifted),
         alarms=_alarms(alarms, settings.alarm_score),
@@ -220,20 +287,39 @@ def _alarms(scores: Sequence[Sequence[npt.NDArray[np.float32]]], least: float) -
     return float(np.mean(counts)) if counts else None
 
 
-def _set_comparison(
-    data_set: ComparisonSet, new: ModelFigures, old: ModelFigures, level: float
-) -> SetComparison:
-    def optional(name: str) -> Pair | None:
-        mine, theirs = getattr(new, name), getattr(old, name)
-        return None if mine is None else Pair(mine, theirs)
+def _luck(changes: Sequence[float], least: float) -> float:
+    """Standard deviation of the mean of changes by the luck of training, in points.
 
+    A few changes say little about it, and one says nothing: it is never taken for less than `least` a pair.
+    """
+    seen = float(np.std(changes, ddof=1)) if len(changes) > 1 else 0.0
+    return max(least, seen) / float(np.sqrt(len(changes)))
+
+
+def _mean(measured: Sequence[MeasuredSet], figure: str) -> Pair:
+    """The mean of a figure that all have."""
+    sides = (
+        [getattr(getattr(each, side), figure) for each in measured] for side in ("challenger", "champion")
+    )
+    return Pair(*(float(np.mean(values)) for values in sides))
+
+
+def _set_comparison(measured: Sequence[MeasuredSet], interval: Interval) -> SetComparison:
+    """One set, the mean over the pairs of models that were measured on it."""
+
+    def optional(figure: str) -> Pair | None:
+        known = [each for each in measured if getattr(each.challenger, figure) is not None]
+        return _mean(known, figure) if known else None
+
+    classes = dict.fromkeys(name for each in measured for name in each.classes)
+    trained = dict.fromkeys(name for each in measured for name in each.trained if name not in classes)
     return SetComparison(
-        name=data_set.name,
-        classes=data_set.classes,
-        trained=data_set.trained,
-        boxes=Pair(new.boxes, old.boxes),
-        masks=Pair(new.masks, old.masks),
-        interval=paired_interval([new.resampled], [old.resampled], level),
+        name=measured[0].name,
+        classes=tuple(classes),
+        trained=tuple(trained),
+        boxes=_mean(measured, "boxes"),
+        masks=_mean(measured, "masks"),
+        interval=interval,
         blurred=optional("blurred"),
         shifted=optional("shifted"),
         alarms=optional("alarms"),

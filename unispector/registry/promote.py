@@ -6,9 +6,10 @@ registry's history: a promotion that is killed and starts again comes to the sam
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
@@ -16,19 +17,29 @@ from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.config import Config
 from unispector.data.checks.expectations import CheckReport
 from unispector.errors import RegistryError, UniSpectorError
+from unispector.evaluation.results import UNTRAINED
 from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
 from unispector.project.paths import PROMOTIONS, check_report
-from unispector.registry.comparison import compare_models
+from unispector.registry.comparison import ModelPair, compare_models
 from unispector.registry.decisions import finish_begun, last_event, promote_version, refuse
-from unispector.registry.register import read_lineage
-from unispector.registry.rules import DECISION, Decision, RuleOutcome, compared_rules, data_rule, working_rule
+from unispector.registry.register import models_of_training, read_lineage
+from unispector.registry.rules import (
+    DECISION,
+    Decision,
+    RuleOutcome,
+    compared_rules,
+    data_rule,
+    first_rules,
+    working_rule,
+)
 from unispector.tracking.registry import CHALLENGER, CHAMPION, Event, ModelRegistry, ModelVersion, now
 from unispector.tracking.run import TrackingStore
 
 BY_RULES = "rules"
 """Who decides here, as the registry's history names it."""
 
+_HEADLINE = "unseen_bbox_AP50"
 _REPORT = TypeAdapter(CheckReport)
 
 
@@ -147,24 +158,28 @@ def _decision(
     """The decision on a version: the one that is known already, or a new one."""
     champion = registry.find(CHAMPION)
     before = None if champion is None else champion.number
-    directory = registry.model_directory(challenger.number)
-    models = [("challenger", read_lineage(directory).split_seed, directory)]
-    evaluations = [each for each in evaluations_of(config, root, models) if each.subset == "unseen"]
-    key = _key(config, root, evaluations, "" if champion is None else _fingerprint(champion))
+    mine = models_of_training(registry, challenger)
+    theirs = {} if champion is None else models_of_training(registry, champion)
+    pairs = _pairs(config, root, registry, mine, theirs)
+    others = [_fingerprint(version) for version in theirs.values()]
+    key = _key(config, root, [each for pair in pairs for each in pair.evaluations], others)
     for decision in known:
         if (decision.champion, decision.key) == (before, key):
             return decision
+    directories = [registry.model_directory(version.number) for version in mine.values()]
     rules: tuple[RuleOutcome, ...] = (
         data_rule(list(_data_problems(config, root))),
-        working_rule(_problem(directory)),
+        working_rule(next(filter(None, map(_problem, directories)), "")),
     )
     comparison = None
     if before is not None:
         if all(rule.passed for rule in rules):
-            other = registry.model_directory(before)
-            trained = {name for each in (directory, other) for name in read_lineage(each).trained_classes}
-            comparison = compare_models(directory, other, evaluations, trained, config)
+            comparison = compare_models(pairs, config)
         rules += compared_rules(comparison, config.promote, config.evaluate.alarm_score)
+    else:
+        reached = _mean_metric(directories, _HEADLINE)
+        untrained = _mean_metric(directories, f"{UNTRAINED}_{_HEADLINE}")
+        rules += first_rules(reached, untrained, config.promote.first_ap)
     return Decision(
         challenger=challenger.number,
         champion=before,
@@ -175,6 +190,36 @@ def _decision(
         rules=rules,
         comparison=comparison,
     )
+
+
+def _pairs(
+    config: Config,
+    root: Path,
+    registry: ModelRegistry,
+    mine: Mapping[int, ModelVersion],
+    theirs: Mapping[int, ModelVersion],
+) -> list[ModelPair]:
+    """Models of both trainings of the same split seed; where no seed is shared, the two that are served.
+
+    Without a champion the challenger stands in its place: which sets there are does not depend on it.
+    """
+    shared = [(seed, mine[seed], theirs[seed]) for seed in mine if seed in theirs]
+    served = (next(iter(mine.items())), next(iter((theirs or mine).values())))
+    pairs = []
+    for seed, *models in shared or [(*served[0], served[1])]:
+        challenger, champion = (registry.model_directory(version.number) for version in models)
+        own = evaluations_of(config, root, [("challenger", seed, challenger)])
+        trained = {name for each in (challenger, champion) for name in read_lineage(each).trained_classes}
+        unseen = tuple(each for each in own if each.subset == "unseen")
+        pairs.append(ModelPair(seed, challenger, champion, unseen, frozenset(trained)))
+    return pairs
+
+
+def _mean_metric(directories: Sequence[Path], name: str) -> float | None:
+    """Mean over the models of a training; None where one of them was registered without it."""
+    values = [read_lineage(each).metrics.get(name, np.nan) for each in directories]
+    mean = float(np.mean(values))
+    return None if np.isnan(mean) else mean
 
 
 def _carry_out(registry: ModelRegistry, decision: Decision, files: Sequence[Path]) -> None:
@@ -190,8 +235,8 @@ def _carry_out(registry: ModelRegistry, decision: Decision, files: Sequence[Path
         refuse(registry, decision.challenger, BY_RULES, decision.summary, files)
 
 
-def _key(config: Config, root: Path, evaluations: Sequence[Evaluation], champion: str) -> str:
-    """Hash of the rules, the data and the champion's model: what a decision on a model rests on."""
+def _key(config: Config, root: Path, evaluations: Sequence[Evaluation], champion: Sequence[str]) -> str:
+    """Hash of the rules, the data and the champion's models: what a decision on a training rests on."""
     tests = [test for evaluation in evaluations for test in evaluation.tests]
     files = [file for test in tests for file in (test.prompt, test.target)]
     files += [evaluation.dropped for evaluation in evaluations]

@@ -1,9 +1,9 @@
-"""Stage `register`: the newly trained model becomes a version of the registry, and its challenger."""
+"""Stage `register`: the newly trained models become versions of the registry, one of them its challenger."""
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,14 @@ from unispector.config import Config
 from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import RegistryError
-from unispector.evaluation.results import MAIN_VARIANT, SUBSETS, EvaluationReport, Summary, mean_over_sets
+from unispector.evaluation.results import (
+    MAIN_VARIANT,
+    SUBSETS,
+    UNTRAINED,
+    EvaluationReport,
+    Summary,
+    mean_over_sets,
+)
 from unispector.modeling.saved_model import CONFIG, WEIGHTS, SavedModel, load_model
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.project.lineage import UNKNOWN, dvc_hash
@@ -26,6 +33,10 @@ from unispector.tracking.registry import CHALLENGER, CHAMPION, KEY, PACKAGE, Mod
 from unispector.tracking.run import TrackingStore
 
 LINEAGE, CARD = "lineage.json", "README.md"
+TRAINING = "training"
+"""Tag, equal for the models of all seeds of one training."""
+REPLICATE = "replicate"
+"""State of a version that is compared and not served."""
 
 _AP50 = {"bbox.AP50": "bbox_AP50", "segm.AP50": "segm_AP50"}
 
@@ -41,7 +52,8 @@ class Lineage:
     split_seed: int  # of the split it was trained on
     seeds: tuple[int, ...]
     training_run: str  # MLflow's id; empty where training was not recorded
-    # `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets.
+    # `unseen_bbox_AP50`, `unseen_segm_AP50`, `seen_...`: percent, mean over the sets; `untrained_unseen_...`
+    # and so on of the untrained model, on the same prompts and targets.
     metrics: dict[str, float]
     # For each set of unseen classes with defect-free images, the lowest score at which there are no more than
     # `evaluate.alarm_rate` false alarms an image, mean over the draws of prompts.
@@ -67,23 +79,39 @@ def read_lineage(directory: Path) -> Lineage:
 
 
 def register_challenger(config: Config, root: Path, store: TrackingStore, key: str) -> ModelVersion:
-    """Register the model of the first of `train.seeds`, with its evaluation, and make it challenger.
+    """Register the models of all `train.seeds` with their evaluation; the first seed's becomes challenger.
 
     The alias is set once the registered model was loaded and has predicted, in a process that has only its
-    own copy of the code. A version that has the key already is not registered again; what is missing of it
-    is done. A version that was challenger before retires.
+    own copy of the code. The other seeds' versions have the state `replicate`: they say how much of a gain
+    is luck. What of a training is registered already is not registered again; what is missing is done. A
+    version that was challenger before retires.
 
     Args:
         key: the same for the same training.
 
+    Returns:
+        The version of the first seed.
+
     Raises:
-        CheckpointError: the model is absent or damaged.
-        DataError: `reports/evaluation.json` or the training file is absent or damaged.
-        RegistryError: model, evaluation and data do not belong together, the registered model does not
+        CheckpointError: a model is absent or damaged.
+        DataError: `reports/evaluation.json` or a training file is absent or damaged.
+        RegistryError: models, evaluation and data do not belong together, the registered model does not
             work, or the store cannot be used.
     """
     registry = ModelRegistry(store)
-    version = registry.with_tag(KEY, key) or _register(config, root, registry, key)
+    first, *others = config.train.seeds
+    # The first seed last, so that the newest version is the one that may be served.
+    tags = {seed: {KEY: f"{key} seed {seed}", TRAINING: key, "state": REPLICATE} for seed in others}
+    tags[first] = {KEY: key, TRAINING: key, "state": CHALLENGER}
+    missing = [seed for seed, own in tags.items() if registry.with_tag(KEY, own[KEY]) is None]
+    # All are read before one is registered: models that do not belong together leave nothing behind.
+    for trained in [_trained(config, root, seed) for seed in missing]:
+        _register(registry, trained, tags[trained.lineage.split_seed])
+    version = registry.with_tag(KEY, key)
+    if version is None:
+        raise RegistryError(
+            f"{registry.place}: version {key[:12]} was deleted while it was registered; try again"
+        )
     if {CHALLENGER, CHAMPION} & {*version.aliases} or version.tags.get("state") != CHALLENGER:
         return version
     from unispector.registry.registered_model import try_registered_model
@@ -94,6 +122,22 @@ def register_challenger(config: Config, root: Path, store: TrackingStore, key: s
         registry.tag(before.number, {"state": RETIRED})
     registry.set_alias(CHALLENGER, version.number)
     return registry.version(version.number)
+
+
+def models_of_training(registry: ModelRegistry, version: ModelVersion) -> dict[int, ModelVersion]:
+    """The versions of the training that a version is of, by split seed, that version first.
+
+    A version from before all seeds were registered stands alone.
+
+    Raises:
+        RegistryError: the lineage of a version is absent or damaged.
+    """
+    training = version.tags.get(TRAINING)
+    others = [each for each in registry.versions() if training and each.tags.get(TRAINING) == training]
+    found: dict[int, ModelVersion] = {}
+    for each in (version, *others):
+        found.setdefault(read_lineage(registry.model_directory(each.number)).split_seed, each)
+    return found
 
 
 def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> None:
@@ -115,18 +159,31 @@ def save_package(directory: Path, lineage: Lineage, card: str, folder: Path) -> 
         save_registered_model(folder, package, {"commit": lineage.commit, "data": lineage.data})
 
 
-def _register(config: Config, root: Path, registry: ModelRegistry, key: str) -> ModelVersion:
-    seed = config.train.seeds[0]
+@dataclass(frozen=True)
+class _Trained:
+    """A model that the pipeline has trained and evaluated."""
+
+    directory: Path
+    fingerprint: str
+    lineage: Lineage
+    card: str
+
+
+def _trained(config: Config, root: Path, seed: int) -> _Trained:
     directory = root / MODELS / MAIN_VARIANT / f"seed{seed}"
     saved = load_model(directory)
     evaluation = _own_rows(EvaluationReport.read(root / EVALUATION), saved, seed, root / EVALUATION)
     lineage = _lineage(config, root, saved, seed, evaluation)
     card = model_card(saved, lineage, evaluation.summaries(MAIN_VARIANT))
-    tags = {**version_tags(lineage, saved.fingerprint), KEY: key}
+    return _Trained(directory, saved.fingerprint, lineage, card)
+
+
+def _register(registry: ModelRegistry, trained: _Trained, tags: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        save_package(directory, lineage, card, folder)
-        return registry.register(folder, lineage.training_run, tags)
+        save_package(trained.directory, trained.lineage, trained.card, folder)
+        known = version_tags(trained.lineage, trained.fingerprint)
+        registry.register(folder, trained.lineage.training_run, {**known, **tags})
 
 
 def version_tags(lineage: Lineage, fingerprint: str) -> dict[str, str]:
@@ -147,13 +204,14 @@ def version_tags(lineage: Lineage, fingerprint: str) -> dict[str, str]:
 
 
 def _own_rows(report: EvaluationReport, saved: SavedModel, seed: int, path: Path) -> EvaluationReport:
-    """Return the report's rows of this model."""
+    """Return the report's rows of this model, and of the untrained one of its seed."""
     judged = [(model.variant, model.split_seed, model.fingerprint) for model in report.models]
     if (MAIN_VARIANT, seed, saved.fingerprint) not in judged:
         raise RegistryError(
             f"{path}: has no evaluation of {MAIN_VARIANT}/seed{seed} as it is now; run the stage evaluate"
         )
-    rows = tuple(row for row in report.rows if (row.variant, row.split_seed) == (MAIN_VARIANT, seed))
+    kept = (MAIN_VARIANT, UNTRAINED)
+    rows = tuple(row for row in report.rows if row.variant in kept and row.split_seed == seed)
     return EvaluationReport(rows, (), report.models, report.prompts_judged)
 
 
@@ -165,7 +223,7 @@ def _lineage(
     known = saved.provenance.get("train_file_sha256")
     if known is not None and hashlib.sha256(training.read_bytes()).hexdigest() != known:
         raise RegistryError(f"{training}: has changed since the model was trained; run `dvc repro` first")
-    summaries = evaluation.summaries(MAIN_VARIANT)
+    untrained = _means(evaluation.summaries(UNTRAINED))
     return Lineage(
         trained_classes=tuple(classes),
         data=dvc_hash(root, SPLITS.as_posix()),
@@ -174,7 +232,10 @@ def _lineage(
         split_seed=seed,
         seeds=tuple(config.train.seeds),
         training_run=saved.provenance.get("mlflow_run_id", ""),
-        metrics=dict(_means(summaries)),
+        metrics={
+            **dict(_means(evaluation.summaries(MAIN_VARIANT))),
+            **{f"{UNTRAINED}_{name}": value for name, value in untrained},
+        },
         thresholds=_thresholds(evaluation),
     )
 
@@ -190,7 +251,7 @@ def _means(summaries: tuple[Summary, ...]) -> Iterator[tuple[str, float]]:
 def _thresholds(evaluation: EvaluationReport) -> dict[str, float]:
     by_set: dict[str, list[float]] = {}
     for row in evaluation.rows:
-        if row.subset == "unseen" and row.alarms is not None:
+        if (row.variant, row.subset) == (MAIN_VARIANT, "unseen") and row.alarms is not None:
             by_set.setdefault(row.data_set, []).append(row.alarms.threshold)
     return {name: float(np.mean(values)) for name, values in by_set.items()}
 

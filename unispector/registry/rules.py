@@ -32,8 +32,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class SeedComparison:
+    """A pair of models, of one training each and of the same split seed."""
+
+    seed: int
+    boxes: Pair  # AP50 in percent, the mean over the sets that have a class neither was trained on
+
+
+@dataclass(frozen=True)
 class SetComparison:
-    """Both models on one set, with the same prompts and targets."""
+    """Both trainings on one set, with the same prompts and targets: means over the pairs of models."""
 
     name: str
     classes: tuple[str, ...]  # those that were prompted and looked for: neither model was trained on them
@@ -41,7 +49,7 @@ class SetComparison:
     # AP50 in percent, the mean over draws of prompts.
     boxes: Pair
     masks: Pair
-    interval: Interval  # paired bootstrap interval of the change of `boxes`, in points
+    interval: Interval  # paired bootstrap interval of the change of `boxes` on other images, in points
     # AP50 of boxes with blurred prompt images and with inexact prompt boxes; None where that was not
     # measured.
     blurred: Pair | None
@@ -51,13 +59,15 @@ class SetComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models on all sets."""
+    """Both trainings on all sets."""
 
-    sets: tuple[SetComparison, ...]  # those that have a class neither model was trained on
-    # Paired bootstrap interval of the change of the mean over `sets` of AP50 of boxes, in points; 0 to 0
-    # where there is no set.
+    sets: tuple[SetComparison, ...]  # those that have a class neither model of a pair was trained on
+    # Paired bootstrap interval of the change of the mean over `sets` of AP50 of boxes, in points, on other
+    # images and with other trainings; 0 to 0 where there is no set.
     interval: Interval
     left_out: tuple[str, ...]  # names of the other sets
+    seeds: tuple[SeedComparison, ...] = ()  # the pairs; none in decisions from before there were several
+    luck: float = 0.0  # standard deviation of the mean change by the luck of training, in points
 
     def mean(self, figure: Figure) -> Pair | None:
         """Unweighted mean of a figure over the sets that have it; None without any."""
@@ -118,7 +128,7 @@ class Decision:
             return f"{version} is refused and {stays}: {count} not met ({names})."
         why = f"all {len(self.rules)} rules are met"
         if before is None:
-            why = "there is no champion to compare it with, its data are in order and it works"
+            why = f"there is no champion to compare it with, and {why}"
         if not self.automatic:
             wait = f"it waits for `unispector registry approve {self.challenger}`"
             return f"{version} may become champion, {why}; {wait}."
@@ -160,6 +170,33 @@ def working_rule(problem: str) -> RuleOutcome:
     return RuleOutcome("working model", not problem, problem or "it does", limit)
 
 
+def first_rules(reached: float | None, untrained: float | None, least: float) -> tuple[RuleOutcome, ...]:
+    """The rules for a challenger that would be the first champion.
+
+    Args:
+        reached: mean AP50 of boxes of unseen classes in percent; None where it was not measured.
+        untrained: that of the detector before any training, on the same prompts and targets.
+        least: smallest `reached`, in percent.
+    """
+    figure = "not measured" if reached is None else f"{reached:.2f}"
+    floor = "not measured" if untrained is None else f"{untrained:.2f}"
+    known = reached is not None
+    return (
+        RuleOutcome(
+            "more than untrained",
+            reached is not None and untrained is not None and reached > untrained + _ROUNDING,
+            f"{figure}, untrained {floor}" if known else figure,
+            "mean AP50 of boxes of unseen classes is higher than that of the untrained detector",
+        ),
+        RuleOutcome(
+            "first AP",
+            reached is not None and reached >= least - _ROUNDING,
+            figure,
+            f"mean AP50 of boxes of unseen classes is at least {least:g} percent",
+        ),
+    )
+
+
 def compared_rules(
     comparison: Comparison | None, criteria: PromoteConfig, alarm_score: float
 ) -> tuple[RuleOutcome, ...]:
@@ -183,7 +220,10 @@ def compared_rules(
 def _rules(criteria: PromoteConfig, alarm_score: float) -> tuple[tuple[str, str, Judge], ...]:
     """Name, limit in words, and test of each rule that compares."""
     drop = criteria.robustness_drop
-    gain = f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes lies above 0"
+    gain = (
+        f"the {100 * criteria.level:g} % interval of the change of mean AP50 of boxes, on other images and "
+        "with other trainings, lies above 0"
+    )
     masks = f"mean AP50 of masks falls by at most {criteria.mask_drop:g} points"
     sets = f"AP50 of boxes and of masks falls by at most {criteria.set_drop:g} points on each set"
     boxes, falls = "mean AP50 of boxes with", f"falls by at most {drop:g} points"
@@ -268,9 +308,15 @@ def _sets_blocks(comparison: Comparison) -> tuple[Block, ...]:
         left_out = f"; left out, trained on: {', '.join(member.trained)}" if member.trained else ""
         told.append(f"{member.name}: {', '.join(member.classes)}{left_out}")
     told += [f"{name}: left out, all its classes were trained on" for name in comparison.left_out]
+    pairs = tuple(f"seed {pair.seed}: {points_text(pair.boxes)}" for pair in comparison.seeds)
+    luck = (
+        f"Mean AP50 of boxes of each pair of models. The luck of training is taken to change their mean by "
+        f"{comparison.luck:.2f} points (standard deviation)."
+    )
     return (
         Text("AP50 on the same prompts and targets: change (champion to challenger)."),
         Table.of(("set",), columns, rows),
+        *((Text(luck), Bullets(pairs)) if pairs else ()),
         Text("Classes looked for, none of which either model was trained on:"),
         Bullets(tuple(told)),
     )
