@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unispector.names import LONGEST, folder_name_problem, is_text, name_problem, shown
+from unispector.names import LONGEST, folder_name_problem, is_text, name_problem, shortened, shown
 
 FORBIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 JOINERS = "\u200c\u200d"
@@ -69,3 +69,11 @@ def test_a_name_of_a_folder_stays_in_its_place(name: str):
 
 def test_a_foreign_file_name_is_shown_by_its_bytes():
     assert shown("caf\udce9 \x1b[2J\u202e.png") == "caf\\xe9 \\x1b[2J\\u202e.png"
+
+
+def test_a_line_keeps_its_beginning_and_its_remedy():
+    assert shortened("a.png: " + "x" * 1990) == "a.png: " + "x" * 1990
+    told = shortened("a.png: it is a " + "x" * 10**6 + "; correct it")
+    assert told.startswith("a.png: it is a xxx")
+    assert told.endswith("xxx; correct it")
+    assert len(told) < 2010

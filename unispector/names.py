@@ -9,6 +9,8 @@ import unicodedata
 
 LONGEST = 200
 """Characters of a name, at most."""
+LONGEST_LINE = 2000
+"""Characters of a message, at most: what a file holds may be quoted in it."""
 
 _JOINERS = "\u200c\u200d"  # Persian and Indic words, and emojis, need them
 _CONTROLS = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -49,6 +51,12 @@ def shown(text: str) -> str:
     are no UTF-8 as `\xff`.
     """
     return "".join(char if _is_seen(char) else _escaped(char) for char in text)
+
+
+def shortened(text: str) -> str:
+    """The text; of one over `LONGEST_LINE` characters the beginning and the end, where remedies are."""
+    kept = LONGEST_LINE // 2
+    return text if len(text) <= LONGEST_LINE else f"{text[:kept]} ... {text[-kept:]}"
 
 
 def _is_seen(char: str) -> bool:

@@ -438,7 +438,7 @@ def test_a_forged_version_leads_out_of_no_folder(filled):
 def test_a_forged_mark_that_its_image_does_not_have_is_named(filled):
     code = {"size": [9], "counts": "9"}
     forge(filled, lambda prompt: prompt.update(boxes_xywh=[], masks_rle=[code]))
-    with pytest.raises(PromptBankError, match=r"000003\.json: damaged \(mask code without"):
+    with pytest.raises(PromptBankError, match=r"pictures/.*: the marks kept of it are damaged \(mask code"):
         filled.annotations(filled.current())
 
 

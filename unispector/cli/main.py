@@ -31,7 +31,7 @@ from unispector.cli.ui import UI_HELP, ui
 from unispector.cli.weights import weights_app
 from unispector.environment import show_messages, work_offline
 from unispector.errors import UniSpectorError
-from unispector.names import shown
+from unispector.names import shortened, shown
 
 # Modules that the wheel leaves out.
 _GENERATOR = {"unispector.data.mini", "unispector.data.drawn_set"}
@@ -141,5 +141,5 @@ def _extra_of(module: str) -> str | None:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"error: {shown(' '.join(message.split()))}", err=True)
+    typer.echo(f"error: {shown(shortened(' '.join(message.split())))}", err=True)
     return code

@@ -18,11 +18,10 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from unispector.errors import DataError
 from unispector.ops import packed
-from unispector.ops.image_parts import too_many_parts
+from unispector.ops.image_parts import tile_pixels, too_many_parts
 from unispector.ops.memory import check_memory
 
 MOST_SIDE = 2**18
@@ -318,14 +317,6 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
 def _check_cost(image: Image.Image, name: str | Path) -> None:
     check_sides(*image.size, name)
     check_memory(max(image.width * image.height, tile_pixels(image)), image.format, name)
-
-
-def tile_pixels(image: Image.Image) -> int:
-    """Pixels of a tile of a TIFF, which is decoded whole, however small the image; 0 of others."""
-    if not isinstance(image, TiffImageFile):
-        return 0
-    width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
-    return width * height
 
 
 @contextmanager

@@ -9,6 +9,10 @@ import re
 from itertools import islice
 from typing import IO
 
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+
 SEGMENTS = 1000
 """Most parts of a file besides its pixels; cameras write tens, a colour profile may take 255."""
 SCANS = 100
@@ -22,6 +26,14 @@ _SCAN = 0xDA
 # In compressed pixels 0xFF is followed by 0 or by the number of a restart.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _STARTS_OF_SCANS = re.compile(rb"\xff\xda")
+
+
+def tile_pixels(image: Image.Image) -> int:
+    """Pixels of a tile of a TIFF, which is decoded whole, however small the image; 0 of others."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    width, height = (int(np.max(image.tag_v2.get(tag, 0))) for tag in (TILEWIDTH, TILELENGTH))
+    return width * height
 
 
 def too_many_parts(stream: IO[bytes]) -> str:

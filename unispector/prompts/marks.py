@@ -158,13 +158,23 @@ def read_marks(file: Path) -> Annotations:
     return annotations
 
 
+def _instances(own: StoredPrompt, image: ImageRecord, folder: Path) -> Iterator[tuple[Box, Rle | None]]:
+    try:
+        yield from own.instances(image.width, image.height)
+    except DataError as error:
+        raise PromptBankError(
+            f"{folder / own.picture}: the marks kept of it are damaged ({error}); restore the store"
+        ) from error
+
+
 def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) -> Annotations:
     """Prompts as a detector reads them: image by image, masks decoded only when it is their turn.
 
     Negatives are left out.
 
     Raises:
-        DataError: an image is unreadable, or a mask is of another size.
+        DataError: an image is unreadable.
+        PromptBankError: a mask is of another size than its image, or no mask.
     """
     everything = [
         (number, own)
@@ -177,7 +187,7 @@ def as_annotations(classes: Mapping[str, Iterable[StoredPrompt]], folder: Path) 
     marks = [
         (images[own.picture].id, category, box, code)
         for category, own in everything
-        for box, code in own.instances(images[own.picture].width, images[own.picture].height)
+        for box, code in _instances(own, images[own.picture], folder)
     ]
     return Annotations(
         tuple(images.values()),

@@ -247,10 +247,7 @@ class PromptStore:
             PromptBankError: an image is gone or was changed, or a mark does not fit its image.
         """
         self._check_images(version)
-        try:
-            return as_annotations(version.classes, self.images)
-        except DataError as error:
-            raise PromptBankError(f"{self._file(version.version)}: damaged ({error}); {_MEND}") from error
+        return as_annotations(version.classes, self.images)
 
     def bank(self, detector: "UniSpector") -> "PromptBank | None":
         """The encoded prompts of the current version; None without a class.

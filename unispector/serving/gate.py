@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unispector.prompts.marks import one_line
+from unispector.names import shortened, shown
 from unispector.serving.lacks import lack
 from unispector.serving.refusal import RETRY_SECONDS, RefusedError
 from unispector.serving.service import Service
@@ -185,7 +185,7 @@ def error_response(refused: RefusedError) -> JSONResponse:
         headers["Connection"] = "close"
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": one_line(str(refused))}, refused.status, headers)
+    return JSONResponse({"error": shown(shortened(str(refused)))}, refused.status, headers)
 
 
 def _host_of(url: str) -> str:

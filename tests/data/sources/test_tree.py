@@ -140,3 +140,9 @@ def test_a_name_that_no_table_can_hold_is_refused(tmp_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(DataError, match="absent: no such folder"):
         ReleaseTree(tmp_path / "absent")
+
+
+def test_what_a_file_quotes_does_not_flood_the_message(tmp_path):
+    error = ReleaseTree(tmp_path).error("a.json", f"it is a {'x' * 10**6!r}; correct it")
+    assert len(str(error)) < 2100
+    assert str(error).endswith("; correct it")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unispector.errors import DataError
-from unispector.names import is_text
+from unispector.names import is_text, shortened
 from unispector.ops import packed
 from unispector.ops.json_text import parse_json
 
@@ -117,7 +117,7 @@ class ReleaseTree:
 
     def error(self, name: str, problem: str) -> DataError:
         """An error that names a file of the release."""
-        return DataError(f"{self.root / name}: {problem}")
+        return DataError(f"{self.root / name}: {shortened(problem)}")
 
     def _position(self, name: str) -> int | None:
         position = bisect_left(self.files, name)

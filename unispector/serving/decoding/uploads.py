@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from unispector.errors import DataError
-from unispector.ops.files import brightness, check_sides, load_upright, rgb_of, tile_pixels
-from unispector.ops.image_parts import too_many_parts, too_many_scans
+from unispector.ops.files import brightness, check_sides, load_upright, rgb_of
+from unispector.ops.image_parts import tile_pixels, too_many_parts, too_many_scans
 from unispector.ops.memory import peak_bytes
 from unispector.ops.rle import BoolArray
 

@@ -65,7 +65,7 @@ def check(sets: Path, name: str, content: bytes) -> None:
     source, file = name.split("/", maxsplit=1)[0], sets / name
     file.write_bytes(content)
     try:
-        found = outcome(lambda: converted(sets / source, source), str(sets / source))
+        found = outcome(lambda: converted(sets / source, source), str(sets / source), f"{source}: ")
         if found:
             report, annotations = found
             for told in (drop.reason for drop in report.dropped):
