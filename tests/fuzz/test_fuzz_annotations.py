@@ -180,14 +180,14 @@ def test_the_corpus_itself(name: str, sets: Path) -> None:
 
 
 @given(st.data())
-@examples(300)
+@examples(200)
 def test_bytes(sets: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(NOTES)))
     check(sets, name, data.draw(changed_bytes(NOTES[name].read_bytes())))
 
 
 @given(st.data())
-@examples(800)
+@examples(500)
 def test_json(sets: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([name for name in sorted(NOTES) if name.endswith(".json")]))
     content = data.draw(changed_json(json.loads(NOTES[name].read_text())))
@@ -195,7 +195,7 @@ def test_json(sets: Path, data: st.DataObject) -> None:
 
 
 @given(st.data())
-@examples(300)
+@examples(200)
 def test_xml(sets: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([name for name in sorted(NOTES) if name.endswith(".xml")]))
     text = data.draw(changed_xml(NOTES[name].read_text()))
@@ -203,7 +203,7 @@ def test_xml(sets: Path, data: st.DataObject) -> None:
 
 
 @given(st.data())
-@examples(300)
+@examples(200)
 def test_tables(sets: Path, data: st.DataObject) -> None:
     name = data.draw(
         st.sampled_from([name for name in sorted(NOTES) if re.search(r"\.(txt|yaml|csv)$", name)])
