@@ -139,12 +139,16 @@ def test_the_champion_is_followed(store, tiny_model, tmp_path, monkeypatch):
         ).read_bytes()
 
 
+# As in a terminal, also where these tests run under `nohup`.
+COMMAND = ("env", "--default-signal=HUP,INT", sys.executable, "-m", "unispector.cli", "serve")
+
+
 @contextmanager
 def command(*arguments: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     environment = {**os.environ, TOKEN: ""}
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "unispector.cli", "serve", "--port", "0", *arguments],
+            [*COMMAND, "--port", "0", *arguments],
             stdout=out, stderr=out, env=environment,
         )  # fmt: skip
     try:
@@ -202,16 +206,19 @@ def test_a_signal_before_it_answers_ends_it_well(tiny_model, number, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "unispector.cli", "serve", "--port", "0", "--model", str(tiny_model)],
+        [*COMMAND, "--port", "0", "--model", str(tiny_model)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not marker.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(number)
-    told, _ = process.communicate(timeout=60)
-    assert (process.returncode, told) == (0, b"")
+    try:
+        deadline = time.monotonic() + 60
+        while not marker.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(number)
+        told, _ = process.communicate(timeout=60)
+        assert (process.returncode, told) == (0, b"")
+    finally:
+        process.kill()
 
 
 @pytest.mark.integration
