@@ -262,9 +262,10 @@ def test_requests_in_flight_are_answered_before_it_stops(
             sock.sendall(head + body[:500])
             time.sleep(0.2)
             process.send_signal(number)
-            refused = False
+            refused, deadline = False, time.monotonic() + 30
             while not refused:
                 assert process.poll() is None
+                assert time.monotonic() < deadline
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=5).close()
                     time.sleep(0.02)
