@@ -305,7 +305,7 @@ def test_a_model_that_does_not_work_is_refused_and_nothing_measured(
     save_model(tmp_path / "nan", saved.model, saved.config, {})
     add(tmp_path / "nan")
     (broken, *_) = decide().broken
-    assert "not all numbers" in broken.figure
+    assert "values that are not finite" in broken.figure
     assert number_of(registry, CHAMPION) == 1
 
 

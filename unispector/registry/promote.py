@@ -11,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
 
 from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.config import Config
 from unispector.data.checks.expectations import CheckReport
 from unispector.errors import RegistryError, UniSpectorError
 from unispector.evaluation.results import UNTRAINED
-from unispector.modeling.saved_model import WEIGHTS
 from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of_tree
 from unispector.project.paths import PROMOTIONS, check_report
 from unispector.registry.comparison import ModelPair, compare_models
@@ -290,6 +288,4 @@ def _problem(directory: Path) -> str:
         answer_example(directory)
     except UniSpectorError as error:
         return str(error)
-    weights = load_file(directory / WEIGHTS)
-    broken = sorted(name for name, values in weights.items() if not values.isfinite().all())
-    return f"{directory}: {broken[0]} is not all numbers; train again" if broken else ""
+    return ""
