@@ -30,6 +30,7 @@ from unispector.tracking.model_reference import find_model
 
 BODY = 60 * 2**20  # bytes of the largest floods; the service takes 64 MiB
 GOOD_SHARE = 0.1  # of the mixed requests
+LARGE, LARGE_SHARE = "49 megapixels", 0.005
 PERCENTILES = (50, 95, 99)
 
 
@@ -129,11 +130,12 @@ def under(service: Service, files: Sequence[bytes], seconds: float, attack: byte
     return [str(len(waits)), *figures, str(wrong[0]), told or "none", f"{service.rss_mib():.0f}"]
 
 
-def mixed(service: Service, files: Sequence[bytes], hostile: Sequence[bytes], count: int) -> str:
+def mixed(service: Service, files: Sequence[bytes], hostile: Mapping[str, bytes], count: int) -> str:
     """What became of requests in random order, four at a time."""
     odd = list(odd_requests().values())
-    # Those of 60 MB would make this a test of loopback.
-    small = [each for each in hostile if len(each) < 2**22]
+    # Those of 60 MB would make this a test of loopback, and the large ones take seconds each.
+    small = [data for name, data in hostile.items() if len(data) < 2**22 and LARGE not in name]
+    large = [data for name, data in hostile.items() if LARGE in name]
     statuses: collections.Counter[str] = collections.Counter()
     left, lock = iter(range(count)), threading.Lock()
 
@@ -147,6 +149,9 @@ def mixed(service: Service, files: Sequence[bytes], hostile: Sequence[bytes], co
                 if rng.random() < GOOD_SHARE:
                     answer = http.post("/detect", files=form_of(files[rng.integers(len(files))]))
                     told = f"good: {answer.status_code}"
+                elif rng.random() < LARGE_SHARE:
+                    answer = http.post("/detect", files=form_of(large[rng.integers(len(large))]))
+                    told = f"large image: {answer.status_code}"
                 elif rng.random() < 0.5:
                     answer = http.post("/detect", files=form_of(small[rng.integers(len(small))]))
                     told = f"hostile image: {answer.status_code}"
@@ -194,7 +199,7 @@ def main() -> None:
                     f"| {' | '.join([name, size, *under(service, files, options.seconds, attack)])} |"
                 )
                 print(lines[-1], flush=True)
-            told = mixed(service, files, list(attacks.values()), options.requests)
+            told = mixed(service, files, attacks, options.requests)
             end = service.rss_mib()
     lines += ["", f"{options.requests} mixed requests, four clients: {told}."]
     lines += [f"Memory: {start:.0f} MiB at the start, {end:.0f} at the end, {end / start:.2f} times.", ""]
