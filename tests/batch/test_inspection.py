@@ -111,6 +111,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(detector, inspection, fold
     (folder / "nowhere.png").symlink_to(folder / "gone.png")
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(folder / "float.tif")
     Image.new("L", (1, 5_000_000)).save(folder / "thread.png")
+    os.mkfifo(folder / "pipe.png")
     files = [*inspection.source.pictures(SUFFIXES), ImageFile("removed.png", 3, 0)]
     rows = {row["path"]: row for row in looked(detector, inspection, files).to_pylist()}
     for name, reason in (
@@ -123,6 +124,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(detector, inspection, fold
         ("float.tif", "floating-point pixels"),
         ("removed.png", "no such image"),
         ("thread.png", "1 x 5000000 pixels; cut it"),
+        ("pipe.png", "a pipe or a device"),
     ):
         assert rows[name]["error"].startswith(reason)
         assert rows[name]["width"] is rows[name]["detection"] is None

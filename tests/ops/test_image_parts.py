@@ -1,6 +1,7 @@
 """Floods of parts are counted and refused; what cameras and programs write is not."""
 
 import io
+import os
 import struct
 import time
 
@@ -86,6 +87,13 @@ def test_a_jpeg_of_many_parts_is_refused_whatever_they_hold(data):
     part = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
     assert complaint(b"\xff\xd8" + part * (SEGMENTS + 1) + b"\xff\xda")
     assert not complaint(b"\xff\xd8" + part * SEGMENTS + b"\xff\xda")
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, read_image_size, as_pixels])
+def test_nobody_waits_for_a_pipe(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: a pipe or a device"):
+        read(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask, read_image_size, as_pixels])

@@ -89,6 +89,15 @@ def test_the_command_refuses_in_one_line(tmp_path, bank_file, other_tiny_model, 
             assert message in told
 
 
+def test_a_folder_of_other_files_is_no_folder_of_prompts(picture, tmp_path):
+    with pytest.raises(PromptBankError, match="holds other files, no prompts"):
+        open_prompts(picture.parent)
+    assert sorted(tmp_path.iterdir()) == [picture]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".gitignore").touch()
+    assert isinstance(open_prompts(tmp_path / "new"), StoredPrompts)
+
+
 def test_a_bank_is_a_file_or_a_folder(bank_file, tmp_path):
     assert isinstance(open_prompts(bank_file), FixedPrompts)
     assert isinstance(open_prompts(tmp_path / "prompts"), StoredPrompts)
@@ -171,8 +180,9 @@ def wait_until_ready(port: int) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_whoever_asks_while_the_model_loads_is_answered_and_a_signal_ends_it_well(
-    tiny_model, bank_file, tmp_path
+    tiny_model, tmp_path, number, code
 ):
     slow = tmp_path / "sitecustomize.py"  # a model that takes its time
     slow.write_text(
@@ -186,11 +196,12 @@ def test_whoever_asks_while_the_model_loads_is_answered_and_a_signal_ends_it_wel
             answer = httpx.post(f"http://127.0.0.1:{port}/detect", files={"images": b"x"})
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
             assert "still being loaded" in answer.json()["error"]
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0  # does not wait for the model
+            process.send_signal(number)
+            assert process.wait(timeout=30) == code  # does not wait for the model
     finally:
         os.environ["PYTHONPATH"] = path
     assert "Traceback" not in log.read_text()
+    assert "cannot be used" not in log.read_text()
 
 
 @pytest.mark.integration

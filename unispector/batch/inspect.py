@@ -70,6 +70,7 @@ def inspect(
         missing = results.missing(pictures)
         done = len(pictures) - len(missing)
         with progress_bar("inspect", "picture") as show:
+            show(done, len(pictures))
             for count in results.keep(_looks(detector, inspection, missing, workers)):
                 done += count
                 show(done, len(pictures))

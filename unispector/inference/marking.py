@@ -22,7 +22,7 @@ from unispector.structures import Sample
 
 LEAST_INSIDE = 0.1  # share of a box; one that lies farther out was drawn on another image or scale
 
-LEAST_SEEN = 0.01  # pixels that a side of an annotated box has inside the image, at least
+LEAST_SEEN = 1.0  # pixels that a side of an annotated box has inside the image, at least
 
 SLACK = 2.0  # pixels that a box may stick out without a word
 

@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -36,6 +37,7 @@ def read_bytes(path: str | Path) -> bytes:
         DataError: the archive is broken, or the file in it is damaged, encrypted or over 1 GiB.
     """
     path = Path(path)
+    _check_kind(path)
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -48,10 +50,21 @@ def read_bytes(path: str | Path) -> bytes:
 def open_file(path: str | Path) -> IO[bytes]:
     """Like `read_bytes`, but as a seekable stream; of a file on disk only what is asked for is read."""
     path = Path(path)
+    _check_kind(path)
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         return io.BytesIO(read_bytes(path))
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what would be waited for without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # told by whoever opens it
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"{path}: a pipe or a device, no file; remove it or give a file")
 
 
 def exists(path: str | Path) -> bool:

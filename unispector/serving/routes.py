@@ -63,7 +63,8 @@ async def detect(request: Request, form: DetectBody) -> Response:
     if count > service.limits.pictures:
         raise RefusedError(413, f"{count} images; send at most {service.limits.pictures} at a time")
     reloader = service.reloader
-    query = query_for(reloader.engine, reloader.trouble, tuple(form.classes), form.limit)
+    classes = tuple(filter(None, form.classes))  # an empty field counts as not sent
+    query = query_for(reloader.engine, reloader.trouble, classes, form.limit)
     with service.queue.share() as queue:
         queue.take(count)
         found = await _while_heard(request, _found(service, query, form, request.state.memory))

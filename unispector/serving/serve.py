@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from unispector.errors import ServiceError
+from unispector.errors import PromptBankError, ServiceError
 from unispector.project.paths import TRACKING
 from unispector.prompts.bank import is_bank_file
 from unispector.prompts.store import PromptStore
@@ -79,12 +79,13 @@ def open_prompts(bank: Path) -> Prompts:
     """The prompts of a bank file, or of a store's folder.
 
     Raises:
-        PromptBankError: the file is no prompt bank, or the store is damaged.
+        PromptBankError: the file is no prompt bank, or the store is damaged, or the folder is of other files.
     """
     if is_bank_file(bank):
         return FixedPrompts(bank)
     store = PromptStore(bank)
-    store.current()
+    if store.current().version == 0 and any(bank.glob("[!.]*")) and not (bank / "CURRENT").exists():
+        raise PromptBankError(f"{bank}: holds other files, no prompts; name a folder of prompts or a new one")
     return StoredPrompts(store)
 
 

@@ -31,6 +31,8 @@ WAITING = 128
 FILES = 4096
 """Open files that are asked of the system: a connection is one, so is a larger part of a body."""
 
+INTERRUPTED = 130
+"""The exit code after SIGINT."""
 LATE_SECONDS = 0.5  # between two looks for connections that came in while the server stops
 
 _REFUSAL = (
@@ -91,6 +93,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; connections that come in meanwhile are closed as soon as they are idle."""
+        logger.info("ending; requests in flight are answered first")
         closing = asyncio.create_task(self._close_late())
         try:
             await super().shutdown(sockets)
@@ -184,10 +187,11 @@ def run_server(service: Service, sock: socket.socket) -> None:
     logger.info("answering on %s", address(sock))
     try:
         make_server(service).run(sockets=[sock])
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt) as ending:
+        logger.info("ended")
         if service.is_loading:  # Python would wait for the thread, and nothing can end it
             logging.shutdown()
-            os._exit(0)
+            os._exit(0 if isinstance(ending, SystemExit) else INTERRUPTED)
         raise
     if service.failure:
         raise ServiceError(service.failure)
