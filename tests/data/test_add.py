@@ -202,17 +202,18 @@ def test_what_params_became_while_a_release_was_copied_stays(release, project, m
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        "data:\n  min_side: 0.02\n",  # a set more would take the place of the default ones
-        "data:\n  sets: {}\n  sets: {first: {source: magnetic_tile, path: a}}\n",
+        # A set more would take the place of the default ones.
+        ("data:\n  min_side: 0.02\n", r"cannot be rewritten .*`unispector params write`"),
+        ("data:\n  sets: {}\n  sets: {first: {source: magnetic_tile, path: a}}\n", "key 'sets' twice"),
     ],
 )
-def test_params_that_take_no_line_are_left_alone(release, tmp_path, text):
+def test_params_that_take_no_line_are_left_alone(release, tmp_path, text, reason):
     root = tmp_path / "project"
     root.mkdir()
     (root / "params.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"params\.yaml: cannot be rewritten .*`unispector params write`"):
+    with pytest.raises(ConfigError, match=rf"params\.yaml: .*{reason}"):
         add("magnetic_tile", release, root=root)
     assert (root / "params.yaml").read_text() == text
     assert [path.name for path in root.iterdir()] == ["params.yaml"]
