@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -47,9 +48,12 @@ def work_offline(root: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def end_on_signals() -> None:
-    """End with code 0 on SIGTERM and when the terminal closes; under `nohup` the latter is ignored."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+def end_on_signals(end: Callable[[int], object] = os._exit) -> None:
+    """End with code 0 on SIGTERM and when the terminal closes; under `nohup` the latter is ignored.
+
+    While libraries are imported it must be at once: some catch whatever is raised.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: end(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from unispector.errors import DataError
 from unispector.ops.rle import (
+    count_runs,
     decode_crop,
     decode_rle,
     encode_crop,
@@ -236,3 +237,10 @@ def test_a_code_that_asks_for_more_than_any_image_is_refused(use):
     code = {"size": [10**5, 10**5], "counts": [10, 20, 10**10 - 30]}
     with pytest.raises(DataError, match="mask code of 100000x100000 pixels, more than any image has"):
         use(code)
+
+
+@given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_runs_are_counted_as_they_are_coded(mask):
+    flat = mask.T.reshape(-1)
+    runs = 1 + np.count_nonzero(flat[1:] != flat[:-1]) + flat[0]
+    assert runs <= count_runs(mask) <= runs + 1

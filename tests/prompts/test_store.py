@@ -453,10 +453,10 @@ def test_what_is_gone_is_named(filled):
     with pytest.raises(PromptBankError, match=r"000002\.json: gone; restore"):
         filled.version(2)
     (filled.folder / "CURRENT").write_text("three")
-    with pytest.raises(PromptBankError, match="CURRENT: not the number of a version"):
+    with pytest.raises(PromptBankError, match="CURRENT: not the number of the newest"):
         filled.current()
     (filled.folder / "CURRENT").unlink()
-    with pytest.raises(PromptBankError, match="CURRENT: gone; write the number of the newest"):
+    with pytest.raises(PromptBankError, match="CURRENT: gone or damaged; write that of the newest"):
         filled.current()
     with pytest.raises(PromptBankError, match="CURRENT: gone"):
         filled.add("new", [boxed(7)], "ann", "", {})
@@ -607,3 +607,12 @@ def test_what_a_killed_writer_left_goes_with_the_next_change(filled):
     filled.remove("scratch", "ann", "")
     assert not [name for name in left if (folder / name).exists()]
     assert (folder / ".notes.12345678").exists()
+
+
+@pytest.mark.parametrize("number", ["1", "0", "1_0", "-1", ""])
+def test_a_number_that_was_set_back_overwrites_no_version(filled, number):
+    kept = {file: file.read_bytes() for file in (filled.folder / "versions").iterdir()}
+    (filled.folder / "CURRENT").write_text(number)
+    with pytest.raises(PromptBankError, match="CURRENT: not the number of the newest version; write that"):
+        filled.add("new", [boxed(7)], "ann", "", {})
+    assert {file: file.read_bytes() for file in (filled.folder / "versions").iterdir()} == kept

@@ -242,7 +242,7 @@ def test_damage_of_the_store_is_told_in_one_line(growing, files, tmp_path):
     (tmp_path / "prompts" / "CURRENT").write_text("nonsense")
     for answer in (growing.client.get("/prompts"), added("crack"), growing.client.delete("/prompts/spot")):
         assert answer.status_code == 503
-        assert answer.json()["error"].startswith("CURRENT: not the number of a version")
+        assert answer.json()["error"].startswith("CURRENT: not the number of the newest version")
 
 
 def test_a_change_that_was_not_begun_in_time_is_never_made(tiny_model, files, tmp_path):
@@ -313,6 +313,17 @@ def test_the_pixels_of_a_mask_take_room_too(tiny_model, tmp_path):
         sent = {"image": picture, "mask": mask}
         answer = live.client.post("/prompts", files=sent, data={"label": "a"})
         assert (answer.status_code, answer.json()["error"][:9]) == (413, "more than")
+
+
+def test_a_mask_of_too_many_runs_is_refused_before_it_is_coded(growing):
+    rows = np.zeros((1000, 1000), dtype=np.uint8)
+    rows[::2] = 255
+    sent = {"image": encoded(np.zeros((1000, 1000, 3), dtype=np.uint8)), "mask": encoded(rows)}
+    answer = growing.client.post("/prompts", files=sent, data={"label": "a"})
+    assert (answer.status_code, answer.json()["error"][:40]) == (
+        413,
+        "the mask has more than 100000 runs; draw",
+    )
 
 
 def test_prompts_changed_by_another_process_take_over(growing, files, tmp_path):

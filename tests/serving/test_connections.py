@@ -168,6 +168,38 @@ def test_of_too_many_connections_the_one_that_was_idle_longest_goes(live, monkey
             assert answer(busy)[0] == 408
 
 
+def test_a_burst_of_connections_stays_within_the_limit(live, monkeypatch):
+    monkeypatch.setattr(server._Protocol, "most", 20)
+    socks = [socket.create_connection(("127.0.0.1", live.port), timeout=20) for _ in range(300)]
+    time.sleep(0.5)
+    with connected(live) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer(sock)[0] == 200
+    still = 0
+    for sock in socks:
+        sock.settimeout(0.001)
+        try:
+            still += sock.recv(1) != b""
+        except TimeoutError:
+            still += 1
+        except ConnectionError:
+            pass
+        sock.close()
+    assert still <= 20
+
+
+def test_a_body_of_crumbs_is_refused_at_once(live):
+    with connected(live) as sock:
+        began = time.process_time()
+        sock.sendall(FORM + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 20_000)
+        assert answer(sock)[0] == 400
+        assert time.process_time() - began < 0.5
+    with connected(live) as sock:  # a large piece pays for small ones
+        pieces = b"%x\r\n%s\r\n" % (500_000, bytes(500_000)) + b"1\r\na\r\n" * 2000
+        sock.sendall(FORM + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+        assert answer(sock) == (400, {"error": "Invalid multipart data."})
+
+
 def test_with_none_idle_a_connection_too_many_is_refused(live, monkeypatch):
     monkeypatch.setattr(server._Protocol, "most", 1)
     with connected(live) as busy:

@@ -60,6 +60,12 @@ def test_others_are_answered_only_with_a_token(host, monkeypatch):
     assert token_for(host) == "secret"
 
 
+def test_a_token_that_no_header_carries_is_refused(monkeypatch):
+    monkeypatch.setenv(TOKEN, "\udcffabc")
+    with pytest.raises(ServiceError, match="other characters than headers carry"):
+        token_for("127.0.0.1")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_on_loopback_a_token_is_used_if_it_is_there(host, monkeypatch):
     monkeypatch.delenv(TOKEN, raising=False)

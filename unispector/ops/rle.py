@@ -20,6 +20,12 @@ Rle = dict[str, Any]
 BoolArray = npt.NDArray[np.bool_]
 
 
+def count_runs(mask: BoolArray) -> int:
+    """How many runs the code of a mask [h, w] has, at most one more."""
+    columns = np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[0, 1:] != mask[-1, :-1])
+    return int(columns) + 2
+
+
 def encode_rle(masks: BoolArray) -> list[Rle]:
     """Encode masks as compressed COCO run-length codes that JSON can hold.
 

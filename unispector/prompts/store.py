@@ -43,6 +43,7 @@ FORMAT = "unispector prompts 2"
 READ = ("unispector prompts 1", FORMAT)  # one of 1 has no negatives
 _NOT_A_VERSION = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
 LOCK_SECONDS = 10.0
+_NEWEST = "write that of the newest version into it; `unispector prompts revert` goes back"
 _MEND = "restore the file from a backup of the store"
 
 
@@ -326,10 +327,8 @@ class PromptStore:
         number = before.version + 1
         time = datetime.now(UTC).isoformat(timespec="seconds")
         known = {one_line(key): one_line(value) for key, value in lineage.items()}
-        calibrations = {name: each for name, each in before.calibrations.items() if name in classes}
-        new = PromptSet(
-            number, before.version, time, one_line(by), one_line(note), classes, known, calibrations
-        )
+        kept = {name: each for name, each in before.calibrations.items() if name in classes}
+        new = PromptSet(number, before.version, time, one_line(by), one_line(note), classes, known, kept)
         content = new.as_dict()
         atomic_write_json(self._file(number), {"format": FORMAT, "sha256": _digest(content), **content})
         atomic_write_text(self.folder / "CURRENT", f"{number}\n")
@@ -342,13 +341,14 @@ class PromptStore:
         file = self.folder / "CURRENT"
         used = (self.folder / "versions").exists()  # asked first: a writer makes it after CURRENT
         try:
-            return int(file.read_text(encoding="ascii"))
-        except FileNotFoundError as error:
-            if not used:
-                return 0
-            raise PromptBankError(f"{file}: gone; write the number of the newest version into it") from error
+            text = file.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
-            raise PromptBankError(f"{file}: not the number of a version; write the newest into it") from error
+            if isinstance(error, FileNotFoundError) and not used:
+                return 0
+            raise PromptBankError(f"{file}: gone or damaged; {_NEWEST}") from error
+        if not text.isdecimal() or self._file(int(text) + 2).exists():  # one may be of a killed writer
+            raise PromptBankError(f"{file}: not the number of the newest version; {_NEWEST}")
+        return int(text)
 
     def _read_or_note(self, number: int) -> PromptSet:
         try:

@@ -1,6 +1,7 @@
 """Images of many requests, looked at in turns by one thread."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ _NO_IMAGE = np.empty((0, 0, 3), dtype=np.uint8)
 
 
 class Batcher:
-    """Puts images together up to a batch, and has one thread detect on them.
+    """Puts images together up to a batch, in turn one of each request, and has one thread detect on them.
 
     An image's detections do not depend on the others of its batch. One that fails fails alone.
     """
@@ -55,7 +56,8 @@ class Batcher:
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
         self._metrics = metrics
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._waiting: deque[deque[_Job]] = deque()  # of each request
+        self._some = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="detector")
 
     async def detect(self, pictures: Sequence[npt.NDArray[np.uint8]], query: Query) -> list[Detections]:
@@ -67,8 +69,9 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         jobs = [_Job(picture, query, loop.create_future()) for picture in pictures]
-        for job in jobs:
-            self._jobs.put_nowait(job)
+        if jobs:
+            self._waiting.append(deque(jobs))
+            self._some.set()
         try:
             return list(await asyncio.gather(*(job.found for job in jobs)))
         finally:
@@ -92,13 +95,26 @@ class Batcher:
         self._worker.shutdown(wait=False)
 
     async def _gathered(self) -> list[_Job]:
-        batch = [await self._jobs.get()]
-        try:
-            async with asyncio.timeout(self._limits.batch_wait):
-                while len(batch) < self._limits.batch:
-                    batch.append(await self._jobs.get())
-        except TimeoutError:
-            pass
+        await self._some.wait()
+        batch = self._taken()
+        if on_cpu(batch[0].query):
+            return batch  # a pass for each image: only a short turn keeps other requests from waiting
+        if len(batch) < self._limits.batch:
+            await asyncio.sleep(self._limits.batch_wait)
+        while self._waiting and len(batch) < self._limits.batch:
+            batch += self._taken(len(batch))
+        return batch
+
+    def _taken(self, had: int = 0) -> list[_Job]:
+        """The next image of each request, in turn, up to a batch with those that are had."""
+        batch = []
+        for _ in range(min(len(self._waiting), self._limits.batch - had)):
+            own = self._waiting.popleft()
+            batch.append(own.popleft())
+            if own:
+                self._waiting.append(own)
+        if not self._waiting:
+            self._some.clear()
         return batch
 
     async def _answer(self, jobs: list[_Job]) -> None:
@@ -132,11 +148,16 @@ def query_for(engine: Engine | None, trouble: str, classes: tuple[str, ...], lim
     return Query(engine, engine.bank, tuple(dict.fromkeys(classes)), limit)
 
 
+def on_cpu(query: Query) -> bool:
+    """Return whether the images of a query are looked at on a CPU."""
+    return bool(query.engine.detector.device.type == "cpu")
+
+
 def _detected(query: Query, pictures: list[npt.NDArray[np.uint8]]) -> list[Detections | Exception]:
     """Detections per image, or why there are none."""
     engine = query.engine
     # A pass for each image is no slower on a CPU, and equal to the last bit whatever shares the turn.
-    at_once = 1 if engine.detector.device.type == "cpu" else len(pictures)
+    at_once = 1 if on_cpu(query) else len(pictures)
     try:
         return list(engine.detector.detect(pictures, query.prompts, at_once, query.limit))
     except Exception as error:  # noqa: BLE001 - told to the one request whose image it is

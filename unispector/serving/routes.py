@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from unispector.detections import Detections
-from unispector.ops.rle import encode_rle
+from unispector.ops.memory import PEAK_BYTES
+from unispector.ops.rle import count_runs, encode_rle
 from unispector.prompts.store import MarkedImage
 from unispector.serving.answers import DetectAnswer, ErrorAnswer, HealthAnswer, PromptsAnswer
 from unispector.serving.batching import Query, query_for
@@ -49,6 +50,8 @@ _LATER: dict[int | str, dict[str, Any]] = {
 }
 
 
+MOST_RUNS = 100_000
+"""Of a mask, which every later version of the prompts repeats."""
 _DETECT = "Find the prompted defects on images"
 
 
@@ -101,11 +104,15 @@ async def add_prompt(request: Request, form: PromptBody) -> Response:
     if len(form.boxes) > service.limits.marks:
         raise RefusedError(413, f"{len(form.boxes)} boxes; send at most {service.limits.marks} at a time")
     name, image = shown_name(form.image.filename, 1), await form.image.read()
-    await service.decoders.image(image, name, memory)  # what reads it again needs no deadline any more
+    # What reads it again needs no deadline any more, but as much room.
+    pixels = await service.decoders.image(image, name, memory)
+    memory.take((PEAK_BYTES - 3) * (pixels.nbytes // 3))
     picture = MarkedImage(image, name, form.boxes, negative=form.negative)
     if form.mask is not None:
-        pixels = await service.decoders.mask(await form.mask.read(), "the mask", memory)
-        codes = await service.working(encode_rle, pixels[None])
+        marked = await service.decoders.mask(await form.mask.read(), "the mask", memory)
+        if await service.working(count_runs, marked) > MOST_RUNS:
+            raise RefusedError(413, f"the mask has more than {MOST_RUNS} runs; draw its outline smoother")
+        codes = await service.working(encode_rle, marked[None])
         picture = MarkedImage(image, name, masks_rle=codes, negative=form.negative)
     return await _changed(request, partial(prompts.add, form.label, picture, form.by, form.note))
 

@@ -64,9 +64,11 @@ def token_for(host: str) -> str:
     """The token that requests must carry; empty = none.
 
     Raises:
-        ServiceError: others than this machine could ask, and there is no token.
+        ServiceError: others than this machine could ask, and there is no token; or it is none.
     """
     token = os.environ.get(TOKEN, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ServiceError(f"{TOKEN}: has other characters than headers carry; use letters and digits")
     if not token and not is_loopback(host):
         raise ServiceError(
             f"--host {host} can be reached by others; set {TOKEN} to a long random text, which requests "

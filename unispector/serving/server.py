@@ -5,10 +5,13 @@ import json
 import logging
 import os
 import resource
+import signal
 import socket
+import sys
 import warnings
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -33,11 +36,31 @@ FILES = 4096
 
 INTERRUPTED = 130
 """The exit code after SIGINT."""
+PIECES, PIECE_BYTES = 1000, 256
+"""A body may come in so many pieces, and in one more for each so many bytes."""
 LATE_SECONDS = 0.5  # between two looks for connections that came in while the server stops
 
 _REFUSAL = (
     b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 )
+
+
+class _Connection(h11.Connection):
+    """HTTP/1.1 that refuses a body of crumbs, each of which costs as much as a large piece."""
+
+    _pieces = 0
+    _bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """What came next."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces, self._bytes = self._pieces + 1, self._bytes + len(event.data)
+            if self._pieces > PIECES + self._bytes // PIECE_BYTES:
+                raise h11.RemoteProtocolError("a body in too small pieces")
+        return event
 
 
 class _Protocol(H11Protocol):
@@ -46,11 +69,19 @@ class _Protocol(H11Protocol):
     most = CONNECTIONS
     idle_since = 0.0
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.conn = _Connection(h11.SERVER, HEADER_BYTES)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, in place of the one that was idle longest where there are too many."""
         super().connection_made(transport)
         self.idle_since = self.loop.time()
-        others = [each for each in self.connections if isinstance(each, _Protocol) and each is not self]
+        others = [
+            each
+            for each in self.connections
+            if isinstance(each, _Protocol) and each is not self and not each.transport.is_closing()
+        ]
         if len(others) < self.most:
             return
         idle = [each for each in others if each.cycle is None or each.cycle.response_complete]
@@ -182,12 +213,14 @@ def run_server(service: Service, sock: socket.socket) -> None:
         KeyboardInterrupt: after SIGINT.
     """
     warnings.filterwarnings("ignore", module="PIL")  # what it thinks of clients' images
-    # The server repeats the signal when it is done: then, as before it began, there is nothing left to do.
-    end_on_signals()
+    # The server repeats the signal when it is done.
+    end_on_signals(sys.exit)
     logger.info("answering on %s", address(sock))
     try:
         make_server(service).run(sockets=[sock])
     except (SystemExit, KeyboardInterrupt) as ending:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a second one would change the exit code
         logger.info("ended")
         if service.is_loading:  # Python would wait for the thread, and nothing can end it
             logging.shutdown()

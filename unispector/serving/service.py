@@ -14,13 +14,15 @@ from unispector.serving.engine import Reloader
 from unispector.serving.label_studio.images import StudioImages
 from unispector.serving.limits import Limits
 from unispector.serving.metrics import Metrics
-from unispector.serving.refusal import Room
+from unispector.serving.refusal import RefusedError, Room
 from unispector.workbench.bench import Bench
 
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 SLOW_SECONDS = 30.0
 """So long nothing takes that loads or writes, on a machine that is well."""
+MOST_CHANGES = 4
+"""Changes of the prompts that wait for their turn."""
 WORKERS = 2  # threads
 WAITERS = 16  # threads, one for each window of the page
 
@@ -72,7 +74,9 @@ class Service:
         self.failure = ""
         self._needs_model = needs_model
         self._poll_seconds = poll_seconds
-        self._loading_since: float | None = None
+        self._is_loading = False
+        self._changes = 0
+        self._looked = time.monotonic()
         # Loads, encodes and writes prompts, one thing at a time.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
@@ -108,13 +112,20 @@ class Service:
 
         Raises:
             TimeoutError: it was given up.
+            RefusedError: 503, too many wait for their turn.
         """
-        job = self._loader.submit(self._timed, function)
-        done = asyncio.wrap_future(job)
-        await asyncio.wait([done], timeout=end - asyncio.get_running_loop().time())
-        if job.cancel():
-            raise TimeoutError
-        await done
+        if self._changes >= MOST_CHANGES:
+            raise RefusedError(503, "other changes of the prompts wait already; try again in a moment")
+        self._changes += 1
+        try:
+            job = self._loader.submit(self._timed, function)
+            done = asyncio.wrap_future(job)
+            await asyncio.wait([done], timeout=end - asyncio.get_running_loop().time())
+            if job.cancel():
+                raise TimeoutError
+            await done
+        finally:
+            self._changes -= 1
 
     async def working(self, function: Callable[[*Given], Result], *args: *Given) -> Result:
         """Run something on the threads that take requests apart and put answers together."""
@@ -127,27 +138,27 @@ class Service:
     @property
     def is_loading(self) -> bool:
         """Whether something is being loaded or written just now."""
-        return self._loading_since is not None
+        return self._is_loading
 
     @property
     def trouble(self) -> str:
         """Why what should be in use is not, in one line; empty when all is well."""
-        since = self._loading_since
-        seconds = 0.0 if since is None else time.monotonic() - since
-        if seconds > SLOW_SECONDS:
+        seconds = time.monotonic() - self._looked
+        if seconds > SLOW_SECONDS + self._poll_seconds:
             return f"loading a model or prompts, or writing prompts, has taken {seconds:.0f} s so far"
         return self.reloader.trouble
 
     def _timed(self, function: Callable[[], Result]) -> Result:
-        self._loading_since = time.monotonic()
+        self._is_loading = True
         try:
             return function()
         finally:
-            self._loading_since = None
+            self._is_loading = False
 
     async def _watch(self) -> None:
         while True:
             await self.loading(self.reloader.refresh)
+            self._looked = time.monotonic()
             if self._needs_model and self.reloader.engine is None:
                 self.failure = self.reloader.trouble
             self._needs_model = False

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -104,6 +105,36 @@ def test_processes_that_are_killed_come_back(decoders):
                 os.kill(process._running.pid, signal.SIGKILL)
                 process._running.wait()
     assert np.array_equal(asked(lambda m: decoders.image(PNG, "a", m)), RGB)
+
+
+def test_an_image_is_not_blamed_for_a_process_that_others_end(decoders, monkeypatch):
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
+    asked(lambda m: decoders.image(PNG, "a", m))
+    for process in decoders._all:
+        if process._running is not None:
+            os.kill(process._running.pid, signal.SIGSTOP)
+    assert np.array_equal(asked(lambda m: decoders.image(PNG, "a", m)), RGB)  # in another process
+    exchanged, ended = module._exchanged, []
+
+    def killed(running, *given):
+        running.kill()
+        ended.append(running)
+        return exchanged(running, *given)
+
+    monkeypatch.setattr(module, "_exchanged", killed)
+    with pytest.raises(RefusedError, match="too busy to read an image") as refused:
+        asked(lambda m: decoders.image(PNG, "a", m))
+    assert (refused.value.status, len(ended)) == (503, module.TRIES)
+
+
+def test_a_process_is_replaced_after_a_large_image(decoders):
+    large = stored("PNG", Image.new("RGB", (4000, 3000)))
+    asked(lambda m: decoders.image(large, "a", m))
+    running = [process._running for process in decoders._all if process._running is not None]
+    end = time.monotonic() + 10
+    while all(each.poll() is None for each in running):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_requests_share_the_processes(decoders):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,10 @@ MEGAPIXEL_SECONDS = 0.25
 """Of processor time, to decode a million pixels; a mask of the slowest format takes a fifth of it."""
 WAIT_SECONDS = 30.0
 """For an answer, however little processor time there is."""
+TRIES = 2
+"""Of an image whose process was ended from outside."""
+LARGE_BYTES = 30_000_000
+"""Of pixels, after which a process is replaced."""
 SPARE_BYTES = 2**28
 """Memory of a process besides an image and its file."""
 
@@ -118,27 +123,33 @@ class _Process:
 
         Raises:
             DataError: the process did not survive the image.
-            RefusedError: 503, it cannot be started.
+            OSError: it cannot be started.
+            RefusedError: 503, it was ended from outside.
             RuntimeError: it ended by itself.
         """
-        try:
+        for _ in range(TRIES):
             running = self._started()
             late = threading.Timer(WAIT_SECONDS, running.kill)
             late.start()
             try:
-                if answer := _exchanged(running, request, data):
-                    return answer
+                answer = _exchanged(running, request, data)
             finally:
                 late.cancel()
-        except OSError as error:
-            raise RefusedError(503, "too busy; try again in a moment") from error
-        code = running.wait()
-        self._running = None
-        if self._ended:
-            raise RefusedError(503, "the service is ending")
-        if code >= 0:
-            raise RuntimeError(f"the decoder ended with code {code}")
-        raise DataError(f"{request['name']}: takes too long to read, or cannot be read; save the image again")
+            if answer:
+                if answer[1].nbytes > LARGE_BYTES:  # its memory does not come back otherwise
+                    running.kill()
+                return answer
+            code = running.wait()
+            self._running = None
+            if self._ended:
+                raise RefusedError(503, "the service is ending")
+            if code >= 0:
+                raise RuntimeError(f"the decoder ended with code {code}")
+            if code != -signal.SIGKILL:
+                why = "takes too long to read, or cannot be read"
+                raise DataError(f"{request['name']}: {why}; save the image again")
+            # Else the system or a person ended it, or there was no processor time: not the image's fault.
+        raise RefusedError(503, "too busy to read an image; try again in a moment")
 
     def end(self) -> None:
         """End the process for good."""
