@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import given
-from hypothesis import strategies as st
 
+from plain_values import plain_values
 from releases import put, put_image, refused
 from unispector.cli.main import main
 from unispector.config.params import load_config, parse_config
@@ -15,16 +15,9 @@ from unispector.errors import ConfigError, DataError
 from unispector.project.lineage import dvc_hash
 
 DEEP = "[" * 100_000
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text("ab :#-é", max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab :#-é", max_size=4), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
 
 
-@given(plain)
+@given(plain_values)
 def test_what_is_written_properly_is_read_as_ever(value):
     assert read_yaml(yaml.safe_dump(value, allow_unicode=True)) == value
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from plain_values import plain_values
 from unispector.data.coco import Annotations
 from unispector.data.convert_release import convert_release
 from unispector.errors import UniSpectorError
@@ -21,16 +21,9 @@ from unispector.prompts.store import PromptStore
 from unispector.workbench.session_file import read_state
 
 DEEP = '{"a":' * 100_000
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text("ab :#-é", max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab :#-é", max_size=4), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
 
 
-@given(plain)
+@given(plain_values)
 def test_what_is_written_is_read(value):
     assert parse_json(json.dumps(value)) == value
 

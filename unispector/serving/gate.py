@@ -90,12 +90,11 @@ def _headers(scope: Scope) -> dict[str, str]:
         RefusedError: 400, one that says who asks comes twice: two readers could believe another one each.
     """
     headers: dict[str, str] = {}
-    for name, value in (
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
-    ):
+    for raw_name, value in scope["headers"]:
+        name = raw_name.decode("latin-1")
         if name in headers and name in SINGLE:
             raise RefusedError(400, f"the header {name.title()} comes twice; send one")
-        headers[name] = value
+        headers[name] = value.decode("latin-1")
     return headers
 
 
