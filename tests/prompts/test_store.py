@@ -616,3 +616,18 @@ def test_a_number_that_was_set_back_overwrites_no_version(filled, number):
     with pytest.raises(PromptBankError, match="CURRENT: not the number of the newest version; write that"):
         filled.add("new", [boxed(7)], "ann", "", {})
     assert {file: file.read_bytes() for file in (filled.folder / "versions").iterdir()} == kept
+
+
+def test_a_version_whose_number_is_taken_again_is_set_aside(filled):
+    newest = filled.folder / "versions/000003.json"
+    data = newest.read_bytes()
+    (filled.folder / "CURRENT").write_text("2")
+    filled.add("new", [boxed(7)], "ann", "", {})
+    filled.add("newer", [boxed(8)], "ann", "", {})
+    aside = newest.with_suffix(f".{hashlib.sha256(data).hexdigest()[:12]}")
+    assert aside.read_bytes() == data
+    assert [each.version for each in filled.history()] == [4, 3, 2, 1]
+    aside.replace(newest)  # as one who wants it back would: nothing reads the name it had aside
+    (filled.folder / "versions/000004.json").unlink()
+    (filled.folder / "CURRENT").write_text("3")
+    assert "new" not in filled.current().classes

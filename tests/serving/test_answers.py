@@ -279,9 +279,10 @@ def test_a_change_that_was_made_is_told(tiny_model, files, tmp_path, monkeypatch
 
 
 def test_pictures_of_a_client_that_is_gone_are_not_looked_at(tiny_model, bank_file, files, monkeypatch):
-    go, right = threading.Event(), batching._detected
+    began, go, right = threading.Event(), threading.Event(), batching._detected
 
     def held(*args):
+        began.set()
         go.wait(60)
         return right(*args)
 
@@ -291,6 +292,7 @@ def test_pictures_of_a_client_that_is_gone_are_not_looked_at(tiny_model, bank_fi
         ThreadPoolExecutor(1) as pool,
     ):
         stays = pool.submit(live.client.post, "/detect", files={"images": files[0]})
+        assert began.wait(20)  # otherwise the other client's image may be the one looked at
         with httpx.Client(base_url=live.url, timeout=1) as client, pytest.raises(httpx.ReadTimeout):
             client.post("/detect", files=[("images", files[1])] * 3)
         deadline = time.monotonic() + 20

@@ -4,6 +4,7 @@ Images are kept as they came, so any later model can encode them anew. A folder 
 
     pictures/<sha256>.<suffix>           as they came
     versions/<number>.json               all classes of a version, and where it came from
+    versions/<number>.<hash>             a version not in use that had the number before: set aside, not read
     CURRENT                              number of the version in use
     banks/<classes>-<model>.safetensors  encoded prompts of the version in use, made again when absent
     .lock                                held by whoever writes
@@ -180,9 +181,7 @@ class PromptStore:
         if not pictures:
             raise DataError(f"{label}: no image to add; mark at least one")
         new = [StoredPrompt.of(picture) for picture in pictures]
-        with self._locked() as before:
-            if checked is not None:
-                self._check_used(before, checked)
+        with self._locked(checked) as before:
             own = before.classes.get(label, ())
             if all(prompt.negative for prompt in (*own, *new)):
                 raise DataError(f"{label}: no image shows the defect yet; mark it before what it is not")
@@ -203,8 +202,7 @@ class PromptStore:
         Raises:
             PromptBankError: the store is damaged or cannot be written, or is not at version `checked`.
         """
-        with self._locked() as before:
-            self._check_used(before, checked)
+        with self._locked(checked) as before:
             own = zip(bank.class_names, bank.calibrations, strict=True)
             calibrations = {name: (bank.fingerprint, calibration) for name, calibration in own}
             calibrated = replace(before, calibrations=before.calibrations | calibrations)
@@ -294,8 +292,8 @@ class PromptStore:
         return self.folder / "pictures"
 
     @contextmanager
-    def _locked(self) -> Iterator[PromptSet]:
-        """The current version, which nobody else changes meanwhile."""
+    def _locked(self, checked: int | None = None) -> Iterator[PromptSet]:
+        """The current version, `checked` where one is named, which nobody else changes meanwhile."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with held(self.folder / ".lock", LOCK_SECONDS):
@@ -304,17 +302,16 @@ class PromptStore:
                 pointer = self.folder / "CURRENT"
                 if not pointer.exists() and not (self.folder / "versions").exists():
                     atomic_write_text(pointer, "0\n")
-                yield self.current()
+                now = self.current()
+                if checked not in (None, now.version):
+                    raise PromptBankError(
+                        f"{self.folder}: version {checked} was checked, but version {now.version} is in use "
+                        "by now; start again"
+                    )
+                yield now
         except OSError as error:
             why = f"cannot be written ({error.strerror}); check permissions, space and other programs"
             raise PromptBankError(f"{error.filename or self.folder}: {why}") from error
-
-    def _check_used(self, now: PromptSet, checked: int) -> None:
-        if now.version != checked:
-            raise PromptBankError(
-                f"{self.folder}: version {checked} was checked, but version {now.version} is in use by now; "
-                "start again"
-            )
 
     def _write(
         self,
@@ -329,8 +326,10 @@ class PromptStore:
         known = {one_line(key): one_line(value) for key, value in lineage.items()}
         kept = {name: each for name, each in before.calibrations.items() if name in classes}
         new = PromptSet(number, before.version, time, one_line(by), one_line(note), classes, known, kept)
-        content = new.as_dict()
-        atomic_write_json(self._file(number), {"format": FORMAT, "sha256": _digest(content), **content})
+        content, file = new.as_dict(), self._file(number)
+        if file.exists():  # of a killed writer, or of a newer version than the number in CURRENT
+            file.replace(file.with_suffix(f".{_hash_of(file)[:12]}"))
+        atomic_write_json(file, {"format": FORMAT, "sha256": _digest(content), **content})
         atomic_write_text(self.folder / "CURRENT", f"{number}\n")
         return new
 
