@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
 
 from unispector.batch import inspect as stage
@@ -58,10 +59,13 @@ def test_a_folder_becomes_a_table(pictures, bank, tiny_model, tmp_path):
 def test_the_command_says_what_it_did(pictures, bank, tiny_model, tmp_path, capsys):
     (pictures / "broken.png").write_bytes(b"no image")
     out = tmp_path / "results.parquet"
-    command(str(pictures), out, str(tiny_model), bank, 1.0, 1)
-    assert capsys.readouterr().out == (
-        f"7 images (7 looked at now), 0 detections on 0, 1 could not be read: {out}\n"
-    )
+    with pytest.raises(typer.Exit) as ended:
+        command(str(pictures), out, str(tiny_model), bank, 1.0, 1)
+    told = capsys.readouterr()
+    assert told.out == f"7 images (7 looked at now), 0 detections on 0, 1 could not be read: {out}\n"
+    assert (ended.value.exit_code, told.err.count("\n")) == (1, 1)
+    (pictures / "broken.png").unlink()
+    command(str(pictures), out, str(tiny_model), bank, 1.0, 1)  # ends well
 
 
 def test_prompts_of_a_store(pictures, bank, tiny_model, tmp_path):

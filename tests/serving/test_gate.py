@@ -75,7 +75,8 @@ def test_a_head_is_answered_as_a_get_without_its_body(tiny_model, bank_file):
             head, get = live.client.head(path), live.client.get(path)
             assert (head.status_code, head.content) == (200, b"")
             assert head.headers["content-length"] == str(len(get.content))
-        assert live.client.head("/detect").status_code == 405
+        refused = live.client.head("/detect")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
 
 
 def test_the_service_asks_for_the_token_before_it_reads_a_body(tiny_model, bank_file, files):

@@ -15,8 +15,8 @@ INSPECT_HELP = """Find the prompted defects on all images of a folder or a bucke
   unispector inspect s3://camera/line3 --bank data/prompts --out results.parquet --workers 8
 
 Writes a Parquet table with a row a detection (docs/inspect.md has its columns). A killed run goes on where
-it was; a later one looks only at images that are new or changed. With RAY_ADDRESS in the environment the
-work is done on that Ray cluster."""
+it was; a later one looks only at images that are new, changed or failed. Where an image could not be read
+the exit code is 1. With RAY_ADDRESS in the environment the work is done on that Ray cluster."""
 
 
 def inspect(
@@ -43,3 +43,8 @@ def inspect(
         f"{found.pictures} images ({report.looked} looked at now), {found.detections} detections on "
         f"{found.with_detections}, {found.failed} could not be read: {report.output}"
     )
+    if found.failed:
+        typer.echo(
+            "error: the column `error` says why images could not be read; run again to retry", err=True
+        )
+        raise typer.Exit(1)

@@ -34,6 +34,23 @@ class ImageRecord:
     width: int
     height: int
 
+    def check_size(self, file: object, width: int, height: int) -> None:
+        """Refuse an image whose size is not the stated one; `file` names it.
+
+        Raises:
+            DataError: it is not; of a swapped size, the message says what an EXIF orientation does.
+        """
+        if (width, height) == (self.width, self.height):
+            return
+        mend = "mend width and height in the annotation file or restore the image"
+        if (height, width) == (self.width, self.height):
+            mend = (
+                "its EXIF orientation may turn it: `unispector convert coco` reads such files, or swap width "
+                "and height in the annotation file if the marks lie on the upright image"
+            )
+        stated = f"{self.width}x{self.height}"
+        raise DataError(f"{file}: the image has {width}x{height} pixels, its record says {stated}; {mend}")
+
 
 @dataclass(frozen=True)
 class InstanceRecord:

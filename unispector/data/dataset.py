@@ -117,12 +117,7 @@ class InstanceDataset:
         record = self._images[index]
         path = self._root / record.file_name
         image = as_pixels(path, self._bit_depth)
-        if image.shape[:2] != (record.height, record.width):
-            found = f"{image.shape[1]}x{image.shape[0]}"
-            raise DataError(
-                f"{path}: the image is {found} but its annotations say {record.width}x{record.height}; "
-                "mend width and height or restore the image"
-            )
+        record.check_size(path, image.shape[1], image.shape[0])
         return image if self._change is None else self._change(image)
 
     def _read(self, index: int) -> ResizedImage:

@@ -139,12 +139,7 @@ class GroundTruth:
         )
 
     def _check(self, image: ImageRecord, found: Detections) -> None:
-        if tuple(found.image_hw) != (image.height, image.width):
-            height, width = found.image_hw
-            raise DataError(
-                f"{image.file_name}: the image has {width}x{height} pixels, its record says {image.width}x"
-                f"{image.height}; mend width and height in the annotation file"
-            )
+        image.check_size(image.file_name, *found.image_hw[::-1])
         unknown = sorted(set(found.class_names) - self._positions.keys())
         if unknown:
             raise DataError(

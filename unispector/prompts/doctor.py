@@ -208,9 +208,4 @@ def of_class(annotations: Annotations, name: str) -> Annotations:
 def _check_images(annotations: Annotations, root: Path) -> None:
     """Refuse before the work what would end it in the middle."""
     for image in annotations.images:
-        size = read_image_size(root / image.file_name)
-        if size != (image.width, image.height):
-            raise DataError(
-                f"{image.file_name}: the image has {size[0]}x{size[1]} pixels, its record says {image.width}x"
-                f"{image.height}; mend width and height in the annotation file"
-            )
+        image.check_size(image.file_name, *read_image_size(root / image.file_name))

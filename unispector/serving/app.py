@@ -93,4 +93,5 @@ async def _bad_request(request: Request, error: Exception) -> Response:
         404: "no such path; /openapi.json lists them",
         405: "no such method here",
     }
-    return error_response(RefusedError(status, text.get(status, "cannot be answered")))
+    allow = (getattr(error, "headers", None) or {}).get("Allow", "")
+    return error_response(RefusedError(status, text.get(status, "cannot be answered"), allow))

@@ -177,7 +177,7 @@ def is_loopback(host: str) -> bool:
 
 def error_response(refused: RefusedError) -> JSONResponse:
     """The one shape of errors; what a client has written into a line cannot make it two, or no UTF-8."""
-    headers = {}
+    headers = {"Allow": refused.allow} if refused.allow else {}
     if refused.status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     if refused.status == 408:

@@ -13,9 +13,10 @@ RETRY_SECONDS = 2
 class RefusedError(ServiceError):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.allow = allow  # the methods of a path that was asked with another, as HTTP states them
 
 
 def without_folders(error: Exception) -> str:
