@@ -20,20 +20,20 @@ from unispector.benchmark.one_class import (
     read_coco_set,
     read_raw_set,
 )
-from unispector.benchmark.prototype import PrototypeDetector
 from unispector.benchmark.real_sets import measure_real_sets, shipped_models
 from unispector.cli import main
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
 from unispector.inference.detector import Prompt
 from unispector.ops.files import list_images
+from unispector.systems.prototypes import PrototypeDetector
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_floor():
     """The floor looks at 128 pixels: what it finds is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PrototypeDetector.__init__, "__defaults__", (128, "box"))
+        patch.setattr(PrototypeDetector.__init__, "__defaults__", ("box", 128))
         yield
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.benchmark.other_detectors import benchmark as benchmark_stage
-from unispector.benchmark.other_detectors import import_path, make_detector, run_benchmark
 from unispector.cli.benchmark import benchmark as command
 from unispector.data.defect_free import defect_free_for_tests
 from unispector.detections import Detections
@@ -37,6 +37,10 @@ a_number = 3
 def make_number():
     return 3
 """
+
+
+def entered(name, detector):
+    return Entry(name, lambda _: detector)
 
 
 @pytest.fixture
@@ -92,7 +96,7 @@ def both(benchmark, new_project, sharp_model, tmp_path_factory):
     own = evaluate(config, root, None)
     detector = Adapter(UniSpector.load(sharp_model), config.evaluate)
     out = tmp_path_factory.mktemp("benchmark_out")
-    return own, run_benchmark(detector, "unispector", config, root, out)
+    return own, run_benchmark(entered("unispector", detector), config, root, out)
 
 
 def test_unispector_through_the_interface_has_the_rows_it_always_has(both):
@@ -110,7 +114,7 @@ def rounded(figures):
 def test_split_seeds_and_prompt_images_as_the_parameters_say(benchmark, project, short, tmp_path):
     evaluate = short.evaluate.model_copy(update={"include_prompts": True, "resamples": 0})
     config = short.model_copy(update={"evaluate": evaluate})
-    report = run_benchmark(Blank(benchmark, project), "blank", config, project, tmp_path)
+    report = run_benchmark(entered("blank", Blank(benchmark, project)), config, project, tmp_path)
     assert report.prompts_judged
     assert [(row.data_set, row.subset) for row in report.rows] == [
         ("tile", "unseen"),
@@ -169,7 +173,7 @@ def on_first(**changes):
 )
 def test_what_cannot_be_judged_names_the_picture(benchmark, project, short, tmp_path, change, message):
     with pytest.raises(DataError, match=message) as caught:
-        run_benchmark(Blank(benchmark, project, change), "blank", short, project, tmp_path)
+        run_benchmark(entered("blank", Blank(benchmark, project, change)), short, project, tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -183,8 +187,11 @@ def test_run_lengths_may_be_plain_numbers(benchmark, project, short, tmp_path):
             for height, width in [found.image_hw]
         ]
 
-    compressed = run_benchmark(Blank(benchmark, project), "blank", short, project, tmp_path)
-    assert run_benchmark(Blank(benchmark, project, plain), "blank", short, project, tmp_path) == compressed
+    compressed = run_benchmark(entered("blank", Blank(benchmark, project)), short, project, tmp_path)
+    assert (
+        run_benchmark(entered("blank", Blank(benchmark, project, plain)), short, project, tmp_path)
+        == compressed
+    )
 
 
 def test_broken_code_of_the_right_size_is_refused(benchmark, project, short, tmp_path):
@@ -193,7 +200,7 @@ def test_broken_code_of_the_right_size_is_refused(benchmark, project, short, tmp
         return on_first(masks_rle=({"size": [height, width], "counts": [5]},))(results)
 
     with pytest.raises(DataError, match="does not fill its size"):
-        run_benchmark(Blank(benchmark, project, shorten), "blank", short, project, tmp_path)
+        run_benchmark(entered("blank", Blank(benchmark, project, shorten)), short, project, tmp_path)
 
 
 def test_defect_free_images_are_looked_at_after_the_targets(benchmark, project, short, tmp_path):
@@ -201,7 +208,7 @@ def test_defect_free_images_are_looked_at_after_the_targets(benchmark, project, 
     detector = Blank(benchmark, project)
     real = detector.detect
     detector.detect = lambda images, prompts: seen.append(images) or real(images, prompts)
-    report = run_benchmark(detector, "blank", short, project, tmp_path)
+    report = run_benchmark(entered("blank", detector), short, project, tmp_path)
     good = defect_free_for_tests(project / dropped_file("tile"), short.evaluate.good_images)
     assert [path.relative_to(project / "data/raw/raw-tile").as_posix() for path in seen[0][-2:]] == list(good)
     assert report.rows[0].alarms.good_images == len(good)
@@ -238,7 +245,7 @@ def test_the_example_of_the_documentation_runs(project, short, tmp_path, monkeyp
 
 
 def test_the_built_in_detector_has_an_import_path_that_works():
-    assert type(make_detector(import_path("prototype"))).__name__ == "PrototypeDetector"
+    assert type(make_detector("prototypes")).__name__ == "PrototypeDetector"
 
 
 def test_the_command_names_the_detector_by_its_last_part(
@@ -246,7 +253,7 @@ def test_the_command_names_the_detector_by_its_last_part(
 ):
     (tmp_path / "data").symlink_to(benchmark.root / "data")
     monkeypatch.setattr("unispector.cli.benchmark.params", lambda: short)
-    command("my_oracle:Oracle", out=tmp_path / "out")
+    command("my_oracle:Oracle", tmp_path / "out")
     shown = capsys.readouterr().out
     assert "Oracle" in shown
     assert "100.0" in shown

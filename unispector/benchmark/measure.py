@@ -22,8 +22,6 @@ from unispector.benchmark.one_class import (
     draw_good,
     timed,
 )
-from unispector.benchmark.other_detectors import BenchmarkDetector
-from unispector.benchmark.prototype import PrototypeDetector
 from unispector.evaluation.coco_metrics import evaluate_overlaps
 from unispector.evaluation.failures import FalseAlarm, Miss, worst_false_alarms, worst_misses
 from unispector.evaluation.ground_truth import GroundTruth
@@ -45,6 +43,8 @@ from unispector.reporting.evaluation_images import Shown, failure_strips, file_s
 from unispector.reporting.one_class_report import one_class_json, one_class_report
 from unispector.reporting.render import markdown
 from unispector.scores import DEFAULT_SCORE
+from unispector.systems.detector import BenchmarkDetector
+from unispector.systems.prototypes import PrototypeDetector
 
 MODEL, FLOOR = "model", "floor"
 

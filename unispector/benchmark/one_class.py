@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from unispector.config import Roi
 from unispector.config.evaluation import KEPT_PAIRS
 from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles, convert_set
@@ -31,8 +31,6 @@ from unispector.prompts.marks import read_marks
 PROMPT_IMAGES = 5  # marked a class, as in the benchmark
 MIN_SIDE = 0.01  # share of the image's sides under which a component is dropped, as in the benchmark
 EVERY_GOOD_IMAGE = 2**31
-
-Roi = Literal["box", "mask"]
 
 
 @dataclass(frozen=True)

@@ -3,70 +3,79 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import cast
 
 from unispector.benchmark.judge import advance, read_pair, share_bar
 from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.benchmark.row import evaluation_row
-from unispector.config import Config
+from unispector.config import Config, Roi
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.combine import with_prompts
-from unispector.data.defect_free import defect_free_for_tests
-from unispector.data.protocol.split_tree import TestPair
+from unispector.data.defect_free import defect_free_for_tests, defect_free_for_training
+from unispector.data.protocol.split_tree import SplitTree, TestPair
 from unispector.detections import Detections
 from unispector.errors import ConfigError, DataError
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
 from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord
-from unispector.ops.files import atomic_write_text
+from unispector.evaluation.system_record import RECORD, Clock, SystemRecord
+from unispector.ops.files import atomic_write_text, read_image_size
 from unispector.ops.rle import segmentation_to_rle
-
-BUILT_IN = {"prototype": "unispector.benchmark.prototype:PrototypeDetector"}
-"""Detectors that come with the project, and their import paths."""
-
-
-@runtime_checkable
-class BenchmarkDetector(Protocol):
-    """The interface the benchmark needs of a detector."""
-
-    def encode_prompts(self, prompts: Annotations, images: Path) -> Any:
-        """Learn what to look for; called once per draw of prompts.
-
-        Args:
-            prompts: all instances are prompts of their category; all categories are looked for together.
-
-        Returns:
-            Whatever `detect` needs.
-        """
-
-    def detect(self, images: Sequence[Path], prompts: Any) -> Iterator[Detections]:
-        """Look for all prompted classes on every image.
-
-        Returns:
-            One `Detections` per image, in order; `class_names` are names of the prompts' categories,
-            scores lie in [0, 1], masks are COCO run-length codes of the image's size.
-        """
+from unispector.project.paths import SPLITS
+from unispector.systems.catalogue import BY_NAME, Learns, System
+from unispector.systems.detector import BenchmarkDetector, TrainableDetector
 
 
-def import_path(detector: str) -> str:
-    """The import path of a detector: that of a built-in one by its name, else as it is."""
-    return BUILT_IN.get(detector, detector)
-
-
-def make_detector(path: str) -> BenchmarkDetector:
-    """Call what an import path leads to; modules of the current folder can be imported.
+def make_detector(detector: str, weights: str = "", roi: Roi | None = None) -> BenchmarkDetector:
+    """Make a system of the catalogue, or call what an import path leads to.
 
     Args:
-        path: `package.module:callable`; called without arguments, it returns the detector.
+        detector: name of a system, or `package.module:callable`, which is called without arguments; modules
+            of the current folder can be imported.
+        weights: what the system's `--weights` takes.
+        roi: what its prompts are; None = the first kind the system takes.
 
     Raises:
-        ConfigError: the path has another form or leads nowhere, or what it makes is no detector.
+        ConfigError: there is no such system, the path leads nowhere or to no detector, or an option does not
+            suit the system.
+        CheckpointError: the weights cannot be read.
     """
+    system = BY_NAME.get(detector)
+    if system is None:
+        if weights or roi:
+            raise ConfigError(
+                f"detector {detector!r}: --weights and --roi are for the systems of the catalogue"
+            )
+        made = _imported(detector)()
+    else:
+        made = _imported(system.make)(**_options(system, weights, roi))
+    if not isinstance(made, BenchmarkDetector):
+        raise ConfigError(
+            f"detector {detector!r}: it returned {type(made).__name__}, which lacks encode_prompts or "
+            "detect; docs/benchmark.md shows both"
+        )
+    return made
+
+
+def _options(system: System, weights: str, roi: Roi | None) -> dict[str, str]:
+    """What a system is made with; refuses what it does not take."""
+    if bool(weights) != bool(system.weights):
+        wanted = f"needs --weights: {system.weights}" if system.weights else "takes no --weights"
+        raise ConfigError(f"{system.name} {wanted}")
+    if roi and roi not in system.rois:
+        taken = f"is prompted by {system.rois[0]}es alone" if system.rois else "is not prompted by an example"
+        raise ConfigError(f"{system.name} {taken}; leave out --roi {roi}")
+    options = {"weights": weights} if weights else {}
+    return options | ({"roi": roi or system.rois[0]} if system.rois else {})
+
+
+def _imported(path: str) -> Callable[..., object]:
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        known = ", ".join(BUILT_IN)
-        raise ConfigError(f"detector {path!r}: give package.module:callable, or a built-in one ({known})")
+        raise ConfigError(
+            f"detector {path!r}: give package.module:callable, or a system ({', '.join(BY_NAME)})"
+        )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
@@ -79,55 +88,129 @@ def make_detector(path: str) -> BenchmarkDetector:
     make = getattr(module, attribute, None)
     if not callable(make):
         raise ConfigError(f"detector {path!r}: {module_name} has no callable {attribute!r}; check its name")
-    detector = make()
-    if not isinstance(detector, BenchmarkDetector):
-        raise ConfigError(
-            f"detector {path!r}: it returned {type(detector).__name__}, which lacks encode_prompts or "
-            "detect; docs/benchmark.md shows both"
-        )
-    return detector
+    return cast("Callable[..., object]", make)
 
 
-def benchmark(detector: str, name: str, config: Config, root: Path, out: Path) -> EvaluationReport:
-    """Make a detector and run it; see `make_detector` and `run_benchmark`."""
-    path = import_path(detector)
-    return run_benchmark(make_detector(path), name, config, root, out, {"detector": path})
-
-
-def run_benchmark(
-    detector: BenchmarkDetector,
+def benchmark(
+    detector: str,
     name: str,
     config: Config,
     root: Path,
     out: Path,
-    provenance: dict[str, str] | None = None,
+    *,
+    weights: str = "",
+    roi: Roi | None = None,
+    sets: Sequence[str] = (),
+) -> EvaluationReport:
+    """Make a detector and run it; see `make_detector` and `run_benchmark`.
+
+    Args:
+        weights: `{seed}` in it stands for the split seed, where each has weights of its own.
+    """
+
+    def make(seed: int) -> BenchmarkDetector:
+        return make_detector(detector, weights.replace("{seed}", str(seed)), roi)
+
+    return run_benchmark(Entry(name, make, detector, roi, weights), config, root, out, sets)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A detector that takes part."""
+
+    name: str  # how the report calls it
+    make: Callable[[int], BenchmarkDetector]  # by the split seed
+    detector: str = ""  # name in the catalogue or import path
+    roi: Roi | None = None  # as asked for; None = what the system takes first
+    weights: str = ""  # as given
+
+    @property
+    def system(self) -> System | None:
+        """Its place in the catalogue; None = it is somebody's own detector."""
+        return BY_NAME.get(self.detector)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What a report says of where it comes from."""
+        known = {"detector": self.detector, "weights": self.weights}
+        return {key: value for key, value in known.items() if value}
+
+    def record(self, clock: Clock, root: Path, parameters: int | None) -> SystemRecord:
+        """What its judging took."""
+        roi: str = self.roi or (self.system.rois[0] if self.system and self.system.rois else "")
+        return SystemRecord.of(self.detector, self.name, roi, self.weights, clock, root, parameters)
+
+
+def run_benchmark(
+    entry: Entry, config: Config, root: Path, out: Path, sets: Sequence[str] = ()
 ) -> EvaluationReport:
     """Judge a detector on every set, split seed, seen and unseen, and draw of prompts (InsA's protocol).
 
-    Writes `evaluation.json` and `metrics.json`, in the form of the stage evaluate.
+    A system that learns is trained before: on the seen classes of each split seed, or on each set's good
+    images, those that no false alarm is counted on. Writes `evaluation.json` and `metrics.json`, in the form
+    of the stage evaluate, and `system.json`, what it took.
 
     Args:
-        detector: what to judge; one for all split seeds.
+        sets: those of `config.data.sets` to judge on; empty = all.
 
     Returns:
-        What was written.
+        What was written to `evaluation.json`.
 
     Raises:
+        ConfigError: there is no such set.
         DataError: a file of the splits is missing, a file or an image is unusable, or what the detector
             returned is.
     """
+    if unknown := set(sets) - set(config.data.sets):
+        raise ConfigError(f"{min(unknown)}: no such set; params.yaml has {', '.join(config.data.sets)}")
     seeds = config.split.seeds
-    todo = evaluations_of(config, root, [(name, seed, Path(name)) for seed in seeds])
+    todo = evaluations_of(config, root, [(entry.name, seed, Path(entry.name)) for seed in seeds])
+    todo = tuple(evaluation for evaluation in todo if not sets or evaluation.set_name in sets)
     rows: list[EvaluationRow] = []
+    clock = Clock()
     with share_bar(sum(len(evaluation.tests) for evaluation in todo)) as bar:
-        for evaluation in todo:
-            bar.set_description(f"{name} seed {evaluation.split_seed}, {evaluation.set_name}")
-            rows += [_row(detector, evaluation, test, config, advance(bar)) for test in evaluation.tests]
-    models = tuple(ModelRecord(name, seed, "", provenance or {}) for seed in seeds)
+        for detector, evaluation in _ready(entry, todo, config, root, out):
+            bar.set_description(f"{entry.name} seed {evaluation.split_seed}, {evaluation.set_name}")
+            rows += [
+                _row(detector, evaluation, test, config, clock, advance(bar)) for test in evaluation.tests
+            ]
+    models = tuple(ModelRecord(entry.name, seed, "", entry.provenance) for seed in seeds)
     report = EvaluationReport(tuple(rows), (), models, config.evaluate.include_prompts)
+    record = entry.record(clock, root, getattr(detector, "parameters", None))
     atomic_write_text(out / "evaluation.json", report.evaluation_json())
     atomic_write_text(out / "metrics.json", report.metrics_json())
+    record.write(out / RECORD)
     return report
+
+
+def _ready(
+    entry: Entry, todo: Sequence[Evaluation], config: Config, root: Path, out: Path
+) -> Iterator[tuple[BenchmarkDetector, Evaluation]]:
+    """Each evaluation with the detector that is to be judged, trained where it learns."""
+    learns = entry.system.learns if entry.system else "nothing"
+    known: tuple[object, ...] = ()
+    for evaluation in todo:
+        lesson = (evaluation.split_seed, *([evaluation.set_name] if learns == "good" else []))
+        if lesson != known:
+            known, detector = lesson, entry.make(evaluation.split_seed)
+            if learns != "nothing" and isinstance(detector, TrainableDetector):
+                kept = out / "trained" / "-".join(map(str, lesson))
+                detector.fit(*_lesson(learns, evaluation, config, root), kept)
+        yield detector, evaluation
+
+
+def _lesson(learns: Learns, evaluation: Evaluation, config: Config, root: Path) -> tuple[Annotations, Path]:
+    """What a system learns from before an evaluation, and the folder of the images."""
+    if learns == "seen":
+        return Annotations.read(
+            SplitTree(root / SPLITS).training(evaluation.split_seed)
+        ), root / config.data.root
+    good = defect_free_for_training(evaluation.dropped, config.evaluate.good_images)
+    if not good:
+        raise DataError(f"{evaluation.set_name}: no good image to learn from; leave the set out (--sets)")
+    sizes = [read_image_size(evaluation.images / name) for name in good]
+    records = [ImageRecord(i, name, *size) for i, (name, size) in enumerate(zip(good, sizes, strict=True), 1)]
+    return Annotations(tuple(records), (), ()), evaluation.images
 
 
 def _row(
@@ -135,6 +218,7 @@ def _row(
     todo: Evaluation,
     test: TestPair,
     config: Config,
+    clock: Clock,
     moved: Callable[[float], object],
 ) -> EvaluationRow:
     """One draw of prompts on one set: its targets, then its defect-free images."""
@@ -147,7 +231,8 @@ def _row(
     paths = [todo.images / file for file in (*(image.file_name for image in wanted), *good)]
     overlaps: dict[int, Overlaps] = {}
     good_scores = []
-    stream = _one_each(detector.detect(paths, detector.encode_prompts(prompts, todo.images)), paths)
+    results = detector.detect(paths, detector.encode_prompts(prompts, todo.images))
+    stream = _one_each(clock.timed(iter(results)), paths)
     for number, (path, found) in enumerate(stream):
         _check(path, found, prompts.class_names)
         if number < len(wanted):

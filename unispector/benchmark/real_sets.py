@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unispector.benchmark.measure import FLOOR, measure_detectors
-from unispector.benchmark.one_class import OneClassDetector, OneClassSettings, Roi, read_raw_set
-from unispector.benchmark.prototype import PrototypeDetector
+from unispector.benchmark.one_class import OneClassDetector, OneClassSettings, read_raw_set
+from unispector.config import Roi
 from unispector.errors import DataError
 from unispector.evaluation.one_class import OneClassReport
 from unispector.inference.detector import UniSpector
@@ -17,6 +17,7 @@ from unispector.modeling.saved_model import SHIPPED
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.reporting.one_class_report import one_class_json, real_report
 from unispector.reporting.render import markdown
+from unispector.systems.prototypes import PrototypeDetector
 
 SETS = {"magnetic_tile": "magnetic_tile", "neu_det": "voc"}
 """Folder of a raw release -> the source that reads it."""

@@ -1,38 +1,62 @@
-"""`unispector benchmark`: judge any detector by the protocol that judges UniSpector."""
+"""`unispector benchmark`: judge any system by the protocol that judges UniSpector."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unispector.cli.parts import params
+from unispector.cli.parts import Roi, params
 
-BENCHMARK_HELP = """Judge any detector by the benchmark's protocol.
+BENCHMARK_HELP = """Judge any system by the benchmark's protocol.
 
 \b
-  unispector benchmark prototype --out floor
+  unispector benchmark --list
+  unispector benchmark prototypes --roi mask --out reports/systems/prototypes
+  unispector benchmark unispector --weights artifacts/models/unispector/seed{seed} --out mine
   unispector benchmark my_package.my_module:make_detector --out mine
 
-DETECTOR is `prototype` (nearest-prototype matching without training, the floor to beat) or the import
-path of a callable that returns a detector; docs/benchmark.md shows one. Sets, split seeds and draws of
-prompts are those of params.yaml. Writes OUT/evaluation.json and OUT/metrics.json."""
+SYSTEM is a name of the list, or the import path of a callable that returns a detector; docs/benchmark.md
+shows one. Sets, split seeds and draws of prompts are those of params.yaml, so `make repro` comes first.
+Writes OUT/evaluation.json, OUT/metrics.json and OUT/system.json (time, memory, size)."""
 
 
 def benchmark(
-    detector: Annotated[str, typer.Argument(help="`prototype`, or package.module:callable.")],
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder to write evaluation.json and metrics.json to.")
-    ],
-    name: Annotated[
-        str, typer.Option(help="How the report calls it; as a default, the last part of DETECTOR.")
+    system: Annotated[
+        str, typer.Argument(metavar="SYSTEM", help="A name of the list, or package.module:callable.")
     ] = "",
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder to write the figures to.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="What the list says; {seed} in it stands for the split seed.")
+    ] = "",
+    roi: Annotated[
+        Roi | None,
+        typer.Option(help="Prompt with boxes or with masks; as a default, what the list names first."),
+    ] = None,
+    sets: Annotated[
+        str, typer.Option(help="Of the sets of params.yaml, those to judge on.", metavar="A,B,...")
+    ] = "",
+    name: Annotated[str, typer.Option(help="How tables call it; as a default, SYSTEM's last part.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Say which systems there are, and end.")] = False,
 ) -> None:
-    """Judge any detector by the benchmark's protocol."""
+    """Judge any system by the benchmark's protocol."""
     from rich.console import Console
 
+    if list_:
+        from unispector.reporting.systems import catalogue_table
+
+        Console().print(catalogue_table())
+        return
+    if not system or out is None:
+        raise typer.BadParameter("give a system and --out; --list says which systems there are")
     from unispector.benchmark.other_detectors import benchmark as run
     from unispector.reporting.report import terminal_table
 
-    report = run(detector, name or detector.rpartition(":")[2], params(), Path(), out)
+    called = name or system.rpartition(":")[2]
+    wanted = tuple(filter(None, sets.split(",")))
+    report = run(
+        system, called, params(), Path(), out, weights=weights, roi=roi.value if roi else None, sets=wanted
+    )
     Console().print(terminal_table(report))
     typer.echo(f"{len(report.rows)} evaluations: {out / 'metrics.json'}")

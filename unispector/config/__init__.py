@@ -26,12 +26,12 @@ from unispector.config.params import (
     read_values,
 )
 from unispector.config.section import Section
-from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, TrainConfig
+from unispector.config.training import AugmentConfig, LossConfig, PromptConfig, Roi, TrainConfig
 
 __all__ = [
     "AugmentConfig", "BackboneConfig", "Config", "DataConfig", "DenoisingConfig", "EnrollConfig",
     "EvaluateConfig", "LossConfig", "MiniConfig", "ModelConfig", "PromoteConfig", "PromptConfig",
-    "QuerySelectionConfig", "RetrainConfig", "Section", "SetConfig", "SimilarityPriorConfig",
+    "QuerySelectionConfig", "RetrainConfig", "Roi", "Section", "SetConfig", "SimilarityPriorConfig",
     "SpectralConfig", "SplitConfig", "SweepConfig", "TrainConfig", "load_config", "parse_config",
     "preset_names", "preset_values", "read_values",
 ]  # fmt: skip

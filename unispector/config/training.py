@@ -12,6 +12,10 @@ ABLATION: tuple[AblationRow, ...] = get_args(AblationRow)
 """Rows of the paper's ablation before the whole model, each with the parts of those before it."""
 
 
+Roi = Literal["box", "mask"]
+"""What a prompt is of an instance."""
+
+
 class LossConfig(Section):
     """Weights of eq. (1) and the contrastive loss's constants (paper appendix 3.2, 3.4)."""
 
@@ -86,7 +90,7 @@ class PromptConfig(Section):
     cross_image: float = Field(
         0.9, ge=0, le=1, description="share of class prompts taken only from other images than the target's"
     )
-    test_roi: Literal["box", "mask"] = Field(
+    test_roi: Roi = Field(
         "box", description="a test prompt is the `box` (as in the paper, 4.1) or the `mask`"
     )
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from unispector.prompts.figures import ClassFigures, CurvePoint, Gain, ImageFigures, Roi
+from unispector.config import Roi
+from unispector.prompts.figures import ClassFigures, CurvePoint, Gain, ImageFigures
 
 LEAST_GAIN = 2.0
 """Points of AP50 that a change must bring to be advised, and under which more images bring nothing."""

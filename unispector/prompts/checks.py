@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from unispector.config import Roi
 from unispector.data.coco import InstanceRecord
 from unispector.data.prompt_changes import blurred, with_shifted_boxes
 from unispector.errors import DataError
@@ -23,7 +24,6 @@ from unispector.prompts.figures import (
     ImageCheck,
     ImageFigures,
     MarkCheck,
-    Roi,
     Share,
 )
 from unispector.prompts.trials import PLAIN, MarkedClass, Outcome, Trial, best_on, corners

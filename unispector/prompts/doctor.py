@@ -9,6 +9,7 @@ from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
+from unispector.config import Roi
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
 from unispector.inference.detector import UniSpector
@@ -18,7 +19,7 @@ from unispector.ops.files import read_image_size
 from unispector.project.progress import progress_bar
 from unispector.prompts.advice import Advice, advice_on, expected, outliers
 from unispector.prompts.checks import CheckSettings, check_class
-from unispector.prompts.figures import ClassFigures, Roi
+from unispector.prompts.figures import ClassFigures
 from unispector.prompts.store import PromptStore
 from unispector.prompts.trials import MarkedClass
 from unispector.scores import DEFAULT_SCORE

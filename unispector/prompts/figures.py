@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from unispector.config import Roi
 from unispector.detections import Detections
 from unispector.evaluation.intervals import Interval
 from unispector.scores import DEFAULT_SCORE
-
-Roi = Literal["box", "mask"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Monitoring of training: figures since the last report, and the latest prompts."""
 
 import math
-import resource
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unispector.ops.directions import Floats, Labels, angle_between, angle_within, class_means
+from unispector.ops.peak_memory import peak_mib
 
 RECENT = 16
 """Batches whose prompts are looked at together; over more, the model itself would move too far."""
@@ -99,14 +98,6 @@ class Monitor:
         }
         self._start_over()
         return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-
-def peak_mib(device: torch.device) -> float:
-    """Most memory held so far in MiB: a CUDA device's tensors, elsewhere this process's resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def box_coverage(chosen: Tensor, image_index: Tensor, boxes: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ cell inside the class's prompt boxes than to every cell outside of all boxes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unispector.config import BackboneConfig
+from unispector.config import BackboneConfig, Roi
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import resize_image
 from unispector.detections import Detections
@@ -24,8 +23,6 @@ from unispector.modeling.build import build_backbone
 from unispector.ops.components import components
 from unispector.ops.files import read_image
 from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
-
-Roi = Literal["box", "mask"]
 
 STRIDE = 8
 PROTOTYPES = 1024  # at most, of a class and as many of its background
@@ -45,14 +42,14 @@ class ClassPrototypes:
 
 
 class PrototypeDetector:
-    """A detector of `unispector benchmark` without any training; an example of the interface."""
+    """Nearest prototypes, boxes or masks as prompts."""
 
-    def __init__(self, side: int = 512, roi: Roi = "box") -> None:
+    def __init__(self, roi: Roi = "box", side: int = 512) -> None:
         """Load the packaged EfficientNet-Lite0, on the GPU where there is one.
 
         Args:
-            side: of the square network input in pixels, a multiple of 32.
             roi: a prompt is an instance's box or its mask.
+            side: of the square network input in pixels, a multiple of 32.
 
         Raises:
             CheckpointError: the packaged weights are not installed.
@@ -60,6 +57,7 @@ class PrototypeDetector:
         self._side, self._roi = side, roi
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._backbone = build_backbone(BackboneConfig(), side).eval().to(self._device)
+        self.parameters = sum(weight.numel() for weight in self._backbone.parameters())
 
     def encode_prompts(self, prompts: Annotations, images: Path) -> dict[str, ClassPrototypes]:
         """Prototypes and a threshold per class, from the images that show it.

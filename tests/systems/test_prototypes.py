@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unispector.benchmark.prototype import (
+from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.errors import DataError
+from unispector.ops.rle import decode_rle, encode_rle
+from unispector.systems.prototypes import (
     MOST,
     PROTOTYPES,
     PrototypeDetector,
@@ -16,9 +19,6 @@ from unispector.benchmark.prototype import (
     _instances,
     _marked,
 )
-from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.errors import DataError
-from unispector.ops.rle import decode_rle, encode_rle
 
 NAMES = ("checks", "stripes")
 

@@ -1,0 +1,44 @@
+"""Which systems there are, and what each needs, costs and may be used for.
+
+Nothing of a system is imported before it is asked for: some have licences or packages of their own.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unispector.config import Roi
+
+Learns = Literal["nothing", "seen", "good"]
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the comparison."""
+
+    name: str  # on the command line
+    title: str  # in tables, with its source
+    make: str  # import path; called with (weights, roi), it returns the detector
+    rois: tuple[Roi, ...]  # what it can be prompted with; none = it is not prompted by an example
+    learns: Learns  # trained by the benchmark on nothing, on the seen classes, or on a set's good images
+    weights: str  # which files `--weights` takes; empty = none are needed
+    code: str  # licence of the code that runs
+    weights_licence: str  # of the weights as they are distributed; "-" = there are none
+    extra: str = ""  # of this package, to be installed first; empty = none
+    published: tuple[str, bool] = ("", False)  # its name in the paper's tables, and whether tuned there
+
+
+SYSTEMS = (
+    System(
+        name="prototypes",
+        title="nearest prototypes",
+        make="unispector.systems.prototypes:PrototypeDetector",
+        rois=("box", "mask"),
+        learns="nothing",
+        weights="",
+        code="Apache-2.0",
+        weights_licence="Apache-2.0 (EfficientNet-Lite0)",
+    ),
+)
+"""All systems, in the order of the table."""
+
+BY_NAME = {system.name: system for system in SYSTEMS}
