@@ -33,7 +33,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from unispector.benchmark.measure import measure_detectors
-from unispector.benchmark.one_class import MarkedSet, OneClassDetector, OneClassSettings, draw_classes
+from unispector.benchmark.one_class import MarkedSet, OneClassSettings, draw_classes
 from unispector.config import Config, load_config
 from unispector.config.training import ABLATION
 from unispector.data.coco import Annotations
@@ -43,6 +43,7 @@ from unispector.modeling.saved_model import load_model
 from unispector.ops.files import atomic_write_json
 from unispector.project.paths import SPLITS, annotation_file
 from unispector.structures import QuerySelection
+from unispector.systems.own import PromptedDetector
 from unispector.training.job import TrainingJob, Variant, train
 from unispector.training.ray_trainer import WorkerGroup
 
@@ -120,7 +121,7 @@ def measured(folder: Path, config: Config, split_seed: int, settings: OneClassSe
     boxes, masks, embeddings, started = list[float](), list[float](), list[Tensor](), list[bool]()
     labels, classes = list[int](), itertools.count()
     for marked in held_out(config, split_seed):
-        report = measure_detectors({"model": OneClassDetector(detector, "box")}, marked, settings)
+        report = measure_detectors({"model": PromptedDetector(detector, "box")}, marked, settings)
         boxes += [row.box_ap50 for row in report.detectors[0].rows]
         masks += [row.mask_ap50 for row in report.detectors[0].rows if row.mask_ap50 is not None]
         for draw in draw_classes(marked, settings)[0]:

@@ -224,7 +224,12 @@ def test_a_parameter_that_came_later_keeps_what_its_absence_meant(saved: tuple[P
 @pytest.mark.parametrize("name", saved_model.SHIPPED_MODELS)
 def test_shipped_models_name_every_parameter(name: str):
     written = json.loads((saved_model.SHIPPED / name / CONFIG).read_text())["config"]
-    assert Config.model_validate(written).model_dump(mode="json") == written
+    # Those that came later and are the same when absent; naming them would make it another model to banks.
+    later = {"prompt_encoder": "sspe", "classes": [], "prompt_reference": "centre"}
+    assert Config.model_validate(written).model_dump(mode="json") == {
+        **written,
+        "model": {**later, **written["model"]},
+    }
 
 
 def test_what_a_saved_model_needs_installed():

@@ -11,7 +11,6 @@ from unispector.benchmark.judge import advance, share_bar
 from unispector.benchmark.one_class import (
     ClassDraw,
     MarkedSet,
-    OneClassDetector,
     OneClassSettings,
     draw_classes,
     draw_good,
@@ -22,6 +21,7 @@ from unispector.inference.detector import UniSpector
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.reporting.diagnosis_report import diagnosis_json, diagnosis_report
 from unispector.reporting.render import markdown
+from unispector.systems.own import PromptedDetector
 
 EVERY_CANDIDATE = 100_000  # more than any detector hands out for an image
 
@@ -34,7 +34,7 @@ def diagnose(detector: UniSpector, marked: MarkedSet, settings: OneClassSettings
     """
     draws, skipped = draw_classes(marked, settings)
     good = draw_good(marked, settings.targets)
-    every = OneClassDetector(detector, settings.roi, EVERY_CANDIDATE)
+    every = PromptedDetector(detector, settings.roi, EVERY_CANDIDATE)
     rows = []
     with share_bar(len(draws)) as bar:
         for draw in draws:
@@ -52,7 +52,7 @@ def diagnose(detector: UniSpector, marked: MarkedSet, settings: OneClassSettings
 
 
 def _diagnose(
-    detector: OneClassDetector,
+    detector: PromptedDetector,
     draw: ClassDraw,
     marked: MarkedSet,
     good: Sequence[Path],

@@ -16,7 +16,6 @@ from unispector.benchmark.one_class import (
     PROMPT_IMAGES,
     ClassDraw,
     MarkedSet,
-    OneClassDetector,
     OneClassSettings,
     draw_classes,
     draw_good,
@@ -44,6 +43,7 @@ from unispector.reporting.one_class_report import one_class_json, one_class_repo
 from unispector.reporting.render import markdown
 from unispector.scores import DEFAULT_SCORE
 from unispector.systems.detector import BenchmarkDetector
+from unispector.systems.own import PromptedDetector
 from unispector.systems.prototypes import PrototypeDetector
 
 MODEL, FLOOR = "model", "floor"
@@ -83,7 +83,7 @@ def measure(
     Raises:
         DataError: no class can be measured, or an image is unusable.
     """
-    detectors: dict[str, BenchmarkDetector] = {name: OneClassDetector(detector, settings.roi)}
+    detectors: dict[str, BenchmarkDetector] = {name: PromptedDetector(detector, settings.roi)}
     if floor:
         detectors[FLOOR] = PrototypeDetector(roi=settings.roi)
     return measure_detectors(detectors, marked, settings, out)

@@ -5,7 +5,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from unispector.config import Roi
-from unispector.config.evaluation import KEPT_PAIRS
 from unispector.data.coco import Annotations
 from unispector.data.convert import ConversionFiles, convert_set
 from unispector.data.defect_free import defect_free_images
@@ -22,8 +21,6 @@ from unispector.data.sources import SOURCES
 from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.evaluation.one_class import SkippedClass
-from unispector.inference.detector import UniSpector
-from unispector.inference.prompt_bank import PromptBank
 from unispector.ops.files import list_images
 from unispector.project.progress import progress_bar
 from unispector.prompts.marks import read_marks
@@ -66,23 +63,6 @@ class ClassDraw:
     prompts: Annotations  # up to five images with all their instances of the class
     targets: Annotations
     possible_targets: int  # images that could have been targets
-
-
-class OneClassDetector:
-    """UniSpector as the benchmark calls a detector, one image at a time."""
-
-    def __init__(self, detector: UniSpector, roi: Roi, limit: int = KEPT_PAIRS) -> None:
-        """Wrap a loaded model."""
-        self.fingerprint = detector.fingerprint
-        self._detector, self._roi, self._limit = detector, roi, limit
-
-    def encode_prompts(self, prompts: Annotations, images: Path) -> PromptBank:
-        """One embedding a class; see `UniSpector.encode_annotations`."""
-        return self._detector.encode_annotations(prompts, images, self._roi)
-
-    def detect(self, images: Sequence[Path], prompts: PromptBank) -> Iterator[Detections]:
-        """Results in the order of the images, each with the time of one image alone."""
-        return self._detector.stream(images, prompts, batch_size=1, limit=self._limit)
 
 
 def read_coco_set(annotations: Path, images: Path, good: Path | None = None) -> MarkedSet:

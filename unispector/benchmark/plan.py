@@ -82,7 +82,9 @@ def main_evaluations(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...
 def _models(config: Config, root: Path) -> list[tuple[str, int, Path]]:
     """Variant, split seed and directory of every model to judge."""
     required = {MAIN_VARIANT: config.train.seeds}
-    required |= dict.fromkeys(config.train.ablation, config.train.ablation_seeds)
+    # A closed set takes no prompts: `unispector benchmark maskdino` judges it.
+    rows = [row for row in config.train.ablation if row != "maskdino"]
+    required |= dict.fromkeys(rows, config.train.ablation_seeds)
     models = [
         (variant, seed, root / variant / f"seed{seed}")
         for variant, seeds in required.items()

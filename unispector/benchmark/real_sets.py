@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unispector.benchmark.measure import FLOOR, measure_detectors
-from unispector.benchmark.one_class import OneClassDetector, OneClassSettings, read_raw_set
+from unispector.benchmark.one_class import OneClassSettings, read_raw_set
 from unispector.config import Roi
 from unispector.errors import DataError
 from unispector.evaluation.one_class import OneClassReport
@@ -17,6 +17,7 @@ from unispector.modeling.saved_model import SHIPPED
 from unispector.ops.files import atomic_write_json, atomic_write_text
 from unispector.reporting.one_class_report import one_class_json, real_report
 from unispector.reporting.render import markdown
+from unispector.systems.own import PromptedDetector
 from unispector.systems.prototypes import PrototypeDetector
 
 SETS = {"magnetic_tile": "magnetic_tile", "neu_det": "voc"}
@@ -56,7 +57,7 @@ def measure_real_sets(
         marked = read_raw_set(data / name, source)
         rois: tuple[Roi, ...] = ("box", "mask") if marked.has_masks else ("box",)
         for roi in rois:
-            tried = {called: OneClassDetector(detector, roi) for called, detector in detectors.items()}
+            tried = {called: PromptedDetector(detector, roi) for called, detector in detectors.items()}
             own = OneClassSettings(settings.prompt_seeds, settings.targets, roi)
             reports.append(measure_detectors({**tried, FLOOR: PrototypeDetector(roi=roi)}, marked, own))
         atomic_write_json(page.with_suffix(".json"), [one_class_json(report) for report in reports])

@@ -125,6 +125,17 @@ class ModelConfig(Section):
     decoder_layers: int = Field(2, ge=1, description="deformable decoder layers (paper, 3.1: 9)")
     feedforward: int = Field(128, ge=1, description="hidden width of the feed-forward blocks")
     queries: int = Field(30, ge=1, description="object queries N_q (paper, 3.4: 300)")
+    prompt_encoder: Literal["sspe", "boxes", "classes"] = Field(
+        "sspe",
+        description="`sspe` (paper, 3.1), `boxes` (T-Rex2's visual prompts), or `classes`: a learned "
+        "embedding per class of a closed set (MaskDINO)",
+    )
+    classes: tuple[str, ...] = Field((), description="of a closed set, its classes; training fills them in")
+    prompt_reference: Literal["centre", "corner"] = Field(
+        "centre",
+        description="where a prompt token starts from in the decoder: `centre` = the box of the whole frame, "
+        "`corner` = (0, 0, 1, 1), as the weights of DINOv expect",
+    )
     prompt_visible: bool = Field(True, description="object queries attend to the prompts in the decoder")
     visual_aligner: bool = Field(True, description="MLP that aligns the spatial prompt to vision tokens")
     class_bias: bool = Field(True, description="learned bias on class logits, for training from scratch")
@@ -216,5 +227,33 @@ class ModelConfig(Section):
                 "visual_aligner": sspe and self.visual_aligner,
                 "query_selection": selection.model_copy(update={"enabled": pqs and selection.enabled}),
                 "prompt_visible": pqs and self.prompt_visible,
+            }
+        )
+
+    def as_rival(self, name: str) -> "ModelConfig":
+        """The same sizes as a published system's: its prompts, its queries, and nothing that is ours.
+
+        Args:
+            name: one of `RIVALS`.
+        """
+        known = {
+            # The released base: learned queries that do not see the prompts.
+            "dinov": {"prompt_encoder": "sspe", "pqs": False, "prompt_visible": False},
+            "trex2": {"prompt_encoder": "boxes", "pqs": True, "prompt_visible": False},
+            # Its two-stage selection takes the tokens that its classifier scores highest, as PQS does.
+            "maskdino": {"prompt_encoder": "classes", "pqs": True, "prompt_visible": False},
+        }[name]
+        selection = {"enabled": known.pop("pqs"), "noise": 0.0}
+        return self.model_copy(
+            update={
+                **known,
+                "spectral": self.spectral.model_copy(update={"enabled": False}),
+                "visual_aligner": False,
+                "query_selection": self.query_selection.model_copy(update=selection),
+                "similarity_prior": self.similarity_prior.model_copy(update={"enabled": False}),
+                "boxes": "head",
+                "confine_masks": False,
+                "nms_iou": 1.0,
+                "magnify": 1.0,
             }
         )

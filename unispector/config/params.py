@@ -11,7 +11,7 @@ from unispector.config.evaluation import EvaluateConfig, SweepConfig
 from unispector.config.model import UNION_TAGS, ModelConfig
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.section import Section
-from unispector.config.training import ABLATION, AugmentConfig, LossConfig, PromptConfig, TrainConfig
+from unispector.config.training import ABLATION, RIVALS, AugmentConfig, LossConfig, PromptConfig, TrainConfig
 from unispector.config.yaml_text import read_yaml
 from unispector.errors import ConfigError
 
@@ -80,15 +80,22 @@ class Config(Section):
 
         Args:
             name: a row of the ablation (`ABLATION`): `base` has none of the paper's parts, `sspe` and `cpe`
-                are named after what they have beside the row before. Any other is the whole recipe.
+                are named after what they have beside the row before; or one of `RIVALS`. Any other is the
+                whole recipe.
         """
-        if name not in ABLATION:
+        if name in ABLATION:
+            row = ABLATION.index(name)
+            model = self.model.with_parts(sspe=row > 0, pqs=False)
+            losses = {"relevance": 0.0, "contrastive": self.loss.contrastive if row > 1 else 0.0}
+        elif name in RIVALS:
+            model = self.model.as_rival(name)
+            selects = model.query_selection.enabled
+            losses = {"contrastive": 0.0, "relevance": self.loss.relevance if selects else 0.0}
+        else:
             return self
-        row = ABLATION.index(name)
-        losses = {"relevance": 0.0, "contrastive": self.loss.contrastive if row > 1 else 0.0}
         return self.model_copy(
             update={
-                "model": self.model.with_parts(sspe=row > 0, pqs=False),
+                "model": model,
                 "loss": self.loss.model_copy(update=losses),
                 "train": self.train.model_copy(update={"start": None}),
             }

@@ -7,6 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from unispector.config.section import Section
 
+RivalName = Literal["dinov", "trex2", "maskdino"]
+RIVALS: tuple[RivalName, ...] = get_args(RivalName)
+"""Published systems that the same recipe trains, on the same backbone."""
 AblationRow = Literal["base", "sspe", "cpe"]
 ABLATION: tuple[AblationRow, ...] = get_args(AblationRow)
 """Rows of the paper's ablation before the whole model, each with the parts of those before it."""
@@ -147,10 +150,10 @@ class TrainConfig(Section):
         description="split seeds on which a model is trained, among `split.seeds`; [42, 82, 777] for the "
         "whole protocol",
     )
-    ablation: tuple[AblationRow, ...] = Field(
+    ablation: tuple[AblationRow | RivalName, ...] = Field(
         ("base",),
         description="rows of the ablation that train too: base (no SSPE spectrum, CPE, PQS), sspe, cpe "
-        "(with those before)",
+        "(with those before); or published systems by the same recipe: dinov, trex2, maskdino",
     )
     ablation_seeds: tuple[int, ...] = Field(
         (), description="those among `seeds` on which they do; each model takes about as long as the main one"

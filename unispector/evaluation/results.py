@@ -22,6 +22,9 @@ VARIANTS = {
     "base": "Base",
     "sspe": "+ SSPE",
     "cpe": "+ SSPE + CPE",
+    "dinov": "DINOv",
+    "trex2": "T-Rex2",
+    "maskdino": "MaskDINO",
     UNTRAINED: "Untrained",
 }
 """Kinds of model in the order of the report, and how it calls them."""

@@ -68,6 +68,11 @@ class UniSpector:
         """The device of the network."""
         return self._network.device
 
+    @property
+    def parameters(self) -> int:
+        """How many weights the network has, frozen ones too."""
+        return self._network.parameters
+
     def encode(
         self,
         prompts: Prompt | Sequence[Prompt],

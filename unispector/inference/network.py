@@ -67,6 +67,11 @@ class Network:
         """The device it runs on."""
         return next(self.model.parameters()).device
 
+    @property
+    def parameters(self) -> int:
+        """How many weights it has, frozen ones too."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
     @torch.inference_mode()
     def encode(self, samples: list[Sample]) -> EncodedPrompts:
         """All instances of some samples, on the CPU."""

@@ -12,13 +12,14 @@ from unispector.modeling.backbones.efficientnet_lite import EfficientNetLite0
 from unispector.modeling.backbones.joined import JoinedBackbone
 from unispector.modeling.backbones.pretrained import check_packaged, load_backbone, normalisation
 from unispector.modeling.backbones.vit import VitBackbone
+from unispector.modeling.box_prompts import BoxPromptEncoder
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import LEVELS, PixelDecoder
 from unispector.modeling.prior.candidate_head import CandidateHead
 from unispector.modeling.prior.evidence import PriorEvidence
 from unispector.modeling.prior.similarity import Similarity
 from unispector.modeling.prior.similarity_prior import SimilarityPrior
-from unispector.modeling.prompt_encoder import PromptEncoder
+from unispector.modeling.prompt_encoder import ClassEmbeddings, PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.modeling.unispector import UniSpectorModel
@@ -53,15 +54,7 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
             layers=config.encoder_layers,
             feedforward=config.feedforward,
         ),
-        PromptEncoder(
-            width,
-            heads,
-            levels=LEVELS,
-            bins=config.spectral.bins,
-            spectral=config.spectral.enabled,
-            visual_aligner=config.visual_aligner,
-            log=config.spectral.log,
-        ),
+        _prompt_encoder(config),
         PromptGuidedSelection(
             width,
             queries=config.queries,
@@ -79,6 +72,25 @@ def build_model(config: ModelConfig, *, load_weights: bool = True) -> UniSpector
         prompt_visible=config.prompt_visible,
         denoising=config.denoising.queries,
         box_noise=config.denoising.box_noise,
+        prompt_reference=config.prompt_reference,
+    )
+
+
+def _prompt_encoder(config: ModelConfig) -> PromptEncoder | BoxPromptEncoder | ClassEmbeddings:
+    if config.prompt_encoder == "boxes":
+        return BoxPromptEncoder(
+            config.width, config.heads, points=config.points, feedforward=config.feedforward
+        )
+    if config.prompt_encoder == "classes":
+        return ClassEmbeddings(config.width, len(config.classes))
+    return PromptEncoder(
+        config.width,
+        config.heads,
+        levels=LEVELS,
+        bins=config.spectral.bins,
+        spectral=config.spectral.enabled,
+        visual_aligner=config.visual_aligner,
+        log=config.spectral.log,
     )
 
 

@@ -137,3 +137,17 @@ class PromptEncoder(nn.Module):
             blocked[image, slot] = ~cells & cells.any(1, keepdim=True)
             queries = layer(queries, self.position, tokens, blocked)
         return queries[image, slot][order.argsort()]
+
+
+class ClassEmbeddings(nn.Module):
+    """A learned embedding per training class in a prompt's place: a closed set, as MaskDINO's."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        """Build the table: `classes` rows of `width` channels."""
+        super().__init__()
+        self.table = nn.Embedding(classes, width)
+
+    def forward(self, features: ImageFeatures, prompts: VisualPrompts) -> Tensor:
+        """[N, D] rows of the regions' classes, whatever the image shows."""
+        embeddings: Tensor = self.table(prompts.labels).to(features.memory)
+        return embeddings

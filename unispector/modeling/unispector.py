@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from unispector.modeling.backbones.backbone import Backbone
+from unispector.modeling.box_prompts import BoxPromptEncoder
 from unispector.modeling.denoising import DenoisingQueries, attention_mask, denoising_queries
 from unispector.modeling.heads import PredictionHeads
 from unispector.modeling.pixel_decoder import PixelDecoder
 from unispector.modeling.prior.evidence import token_evidence
 from unispector.modeling.prior.similarity import Similarity
-from unispector.modeling.prompt_encoder import PromptEncoder
+from unispector.modeling.prompt_encoder import ClassEmbeddings, PromptEncoder
 from unispector.modeling.query_selection import LearnedQueries, PromptGuidedSelection
 from unispector.modeling.transformer_decoder import TransformerDecoder
 from unispector.ops.boxes import inverse_sigmoid
@@ -29,7 +31,8 @@ from unispector.structures import (
     padded_side,
 )
 
-WHOLE_FRAME = (0.5, 0.5, 1.0, 1.0)  # cxcywh a prompt token starts from in the decoder
+PROMPT_REFERENCES = {"centre": (0.5, 0.5, 1.0, 1.0), "corner": (0.0, 0.0, 1.0, 1.0)}
+"""Boxes (cxcywh) a prompt token starts from in the decoder: the whole frame, and that of DINOv's training."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class UniSpectorModel(nn.Module):
         self,
         backbone: Backbone,
         pixel_decoder: PixelDecoder,
-        prompt_encoder: PromptEncoder,
+        prompt_encoder: PromptEncoder | BoxPromptEncoder | ClassEmbeddings,
         query_selection: PromptGuidedSelection | LearnedQueries,
         decoder: TransformerDecoder,
         heads: PredictionHeads,
@@ -57,6 +60,7 @@ class UniSpectorModel(nn.Module):
         prompt_visible: bool,
         denoising: int,
         box_noise: float,
+        prompt_reference: Literal["centre", "corner"],
     ) -> None:
         """Wire ready modules of one width.
 
@@ -66,6 +70,7 @@ class UniSpectorModel(nn.Module):
             prompt_visible: object queries attend to prompts in the decoder.
             denoising: denoising queries an image at most; 0 = none.
             box_noise: how far denoising boxes are jittered.
+            prompt_reference: a key of `PROMPT_REFERENCES`.
         """
         super().__init__()
         self.backbone = backbone
@@ -80,6 +85,7 @@ class UniSpectorModel(nn.Module):
         self.token_types = nn.Parameter(torch.randn(2, self.width))
         self.prompt_visible = prompt_visible
         self.denoising, self.box_noise = denoising, box_noise
+        self.prompt_reference = PROMPT_REFERENCES[prompt_reference]
 
     def checkpoint_activations(self) -> None:
         """Let encoder layers and backbone stages keep their inputs only and be computed again for gradients.
@@ -181,7 +187,7 @@ class UniSpectorModel(nn.Module):
             prior = self.similarity.prior(features.prior, known.prior)
             evidence = token_evidence(prior, features.level_hw)
         selection = self.query_selection(features, prompts, evidence)
-        whole_frame = inverse_sigmoid(prompts.new_tensor(WHOLE_FRAME)).expand(batch, classes, 4)
+        whole_frame = inverse_sigmoid(prompts.new_tensor(self.prompt_reference)).expand(batch, classes, 4)
         contents = [selection.content, prompts + self.token_types[1]]
         references = [selection.reference, whole_frame]
         count = 0

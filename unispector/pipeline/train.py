@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from unispector.config import Config
+from unispector.data.coco import Annotations
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import ConfigError, DataError
 from unispector.ops.files import atomic_write_text, sha256_of_tree
@@ -72,7 +73,10 @@ def finish(jobs: Sequence[TrainingJob], reports: Sequence[TrainingReport], root:
 
 
 def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: str, root: Path) -> TrainingJob:
-    own = config.variant(variant)
+    own, train_file = config.variant(variant), SplitTree(root / SPLITS).training(seed)
+    if own.model.prompt_encoder == "classes":
+        classes = Annotations.read(train_file).class_names
+        own = own.model_copy(update={"model": own.model.model_copy(update={"classes": classes})})
     parameters = own.model_dump_json(
         include={"model", "loss", "augment", "prompt", "train"},
         exclude={"prompt": {"test_roi"}, "train": _WITHOUT_EFFECT},
@@ -86,7 +90,6 @@ def _job(config: Config, variant: Variant, seed: int, fingerprint: str, code: st
     weights_hash = sha256_of_tree(file for file in named if file.exists())
     parts = [variant, str(seed), parameters, fingerprint, start_hash, weights_hash, code]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    train_file = SplitTree(root / SPLITS).training(seed)
     return TrainingJob(
         variant=variant,
         seed=seed,

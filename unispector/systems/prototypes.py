@@ -6,6 +6,7 @@ cell inside the class's prompt boxes than to every cell outside of all boxes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from unispector.modeling.build import build_backbone
 from unispector.ops.components import components
 from unispector.ops.files import read_image
 from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
+from unispector.systems.findings import Finding, as_detections
 
 STRIDE = 8
 PROTOTYPES = 1024  # at most, of a class and as many of its background
@@ -92,7 +94,7 @@ class PrototypeDetector:
             for label, known in enumerate(prompts.values()):
                 similarity = _similarity(cells, known.foreground, known.background)
                 found += _instances(label, similarity, known.threshold, pixels.shape[:2])
-            yield _detections(found, tuple(prompts), pixels.shape[:2])
+            yield as_detections(found, tuple(prompts), pixels.shape[:2])
 
     @torch.inference_mode()
     def _cells(self, pixels: np.ndarray) -> Tensor:
@@ -177,10 +179,7 @@ def _best_threshold(maps: Tensor, inside: Tensor) -> float:
     return float(candidates[ious.mean(1).argmax()])
 
 
-Instance = tuple[float, int, tuple[int, int, int, int], dict[str, object]]
-
-
-def _instances(label: int, similarity: Tensor, threshold: float, image_hw: Sequence[int]) -> list[Instance]:
+def _instances(label: int, similarity: Tensor, threshold: float, image_hw: Sequence[int]) -> list[Finding]:
     """Score, label, box and mask code of the best components of one class [C]."""
     height, width = image_hw
     grid = round(len(similarity) ** 0.5)
@@ -193,18 +192,7 @@ def _instances(label: int, similarity: Tensor, threshold: float, image_hw: Seque
         if crop.sum() >= LEAST_AREA * height * width:
             mean = float(surplus[top : top + h, left : left + w][crop].mean())
             code = encode_crop(crop, left, top, height, width)
-            found.append((mean, label, (left, top, left + w, top + h), code))
-    return sorted(found, key=lambda instance: -instance[0])[:MOST]
-
-
-def _detections(found: Sequence[Instance], names: tuple[str, ...], image_hw: Sequence[int]) -> Detections:
-    best_first = sorted(found, key=lambda instance: -instance[0])
-    means = torch.tensor([mean for mean, *_ in best_first], dtype=torch.float32)
-    return Detections(
-        boxes_xyxy=torch.tensor([box for _, _, box, _ in best_first], dtype=torch.float32).reshape(-1, 4),
-        scores=torch.sigmoid(STEEPNESS * means),
-        labels=torch.tensor([label for _, label, _, _ in best_first], dtype=torch.int64),
-        masks_rle=tuple(code for *_, code in best_first),
-        class_names=names,
-        image_hw=(image_hw[0], image_hw[1]),
-    )
+            found.append(
+                Finding(1 / (1 + exp(-STEEPNESS * mean)), label, (left, top, left + w, top + h), code)
+            )
+    return sorted(found, key=lambda finding: -finding.score)[:MOST]

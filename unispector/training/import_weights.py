@@ -2,30 +2,24 @@
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unispector.config import ModelConfig
 from unispector.errors import CheckpointError
 from unispector.modeling.build import build_backbones, build_model
+from unispector.modeling.official_sizes import fitting_model
 from unispector.modeling.official_weights import OfficialWeights, map_official, read_checkpoint
-from unispector.modeling.pixel_decoder import LEVELS
 from unispector.modeling.query_selection import LearnedQueries
 from unispector.modeling.starting_weights import WeightReport, match_weights, modules
 from unispector.ops.files import atomic_path
 from unispector.structures import padded_side
-
-_HEADS = 8  # no tensor tells it; the published detectors of this family all have these
-_SWIN_SIZES = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "large"}
-_SWIN_WINDOWS = {169: "patch4_window7_224", 529: "patch4_window12_384"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,8 @@ def convert_weights(file: Path, out: Path) -> ConvertedWeights:
         raise CheckpointError(f"{out}: the file to write must end in .safetensors")
     state = read_checkpoint(file)
     weights = map_official(state, str(file))
-    model = _fitting_model(weights, str(file))
+    mobile = weights.layout == "mobile_sam"
+    model = {"backbone": {"name": "tiny_vit_5m_224"}} if mobile else fitting_model(weights.tensors, str(file))
     report = match_weights(_own_tensors(weights, model), weights.tensors, str(file))
     strays = {name: "no counterpart here" for name, own in weights.origin.items() if own in report.unused}
     with file.open("rb") as stream:
@@ -94,48 +89,6 @@ def _own_tensors(weights: OfficialWeights, model: dict[str, Any]) -> Mapping[str
         **build_model(config, load_weights=False).state_dict(),
         **{f"query_selection.{name}": value for name, value in learned.items()},
     }
-
-
-def _fitting_model(weights: OfficialWeights, source: str) -> dict[str, Any]:
-    """The sizes of the `model` section, read off the tensors' shapes."""
-    if weights.layout == "mobile_sam":
-        return {"backbone": {"name": "tiny_vit_5m_224"}}
-    tensors = weights.tensors
-    try:
-        sampled = len(tensors["decoder.layers.0.cross_attention.attention_weights.weight"])
-        model: dict[str, Any] = {
-            "width": tensors["pixel_decoder.level_embed"].shape[1],
-            "heads": _HEADS,
-            "points": sampled // (_HEADS * LEVELS),
-            "encoder_layers": _count(tensors, r"pixel_decoder\.layers\.(\d+)\."),
-            "decoder_layers": _count(tensors, r"decoder\.layers\.(\d+)\."),
-            "feedforward": len(tensors["decoder.layers.0.feedforward.linear1.weight"]),
-            "class_bias": False,
-            "backbone": _fitting_backbone(tensors),
-        }
-        if "query_selection.content" in tensors:
-            model["queries"] = len(tensors["query_selection.content"])
-        ModelConfig.model_validate(model)
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{source}: no detector of a known size ({error})") from error
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise CheckpointError(f"{source}: sizes that no detector here can have ({reason})") from error
-    return model
-
-
-def _fitting_backbone(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name timm's Swin of these shapes; nothing where the checkpoint has another backbone."""
-    if "backbone.network.patch_embed.proj.weight" not in tensors:
-        return {}
-    width = len(tensors["backbone.network.patch_embed.proj.weight"])
-    depth = _count(tensors, r"backbone\.network\.layers_2\.blocks\.(\d+)\.")
-    table = tensors["backbone.network.layers_0.blocks.0.attn.relative_position_bias_table"]
-    return {"name": f"swin_{_SWIN_SIZES[width, depth]}_{_SWIN_WINDOWS[len(table)]}"}
-
-
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    return len({found[1] for name in tensors if (found := re.match(pattern, name))})
 
 
 def _place(name: str) -> str:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from unispector.config import Config, TrainConfig
-from unispector.config.training import AblationRow
+from unispector.config.training import AblationRow, RivalName
 from unispector.data.coco import Annotations
 from unispector.data.dataset import InstanceDataset
 from unispector.data.episodes import EpisodeSampler, SampleKey, episode_images
@@ -42,7 +42,7 @@ from unispector.training.ray_trainer import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
-Variant = Literal["unispector", "untrained"] | AblationRow
+Variant = Literal["unispector", "untrained"] | AblationRow | RivalName
 Report = Callable[[int, dict[str, float]], None]
 
 CHECKPOINT = "checkpoint.safetensors"
