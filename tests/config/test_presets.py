@@ -46,6 +46,10 @@ PUBLISHED = {
     "train.warmup_steps": 10,
     "train.weight_decay": 0.05,
     "train.seeds": [42, 82, 777],
+    "sweep.sets": "all",
+    "sweep.blur": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
+    "sweep.box_iou": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "sweep.box_trials": 10,
 }
 # The base code that the authors release.
 BASE = {
@@ -58,6 +62,7 @@ BASE = {
     "model.class_bias": False,
     "model.boxes": "head",
     "model.nms_iou": 1.0,
+    "model.prompt_reference": "corner",
     "model.denoising.queries": 100,
     "model.denoising.box_noise": 0.4,
     "loss.points": 12544,

@@ -55,6 +55,22 @@ def test_nothing_else_changes_not_even_the_prior(row: str, prior: bool) -> None:
     assert (found.augment, found.prompt, found.data) == (config.augment, config.prompt, config.data)
 
 
+@pytest.mark.parametrize(
+    ("name", "encoder", "selects"),
+    [("dinov", "sspe", False), ("trex2", "boxes", True), ("maskdino", "classes", True)],
+)
+def test_a_rival_has_nothing_that_is_ours(name: str, encoder: str, selects: bool) -> None:
+    found = WHOLE.variant(name)
+    assert parts(found) == ({"pqs", "relevance"} if selects else set())
+    model = found.model
+    assert (model.prompt_encoder, model.query_selection.noise) == (encoder, 0.0)
+    assert not model.similarity_prior.enabled
+    assert (model.boxes, model.confine_masks, model.nms_iou, model.magnify) == ("head", False, 1.0, 1.0)
+    sizes = ("image_size", "width", "heads", "queries", "encoder_layers", "decoder_layers", "backbone")
+    assert all(getattr(model, size) == getattr(WHOLE.model, size) for size in sizes)
+    assert (found.augment, found.prompt, found.data) == (WHOLE.augment, WHOLE.prompt, WHOLE.data)
+
+
 def test_a_part_that_is_off_stays_off() -> None:
     model = WHOLE.model.model_copy(update={"visual_aligner": False})
     assert not WHOLE.model_copy(update={"model": model}).variant("cpe").model.visual_aligner

@@ -13,6 +13,7 @@ from unispector.ops.rle import decode_rle, encode_rle
 from unispector.systems.prototypes import (
     MOST,
     PROTOTYPES,
+    STEEPNESS,
     PrototypeDetector,
     _best_threshold,
     _class_prototypes,
@@ -166,12 +167,14 @@ def test_what_another_class_marks_is_no_background(detector, tmp_path):
 
 def test_only_the_best_components_that_are_no_specks_are_kept():
     spots = torch.full((128, 128), -1.0)
-    spots[::4, ::4] = torch.arange(1.0, 1025.0).view(32, 32)
+    spots[::4, ::4] = torch.arange(1.0, 1025.0).view(32, 32) / 1024
     specks = _instances(0, spots.flatten(), 0.0, (128, 128))
     assert specks == []  # one pixel of 16384 is less than 0.0001
     spots[:, 1::4] = spots[:, ::4]
     pairs = _instances(0, spots.flatten(), 0.0, (128, 128))
-    assert [score for score, *_ in pairs] == [float(1024 - rank) for rank in range(MOST)]
+    assert [found.score for found in pairs] == pytest.approx(
+        [1 / (1 + np.exp(-STEEPNESS * (1 - rank / 1024))) for rank in range(MOST)]
+    )
 
 
 def test_a_class_without_a_prompt_is_named(detector, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torchvision.ops import masks_to_boxes
 
 from tiny import TINY_TRAINED, tiny_config
+from unispector.config.training import RIVALS
 from unispector.data.loading import collate
 from unispector.losses.criterion import Criterion, LossWeights
 from unispector.modeling.build import build_model
@@ -65,13 +66,17 @@ def draw_batch() -> Callable[..., Batch]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., UniSpectorModel]:
-    """`make_model(variant="unispector" | "base", field=value ...)` -> model in training mode."""
+    """`make_model(variant="unispector" | "base" | a rival, field=value ...)` -> model in training mode."""
 
     def make(variant: str = "unispector", **changes: Any) -> UniSpectorModel:
         options = TINY_TRAINED | {"image_size": SIDE, "decoder_layers": 2, "queries": 12}
         backbone = {"name": "test_efficientnet", "weights": "none", "frozen": False}
         config = tiny_config(**options | {"backbone": backbone} | changes)
-        return build_model(config.with_parts(sspe=False, pqs=False) if variant == "base" else config).train()
+        if variant in RIVALS:
+            config = config.as_rival(variant).model_copy(update={"classes": ("rectangle", "ellipse")})
+        elif variant == "base":
+            config = config.with_parts(sspe=False, pqs=False)
+        return build_model(config).train()
 
     return make
 

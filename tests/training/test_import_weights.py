@@ -60,6 +60,7 @@ def official_state() -> dict[str, Tensor]:
 
 PAPER = ModelConfig(
     image_size=720,
+    prompt_reference="corner",  # what the published weights were trained with
     width=256,
     heads=8,
     points=4,

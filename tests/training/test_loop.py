@@ -11,6 +11,7 @@ from torch import Tensor
 
 from made_up_evaluation import evaluate_detections
 from unispector.config import BackboneConfig, DenoisingConfig, SimilarityPriorConfig
+from unispector.config.training import RIVALS
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import TrainingError
 from unispector.losses.criterion import Criterion
@@ -66,7 +67,7 @@ def run(
     fit(model, criterion, batches, optimiser, schedule, recipe, callbacks, start=start)
 
 
-@pytest.mark.parametrize("variant", ["unispector", "base"])
+@pytest.mark.parametrize("variant", ["unispector", "base", *RIVALS])
 @pytest.mark.parametrize("fresh", [True, False])
 def test_every_parameter_gets_a_gradient(variant, fresh, make_model, draw_batch, criterion):
     # At side 64 the coarsest level is one cell, which its GroupNorm turns to 0.
@@ -184,7 +185,7 @@ def test_a_report_is_the_mean_since_the_last(make_model, draw_batch, criterion):
     assert len(set(series[1])) == 5
 
 
-@pytest.mark.parametrize("variant", ["unispector", "base"])
+@pytest.mark.parametrize("variant", ["unispector", "base", *RIVALS])
 @pytest.mark.parametrize("labels", [((0, 1), (1, 0), (), ()), ((), (0,))])
 def test_images_without_a_defect_are_trained_on(variant, labels, make_model, draw_batch, criterion):
     model, figures = make_model(variant, image_size=96), list[dict[str, float]]()

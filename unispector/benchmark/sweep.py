@@ -141,7 +141,7 @@ def sweep_models(todo: Sequence[Evaluation], config: Config) -> SweepReport:
         for evaluation in todo
         if evaluation.variant == MAIN_VARIANT
         and evaluation.subset == "unseen"
-        and evaluation.set_name in config.sweep.sets
+        and evaluation.set_name in config.sweep.of(config.data.sets)
     ]
     rows: list[SweepRow] = []
     with share_bar(len(todo) * len(config.sweep.prompt_seeds) * passes(config.sweep)) as bar:

@@ -1,6 +1,7 @@
 """Parameters of the evaluation and of the robustness sweeps."""
 
-from typing import Annotated, TypeVar
+from collections.abc import Iterable
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -71,7 +72,9 @@ Share = Annotated[float, Field(gt=0, lt=1), AfterValidator(_tenth)]
 class SweepConfig(Section):
     """Robustness sweeps of the main model on unseen classes (paper section 4.1 and beyond)."""
 
-    sets: tuple[str, ...] = Field(("mini-MVTec",), description="sets to sweep, among `data.sets`; [] = none")
+    sets: Literal["all"] | tuple[str, ...] = Field(
+        ("mini-MVTec",), description="sets to sweep, among `data.sets`, or `all` of them; [] = none"
+    )
     prompt_seeds: tuple[int, ...] = Field(
         (42,), min_length=1, description="draws of prompts to change, among `split.prompt_seeds`"
     )
@@ -94,3 +97,7 @@ class SweepConfig(Section):
         (3,),
         description="of blur, noise, JPEG, light, rotation and scale of the target images; 1 (mild) to 5",
     )
+
+    def of(self, known: Iterable[str]) -> tuple[str, ...]:
+        """The sets to sweep, by name; `known` are all of `data.sets`."""
+        return tuple(known) if self.sets == "all" else self.sets

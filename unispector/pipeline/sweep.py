@@ -35,7 +35,7 @@ def sweep(config: Config, root: Path, tracking: TrackingStore | None) -> SweepRe
 
 
 def _check(config: Config) -> None:
-    if strangers := set(config.sweep.sets) - set(config.data.sets):
+    if strangers := set(config.sweep.of(config.data.sets)) - set(config.data.sets):
         raise ConfigError(f"sweep.sets: {min(strangers)!r} is not among data.sets {list(config.data.sets)}")
     if strange := set(config.sweep.prompt_seeds) - set(config.split.prompt_seeds):
         raise ConfigError(

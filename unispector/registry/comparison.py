@@ -192,7 +192,7 @@ def fair_set(evaluation: Evaluation, trained: Collection[str], config: Config) -
         draws=tuple(draws),
         classes=tuple(label for label, known_too in classes.items() if not known_too),
         trained=tuple(label for label, known_too in classes.items() if known_too),
-        changed=not config.sweep.sets or name in config.sweep.sets,
+        changed=not config.sweep.sets or name in config.sweep.of(config.data.sets),
         good=tuple(evaluation.images / file for file in good),
     )
 

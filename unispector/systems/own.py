@@ -19,7 +19,7 @@ from unispector.errors import CheckpointError
 from unispector.inference.detector import UniSpector
 from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.build import build_model
-from unispector.modeling.official_sizes import fitting_model
+from unispector.modeling.official_weights import fitting_model
 from unispector.modeling.prompt_encoder import ClassEmbeddings
 from unispector.modeling.saved_model import SavedModel, find_device, load_model
 from unispector.modeling.starting_weights import load_starting_weights, read_weights

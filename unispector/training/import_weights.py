@@ -14,8 +14,7 @@ from torch import Tensor
 from unispector.config import ModelConfig
 from unispector.errors import CheckpointError
 from unispector.modeling.build import build_backbones, build_model
-from unispector.modeling.official_sizes import fitting_model
-from unispector.modeling.official_weights import OfficialWeights, map_official, read_checkpoint
+from unispector.modeling.official_weights import OfficialWeights, fitting_model, map_official, read_checkpoint
 from unispector.modeling.query_selection import LearnedQueries
 from unispector.modeling.starting_weights import WeightReport, match_weights, modules
 from unispector.ops.files import atomic_path
