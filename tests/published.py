@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+from torch import Tensor
+
 PIXELS, HEAD = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
 LEVELS = 4
 Shapes = dict[str, tuple[int, ...]]
@@ -87,3 +90,41 @@ class Published:
                 found |= pair(f"{name}.norm{number}", width)
         found |= mlp(f"{HEAD}decoder.ref_point_head", 2 * width, width, width)
         return found | mlp(f"{HEAD}mask_embed", *[width] * 4)
+
+
+WIDTH, SWIN_WIDTHS, SWIN_DEPTHS, SWIN_HEADS = 256, (96, 192, 384, 768), (2, 2, 6, 2), (3, 6, 12, 24)
+
+
+def swin() -> Shapes:
+    found = pair("backbone.patch_embed.proj", 96, 3, 4, 4) | pair("backbone.patch_embed.norm", 96)
+    for stage, (c, depth, heads) in enumerate(zip(SWIN_WIDTHS, SWIN_DEPTHS, SWIN_HEADS, strict=True)):
+        for block in range(depth):
+            name = f"backbone.layers.{stage}.blocks.{block}"
+            found |= pair(f"{name}.norm1", c) | pair(f"{name}.norm2", c)
+            found |= pair(f"{name}.attn.qkv", 3 * c, c) | pair(f"{name}.attn.proj", c, c)
+            found |= pair(f"{name}.mlp.fc1", 4 * c, c) | pair(f"{name}.mlp.fc2", c, 4 * c)
+            found[f"{name}.attn.relative_position_bias_table"] = (169, heads)
+            found[f"{name}.attn.relative_position_index"] = (49, 49)
+        if stage < 3:
+            found |= pair(f"backbone.layers.{stage}.downsample.norm", 4 * c)
+            found[f"backbone.layers.{stage}.downsample.reduction.weight"] = (2 * c, 4 * c)
+        found |= pair(f"backbone.norm{stage}", c)
+    return found
+
+
+def official_state() -> dict[str, Tensor]:
+    """UniSpector-base as it is published, with random values."""
+    generator = torch.Generator().manual_seed(0)
+    published = Published(WIDTH, 8, 4, 2048, 6, 9, 300, SWIN_WIDTHS)
+    shapes = swin() | published.shapes() | mlp(f"{HEAD}iou_prediction_head", 256, 256, 256, 1)
+    shapes |= {f"{HEAD}class_embed": (256, 512), f"{HEAD}mask_tokens.weight": (6, 256)}
+    shapes |= {"criterion.empty_weight": (2,)}
+    state = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    box = {name: torch.rand(shape, generator=generator) for name, shape in mlp("", 256, 256, 256, 4).items()}
+    places = [f"{HEAD}{part}.{i}" for part in ("bbox_embed", "decoder.bbox_embed") for i in range(9)]
+    for place in (f"{HEAD}_bbox_embed", *places):
+        state |= {place + name: value for name, value in box.items()}
+    for leaf in ("weight", "bias"):
+        norm = torch.rand(256, generator=generator)
+        state |= {f"{HEAD}decoder_norm.{leaf}": norm, f"{HEAD}decoder.norm.{leaf}": norm}
+    return {f"model.{name}": value for name, value in state.items()}
