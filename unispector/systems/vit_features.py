@@ -60,12 +60,12 @@ def _network(name: str) -> Any:
     from timm.models.vision_transformer import VisionTransformer
 
     try:
-        network = timm.create_model(name, **_OPTIONS)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"--weights {name}=...: timm makes no such network ({error})") from error
+        network: Any = timm.create_model(name, **_OPTIONS)
+    except (RuntimeError, TypeError):  # no such name, or a network that bears no other size
+        network = None
     if not isinstance(network, VisionTransformer | Eva):
         raise ConfigError(
-            f"--weights {name}=...: no plain vision transformer; choose one, such as {packaged_dinov2.NAME}"
+            f"--weights {name}=...: no vision transformer of timm; choose one, such as {packaged_dinov2.NAME}"
         )
     return network
 
