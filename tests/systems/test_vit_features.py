@@ -1,13 +1,18 @@
 """Features of a transformer of timm, with weights from wherever they come."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
+from unispector.config import BackboneConfig
 from unispector.data.transforms import resize_image
 from unispector.errors import CheckpointError, ConfigError
+from unispector.modeling.backbones.packaged_dinov2 import NAME, PACKAGE
+from unispector.modeling.build import build_backbone
 from unispector.systems.vit_features import VitFeatures
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
@@ -43,6 +48,16 @@ def test_a_file_of_the_networks_authors_serves_too(network, tmp_path):
         for name in ("vit.safetensors", "vit.pth")
     )
     assert torch.equal(ours, theirs)
+
+
+def test_of_the_packaged_dinov2_the_cells_are_those_that_the_detector_compares():
+    if not all(importlib.util.find_spec(package) for package in (PACKAGE, "onnx")):
+        pytest.skip("needs the extra `accurate`")
+    backbone = build_backbone(BackboneConfig(name=NAME, weights="packaged", blocks=(5, 8)), 224).eval()
+    square = torch.from_numpy(resize_image(PIXELS, 224)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        (level,) = backbone.matching(backbone(square))
+    torch.testing.assert_close(VitFeatures("", 16, "cpu")(PIXELS), level[0].flatten(1).T, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

@@ -116,10 +116,11 @@ class Insid3Detector:
         votes = _votes(placeless, prompts)
         candidates = _above(likeness) & (votes >= 0.5)
         scores = _scores(cells, placeless, likeness, candidates, prompts.means)
+        judged = scores * votes
         found: list[Finding] = []
         for label in candidates.any(1).nonzero()[:, 0].tolist():
             mask = _enlarged((scores[label] > LEAST_SCORE).float(), image_hw) >= 0.5
-            found += parts_of(label, mask, _enlarged(scores[label], image_hw), _in_range)
+            found += parts_of(label, mask, _enlarged(judged[label], image_hw), _in_range)
         return found
 
 

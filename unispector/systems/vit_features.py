@@ -20,7 +20,12 @@ _OPTIONS: dict[str, Any] = {"dynamic_img_size": True, "num_classes": 0}
 
 
 class VitFeatures:
-    """Unit vectors of the last block's tokens, behind the network's last norm."""
+    """Unit vectors of a network's tokens.
+
+    They are those of the last block, behind the network's last norm; of a DINOv2, those of the blocks at half
+    and at three quarters of its depth, each block normed by itself, side by side. A DINOv2's last block
+    tells textures apart badly: INSID3 on it reached CHOSEN.
+    """
 
     def __init__(self, weights: str, grid: int, device: str) -> None:
         """Build the network.
@@ -37,11 +42,14 @@ class VitFeatures:
         name, _, file = weights.partition("=")
         if weights and not (name and file):
             raise ConfigError(f"--weights {weights}: give NAME=FILE, such as vit_base_patch16_dinov3={HUB}")
-        self._network = _network(name or packaged_dinov2.NAME)
+        called = name or packaged_dinov2.NAME
+        self._network = _network(called)
         _load(self._network, name, file)
         self._network.eval().requires_grad_(False).to(device)
+        depth = len(self._network.blocks)
+        self._blocks = [depth // 2 - 1, 3 * depth // 4 - 1] if "dinov2" in called else [depth - 1]
         self.side = grid * int(self._network.patch_embed.patch_size[0])
-        mean, std = normalisation(name or packaged_dinov2.NAME, HUB)
+        mean, std = normalisation(called, HUB)
         self._mean, self._std = (torch.tensor(three, device=device).view(1, 3, 1, 1) for three in (mean, std))
         self.parameters = sum(weight.numel() for weight in self._network.parameters())
 
@@ -50,8 +58,14 @@ class VitFeatures:
         """[C, D] unit vectors of an image's cells, row by row; the image is stretched to a square."""
         square = torch.from_numpy(resize_image(pixels, self.side)).permute(2, 0, 1)[None]
         x = (square.to(self._mean.device).float() - self._mean) / self._std
-        (tokens,) = self._network.forward_intermediates(x, indices=1, norm=True, intermediates_only=True)
-        return functional.normalize(tokens[0].flatten(1).T, dim=1).contiguous()
+        last = len(self._blocks) == 1
+        levels = self._network.forward_intermediates(
+            x, indices=self._blocks, norm=last, intermediates_only=True, stop_early=True
+        )
+        cells = [level[0].flatten(1).T for level in levels]
+        if not last:
+            cells = [functional.normalize(functional.layer_norm(c, c.shape[-1:]), dim=1) for c in cells]
+        return functional.normalize(torch.cat(cells, dim=1), dim=1)
 
 
 def _network(name: str) -> Any:
