@@ -107,7 +107,7 @@ def test_a_class_without_a_prompt_is_named(weights, tmp_path):
 
 
 def test_what_differs_between_places_of_a_blank_picture_is_taken_out(weights, monkeypatch):
-    monkeypatch.setattr("unispector.systems.insid3.SHARE_OF_POSITION", 4 / 64)
+    monkeypatch.setattr("unispector.systems.insid3.POSITION", 4 / 64)
     detector = Insid3Detector("box", weights, 12)
     side = detector._features.side
     blank = detector._features(np.zeros((side, side, 3), dtype=np.uint8))

@@ -5,8 +5,10 @@ cell that the class's prompts mark than to every cell outside of all prompts.
 
 A box holds more than the defect. Of its cells the half that is least like the surroundings counts as the
 defect, as in the detector (`SimilarityPrior.remember`), and the other half counts as nothing: neither for
-prototypes nor for the threshold. With all cells of a box as the defect, the threshold that fits them best
-paints whole boxes; CHOSEN.
+prototypes nor for the threshold. A threshold that fits whole boxes falls too low. AP50 of boxes / masks with
+box prompts, 18 classes of corrosion, welds, cars, fabric and steel, none of Magnetic Tile: 6.5 / 4.3 with
+whole boxes, 8.8 / 5.4 by halves (another draw of 15 of them: 12.8 / 7.9). Prototypes of whole boxes with the
+threshold alone by halves: 8.2 / 6.0 (9.6 / 8.1). The other half as background: 8.9 / 5.6 (12.3 / 8.1).
 """
 
 from collections.abc import Iterator, Sequence

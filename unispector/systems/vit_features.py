@@ -23,8 +23,8 @@ class VitFeatures:
     """Unit vectors of a network's tokens.
 
     They are those of the last block, behind the network's last norm; of a DINOv2, those of the blocks at half
-    and at three quarters of its depth, each block normed by itself, side by side. A DINOv2's last block
-    tells textures apart badly: INSID3 on it reached CHOSEN.
+    and at three quarters of its depth, each block normed by itself, side by side: its last block tells
+    textures apart badly.
     """
 
     def __init__(self, weights: str, grid: int, device: str) -> None:
@@ -46,8 +46,9 @@ class VitFeatures:
         self._network = _network(called)
         _load(self._network, name, file)
         self._network.eval().requires_grad_(False).to(device)
+        self.dinov2 = "dinov2" in called
         depth = len(self._network.blocks)
-        self._blocks = [depth // 2 - 1, 3 * depth // 4 - 1] if "dinov2" in called else [depth - 1]
+        self._blocks = [depth // 2 - 1, 3 * depth // 4 - 1] if self.dinov2 else [depth - 1]
         self.side = grid * int(self._network.patch_embed.patch_size[0])
         mean, std = normalisation(called, HUB)
         self._mean, self._std = (torch.tensor(three, device=device).view(1, 3, 1, 1) for three in (mean, std))
@@ -58,12 +59,11 @@ class VitFeatures:
         """[C, D] unit vectors of an image's cells, row by row; the image is stretched to a square."""
         square = torch.from_numpy(resize_image(pixels, self.side)).permute(2, 0, 1)[None]
         x = (square.to(self._mean.device).float() - self._mean) / self._std
-        last = len(self._blocks) == 1
         levels = self._network.forward_intermediates(
-            x, indices=self._blocks, norm=last, intermediates_only=True, stop_early=True
+            x, indices=self._blocks, norm=not self.dinov2, intermediates_only=True, stop_early=True
         )
         cells = [level[0].flatten(1).T for level in levels]
-        if not last:
+        if self.dinov2:
             cells = [functional.normalize(functional.layer_norm(c, c.shape[-1:]), dim=1) for c in cells]
         return functional.normalize(torch.cat(cells, dim=1), dim=1)
 
