@@ -78,20 +78,23 @@ def test_results_are_in_range_and_do_not_depend_on_other_pictures(weights, tmp_p
         assert all(decode_rle(code).shape == (240, 320) for code in one.masks_rle)
 
 
-def test_a_part_that_fewer_prompt_images_vote_for_has_a_lower_score(weights, tmp_path, monkeypatch):
+def test_a_part_that_fewer_prompt_images_vote_for_has_a_lower_score_and_none_by_less_than_half(
+    weights, tmp_path, monkeypatch
+):
     detector = Insid3Detector("box", weights, 12)
     prompts = detector.encode_prompts(prompt_file(tmp_path, MARKS), tmp_path)
     results = []
-    for share in (1.0, 0.6):
+    for share in (1.0, 0.6, 0.4):
         monkeypatch.setattr(
             "unispector.systems.insid3._votes",
             lambda cells, _, share=share: torch.full((2, len(cells)), share),
         )
         results.append(next(detector.detect([tmp_path / "1.png"], prompts)))
-    sure, unsure = results
+    sure, unsure, few = results
     assert len(sure) > 0
     assert sure.masks_rle == unsure.masks_rle
     torch.testing.assert_close(0.6 * sure.scores, unsure.scores)
+    assert len(few) == 0  # less than half
 
 
 def test_of_prompts_only_their_features_are_kept(weights, tmp_path):

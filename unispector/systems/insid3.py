@@ -46,7 +46,7 @@ from unispector.systems.findings import Finding, as_detections
 from unispector.systems.parts import parts_of
 from unispector.systems.vit_features import VitFeatures
 
-GRID = 32  # cells a side; the paper has 64
+GRID = 32  # cells a side; the paper has 64, and 48 was no better: 19.6 / 21.0
 POSITION, POSITION_DINOV2 = 500 / 1024, 1 / 24  # directions taken out, as a share of the width; see above
 ALIKE = 0.6  # mean cosine down to which clusters are joined (the paper's tau)
 LEAST_SCORE = 0.2  # of a cluster that joins the mask (the paper's merge threshold)
