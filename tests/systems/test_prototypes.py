@@ -1,5 +1,6 @@
 """Nearest-prototype matching: finds textures it was shown, and bears every shape of prompt."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +16,11 @@ from unispector.systems.cells import marked_cells
 from unispector.systems.parts import MOST
 from unispector.systems.prototypes import (
     PROTOTYPES,
+    STEEPNESS,
     PrototypeDetector,
     _best_threshold,
     _class_prototypes,
+    _instances,
     _marks,
 )
 
@@ -164,3 +167,11 @@ def test_a_class_without_a_prompt_is_named(detector, tmp_path):
     prompts = prompt_file(tmp_path, MARKS[:1])
     with pytest.raises(DataError, match="'stripes' has no prompt"):
         detector.encode_prompts(prompts, tmp_path)
+
+
+def test_a_parts_score_grows_with_its_similarity_above_the_threshold():
+    similarity = torch.full((64,), -1.0)
+    similarity[:8], similarity[56:] = 0.3, 0.2
+    better, worse = _instances(0, similarity, 0.1, (8, 8))
+    assert better.score == pytest.approx(1 / (1 + math.exp(-STEEPNESS * 0.2)))
+    assert worse.score == pytest.approx(1 / (1 + math.exp(-STEEPNESS * 0.1)))
