@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.benchmark.other_detectors import benchmark as benchmark_stage
@@ -19,6 +21,7 @@ from unispector.inference.detector import UniSpector
 from unispector.ops.rle import encode_rle
 from unispector.pipeline.evaluate import evaluate
 from unispector.project.paths import dropped_file
+from unispector.systems.catalogue import BY_NAME, System
 
 ORACLE = """
 from benchmark_project import found_exactly
@@ -32,6 +35,10 @@ class Oracle:
     def detect(self, images, prompts):
         names, truth = prompts
         return (found_exactly(truth, path, names) for path in images)
+
+class Weighted(Oracle):
+    def __init__(self, weights="own"):
+        self.weights = weights
 
 a_number = 3
 def make_number():
@@ -246,6 +253,47 @@ def test_the_example_of_the_documentation_runs(project, short, tmp_path, monkeyp
 
 def test_the_built_in_detector_has_an_import_path_that_works():
     assert type(make_detector("prototypes")).__name__ == "PrototypeDetector"
+
+
+def test_a_system_may_need_weights_take_some_or_take_none(oracle_module, monkeypatch):
+    def system(weights, needed):
+        made = System(
+            name="weighted",
+            title="",
+            make="my_oracle:Weighted",
+            rois=(),
+            learns="nothing",
+            weights=weights,
+            code="",
+            weights_licence="",
+            weights_needed=needed,
+        )
+        monkeypatch.setitem(BY_NAME, "weighted", made)
+
+    system("a FILE", True)
+    assert make_detector("weighted", "mine.pth").weights == "mine.pth"
+    with pytest.raises(ConfigError, match="weighted needs --weights: a FILE"):
+        make_detector("weighted")
+    system("a FILE", False)
+    assert make_detector("weighted", "mine.pth").weights == "mine.pth"
+    assert make_detector("weighted").weights == "own"
+    system("", True)
+    assert make_detector("weighted").weights == "own"
+    with pytest.raises(ConfigError, match="weighted takes no --weights"):
+        make_detector("weighted", "mine.pth")
+
+
+@pytest.mark.parametrize("roi", ["box", "mask"])
+def test_insid3_runs_the_protocol(project, short, tmp_path, roi):
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    weights = f"test_vit={tmp_path / 'vit.safetensors'}"
+    report = benchmark_stage("insid3", "mine", short, project, tmp_path / "out", weights=weights, roi=roi)
+    assert [(row.data_set, row.subset) for row in report.rows] == [
+        ("tile", "unseen"),
+        ("tile", "seen"),
+        ("steel", "unseen"),
+    ]
+    assert report.models[0].provenance == {"detector": "insid3", "weights": weights}
 
 
 def test_the_command_names_the_detector_by_its_last_part(

@@ -1,5 +1,6 @@
 """Nearest-prototype matching: finds textures it was shown, and bears every shape of prompt."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,21 +8,21 @@ import pytest
 import torch
 from PIL import Image
 
+from textures import MARKS, NAMES, iou, picture, prompt_file
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
 from unispector.ops.rle import decode_rle, encode_rle
+from unispector.systems.cells import marked_cells
+from unispector.systems.parts import MOST
 from unispector.systems.prototypes import (
-    MOST,
     PROTOTYPES,
     STEEPNESS,
     PrototypeDetector,
     _best_threshold,
     _class_prototypes,
     _instances,
-    _marked,
+    _marks,
 )
-
-NAMES = ("checks", "stripes")
 
 
 @pytest.fixture(scope="module")
@@ -29,43 +30,14 @@ def detector():
     return PrototypeDetector(side=256)
 
 
-def picture(path, seed, height, width, patches):
-    """Smooth grey noise with textured patches (class name -> x, y, w, h)."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.normal(120, 6, (height, width, 1)).repeat(3, 2)
-    rows, columns = np.mgrid[:height, :width]
-    textures = {"checks": (rows // 6 + columns // 6) % 2, "stripes": columns // 3 % 2}
-    for name, (x, y, w, h) in patches.items():
-        area = np.s_[y : y + h, x : x + w]
-        pixels[area] = textures[name][area][..., None] * 200 + 20
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-
-
-def prompt_file(folder, marks, names=NAMES, size=(240, 320)):
-    """Images 0.png, 1.png, ... with these patches, and the annotations of their boxes."""
-    images, instances = [], []
-    for number, patches in enumerate(marks):
-        picture(folder / f"{number}.png", number, *size, patches)
-        images.append(ImageRecord(number, f"{number}.png", size[1], size[0]))
-        for name, box in patches.items():
-            row = (len(instances) + 1, number, names.index(name) + 1, tuple(map(float, box)))
-            instances.append(InstanceRecord(*row, float(box[2] * box[3]), None))
-    categories = tuple(CategoryRecord(i, name, "") for i, name in enumerate(names, start=1))
-    return Annotations(tuple(images), tuple(instances), categories)
-
-
-MARKS = (
-    {"checks": (40, 40, 90, 80)},
-    {"checks": (180, 100, 80, 100), "stripes": (20, 20, 80, 90)},
-    {"stripes": (150, 60, 100, 80)},
-)
-
-
-def iou(mask, box):
-    x, y, w, h = box
-    filled = np.zeros_like(mask)
-    filled[y : y + h, x : x + w] = True
-    return (mask & filled).sum() / (mask | filled).sum()
+def boxes_of(patches):
+    """Prompts of one image of 80 x 80 pixels that is never opened."""
+    instances = tuple(
+        InstanceRecord(number, 1, NAMES.index(name) + 1, tuple(map(float, box)), 1.0, None)
+        for number, (name, box) in enumerate(patches.items(), start=1)
+    )
+    categories = tuple(CategoryRecord(i, name, "") for i, name in enumerate(NAMES, start=1))
+    return Annotations((ImageRecord(1, "a.png", 80, 80),), instances, categories)
 
 
 @pytest.mark.parametrize("marks", [MARKS, MARKS[1:2]], ids=["several images", "one image"])
@@ -115,32 +87,23 @@ def test_a_tiny_box_is_one_cell_and_prototypes_are_capped(detector, tmp_path):
         prompt_file(tmp_path, [{"checks": (101, 101, 2, 1)}, {"checks": (0, 0, 320, 200)}], ("checks",)),
         tmp_path,
     )
-    assert len(prompts["checks"].foreground) == 1 + 32 * 27
+    assert len(prompts["checks"].foreground) == 1 + 32 * 27 // 2
     assert len(prompts["checks"].background) == PROTOTYPES
 
 
-def test_cells_are_those_whose_centre_lies_in_the_box():
-    image = ImageRecord(1, "a.png", 80, 40)
-    box = (18.0, 7.0, 30.2, 18.0)
-    prompts = Annotations((image,), (InstanceRecord(1, 1, 7, box, 1.0, None),), (CategoryRecord(7, "a", ""),))
-    (inside,) = _marked(prompts, image, 8).view(1, 8, 8)
-    x, y = (torch.arange(8) + 0.5) * 10, (torch.arange(8) + 0.5) * 5
-    columns = (x >= box[0]) & (x < box[0] + box[2])
-    rows = (y >= box[1]) & (y < box[1] + box[3])
-    assert torch.equal(inside, rows[:, None] & columns)
-
-
-def test_the_threshold_has_the_best_mean_iou():
+def test_the_threshold_has_the_best_mean_iou_where_cells_are_sure():
     lot = torch.Generator().manual_seed(3)
     inside = torch.rand(3, 400, generator=lot) < 0.2
-    maps = torch.rand(3, 400, generator=lot) + inside * 0.6
+    unsure = ~inside & (torch.rand(3, 400, generator=lot) < 0.3)
+    maps = torch.rand(3, 400, generator=lot) + inside * 0.6 + unsure * 0.5
 
     def mean_iou(threshold):
-        return np.mean([float((m >= threshold)[i].sum() / ((m >= threshold) | i).sum()) for m, i in pairs])
+        sure = [(m[~u] >= threshold, i[~u]) for m, i, u in zip(maps, inside, unsure, strict=True)]
+        return np.mean([float((a & i).sum() / (a | i).sum()) for a, i in sure])
 
-    pairs = list(zip(maps, inside, strict=True))
     best = max(mean_iou(threshold) for threshold in np.linspace(float(maps.min()), float(maps.max()), 128))
-    assert mean_iou(_best_threshold(maps, inside)) == pytest.approx(best, abs=1e-6)
+    assert mean_iou(_best_threshold(maps, inside, unsure)) == pytest.approx(best, abs=1e-6)
+    assert mean_iou(_best_threshold(maps, inside, torch.zeros_like(unsure))) < best - 0.001
 
 
 def test_a_pictures_map_is_made_of_the_other_pictures_cells():
@@ -148,33 +111,56 @@ def test_a_pictures_map_is_made_of_the_other_pictures_cells():
     cells = torch.nn.functional.normalize(torch.randn(3, 25, 6, generator=lot), dim=2)
     inside = torch.rand(3, 25, generator=lot) < 0.3
     free = ~inside & (torch.rand(3, 25, generator=lot) < 0.8)
+    unsure = ~inside & ~free & (torch.rand(3, 25, generator=lot) < 0.5)
     maps = torch.zeros(3, 25)
     for number in range(3):
         others = [other for other in range(3) if other != number]
         near, far = cells[others][inside[others]], cells[others][free[others]]
         for place, cell in enumerate(cells[number]):
             maps[number, place] = max(float(cell @ p) for p in near) - max(float(cell @ p) for p in far)
-    known = _class_prototypes(cells, inside, free)
-    assert known.threshold == pytest.approx(_best_threshold(maps, inside), abs=1e-5)
+    known = _class_prototypes(cells, inside, free, unsure)
+    assert known.threshold == pytest.approx(_best_threshold(maps, inside, unsure), abs=1e-5)
     assert sorted(known.background.tolist()) == sorted(cells[free].tolist())
 
 
-def test_what_another_class_marks_is_no_background(detector, tmp_path):
-    prompts = detector.encode_prompts(prompt_file(tmp_path, MARKS[1:2]), tmp_path)
-    marked = sum(len(known.foreground) for known in prompts.values())
-    assert [len(known.background) for known in prompts.values()] == [32 * 32 - marked] * 2
-
-
-def test_only_the_best_components_that_are_no_specks_are_kept():
-    spots = torch.full((128, 128), -1.0)
-    spots[::4, ::4] = torch.arange(1.0, 1025.0).view(32, 32) / 1024
-    specks = _instances(0, spots.flatten(), 0.0, (128, 128))
-    assert specks == []  # one pixel of 16384 is less than 0.0001
-    spots[:, 1::4] = spots[:, ::4]
-    pairs = _instances(0, spots.flatten(), 0.0, (128, 128))
-    assert [found.score for found in pairs] == pytest.approx(
-        [1 / (1 + np.exp(-STEEPNESS * (1 - rank / 1024))) for rank in range(MOST)]
+def test_of_a_box_the_half_that_is_least_like_the_surroundings_is_the_defect():
+    prompts = boxes_of({"checks": (0, 0, 40, 30), "stripes": (50, 40, 30, 30)})
+    cells = torch.nn.functional.normalize(
+        torch.randn(64, 5, generator=torch.Generator().manual_seed(1)), dim=1
     )
+    marked, defect = _marks(prompts, prompts.images[0], cells, "box")
+    around = cells[~marked.any(0)]
+    for mark, kept in zip(marked, defect, strict=True):
+        alike = {
+            place: max(float(cells[place] @ a) for a in around) for place in mark.nonzero()[:, 0].tolist()
+        }
+        least = sorted(alike, key=alike.__getitem__)[: -(-len(alike) // 2)]
+        assert kept.nonzero()[:, 0].tolist() == sorted(least)
+    assert torch.equal(marked, marked_cells(prompts, prompts.images[0], 8, "box"))
+
+
+def test_of_a_mask_all_cells_are_the_defect_and_of_a_box_without_surroundings_too():
+    prompts = boxes_of({"checks": (0, 0, 40, 30)})
+    cells = torch.nn.functional.normalize(torch.randn(64, 5), dim=1)
+    mask = np.zeros((80, 80), dtype=bool)
+    mask[:30, :40] = True
+    instance = replace(prompts.instances[0], segmentation=encode_rle(mask[None])[0])
+    masked = replace(prompts, instances=(instance,))
+    marked, defect = _marks(masked, masked.images[0], cells, "mask")
+    assert marked.sum() == 3 * 4
+    assert torch.equal(marked, defect)
+    everything = boxes_of({"checks": (0, 0, 80, 80)})
+    marked, defect = _marks(everything, everything.images[0], cells, "box")
+    assert marked[0].all()
+    assert torch.equal(marked, defect)
+
+
+def test_what_is_neither_defect_nor_background_is_no_prototype(detector, tmp_path):
+    prompts = detector.encode_prompts(prompt_file(tmp_path, MARKS[1:2]), tmp_path)
+    marks = marked_cells(prompt_file(tmp_path, MARKS[1:2]), ImageRecord(0, "0.png", 320, 240), 32, "box")
+    sizes = marks.sum(1).tolist()
+    assert [len(known.foreground) for known in prompts.values()] == [-(-size // 2) for size in sizes]
+    assert [len(known.background) for known in prompts.values()] == [32 * 32 - sum(sizes)] * 2
 
 
 def test_a_class_without_a_prompt_is_named(detector, tmp_path):
@@ -183,25 +169,9 @@ def test_a_class_without_a_prompt_is_named(detector, tmp_path):
         detector.encode_prompts(prompts, tmp_path)
 
 
-def test_a_mask_marks_the_cells_it_covers_by_half_and_a_thin_one_those_it_covers_most():
-    mask = np.zeros((64, 96), dtype=bool)
-    mask[8:40, 10:60] = np.tri(32, 50, 10, dtype=bool)
-    thin = np.zeros((64, 96), dtype=bool)
-    thin[50, 2:30] = True
-    codes = encode_rle(np.array([mask, thin]))
-    boxes = ((10.0, 8.0, 42.0, 32.0), (2.0, 50.0, 28.0, 1.0))
-    instances = tuple(
-        InstanceRecord(i, 1, i, box, 1.0, code)
-        for i, (box, code) in enumerate(zip(boxes, codes, strict=True), start=1)
-    )
-    image = ImageRecord(1, "a.png", 96, 64)
-    prompts = Annotations(
-        (image,), instances, tuple(CategoryRecord(i, name, "") for i, name in enumerate(NAMES, start=1))
-    )
-    inside = _marked(prompts, image, 8, "mask").numpy().reshape(2, 8, 8)
-    shares = [each.reshape(8, 8, 8, 12).mean(axis=(1, 3)) for each in (mask, thin)]
-    assert (inside[0] == (shares[0] >= 0.5)).all()
-    assert (inside[1] == (shares[1] == shares[1].max())).all()
-    assert 0 < inside[0].sum() < _marked(prompts, image, 8).view(2, -1)[0].sum()
-    plain = Annotations((image,), (replace(instances[0], segmentation=None),), prompts.categories)
-    assert (_marked(plain, image, 8, "mask") == _marked(plain, image, 8)).all()
+def test_a_parts_score_grows_with_its_similarity_above_the_threshold():
+    similarity = torch.full((64,), -1.0)
+    similarity[:8], similarity[56:] = 0.3, 0.2
+    better, worse = _instances(0, similarity, 0.1, (8, 8))
+    assert better.score == pytest.approx(1 / (1 + math.exp(-STEEPNESS * 0.2)))
+    assert worse.score == pytest.approx(1 / (1 + math.exp(-STEEPNESS * 0.1)))

@@ -60,9 +60,10 @@ def make_detector(detector: str, weights: str = "", roi: Roi | None = None) -> B
 
 def _options(system: System, weights: str, roi: Roi | None) -> dict[str, str]:
     """What a system is made with; refuses what it does not take."""
-    if bool(weights) != bool(system.weights):
-        wanted = f"needs --weights: {system.weights}" if system.weights else "takes no --weights"
-        raise ConfigError(f"{system.name} {wanted}")
+    if weights and not system.weights:
+        raise ConfigError(f"{system.name} takes no --weights")
+    if system.weights and system.weights_needed and not weights:
+        raise ConfigError(f"{system.name} needs --weights: {system.weights}")
     if roi and roi not in system.rois:
         taken = f"is prompted by {system.rois[0]}es alone" if system.rois else "is not prompted by an example"
         raise ConfigError(f"{system.name} {taken}; leave out --roi {roi}")

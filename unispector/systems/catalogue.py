@@ -20,9 +20,10 @@ class System:
     make: str  # import path; called with (weights, roi), it returns the detector
     rois: tuple[Roi, ...]  # what it can be prompted with; none = it is not prompted by an example
     learns: Learns  # trained by the benchmark on nothing, on the seen classes, or on a set's good images
-    weights: str  # which files `--weights` takes; empty = none are needed
+    weights: str  # what `--weights` takes; empty = nothing
     code: str  # licence of the code that runs
     weights_licence: str  # of the weights as they are distributed; "-" = there are none
+    weights_needed: bool = True  # or it has some of its own, if it takes any
     extra: str = ""  # of this package, to be installed first; empty = none
     published: tuple[str, bool] = ("", False)  # its name in the paper's tables, and whether tuned there
 
@@ -70,6 +71,19 @@ SYSTEMS = (
         code="Apache-2.0 (this project's)",
         weights_licence="-",
         published=("T-Rex2", True),
+    ),
+    System(
+        name="insid3",
+        title="INSID3",
+        make="unispector.systems.insid3:Insid3Detector",
+        rois=("box", "mask"),
+        learns="nothing",
+        weights="NAME=FILE, timm's name of another vision transformer and its weights, or NAME=hub; "
+        "left out, the packaged DINOv2-S is taken",
+        code="Apache-2.0 (this project's)",
+        weights_licence="Apache-2.0 (DINOv2), MIT (its package); DINOv3: DINOv3 License",
+        weights_needed=False,
+        extra="accurate",
     ),
     System(
         name="prototypes",

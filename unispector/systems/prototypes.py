@@ -1,7 +1,14 @@
 """Nearest-prototype matching on frozen ImageNet features: the floor that every detector must beat.
 
 Nothing is trained. A cell of an image's feature map shows a class as far as it is more alike to some
-cell inside the class's prompt boxes than to every cell outside of all boxes.
+cell that the class's prompts mark than to every cell outside of all prompts.
+
+A box holds more than the defect. Of its cells the half that is least like the surroundings counts as the
+defect, as in the detector (`SimilarityPrior.remember`), and the other half counts as nothing: neither for
+prototypes nor for the threshold. A threshold that fits whole boxes falls too low. AP50 of boxes / masks with
+box prompts, 18 classes of corrosion, welds, cars, fabric and steel, none of Magnetic Tile: 6.5 / 4.3 with
+whole boxes, 8.8 / 5.4 by halves (another draw of 15 of them: 12.8 / 7.9). Prototypes of whole boxes with the
+threshold alone by halves: 8.2 / 6.0 (9.6 / 8.1). The other half as background: 8.9 / 5.6 (12.3 / 8.1).
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,27 +16,24 @@ from dataclasses import dataclass
 from math import exp
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from unispector.config import BackboneConfig, Roi
-from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
+from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.transforms import resize_image
 from unispector.detections import Detections
 from unispector.errors import DataError
 from unispector.modeling.build import build_backbone
-from unispector.ops.components import components
 from unispector.ops.files import read_image
-from unispector.ops.rle import BoolArray, encode_crop, segmentation_to_mask
+from unispector.systems.cells import cells_of
 from unispector.systems.findings import Finding, as_detections
+from unispector.systems.parts import parts_of
 
 STRIDE = 8
 PROTOTYPES = 1024  # at most, of a class and as many of its background
-LEAST_AREA = 0.0001  # share of the image below which a component is noise
-MOST = 100  # detections of one class in one image
 STEEPNESS = 10.0  # of the score's sigmoid
 THRESHOLDS = 128  # tried between the lowest and the highest similarity
 
@@ -73,28 +77,31 @@ class PrototypeDetector:
         Raises:
             DataError: a class has no prompt, or an image is unreadable.
         """
-        grid = self._side // STRIDE
         cells = torch.stack([self._cells(read_image(images / image.file_name)) for image in prompts.images])
-        marked = torch.stack([_marked(prompts, image, grid, self._roi) for image in prompts.images]).to(
-            self._device
-        )
+        marks = [
+            _marks(prompts, image, own, self._roi)
+            for image, own in zip(prompts.images, cells.cpu(), strict=True)
+        ]
+        marked, defect = (torch.stack(masks).to(self._device) for masks in zip(*marks, strict=True))
         known = {}
-        for name, inside in zip(prompts.class_names, marked.unbind(1), strict=True):
+        for name, inside, kept in zip(prompts.class_names, marked.unbind(1), defect.unbind(1), strict=True):
             shown = inside.any(1)
             if not shown.any():
                 raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
-            known[name] = _class_prototypes(cells[shown], inside[shown], ~marked[shown].any(1))
+            unsure = inside & ~kept
+            known[name] = _class_prototypes(cells[shown], kept[shown], ~marked[shown].any(1), unsure[shown])
         return known
 
     def detect(self, images: Sequence[Path], prompts: dict[str, ClassPrototypes]) -> Iterator[Detections]:
-        """Components of each class's similarity above its threshold, image by image."""
+        """Connected parts of each class's similarity above its threshold, image by image."""
         for path in images:
             pixels = read_image(path)
+            image_hw = (pixels.shape[0], pixels.shape[1])
             cells, found = self._cells(pixels), []
             for label, known in enumerate(prompts.values()):
                 similarity = _similarity(cells, known.foreground, known.background)
-                found += _instances(label, similarity, known.threshold, pixels.shape[:2])
-            yield as_detections(found, tuple(prompts), pixels.shape[:2])
+                found += _instances(label, similarity, known.threshold, image_hw)
+            yield as_detections(found, tuple(prompts), image_hw)
 
     @torch.inference_mode()
     def _cells(self, pixels: np.ndarray) -> Tensor:
@@ -106,42 +113,41 @@ class PrototypeDetector:
         return functional.normalize(both)[0].flatten(1).T.contiguous()
 
 
-def _marked(prompts: Annotations, image: ImageRecord, grid: int, roi: Roi = "box") -> Tensor:
-    """[classes, C] cells that the prompts of each class mark."""
-    inside = torch.zeros(len(prompts.categories), grid, grid, dtype=torch.bool)
-    for instance in prompts.instances_of(image.id):
+def _marks(prompts: Annotations, image: ImageRecord, cells: Tensor, roi: Roi) -> tuple[Tensor, Tensor]:
+    """Cells of an image [C, D] that prompts mark, and those of them that count as the defect.
+
+    Returns:
+        Twice [classes, C] bool, the second within the first.
+    """
+    grid = round(len(cells) ** 0.5)
+    instances = prompts.instances_of(image.id)
+    each = [cells_of(instance, image, grid, roi) for instance in instances]
+    around = _drawn(cells[~torch.stack(each).any(0)]) if each else cells
+    alike = (cells @ around.T).amax(1) if len(around) else None
+    marked = torch.zeros(2, len(prompts.categories), len(cells), dtype=torch.bool)
+    for instance, mark in zip(instances, each, strict=True):
         label = prompts.class_index[instance.category_id]
-        cells = (_cells_of_mask if roi == "mask" else _cells_of_box)(instance, image, grid)
-        inside[label] |= torch.from_numpy(cells)
-    return inside.flatten(1)
+        is_box = roi == "box" or instance.segmentation is None
+        marked[0, label] |= mark
+        marked[1, label] |= mark if alike is None or not is_box else _distinctive(mark, alike)
+    return marked[0], marked[1]
 
 
-def _cells_of_box(instance: InstanceRecord, image: ImageRecord, grid: int) -> BoolArray:
-    """[grid, grid] cells whose centre lies in the box; of a tiny box, the cell it lies in."""
-    scale = np.array([grid / image.width, grid / image.height])
-    corner, size = np.reshape(instance.bbox, (2, 2)) * scale
-    first = np.ceil(corner - 0.5).clip(0).astype(int)
-    last = np.ceil(corner + size - 0.5).clip(0).astype(int)
-    middle = np.floor(corner + size / 2).clip(0, grid - 1).astype(int)
-    first, last = np.where(last > first, (first, last), (middle, middle + 1))
-    inside = np.zeros((grid, grid), dtype=np.bool_)
-    inside[first[1] : last[1], first[0] : last[0]] = True
-    return inside
+def _distinctive(mark: Tensor, alike: Tensor) -> Tensor:
+    """[C] the half, rounded up, of the marked cells [C] that is least alike [C] to the surroundings."""
+    inside = mark.nonzero()[:, 0]
+    kept = torch.zeros_like(mark)
+    kept[inside[alike[inside].argsort(stable=True)[: (len(inside) + 1) // 2]]] = True
+    return kept
 
 
-def _cells_of_mask(instance: InstanceRecord, image: ImageRecord, grid: int) -> BoolArray:
-    """[grid, grid] cells that the mask covers by half; of a thin mask, those it covers most."""
-    if instance.segmentation is None:
-        return _cells_of_box(instance, image, grid)
-    mask = segmentation_to_mask(instance.segmentation, image.height, image.width)
-    share = cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
-    return np.asarray(share >= min(0.5, float(share.max())), dtype=np.bool_)
-
-
-def _class_prototypes(cells: Tensor, inside: Tensor, free: Tensor) -> ClassPrototypes:
+def _class_prototypes(cells: Tensor, inside: Tensor, free: Tensor, unsure: Tensor) -> ClassPrototypes:
     """Prototypes of P images [P, C, D], and the threshold that fits them best.
 
     Each image's map is made without its own cells, a single image's two halves without each other.
+
+    Args:
+        inside, free, unsure: [P, C] cells of the defect, outside of all prompts, and that may be either.
     """
     single = len(cells) == 1
     lot = torch.Generator().manual_seed(0)
@@ -152,7 +158,8 @@ def _class_prototypes(cells: Tensor, inside: Tensor, free: Tensor) -> ClassProto
         held = fold == number
         others = (_drawn(cells[where & ~held]) for where in (inside, free))
         maps[held] = _similarity(cells[held], *others)
-    return ClassPrototypes(_drawn(cells[inside]), _drawn(cells[free]), _best_threshold(maps, inside))
+    threshold = _best_threshold(maps, inside, unsure)
+    return ClassPrototypes(_drawn(cells[inside]), _drawn(cells[free]), threshold)
 
 
 def _drawn(cells: Tensor) -> Tensor:
@@ -170,29 +177,23 @@ def _similarity(cells: Tensor, foreground: Tensor, background: Tensor) -> Tensor
     return best[0] - best[1]
 
 
-def _best_threshold(maps: Tensor, inside: Tensor) -> float:
-    """Return the threshold at which P maps [P, C] have the best mean IoU with the boxes."""
+def _best_threshold(maps: Tensor, inside: Tensor, unsure: Tensor) -> float:
+    """Return the threshold at which P maps [P, C] have the best mean IoU with the defect.
+
+    Args:
+        inside, unsure: [P, C] cells of the defect, and cells that count as neither right nor wrong.
+    """
     low, high = float(maps.min()), float(maps.max())
     candidates = torch.linspace(low, high, THRESHOLDS, device=maps.device)
-    above = maps >= candidates[:, None, None]
+    above = (maps >= candidates[:, None, None]) & ~unsure
     ious = (above & inside).sum(2) / (above | inside).sum(2)
     return float(candidates[ious.mean(1).argmax()])
 
 
-def _instances(label: int, similarity: Tensor, threshold: float, image_hw: Sequence[int]) -> list[Finding]:
-    """Score, label, box and mask code of the best components of one class [C]."""
-    height, width = image_hw
+def _instances(label: int, similarity: Tensor, threshold: float, image_hw: tuple[int, int]) -> list[Finding]:
+    """Best parts of one class [C], ranked by their mean similarity above the threshold."""
     grid = round(len(similarity) ** 0.5)
     square = similarity.view(1, 1, grid, grid)
-    full = functional.interpolate(square, (height, width), mode="bilinear", align_corners=False)[0, 0]
+    full = functional.interpolate(square, image_hw, mode="bilinear", align_corners=False)[0, 0]
     surplus = (full - threshold).cpu().numpy()
-    found = []
-    for crop, left, top in components(surplus >= 0):
-        h, w = crop.shape
-        if crop.sum() >= LEAST_AREA * height * width:
-            mean = float(surplus[top : top + h, left : left + w][crop].mean())
-            code = encode_crop(crop, left, top, height, width)
-            found.append(
-                Finding(1 / (1 + exp(-STEEPNESS * mean)), label, (left, top, left + w, top + h), code)
-            )
-    return sorted(found, key=lambda finding: -finding.score)[:MOST]
+    return parts_of(label, surplus >= 0, surplus, lambda mean: 1 / (1 + exp(-STEEPNESS * mean)))
