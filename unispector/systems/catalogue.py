@@ -38,6 +38,43 @@ SYSTEMS = (
         code="Apache-2.0",
         weights_licence="Apache-2.0 (EfficientNet-Lite0)",
     ),
+    System(
+        name="persam",
+        title="PerSAM (arXiv 2305.03048)",
+        make="unispector.systems.persam:PerSam",
+        rois=("box", "mask"),
+        learns="nothing",
+        weights="folder or cached hub name of transformers' SAM, such as facebook/sam-vit-huge",
+        code="Apache-2.0 (over transformers); the authors' MIT",
+        weights_licence="Apache-2.0 (SAM)",
+        extra="systems",
+        published=("PerSAM", False),
+    ),
+    System(
+        name="persam-f",
+        title="PerSAM-F (arXiv 2305.03048)",
+        make="unispector.systems.persam:PerSamF",
+        rois=("box", "mask"),
+        learns="seen",
+        weights="SAM[,TUNED]: as of persam, and persam-f.safetensors of an earlier run",
+        code="Apache-2.0 (over transformers); the authors' MIT",
+        weights_licence="Apache-2.0 (SAM)",
+        extra="systems",
+        published=("PerSAM-F", True),
+    ),
+    System(
+        name="vrp-sam",
+        title="VRP-SAM (arXiv 2402.17726)",
+        make="unispector.systems.vrp_sam:VrpSam",
+        rois=("box", "mask"),
+        learns="seen",
+        weights="SAM,RESNET[,ENCODER]: as of persam, the same of timm's ResNet, such as "
+        "timm/resnet50.a1_in1k, and vrp-sam.safetensors of an earlier run",
+        code="Apache-2.0 (over transformers and timm); the authors' MIT",
+        weights_licence="Apache-2.0 (SAM, timm's ResNet-50)",
+        extra="systems",
+        published=("VRP-SAM", True),
+    ),
 )
 """All systems, in the order of the table."""
 

@@ -1,0 +1,52 @@
+"""Weights that a user names: a folder, a name in the hub's local cache, or a file that a system wrote."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unispector.errors import CheckpointError
+
+
+def checkpoint_folder(name: str) -> Path:
+    """The folder of a checkpoint, without a network.
+
+    Args:
+        name: a folder, or `owner/name` of the hub, whose files were fetched before.
+
+    Raises:
+        CheckpointError: there is neither, or it has no `config.json` or no weights as safetensors.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError) as error:
+            raise CheckpointError(
+                f"{name}: no such folder, and the local cache of the hub lacks it; "
+                f"fetch it with `hf download {name}` or name a folder"
+            ) from error
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder}: a checkpoint has config.json and model.safetensors; pickled weights are not read"
+        )
+    return folder
+
+
+def read_trained(file: str, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors that a system has written, checked against the shapes that it expects.
+
+    Raises:
+        CheckpointError: the file is absent or damaged, or its tensors are others.
+    """
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: no readable safetensors file ({error}); train again") from error
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
+        raise CheckpointError(f"{file}: not what this system learnt with this SAM; train again without it")
+    return tensors
