@@ -236,6 +236,7 @@ def as_detections(found: Sequence[Found], names: Sequence[str], image_hw: tuple[
 
 def _load(checkpoint: str) -> Any:
     """Transformers' model in evaluation mode, its decoder's attention replaced."""
+    from safetensors import SafetensorError
     from transformers import AttentionInterface, SamConfig, SamModel
     from transformers.utils import logging
 
@@ -251,7 +252,7 @@ def _load(checkpoint: str) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: no SAM that transformers reads ({error}); name another") from error
     if report["missing_keys"]:
         raise CheckpointError(

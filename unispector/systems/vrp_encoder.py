@@ -41,7 +41,7 @@ class FrozenResNet(nn.Module):
         folder = checkpoint_folder(checkpoint)
         try:
             network: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, output_stride=8)
-        except (OSError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{folder}: no network that timm reads ({error}); name another") from error
         if not isinstance(network, ResNet):
             raise CheckpointError(f"{folder}: no ResNet; VRP-SAM's is resnet50")
