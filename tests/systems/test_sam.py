@@ -201,6 +201,7 @@ def test_a_thin_mask_marks_the_cells_it_covers_most_and_none_marks_nothing():
     assert not marked_cells(share).any()
     share[1] = torch.tensor([0.1, 0.2, 0.2, 0.05])
     assert marked_cells(share).nonzero().tolist() == [[1, 1], [1, 2]]
+    assert marked_cells(torch.tensor([[0.49, 0.5], [0.9, 0.1]])).tolist() == [[False, True], [True, False]]
 
 
 def test_a_class_marks_all_its_boxes_or_masks():
@@ -246,13 +247,13 @@ def test_what_is_no_checkpoint_of_sam_is_told_in_a_line(checkpoint, tmp_path):
     tensors = load_file(checkpoint / "model.safetensors")
     tensors.pop("mask_decoder.iou_token.weight")
     save_file(tensors, pickled / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of SAM, first mask_decoder\.iou_token"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of SamModel, first mask_decoder\.iou_token"):
         FrozenSam(str(pickled))
     (pickled / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match="no SAM that transformers reads"):
+    with pytest.raises(CheckpointError, match="no SamModel"):
         FrozenSam(str(pickled))
     (pickled / "config.json").write_text(json.dumps({"model_type": "sam"})[:-1])
-    with pytest.raises(CheckpointError, match="no SAM that transformers reads"):
+    with pytest.raises(CheckpointError, match="no SamModel"):
         FrozenSam(str(pickled))
 
 

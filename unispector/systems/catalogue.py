@@ -39,6 +39,19 @@ SYSTEMS = (
         weights_licence="Apache-2.0 (EfficientNet-Lite0)",
     ),
     System(
+        name="grounding-dino",
+        title="GroundingDINO (arXiv 2303.05499), by the classes' names; masks are filled boxes",
+        make="unispector.systems.text_prompts:GroundingDino",
+        rois=(),
+        learns="nothing",
+        weights="folder or cached hub name of transformers' GroundingDINO, such as IDEA-Research/"
+        "grounding-dino-tiny",
+        code="Apache-2.0",
+        weights_licence="Apache-2.0",
+        extra="systems",
+        published=("GroundingDINO", False),
+    ),
+    System(
         name="persam",
         title="PerSAM (arXiv 2305.03048)",
         make="unispector.systems.persam:PerSam",

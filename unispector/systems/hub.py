@@ -1,7 +1,12 @@
-"""Weights that a user names: a folder, a name in the hub's local cache, or a file that a system wrote."""
+"""Weights that a user names: a folder, a name in the hub's local cache, or a file that a system wrote.
+
+Nothing is fetched, and nothing pickled is read.
+"""
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -35,6 +40,36 @@ def checkpoint_folder(name: str) -> Path:
             f"{folder}: a checkpoint has config.json and model.safetensors; pickled weights are not read"
         )
     return folder
+
+
+def read_model(kind: Any, folder: Path) -> Any:
+    """A model of transformers with its weights, in evaluation mode and frozen.
+
+    Args:
+        kind: its class.
+        folder: as `checkpoint_folder` returns it.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or lacks tensors of such a model.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model, report = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: no {kind.__name__} ({error}); name another checkpoint") from error
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"{folder}: lacks {len(missing)} tensors of {kind.__name__}, first {missing[0]}; name another"
+        )
+    return model.eval().requires_grad_(False)
 
 
 def read_trained(file: str, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -21,9 +21,8 @@ from unispector.config import Roi
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import ImageArray, resize_image
 from unispector.detections import Detections
-from unispector.errors import CheckpointError
 from unispector.ops.rle import BoolArray, encode_rle, segmentation_to_mask
-from unispector.systems.hub import checkpoint_folder
+from unispector.systems.hub import checkpoint_folder, read_model
 
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Mean and deviation per colour, on 0 to 255, of the pixels that SAM and ImageNet's networks see."""
@@ -88,12 +87,12 @@ class FrozenSam:
         """
         height, width = pixels.shape[:2]
         if stretched:
-            resized = resize_image(pixels, self.side)
+            image = resize_image(pixels, self.side)
         else:
             scale = self.side / max(height, width)
-            resized = _resized(pixels, max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1))
-        shown = resized.shape[0], resized.shape[1]
-        frame = functional.pad(normalised(resized), (0, self.side - shown[1], 0, self.side - shown[0]))
+            image = resized(pixels, max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1))
+        shown = image.shape[0], image.shape[1]
+        frame = functional.pad(normalised(image), (0, self.side - shown[1], 0, self.side - shown[0]))
         features = self._model.get_image_embeddings(frame.to(self.device))
         return Scene(features, shown, (height, width))
 
@@ -154,6 +153,13 @@ class FrozenSam:
         """[image_hw] a map [4g, 4g] over the frame, in the image's own pixels."""
         shown = self.in_frame(scene, logits)
         return functional.interpolate(shown[None, None], scene.image_hw, mode="bilinear")[0, 0]
+
+
+def resized(pixels: ImageArray, height: int, width: int) -> ImageArray:
+    """The pixels at another size: bilinear, averaging when it shrinks."""
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    image = functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
 
 
 def normalised(pixels: ImageArray) -> Tensor:
@@ -235,33 +241,13 @@ def as_detections(found: Sequence[Found], names: Sequence[str], image_hw: tuple[
 
 
 def _load(checkpoint: str) -> Any:
-    """Transformers' model in evaluation mode, its decoder's attention replaced."""
-    from safetensors import SafetensorError
-    from transformers import AttentionInterface, SamConfig, SamModel
-    from transformers.utils import logging
+    """Transformers' model, its decoder's attention replaced."""
+    from transformers import AttentionInterface, SamModel
 
-    logging.disable_progress_bar()
-    folder = checkpoint_folder(checkpoint)
-    try:
-        config = SamConfig.from_pretrained(folder, local_files_only=True)
-        model, report = SamModel.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: no SAM that transformers reads ({error}); name another") from error
-    if report["missing_keys"]:
-        raise CheckpointError(
-            f"{folder}: lacks {len(report['missing_keys'])} tensors of SAM, first "
-            f"{min(report['missing_keys'])}; name a checkpoint of SamModel"
-        )
+    model = read_model(SamModel, checkpoint_folder(checkpoint))
     AttentionInterface.register(_ATTENTION, _attention)
     model.config.mask_decoder_config._attn_implementation = _ATTENTION
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _attention(
@@ -295,10 +281,3 @@ def _last_attention_told(decoder: Any, guidance: Guidance | None) -> Iterator[No
         yield
     finally:
         hook.remove()
-
-
-def _resized(pixels: ImageArray, height: int, width: int) -> ImageArray:
-    """The pixels at another size: bilinear, averaging when it shrinks."""
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-    image = functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
