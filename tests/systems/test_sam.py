@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny_sam import save_sam
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, DataError
 from unispector.ops.rle import encode_rle
 from unispector.systems.hub import read_trained
 from unispector.systems.sam import (
@@ -21,6 +22,7 @@ from unispector.systems.sam import (
     class_mask,
     covered,
     marked_cells,
+    prompt_mask,
 )
 
 
@@ -221,6 +223,10 @@ def test_a_class_marks_all_its_boxes_or_masks():
     boxes[10:14, 20:26] = code[10:14, 20:26]
     assert (class_mask(own, image, 1, "mask") == boxes).all()
     assert not class_mask(own, image, 3, "mask").any()
+    empty = replace(instances[0], segmentation=encode_rle(np.zeros((1, 30, 40), dtype=bool))[0])
+    with pytest.raises(DataError, match=r"a\.png: the mask of annotation 1 is empty"):
+        prompt_mask(empty, image, "mask")
+    assert prompt_mask(empty, image, "box").sum() == 24
 
 
 def test_detections_are_best_first_with_tight_boxes():

@@ -149,8 +149,6 @@ class PerSam:
         """What one prompt, a mask [h, w] of the image, looks like; its direction is no unit vector yet."""
         share = covered(mask, scene.shown_hw, self._sam.side, self._sam.grid)
         cells = scene.features[0][:, marked_cells(share).to(self._sam.device)]
-        if not cells.shape[1]:
-            raise DataError("a prompt marks no pixel of its image; mark one at least")
         return Target(self._pooled(cells), cells.mean(1))
 
     def _pooled(self, cells: Tensor) -> Tensor:

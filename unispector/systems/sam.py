@@ -21,6 +21,7 @@ from unispector.config import Roi
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import ImageArray, resize_image
 from unispector.detections import Detections
+from unispector.errors import DataError
 from unispector.ops.rle import BoolArray, encode_rle, segmentation_to_mask
 from unispector.systems.hub import checkpoint_folder, read_model
 
@@ -169,9 +170,16 @@ def normalised(pixels: ImageArray) -> Tensor:
 
 
 def prompt_mask(instance: InstanceRecord, image: ImageRecord, roi: Roi) -> BoolArray:
-    """[h, w] what a prompt marks: the instance's mask, or the pixels that its box touches."""
+    """[h, w] what a prompt marks: the instance's mask, or the pixels that its box touches.
+
+    Raises:
+        DataError: the mask marks nothing.
+    """
     if roi == "mask" and instance.segmentation is not None:
-        return segmentation_to_mask(instance.segmentation, image.height, image.width)
+        inside = segmentation_to_mask(instance.segmentation, image.height, image.width)
+        if not inside.any():
+            raise DataError(f"{image.file_name}: the mask of annotation {instance.id} is empty; redraw it")
+        return inside
     x, y, width, height = instance.bbox
     inside = np.zeros((image.height, image.width), dtype=np.bool_)
     inside[max(int(y), 0) : int(np.ceil(y + height)), max(int(x), 0) : int(np.ceil(x + width))] = True
@@ -207,7 +215,7 @@ def marked_cells(share: Tensor) -> Tensor:
 
     PerSAM's repository samples the mask at the cells' centres, which loses a thin one.
     """
-    return share >= share.max().clamp(min=1e-6, max=0.5)
+    return share >= share.max().clamp(min=1e-12, max=0.5)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The networks of VRP-SAM (arXiv 2402.17726) beside SAM: a frozen ResNet, and the encoder that is trained.
 
 Layers, widths and order are those of the authors' repository (syp2ysy/VRP-SAM). A prompt marks the cells that
-it covers by half; the repository takes the nearest pixel, which loses thin marks.
+it covers by half; the repository takes the nearest pixel, which loses thin marks. The ResNet is one of timm:
+the repository's has a deeper stem, and weights that come pickled.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unispector.data.transforms import ImageArray, resize_image
-from unispector.errors import CheckpointError, DataError
+from unispector.errors import CheckpointError
 from unispector.ops.rle import BoolArray
 from unispector.systems.hub import checkpoint_folder
 from unispector.systems.sam import covered, marked_cells, normalised
@@ -87,16 +88,10 @@ class Eye:
         return features, self.resnet.above(middle)
 
     def read(self, pixels: ImageArray, mask: BoolArray) -> Marked:
-        """What is marked by a mask [h, w] of the image; layer 4 sees of it what is marked of layer 3.
-
-        Raises:
-            DataError: the mask marks nothing.
-        """
+        """What is marked by a mask [h, w] of the image; layer 4 sees of it what is marked of layer 3."""
         features, middle = self.resnet(self._input(pixels))
         share = covered(mask, (self.side, self.side), self.side, self.side // STRIDE)
         cells = marked_cells(share).to(features.device)
-        if not cells.any():
-            raise DataError("a prompt marks no pixel of its image; mark one at least")
         vectors = self.resnet.above(middle * cells)[0][:, cells].T
         return Marked(features, cells[None, None].float(), functional.normalize(vectors, dim=1))
 
