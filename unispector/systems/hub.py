@@ -35,7 +35,8 @@ def checkpoint_folder(name: str) -> Path:
                 f"{name}: no such folder, and the local cache of the hub lacks it; "
                 f"fetch it with `hf download {name}` or name a folder"
             ) from error
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+    files = {path.name for path in folder.iterdir()}
+    if "config.json" not in files or not files & {"model.safetensors", "model.safetensors.index.json"}:
         raise CheckpointError(
             f"{folder}: a checkpoint has config.json and model.safetensors; pickled weights are not read"
         )
