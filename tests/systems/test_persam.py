@@ -150,6 +150,37 @@ def test_each_instance_of_each_class_is_found_once(checkpoint, prompts, tmp_path
     assert {labels for _, labels, _ in asked} == ({(1, 0)} if made is PerSam else {(1,)})
 
 
+def test_the_search_ends_with_a_mask_found_again_or_where_little_is_alike(
+    detector, prompts, tmp_path, monkeypatch
+):
+    targets = detector.encode_prompts(prompts, tmp_path)
+    paint(tmp_path / "t.png", TARGETS, seed=9)
+    asked = []
+
+    def decode(self, features, tokens, mask=None, several=True, guidance=None):
+        asked.append(guidance)
+        logits = torch.full((1, 3 if several else 1, 64, 64), -8.0)
+        logits[:, :, 5:9, 5:9] = answer
+        return Guess(logits, torch.ones(1, logits.shape[1]))
+
+    monkeypatch.setattr(FrozenSam, "decode", decode)
+    answer = 8.0
+    (found,) = detector.detect([tmp_path / "t.png"], targets)
+    assert sorted(found.labels.tolist()) == [0, 1]
+    assert len(asked) == 2 * 2 * 3  # each class's mask, and the same again
+    asked.clear()
+    answer = -8.0
+    (found,) = detector.detect([tmp_path / "t.png"], targets)
+    assert len(found) == 0
+    assert 2 * 3 < len(asked) <= 2 * 3 * MOST
+    biases = [guidance.bias for guidance in asked if guidance]
+    assert not torch.equal(biases[0], biases[1])  # what was looked at no longer guides
+    asked.clear()
+    monkeypatch.setattr(persam, "LEAST", 1.0)
+    list(detector.detect([tmp_path / "t.png"], targets))
+    assert len(asked) == 2 * 3
+
+
 def test_a_score_is_the_similarity_times_the_predicted_iou(detector, prompts, tmp_path, monkeypatch):
     targets = detector.encode_prompts(prompts, tmp_path)
     paint(tmp_path / "t.png", TARGETS, seed=9)

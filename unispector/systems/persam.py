@@ -159,11 +159,9 @@ class PerSam:
         """[h, w] cosine of each cell of SAM's masks where the image is."""
         features = functional.normalize(scene.features[0], dim=0)
         cosine = torch.einsum("d,dij->ij", functional.normalize(direction, dim=0), features)
-        finer = functional.interpolate(cosine[None, None], scale_factor=float(UPSCALED), mode="bilinear")[
-            0, 0
-        ]
+        finer = functional.interpolate(cosine[None, None], scale_factor=float(UPSCALED), mode="bilinear")
         height, width = (-(-side // self._cell) for side in scene.shown_hw)
-        return finer[:height, :width]
+        return finer[0, 0, :height, :width]
 
     @property
     def _cell(self) -> int:
