@@ -83,6 +83,7 @@ def _row(system: System, one: MeasuredSystem | None, sets: Sequence[str]) -> Row
 def catalogue_table() -> "RichTable":
     """What `unispector benchmark` takes, for a rich console."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -91,5 +92,6 @@ def catalogue_table() -> "RichTable":
     for system in SYSTEMS:
         needs = f"pip install 'unispector[{system.extra}]'" if system.extra else ""
         licences = f"{system.code}; {system.weights_licence}"
-        table.add_row(system.name, system.title, " or ".join(system.rois), system.weights, licences, needs)
+        texts = (system.name, system.title, " or ".join(system.rois), system.weights, licences, needs)
+        table.add_row(*map(escape, texts))
     return table
