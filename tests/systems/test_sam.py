@@ -13,12 +13,11 @@ from tiny_sam import save_sam
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import CheckpointError, DataError
 from unispector.ops.rle import encode_rle
+from unispector.systems.findings import Finding, as_detections
 from unispector.systems.hub import read_trained
 from unispector.systems.sam import (
-    Found,
     FrozenSam,
     Guidance,
-    as_detections,
     class_mask,
     covered,
     marked_cells,
@@ -232,7 +231,7 @@ def test_a_class_marks_all_its_boxes_or_masks():
 def test_detections_are_best_first_with_tight_boxes():
     masks = np.zeros((2, 20, 30), dtype=bool)
     masks[0, 3:5, 4:9] = masks[1, 10, 12] = True
-    found = [Found.of_mask(score, i, masks[i]) for i, score in enumerate((0.25, 0.75))]
+    found = [Finding.of_mask(score, i, masks[i]) for i, score in enumerate((0.25, 0.75))]
     both = as_detections(found, ("a", "b"), (20, 30))
     assert both.scores.tolist() == [0.75, 0.25]
     assert both.boxes_xyxy.tolist() == [[12, 10, 13, 11], [4, 3, 9, 5]]

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 import torch
 
 from unispector.detections import Detections
+from unispector.ops.rle import BoolArray, encode_rle
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,13 @@ class Finding:
     label: int  # position of its class among the prompted ones
     box: tuple[float, float, float, float]  # xyxy in pixels of the image
     code: dict[str, object]  # COCO run-length code of its mask
+
+    @classmethod
+    def of_mask(cls, score: float, label: int, mask: BoolArray) -> Self:
+        """Of a mask [h, w] that marks something; the box is tight around it."""
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+        return cls(score, label, box, encode_rle(mask[None])[0])
 
 
 def as_detections(

@@ -41,15 +41,14 @@ from unispector.errors import DataError
 from unispector.losses.terms import dice_loss, focal_loss
 from unispector.ops.files import atomic_write_bytes, read_image
 from unispector.ops.rle import BoolArray
+from unispector.systems.findings import Finding, as_detections
 from unispector.systems.hub import read_trained
 from unispector.systems.sam import (
     UPSCALED,
-    Found,
     FrozenSam,
     Guess,
     Guidance,
     Scene,
-    as_detections,
     covered,
     marked_cells,
     prompt_mask,
@@ -139,7 +138,7 @@ class PerSam:
         for path in images:
             scene = self._sam.see(read_image(path))
             found = [
-                Found.of_mask(score, label, mask)
+                Finding.of_mask(score, label, mask)
                 for label, target in enumerate(prompts.values())
                 for score, mask in self._instances(scene, target)
             ]

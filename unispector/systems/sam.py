@@ -20,9 +20,8 @@ from torch.nn import functional
 from unispector.config import Roi
 from unispector.data.coco import Annotations, ImageRecord, InstanceRecord
 from unispector.data.transforms import ImageArray, resize_image
-from unispector.detections import Detections
 from unispector.errors import DataError
-from unispector.ops.rle import BoolArray, encode_rle, segmentation_to_mask
+from unispector.ops.rle import BoolArray, segmentation_to_mask
 from unispector.systems.hub import checkpoint_folder, read_model
 
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -216,36 +215,6 @@ def marked_cells(share: Tensor) -> Tensor:
     PerSAM's repository samples the mask at the cells' centres, which loses a thin one.
     """
     return share >= share.max().clamp(min=1e-12, max=0.5)
-
-
-@dataclass(frozen=True)
-class Found:
-    """One instance that was found."""
-
-    score: float  # in [0, 1]
-    label: int  # position of its class
-    box: tuple[int, int, int, int]  # x, y, x, y in pixels, tight around the mask
-    code: dict[str, Any]  # COCO run-length code
-
-    @classmethod
-    def of_mask(cls, score: float, label: int, mask: BoolArray) -> "Found":
-        """Of a mask [h, w] that marks something."""
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-        return cls(score, label, box, encode_rle(mask[None])[0])
-
-
-def as_detections(found: Sequence[Found], names: Sequence[str], image_hw: tuple[int, int]) -> Detections:
-    """What was found on an image, best first."""
-    ranked = sorted(found, key=lambda each: -each.score)
-    return Detections(
-        boxes_xyxy=torch.tensor([each.box for each in ranked], dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([each.score for each in ranked], dtype=torch.float32),
-        labels=torch.tensor([each.label for each in ranked], dtype=torch.int64),
-        masks_rle=tuple(each.code for each in ranked),
-        class_names=tuple(names),
-        image_hw=image_hw,
-    )
 
 
 def _load(checkpoint: str) -> Any:

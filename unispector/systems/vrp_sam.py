@@ -31,8 +31,9 @@ from unispector.errors import CheckpointError, DataError
 from unispector.ops.components import components
 from unispector.ops.files import atomic_write_bytes, read_image
 from unispector.ops.rle import encode_crop
+from unispector.systems.findings import Finding, as_detections
 from unispector.systems.hub import read_trained
-from unispector.systems.sam import Found, FrozenSam, as_detections, class_mask
+from unispector.systems.sam import FrozenSam, class_mask
 from unispector.systems.vrp_encoder import Eye, FrozenResNet, VrpEncoder, pseudo_mask
 from unispector.systems.vrp_training import Lessons, train
 
@@ -149,7 +150,7 @@ class VrpSam:
             yield as_detections(found, tuple(prompts), scene.image_hw)
 
 
-def instances(label: int, logits: Tensor, quality: float) -> list[Found]:
+def instances(label: int, logits: Tensor, quality: float) -> list[Finding]:
     """The best instances of a class, of its mask's logits [h, w] and the IoU that SAM predicts."""
     height, width = logits.shape
     probability = logits.sigmoid().cpu().numpy()
@@ -160,5 +161,5 @@ def instances(label: int, logits: Tensor, quality: float) -> list[Found]:
             mean = float(probability[top : top + h, left : left + w][crop].mean())
             code = encode_crop(crop, left, top, height, width)
             score = mean * min(max(quality, 0.0), 1.0)
-            found.append(Found(score, label, (left, top, left + w, top + h), code))
+            found.append(Finding(score, label, (left, top, left + w, top + h), code))
     return sorted(found, key=lambda each: -each.score)[:MOST]
