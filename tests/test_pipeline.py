@@ -12,12 +12,19 @@ import pytest
 import yaml
 
 from unispector.config import Config, load_config
+from unispector.systems.catalogue import BY_NAME
 
 ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: body.get("do", body) for name, body in PIPELINE.items()}
 CODE_FOLDERS = ("unispector/", "flows/")
 READ = {"unispector/reporting/render.py": "unispector/reporting/templates"}
+MADE_BY = {  # modules that a stage finds by their names
+    "unispector.pipeline.systems": {
+        BY_NAME[entry.partition(":")[0]].make.partition(":")[0]
+        for entry in load_config(ROOT / "params.yaml").systems.measure
+    }
+}
 WITHOUT_EFFECT = {"data.workers"}  # a stage makes the same files whatever they are
 
 
@@ -43,7 +50,9 @@ def source_file(module: str) -> str:
 
 def import_closure(module: str) -> set[str]:
     """Source files of a module and of everything it imports, also inside of functions; and what they read."""
-    files = {source_file(name) for name in {module, *import_graph().find_upstream_modules(module)}}
+    modules = {module, *MADE_BY.get(module, ())}
+    upstream = {name for each in modules for name in import_graph().find_upstream_modules(each)}
+    files = {source_file(name) for name in modules | upstream}
     return files | {folder for reader, folder in READ.items() if reader in files}
 
 

@@ -133,6 +133,16 @@ def stage_sweep() -> None:
         typer.echo(f"{len(report.rows)} evaluations: {SWEEPS}")
 
 
+@stage_app.command("systems")
+def stage_systems() -> None:
+    """Measure the systems of the comparison that need no download."""
+    from unispector.pipeline.systems import systems
+    from unispector.project.paths import SYSTEMS_PAGE
+
+    with _timed("systems"):
+        typer.echo(f"{len(systems(params()))} systems: {SYSTEMS_PAGE}")
+
+
 @stage_app.command("report")
 def stage_report() -> None:
     """Write the evaluation as a page to read."""

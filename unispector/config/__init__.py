@@ -7,7 +7,7 @@ Inner code receives the section it needs and never reads YAML.
 """
 
 from unispector.config.data import DataConfig, MiniConfig, SetConfig, SplitConfig
-from unispector.config.evaluation import EvaluateConfig, SweepConfig
+from unispector.config.evaluation import EvaluateConfig, SweepConfig, SystemsConfig
 from unispector.config.model import (
     BackboneConfig,
     DenoisingConfig,
@@ -32,6 +32,6 @@ __all__ = [
     "AugmentConfig", "BackboneConfig", "Config", "DataConfig", "DenoisingConfig", "EnrollConfig",
     "EvaluateConfig", "LossConfig", "MiniConfig", "ModelConfig", "PromoteConfig", "PromptConfig",
     "QuerySelectionConfig", "RetrainConfig", "Roi", "Section", "SetConfig", "SimilarityPriorConfig",
-    "SpectralConfig", "SplitConfig", "SweepConfig", "TrainConfig", "load_config", "parse_config",
-    "preset_names", "preset_values", "read_values",
+    "SpectralConfig", "SplitConfig", "SweepConfig", "SystemsConfig", "TrainConfig", "load_config",
+    "parse_config", "preset_names", "preset_values", "read_values",
 ]  # fmt: skip

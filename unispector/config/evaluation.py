@@ -101,3 +101,16 @@ class SweepConfig(Section):
     def of(self, known: Iterable[str]) -> tuple[str, ...]:
         """The sets to sweep, by name; `known` are all of `data.sets`."""
         return tuple(known) if self.sets == "all" else self.sets
+
+
+class SystemsConfig(Section):
+    """The comparison of systems by the benchmark's protocol."""
+
+    measure: tuple[Annotated[str, Field(pattern="^[a-z0-9-]+(:(box|mask))?$")], ...] = Field(
+        ("unispector", "prototypes", "prototypes:mask", "insid3", "insid3:mask"),
+        description="systems that `make repro` measures (`unispector benchmark --list`), with `:mask` "
+        "prompted by masks; `unispector benchmark` measures those that need weights of others",
+    )
+    sets: tuple[str, ...] = Field(
+        ("mini-MagneticTile",), description="sets to measure them on, among `data.sets`; [] = all"
+    )

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from unispector.config.data import DataConfig, MiniConfig, SplitConfig
-from unispector.config.evaluation import EvaluateConfig, SweepConfig
+from unispector.config.evaluation import EvaluateConfig, SweepConfig, SystemsConfig
 from unispector.config.model import UNION_TAGS, ModelConfig
 from unispector.config.operation import EnrollConfig, PromoteConfig, RetrainConfig
 from unispector.config.section import Section
@@ -42,6 +42,9 @@ class Config(Section):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="judging of models on the benchmark")
     sweep: SweepConfig = Field(
         SweepConfig(), description="robustness of the main model on unseen classes (paper, 4.1)"
+    )
+    systems: SystemsConfig = Field(
+        SystemsConfig(), description="the comparison with other systems (docs/benchmark.md)"
     )
     retrain: RetrainConfig = Field(
         RetrainConfig(), description="scheduled retraining; its schedule is in prefect.yaml"

@@ -1,0 +1,78 @@
+"""Stage `systems`: the systems of the comparison that need no download, by the benchmark's protocol."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from unispector.benchmark.other_detectors import benchmark
+from unispector.config import Config, Roi
+from unispector.config.training import RIVALS
+from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport
+from unispector.evaluation.system_record import RECORD, SystemRecord
+from unispector.ops.files import atomic_write_text, replaced_folder
+from unispector.project.paths import BENCHMARKED, MODELS, SYSTEM_RECORDS, SYSTEMS_PAGE
+from unispector.reporting.model import Report
+from unispector.reporting.render import markdown
+from unispector.reporting.systems import MeasuredSystem, systems_section
+
+
+def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
+    """Judge `systems.measure` on `systems.sets` and write the page of all systems.
+
+    Each runs in a process of its own, so that its memory is its own. Writes a folder for each below
+    `reports/systems`.
+
+    Raises:
+        ConfigError: there is no such system or set, or a system does not take such prompts.
+        CheckpointError: a model that was trained here is missing.
+        DataError: a file of the splits or an image is unusable.
+    """
+    trained = config.model_copy(
+        update={"split": config.split.model_copy(update={"seeds": config.train.seeds})}
+    )
+    reports = []
+    with replaced_folder(root / SYSTEM_RECORDS) as folder:
+        for entry in config.systems.measure:
+            name, roi = _entry(entry)
+            weights = str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
+            out = folder / entry.replace(":", "-")
+            with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+                sets = config.systems.sets
+                done = alone.submit(
+                    benchmark, name, entry, trained, root, out, weights=weights, roi=roi, sets=sets
+                )
+                reports.append(done.result())
+    write_systems_page(root)
+    return reports
+
+
+def _entry(entry: str) -> tuple[str, Roi | None]:
+    """Name and prompts of `name` or `name:mask`; the parameters allow nothing else."""
+    name, _, roi = entry.partition(":")
+    return name, "mask" if roi == "mask" else "box" if roi == "box" else None
+
+
+def write_systems_page(root: Path = Path()) -> Path:
+    """Write the table of all systems, with what was measured by the stage and by `unispector benchmark`.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    page = root / SYSTEMS_PAGE
+    section = systems_section(list(measured_systems(root)))
+    atomic_write_text(page, markdown(Report(title="All systems", lead="", sections=(section,))))
+    return page
+
+
+def measured_systems(root: Path) -> Iterator[MeasuredSystem]:
+    """What lies in `reports/systems` and `reports/benchmark`, by folder.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    for place in (SYSTEM_RECORDS, BENCHMARKED):
+        for file in sorted((root / place).glob(f"*/{RECORD}")):
+            yield MeasuredSystem(
+                SystemRecord.read(file), EvaluationReport.read(file.with_name("evaluation.json"))
+            )
