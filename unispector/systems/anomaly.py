@@ -1,0 +1,295 @@
+"""PatchCore and EfficientAD over anomalib (Apache-2.0): they learn from good images what is normal.
+
+PatchCore (arXiv 2106.08265) keeps a core set of the features of good images; a cell is as strange as it is far
+from all of them. EfficientAD (arXiv 2303.14535) trains a student and an autoencoder to repeat a teacher's
+features of good images; a cell is as strange as they fail. anomalib's networks are used and its engine is not,
+so nothing is downloaded or logged.
+
+Decided here, because neither finds instances or names them:
+
+- A model is trained per set on all its good images together, also where a set shows several products.
+- Every fifth good image is held out. The threshold is the highest value of the maps of those: a
+  finding is what is stranger than all that good images show. A single good image is used for both.
+- Instances are the 8-connected parts of the map above the threshold, in the image's pixels. The score is
+  peak / (peak + threshold), so that it lies between 0.5 and 1.
+- What a finding is called: see `in_every_class`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unispector.config import BackboneConfig
+from unispector.data.coco import Annotations
+from unispector.data.transforms import resize_image
+from unispector.detections import Detections
+from unispector.errors import CheckpointError, ConfigError, DataError
+from unispector.modeling.build import build_backbone
+from unispector.modeling.starting_weights import read_weights
+from unispector.ops.components import components
+from unispector.ops.files import atomic_path, list_images, read_image
+from unispector.ops.rle import encode_crop
+from unispector.project.progress import progress_bar
+
+SIDE = 256  # of the square input in pixels, anomalib's default for both
+HELD_OUT = 5  # every so many good images one for the threshold
+LEAST_AREA = 0.0001  # share of the image below which a component is noise
+MOST = 100  # findings in one image
+CORE = 0.01  # of the features of good images, PatchCore's smallest published share
+LEAST_CORE = 1024  # features that are kept in any case, where there are so many
+STEPS = 70_000  # of EfficientAD, one image each
+TEACHER_CHANNELS = 384
+
+Finding = tuple[float, tuple[int, int, int, int], dict[str, object]]
+"""Score, box xyxy in pixels and mask code."""
+
+
+def in_every_class(found: Sequence[Finding], names: tuple[str, ...], image_hw: tuple[int, int]) -> Detections:
+    """Nameless findings, as the benchmark judges them: each is given to every prompted class.
+
+    With one class prompted, this is a fair one. With several, each finding is right for at most one class and a
+    false one for all others: what it costs not to name the defect. To give it to one class would be a guess.
+    """
+    order = sorted(found, key=lambda finding: -finding[0])
+    each = [(finding, label) for finding in order for label in range(len(names))]
+    return Detections(
+        boxes_xyxy=torch.tensor([box for (_, box, _), _ in each], dtype=torch.float32).reshape(-1, 4),
+        scores=torch.tensor([score for (score, _, _), _ in each], dtype=torch.float32),
+        labels=torch.tensor([label for _, label in each], dtype=torch.int64),
+        masks_rle=tuple(code for (_, _, code), _ in each),
+        class_names=names,
+        image_hw=image_hw,
+    )
+
+
+def cut(strange: Tensor, threshold: float, image_hw: tuple[int, int]) -> list[Finding]:
+    """The best parts of a map [h, w] of the image that lie above the threshold, in the image's pixels."""
+    height, width = image_hw
+    full = functional.interpolate(strange[None, None], image_hw, mode="bilinear", align_corners=False)[0, 0]
+    pixels = full.cpu().numpy()
+    found = []
+    for crop, left, top in components(pixels > threshold):
+        h, w = crop.shape
+        if crop.sum() >= LEAST_AREA * height * width:
+            peak = float(pixels[top : top + h, left : left + w][crop].max())
+            code = encode_crop(crop, left, top, height, width)
+            found.append((peak / (peak + threshold), (left, top, left + w, top + h), code))
+    return sorted(found, key=lambda finding: -finding[0])[:MOST]
+
+
+class AnomalyDetector(ABC):
+    """What the systems share: the split of the good images, the threshold, the cutting."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._network: Any = network.to(self._device).eval()
+        self._threshold: float | None = None
+        self.parameters = sum(weight.numel() for weight in network.parameters())
+
+    def fit(self, annotations: Annotations, images: Path, out: Path) -> None:
+        """Learn from good images what is normal; keeps what was learnt in out/weights.safetensors.
+
+        Raises:
+            DataError: there is no image, or one is unreadable.
+        """
+        paths = [images / image.file_name for image in annotations.images]
+        if not paths:
+            raise DataError(f"{images}: no good image to learn from")
+        held = paths[HELD_OUT - 1 :: HELD_OUT] or paths[-1:]
+        learnt = [path for path in paths if path not in held] or held
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self._learn(learnt, held)
+        # A map of zeros, as of images that are all alike, must not divide by zero.
+        self._threshold = max([float(self._strange(path).max()) for path in held] + [1e-6])
+        self._keep(out)
+
+    def encode_prompts(self, prompts: Annotations, images: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """Names of the classes; no prompt is looked at."""
+        return prompts.class_names
+
+    def detect(self, images: Sequence[Path], prompts: tuple[str, ...]) -> Iterator[Detections]:
+        """What is stranger than all good images, in every class.
+
+        Raises:
+            DataError: no good images were learnt from, or an image is unreadable.
+        """
+        if self._threshold is None:
+            raise DataError("an anomaly detector learns from good images first; call fit")
+        for path in images:
+            pixels = read_image(path)
+            hw = pixels.shape[0], pixels.shape[1]
+            yield in_every_class(cut(self._map_of(pixels), self._threshold, hw), prompts, hw)
+
+    @abstractmethod
+    def _learn(self, paths: Sequence[Path], held: Sequence[Path]) -> None:
+        """Learn from good images; `held` ones must not be learnt but may scale the maps."""
+
+    @abstractmethod
+    def _input(self, pixels: np.ndarray) -> Tensor:
+        """[1, 3, SIDE, SIDE] as the network takes it."""
+
+    @torch.inference_mode()
+    def _map_of(self, pixels: np.ndarray) -> Tensor:
+        """[SIDE, SIDE] how strange each place is."""
+        strange: Tensor = self._network(self._input(pixels)).anomaly_map[0, 0]
+        return strange
+
+    def _strange(self, path: Path) -> Tensor:
+        return self._map_of(read_image(path))
+
+    def _square(self, pixels: np.ndarray) -> Tensor:
+        return torch.from_numpy(resize_image(pixels, SIDE)).permute(2, 0, 1)[None].to(self._device)
+
+    def _keep(self, out: Path) -> None:
+        from safetensors.torch import save_file
+
+        state = {name: value.contiguous() for name, value in self._network.state_dict().items()}
+        with atomic_path(out / "weights.safetensors") as path:
+            save_file(state, path, {"threshold": str(self._threshold)})
+
+
+class _Levels(nn.Module):
+    """Features of strides 8 and 16 of a backbone, by the names of the layers that PatchCore takes."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        _, fine, coarse, _ = self.backbone(images)
+        return {"layer2": fine, "layer3": coarse}
+
+
+class PatchCore(AnomalyDetector):
+    """PatchCore with the backbone that is given."""
+
+    def __init__(self, weights: str) -> None:
+        """Build it.
+
+        Args:
+            weights: NAME=FILE, a timm network and its weights; FILE may be `packaged` or `none`, as of
+                `model.backbone`.
+
+        Raises:
+            CheckpointError: the weights cannot be read.
+            ConfigError: there is no such network.
+            ModuleNotFoundError: anomalib is not installed.
+        """
+        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+        name, _, file = weights.partition("=")
+        if not file:
+            raise ConfigError(f"--weights {weights}: give NAME=FILE, such as tf_efficientnet_lite0=packaged")
+        # Its own network is replaced, so it may be a small one without weights.
+        network = PatchcoreModel(("layer2", "layer3"), "resnet18", pre_trained=False)
+        network.feature_extractor = _Levels(build_backbone(BackboneConfig(name=name, weights=file), SIDE))
+        super().__init__(network)
+
+    def _input(self, pixels: np.ndarray) -> Tensor:
+        return self._square(pixels).float()
+
+    @torch.no_grad()
+    def _learn(self, paths: Sequence[Path], held: Sequence[Path]) -> None:  # noqa: ARG002
+        """Keep a core set of the features."""
+        from anomalib.models.components import KCenterGreedy
+
+        self._network.train()
+        self._network.feature_extractor.eval()
+        cells = torch.cat([self._network(self._input(read_image(path))) for path in paths])
+        self._network.embedding_store.clear()
+        self._network.eval()
+        size = min(len(cells), max(LEAST_CORE, round(CORE * len(cells))))
+        sampler = KCenterGreedy(cells, sampling_ratio=1.0)
+        sampler.coreset_size = size
+        self._network.memory_bank = sampler.sample_coreset()
+
+
+class EfficientAd(AnomalyDetector):
+    """EfficientAD with the published teacher, small or medium."""
+
+    def __init__(self, weights: str) -> None:
+        """Build it.
+
+        Args:
+            weights: anomalib's `pretrained_teacher_small.pth` or `..._medium.pth`. A folder `penalty` beside it
+                holds pictures of anything but the product (in the paper ImageNet), on which the student must
+                not repeat the teacher.
+
+        Raises:
+            CheckpointError: the weights cannot be read.
+            DataError: there is no such folder or no image in it.
+            ModuleNotFoundError: anomalib is not installed.
+        """
+        from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel, EfficientAdModelSize
+
+        state = read_weights(Path(weights))
+        small = len(state.get("conv1.bias", ())) == 128
+        size = EfficientAdModelSize.S if small else EfficientAdModelSize.M
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = EfficientAdModel(TEACHER_CHANNELS, size)
+        try:
+            network.teacher.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{weights}: not a teacher of EfficientAD; take anomalib's pretrained_teacher_small.pth"
+            ) from error
+        network.teacher.requires_grad_(False)
+        self._penalty = list_images([Path(weights).with_name("penalty")])
+        super().__init__(network)
+
+    def _input(self, pixels: np.ndarray) -> Tensor:
+        return self._square(pixels).float() / 255
+
+    def _learn(self, paths: Sequence[Path], held: Sequence[Path]) -> None:
+        """Train student and autoencoder, then scale the maps by the held-out images (paper, section 3)."""
+        network = self._network
+        network.mean_std.update(self._teacher_moments(paths))
+        learning = [*network.student.parameters(), *network.ae.parameters()]
+        optimiser = torch.optim.Adam(learning, 1e-4, weight_decay=1e-5)
+        schedule = torch.optim.lr_scheduler.StepLR(optimiser, max(1, int(0.95 * STEPS)), 0.1)
+        network.train()
+        with progress_bar("EfficientAD", "step") as show:
+            for step in range(STEPS):
+                good, other = (files[int(torch.randint(len(files), ()))] for files in (paths, self._penalty))
+                losses = network(self._input(read_image(good)), self._penalty_input(read_image(other)))
+                optimiser.zero_grad()
+                sum(losses).backward()
+                optimiser.step()
+                schedule.step()
+                show(step + 1, STEPS)
+        network.eval()
+        with torch.no_grad():
+            maps = [network.get_maps(self._input(read_image(path))) for path in held]
+        for name, each in zip(("st", "ae"), zip(*maps, strict=True), strict=True):
+            values = torch.cat(each).flatten().cpu().numpy()
+            for bound, share in (("qa", 0.9), ("qb", 0.995)):
+                network.quantiles[f"{bound}_{name}"].data.fill_(float(np.quantile(values, share)))
+
+    @torch.no_grad()
+    def _teacher_moments(self, paths: Sequence[Path]) -> dict[str, Tensor]:
+        """Mean and deviation [1, C, 1, 1] of the teacher's channels on good images."""
+        sums = torch.zeros(3, TEACHER_CHANNELS, dtype=torch.float64, device=self._device)
+        for path in paths:
+            values = self._network.teacher(self._input(read_image(path)))[0].flatten(1).double()
+            sums += torch.stack(
+                [values.sum(1), values.square().sum(1), torch.full_like(values[:, 0], values.shape[1])]
+            )
+        mean = sums[0] / sums[2]
+        deviation = (sums[1] / sums[2] - mean**2).clamp(min=1e-12).sqrt()
+        return {"mean": mean.float().view(1, -1, 1, 1), "std": deviation.float().view(1, -1, 1, 1)}
+
+    def _penalty_input(self, pixels: np.ndarray) -> Tensor:
+        """The middle half of a picture at twice the size, grey in 30 % of cases."""
+        side = SIDE // 2
+        middle = resize_image(pixels, 2 * SIDE)[side : side + SIDE, side : side + SIDE]
+        if torch.rand(()) < 0.3:
+            middle = middle.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)
+        return self._input(middle)
