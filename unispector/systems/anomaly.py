@@ -1,9 +1,9 @@
 """PatchCore and EfficientAD over anomalib (Apache-2.0): they learn from good images what is normal.
 
-PatchCore (arXiv 2106.08265) keeps a core set of the features of good images; a cell is as strange as it is far
-from all of them. EfficientAD (arXiv 2303.14535) trains a student and an autoencoder to repeat a teacher's
-features of good images; a cell is as strange as they fail. anomalib's networks are used and its engine is not,
-so nothing is downloaded or logged.
+PatchCore (arXiv 2106.08265) keeps a core set of the features of good images; a cell is as strange as it is
+far from all of them. EfficientAD (arXiv 2303.14535) trains a student and an autoencoder to repeat a teacher's
+features of good images; a cell is as strange as they fail. anomalib's networks are used and its engine is
+not, so nothing is downloaded or logged.
 
 Decided here, because neither finds instances or names them:
 
@@ -17,6 +17,8 @@ Decided here, because neither finds instances or names them:
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +31,19 @@ from unispector.config import BackboneConfig
 from unispector.data.coco import Annotations
 from unispector.data.transforms import resize_image
 from unispector.detections import Detections
-from unispector.errors import CheckpointError, ConfigError, DataError
+from unispector.errors import ConfigError, DataError
 from unispector.modeling.build import build_backbone
-from unispector.modeling.starting_weights import read_weights
 from unispector.ops.components import components
-from unispector.ops.files import atomic_path, list_images, read_image
+from unispector.ops.files import atomic_path, read_image
 from unispector.ops.rle import encode_crop
-from unispector.project.progress import progress_bar
 
 SIDE = 256  # of the square input in pixels, anomalib's default for both
 HELD_OUT = 5  # every so many good images one for the threshold
 LEAST_AREA = 0.0001  # share of the image below which a component is noise
 MOST = 100  # findings in one image
 CORE = 0.01  # of the features of good images, PatchCore's smallest published share
+MOST_CELLS = 100_000  # features that the core set is chosen from, at random; 600 MB at 1,536 channels
 LEAST_CORE = 1024  # features that are kept in any case, where there are so many
-STEPS = 70_000  # of EfficientAD, one image each
-TEACHER_CHANNELS = 384
 
 Finding = tuple[float, tuple[int, int, int, int], dict[str, object]]
 """Score, box xyxy in pixels and mask code."""
@@ -53,8 +52,8 @@ Finding = tuple[float, tuple[int, int, int, int], dict[str, object]]
 def in_every_class(found: Sequence[Finding], names: tuple[str, ...], image_hw: tuple[int, int]) -> Detections:
     """Nameless findings, as the benchmark judges them: each is given to every prompted class.
 
-    With one class prompted, this is a fair one. With several, each finding is right for at most one class and a
-    false one for all others: what it costs not to name the defect. To give it to one class would be a guess.
+    With one class prompted, this is a fair one. With several, each finding is right for at most one class and
+    a false one for all others: what it costs not to name the defect. To give it to one would be a guess.
     """
     order = sorted(found, key=lambda finding: -finding[0])
     each = [(finding, label) for finding in order for label in range(len(names))]
@@ -202,94 +201,15 @@ class PatchCore(AnomalyDetector):
 
         self._network.train()
         self._network.feature_extractor.eval()
-        cells = torch.cat([self._network(self._input(read_image(path))) for path in paths])
-        self._network.embedding_store.clear()
-        self._network.eval()
-        size = min(len(cells), max(LEAST_CORE, round(CORE * len(cells))))
-        sampler = KCenterGreedy(cells, sampling_ratio=1.0)
-        sampler.coreset_size = size
-        self._network.memory_bank = sampler.sample_coreset()
-
-
-class EfficientAd(AnomalyDetector):
-    """EfficientAD with the published teacher, small or medium."""
-
-    def __init__(self, weights: str) -> None:
-        """Build it.
-
-        Args:
-            weights: anomalib's `pretrained_teacher_small.pth` or `..._medium.pth`. A folder `penalty` beside it
-                holds pictures of anything but the product (in the paper ImageNet), on which the student must
-                not repeat the teacher.
-
-        Raises:
-            CheckpointError: the weights cannot be read.
-            DataError: there is no such folder or no image in it.
-            ModuleNotFoundError: anomalib is not installed.
-        """
-        from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel, EfficientAdModelSize
-
-        state = read_weights(Path(weights))
-        small = len(state.get("conv1.bias", ())) == 128
-        size = EfficientAdModelSize.S if small else EfficientAdModelSize.M
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = EfficientAdModel(TEACHER_CHANNELS, size)
-        try:
-            network.teacher.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{weights}: not a teacher of EfficientAD; take anomalib's pretrained_teacher_small.pth"
-            ) from error
-        network.teacher.requires_grad_(False)
-        self._penalty = list_images([Path(weights).with_name("penalty")])
-        super().__init__(network)
-
-    def _input(self, pixels: np.ndarray) -> Tensor:
-        return self._square(pixels).float() / 255
-
-    def _learn(self, paths: Sequence[Path], held: Sequence[Path]) -> None:
-        """Train student and autoencoder, then scale the maps by the held-out images (paper, section 3)."""
-        network = self._network
-        network.mean_std.update(self._teacher_moments(paths))
-        learning = [*network.student.parameters(), *network.ae.parameters()]
-        optimiser = torch.optim.Adam(learning, 1e-4, weight_decay=1e-5)
-        schedule = torch.optim.lr_scheduler.StepLR(optimiser, max(1, int(0.95 * STEPS)), 0.1)
-        network.train()
-        with progress_bar("EfficientAD", "step") as show:
-            for step in range(STEPS):
-                good, other = (files[int(torch.randint(len(files), ()))] for files in (paths, self._penalty))
-                losses = network(self._input(read_image(good)), self._penalty_input(read_image(other)))
-                optimiser.zero_grad()
-                sum(losses).backward()
-                optimiser.step()
-                schedule.step()
-                show(step + 1, STEPS)
-        network.eval()
-        with torch.no_grad():
-            maps = [network.get_maps(self._input(read_image(path))) for path in held]
-        for name, each in zip(("st", "ae"), zip(*maps, strict=True), strict=True):
-            values = torch.cat(each).flatten().cpu().numpy()
-            for bound, share in (("qa", 0.9), ("qb", 0.995)):
-                network.quantiles[f"{bound}_{name}"].data.fill_(float(np.quantile(values, share)))
-
-    @torch.no_grad()
-    def _teacher_moments(self, paths: Sequence[Path]) -> dict[str, Tensor]:
-        """Mean and deviation [1, C, 1, 1] of the teacher's channels on good images."""
-        sums = torch.zeros(3, TEACHER_CHANNELS, dtype=torch.float64, device=self._device)
+        drawn = []
         for path in paths:
-            values = self._network.teacher(self._input(read_image(path)))[0].flatten(1).double()
-            sums += torch.stack(
-                [values.sum(1), values.square().sum(1), torch.full_like(values[:, 0], values.shape[1])]
-            )
-        mean = sums[0] / sums[2]
-        deviation = (sums[1] / sums[2] - mean**2).clamp(min=1e-12).sqrt()
-        return {"mean": mean.float().view(1, -1, 1, 1), "std": deviation.float().view(1, -1, 1, 1)}
-
-    def _penalty_input(self, pixels: np.ndarray) -> Tensor:
-        """The middle half of a picture at twice the size, grey in 30 % of cases."""
-        side = SIDE // 2
-        middle = resize_image(pixels, 2 * SIDE)[side : side + SIDE, side : side + SIDE]
-        if torch.rand(()) < 0.3:
-            middle = middle.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)
-        return self._input(middle)
+            cells = self._network(self._input(read_image(path)))
+            drawn.append(cells[torch.randperm(len(cells))[: max(1, MOST_CELLS // len(paths))]])
+            self._network.embedding_store.clear()
+        self._network.eval()
+        cells = torch.cat(drawn)
+        sampler = KCenterGreedy(cells, sampling_ratio=1.0)
+        sampler.coreset_size = min(len(cells), max(LEAST_CORE, round(CORE * len(cells))))
+        sampler.model.random_state = np.random.RandomState(0)  # of a draw that torch's seed does not reach
+        with redirect_stderr(StringIO()):  # its progress
+            self._network.memory_bank = sampler.sample_coreset()

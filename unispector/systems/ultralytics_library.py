@@ -73,7 +73,7 @@ def rebuilt(network: Any, classes: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         other = type(network)(deepcopy(network.yaml), nc=classes, verbose=False)
-    other.load(network, verbose=False)
+        other.load(network, verbose=False)
     return other.to(next(network.parameters()).device)
 
 
