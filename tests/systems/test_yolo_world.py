@@ -64,9 +64,7 @@ def test_texts_are_the_names_with_spaces_and_each_has_its_own_embedding(weights,
     assert torch.allclose(embeddings[0], embeddings[1])
     assert embeddings[1] @ embeddings[2] < 0.99
     (_, alone) = detector.encode_prompts(named("dent"), tmp_path)
-    assert torch.allclose(
-        alone[0], embeddings[2], atol=1e-5
-    )  # the padding beside a longer name changes nothing
+    assert torch.allclose(alone[0], embeddings[2], atol=1e-5)  # padding changes nothing
 
 
 def test_what_it_finds_is_boxes_filled_and_the_same_twice(weights, tmp_path):

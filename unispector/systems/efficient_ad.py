@@ -12,7 +12,7 @@ from unispector.errors import CheckpointError
 from unispector.modeling.official_weights import read_checkpoint
 from unispector.ops.files import list_images, read_image
 from unispector.project.progress import progress_bar
-from unispector.systems.anomaly import SIDE, AnomalyDetector
+from unispector.systems.anomaly import AnomalyDetector
 
 STEPS = 70_000
 TEACHER_CHANNELS = 384
@@ -20,6 +20,8 @@ TEACHER_CHANNELS = 384
 
 class EfficientAd(AnomalyDetector):
     """EfficientAD with the published teacher, small or medium."""
+
+    side = 256  # the only one that its autoencoder takes
 
     def __init__(self, weights: str) -> None:
         """Build it.
@@ -95,8 +97,8 @@ class EfficientAd(AnomalyDetector):
 
     def _penalty_input(self, pixels: np.ndarray) -> Tensor:
         """The middle half of a picture at twice the size, grey in 30 % of cases."""
-        side = SIDE // 2
-        middle = resize_image(pixels, 2 * SIDE)[side : side + SIDE, side : side + SIDE]
+        middle = slice(self.side // 2, self.side // 2 + self.side)
+        part = resize_image(pixels, 2 * self.side)[middle, middle]
         if torch.rand(()) < 0.3:
-            middle = middle.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)
-        return self._input(middle)
+            part = part.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)
+        return self._input(part)
