@@ -1,5 +1,8 @@
 """PatchCore and EfficientAD: what is unlike good images is found, cut into instances, and given no name."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -244,6 +247,35 @@ def test_the_benchmark_runs_it_on_a_set_with_good_images(new_project, short, tmp
     assert [row.subset for row in report.rows] == ["unseen", "seen"]
     assert all(row.alarms for row in report.rows)
     assert len(list((tmp_path / "out/trained").rglob("weights.safetensors"))) == 1
+
+
+LOOK = """
+import socket, sys
+def refuse(*_): raise AssertionError("network")
+socket.socket.connect = refuse
+from unispector.systems import anomaly, efficient_ad
+assert "anomalib" not in sys.modules
+anomaly.PatchCore("resnet18=none")
+assert "anomalib" in sys.modules
+"""
+
+
+@needs_anomalib
+@pytest.mark.slow
+def test_the_package_comes_only_when_asked_for_and_leaves_no_trace(tmp_path, tmp_path_factory, project_root):
+    fonts = str(tmp_path_factory.mktemp("fonts"))  # which matplotlib lists, wherever it is used
+    own = {
+        "MPLCONFIGDIR": fonts,
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(project_root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-c", LOOK]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
 
 
 @needs_anomalib

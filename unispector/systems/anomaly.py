@@ -18,6 +18,8 @@ Decided here, because neither finds instances or names them:
 - What a finding is called: see `in_every_class`.
 """
 
+import importlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
@@ -68,6 +70,17 @@ def in_every_class(found: Sequence[Finding], names: tuple[str, ...], image_hw: t
         class_names=names,
         image_hw=image_hw,
     )
+
+
+def of_anomalib(module: str) -> Any:
+    """A module of anomalib.models, imported without the warnings of what it imports.
+
+    Raises:
+        ModuleNotFoundError: anomalib is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(f"anomalib.models.{module}")
 
 
 def cut(strange: Tensor, threshold: float, image_hw: tuple[int, int]) -> list[Finding]:
@@ -189,13 +202,13 @@ class PatchCore(AnomalyDetector):
             ConfigError: there is no such network.
             ModuleNotFoundError: anomalib is not installed.
         """
-        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-
         name, _, file = weights.partition("=")
         if not file:
             raise ConfigError(f"--weights {weights}: give NAME=FILE, such as tf_efficientnet_lite0=packaged")
         # Its own network is replaced, so it may be a small one without weights.
-        network = PatchcoreModel(("layer2", "layer3"), "resnet18", pre_trained=False)
+        network = of_anomalib("image.patchcore.torch_model").PatchcoreModel(
+            ("layer2", "layer3"), "resnet18", pre_trained=False
+        )
         backbone = build_backbone(BackboneConfig(name=name, weights=file), self.side)
         network.feature_extractor = _Levels(backbone)
         super().__init__(network)
@@ -206,8 +219,6 @@ class PatchCore(AnomalyDetector):
     @torch.no_grad()
     def _learn(self, paths: Sequence[Path], held: Sequence[Path]) -> None:  # noqa: ARG002
         """Keep a core set of the features."""
-        from anomalib.models.components import KCenterGreedy
-
         self._network.train()
         self._network.feature_extractor.eval()
         drawn = []
@@ -217,7 +228,7 @@ class PatchCore(AnomalyDetector):
             self._network.embedding_store.clear()
         self._network.eval()
         cells = torch.cat(drawn)
-        sampler = KCenterGreedy(cells, sampling_ratio=1.0)
+        sampler = of_anomalib("components").KCenterGreedy(cells, sampling_ratio=1.0)
         sampler.coreset_size = min(len(cells), max(LEAST_CORE, round(CORE * len(cells))))
         sampler.model.random_state = np.random.RandomState(0)  # of a draw that torch's seed does not reach
         with redirect_stderr(StringIO()):  # its progress

@@ -12,7 +12,7 @@ from unispector.errors import CheckpointError
 from unispector.modeling.official_weights import read_checkpoint
 from unispector.ops.files import list_images, read_image
 from unispector.project.progress import progress_bar
-from unispector.systems.anomaly import AnomalyDetector
+from unispector.systems.anomaly import AnomalyDetector, of_anomalib
 
 STEPS = 70_000
 TEACHER_CHANNELS = 384
@@ -36,14 +36,13 @@ class EfficientAd(AnomalyDetector):
             DataError: there is no such folder or no image in it.
             ModuleNotFoundError: anomalib is not installed.
         """
-        from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel, EfficientAdModelSize
-
+        library = of_anomalib("image.efficient_ad.torch_model")
         state = read_checkpoint(Path(weights))
         small = len(state.get("conv1.bias", ())) == 128
-        size = EfficientAdModelSize.S if small else EfficientAdModelSize.M
+        size = library.EfficientAdModelSize.S if small else library.EfficientAdModelSize.M
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            network = EfficientAdModel(TEACHER_CHANNELS, size)
+            network = library.EfficientAdModel(TEACHER_CHANNELS, size)
         try:
             network.teacher.load_state_dict(state)
         except RuntimeError as error:

@@ -96,7 +96,7 @@ def _tasks() -> Any:
 def _others_unchanged() -> Iterator[None]:
     """Undo what importing ultralytics changes: how arrays print, the number of threads, torch.save."""
     printing, threads, save = np.get_printoptions(), cv2.getNumThreads(), torch.save
-    for_torch = torch._tensor_str.PRINT_OPTS  # type: ignore[attr-defined]
+    for_torch = torch._tensor_str.PRINT_OPTS
     omp = os.environ.get("OMP_NUM_THREADS")
     kept = dict(vars(for_torch))
     try:

@@ -227,4 +227,5 @@ def _masks(
 def _between(pixels: npt.NDArray[np.int64], scale: float, cells: int) -> npt.NDArray[np.float32]:
     """[pixels, cells] weights that interpolate linearly between the centres of cells."""
     place = ((pixels + 0.5) * scale - 0.5).clip(0, cells - 1)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
+    weights = 1 - np.abs(place[:, None] - np.arange(cells, dtype=np.float32))
+    return np.asarray(weights.clip(0), dtype=np.float32)

@@ -55,13 +55,13 @@ class YoloWorld(Yolo):
 
 def _text_encoder(folder: Path) -> tuple[Any, Any]:
     """CLIP's tokenizer and text encoder."""
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     try:
-        encoder = CLIPTextModelWithProjection.from_pretrained(
+        encoder: Any = CLIPTextModelWithProjection.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
         )
-        return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True), encoder.eval()
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True), encoder.eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"{folder}: no text encoder for YOLO-World ({' '.join(str(error).split())}); put config.json, "
