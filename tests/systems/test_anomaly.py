@@ -1,6 +1,7 @@
 """PatchCore and EfficientAD: what is unlike good images is found, cut into instances, and given no name."""
 
 import os
+import resource
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from unispector.data.coco import Annotations, CategoryRecord, ImageRecord
 from unispector.errors import CheckpointError, ConfigError, DataError
 from unispector.ops.rle import decode_rle
 from unispector.systems import anomaly, efficient_ad
-from unispector.systems.anomaly import PatchCore, cut, in_every_class
+from unispector.systems.anomaly import PatchCore, core_set, cut, in_every_class
 from unispector.systems.efficient_ad import TEACHER_CHANNELS, EfficientAd
 
 needs_anomalib = pytest.mark.skipif(not find_spec("anomalib"), reason="the extra anomaly is not installed")
@@ -138,6 +139,27 @@ def test_patchcores_map_is_the_distance_to_the_nearest_cell_of_good_images(good,
     assert torch.allclose(detector._strange(root / "4.png"), wanted, atol=1e-3, rtol=1e-3)
     share = float(np.quantile(wanted.numpy(), anomaly.THRESHOLD_SHARE))
     assert detector._threshold == pytest.approx(share, rel=1e-3)
+
+
+def test_a_core_set_takes_the_farthest_in_turn():
+    cells = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(3)
+    chosen = core_set(cells, 12)
+    torch.manual_seed(3)
+    wanted = [int(torch.randint(60, ()))]
+    while len(wanted) < 12:
+        nearest = [min(float((cell - cells[own]).norm()) for own in wanted) for cell in cells]
+        wanted.append(int(np.argmax(nearest)))
+    assert torch.equal(chosen, cells[wanted])
+    assert len({tuple(row) for row in core_set(cells, 60).tolist()}) == 60
+    assert len(core_set(torch.zeros(4, 3), 4)) == 4
+
+
+def test_a_core_set_is_chosen_in_little_memory():
+    cells = torch.randn(5000, 300, generator=torch.Generator().manual_seed(0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    core_set(cells, 400)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 @needs_anomalib
