@@ -21,9 +21,9 @@ from unispector.errors import CheckpointError, ConfigError, DataError
 from unispector.ops.files import read_image
 from unispector.ops.rle import decode_rle
 from unispector.project.paths import SPLITS
-from unispector.systems import ultralytics_library, ultralytics_training
-from unispector.systems.yolo.training import _batch, _of_batch, prompt_cells
+from unispector.systems.yolo import library, training
 from unispector.systems.yolo.detectors import MOST, ClosedSetYolo, TunedYoloE, YoloE, _masks
+from unispector.systems.yolo.training import _batch, _of_batch, prompt_cells
 
 pytestmark = pytest.mark.skipif(not find_spec("ultralytics"), reason="the extra ultralytics is not installed")
 
@@ -34,7 +34,7 @@ NAMES = ("bright", "dark")
 @pytest.fixture(autouse=True, scope="module")
 def quiet():
     """Import it as the systems do, before a test itself imports it."""
-    ultralytics_library._tasks()
+    library._tasks()
 
 
 def tiny(name, folder):
@@ -49,7 +49,7 @@ def tiny(name, folder):
 
 def loud(path, kind, folder):
     """A checkpoint of that architecture whose scores are high enough to be seen."""
-    network = ultralytics_library.load_network(path, kind).cpu()
+    network = library.load_network(path, kind).cpu()
     head = network.model[-1]
     with torch.no_grad():
         for branch in getattr(head, "cv3", ()) if kind == "SegmentationModel" else head.cv4:
@@ -205,8 +205,8 @@ def test_a_batch_prompts_with_the_mean_over_the_images_that_show_the_class():
 def test_a_batch_has_only_its_own_classes_where_it_prompts(scenes):
     annotations, root = scenes
     dark = replace(annotations, instances=tuple(i for i in annotations.instances if i.category_id == 2))
-    dataset = ultralytics_training.InstanceDataset(
-        dark, root, frame=ultralytics_training.Frame(SIDE, 2, "zero", 2), augment=None, box_share=1.0, seed=0
+    dataset = training.InstanceDataset(
+        dark, root, frame=training.Frame(SIDE, 2, "zero", 2), augment=None, box_share=1.0, seed=0
     )
     samples = [dataset.sample(i) for i in range(3)]
     prompted, classes = _batch(samples, 2, prompted=True)
@@ -226,7 +226,7 @@ def test_training_changes_all_but_the_fixed_weights_and_is_read_again(
     yoloe_file, scenes, tmp_path, monkeypatch
 ):
     annotations, root = scenes
-    monkeypatch.setattr(ultralytics_training, "EPOCHS", 1)
+    monkeypatch.setattr(training, "EPOCHS", 1)
     detector = TunedYoloE(yoloe_file, side=SIDE)
     before = {name: weight.clone() for name, weight in detector._network.named_parameters()}
     detector.fit(annotations, root, tmp_path)
@@ -243,7 +243,7 @@ def test_training_changes_all_but_the_fixed_weights_and_is_read_again(
 
 def test_two_trainings_are_equal(yolo11_file, scenes, tmp_path, monkeypatch):
     annotations, root = scenes
-    monkeypatch.setattr(ultralytics_training, "EPOCHS", 1)
+    monkeypatch.setattr(training, "EPOCHS", 1)
     states = []
     for number in range(2):
         detector = ClosedSetYolo(yolo11_file, side=SIDE)
@@ -262,7 +262,7 @@ def test_a_closed_set_knows_its_classes_by_their_set_and_nothing_else(
     yolo11_file, scenes, tmp_path, monkeypatch
 ):
     annotations, root = scenes
-    monkeypatch.setattr(ultralytics_training, "EPOCHS", 1)
+    monkeypatch.setattr(training, "EPOCHS", 1)
     detector = ClosedSetYolo(yolo11_file, side=SIDE)
     detector.fit(named(annotations, "a-set"), root, tmp_path)
     path = root / annotations.images[0].file_name
@@ -279,8 +279,8 @@ def test_a_closed_set_knows_its_classes_by_their_set_and_nothing_else(
 @pytest.mark.slow
 def test_a_trained_closed_set_finds_what_it_was_shown(yolo11_file, scenes, tmp_path, monkeypatch):
     annotations, root = scenes
-    monkeypatch.setattr(ultralytics_training, "EPOCHS", 150)
-    monkeypatch.setattr(ultralytics_training, "RATE", 2e-3)
+    monkeypatch.setattr(training, "EPOCHS", 150)
+    monkeypatch.setattr(training, "RATE", 2e-3)
     detector = ClosedSetYolo(yolo11_file, side=SIDE)
     detector.fit(named(annotations, "a-set"), root, tmp_path)
     prompts = detector.encode_prompts(annotations, root / "a")
@@ -343,12 +343,13 @@ import socket, sys
 def refuse(*_): raise AssertionError("network")
 socket.socket.connect = refuse
 import cv2, numpy, torch
-from unispector.systems import catalogue, ultralytics_library, ultralytics_yolo, yolo_world
+from unispector.systems import catalogue
+from unispector.systems.yolo import detectors, library, world
 assert "ultralytics" not in sys.modules
 def habits():
     return cv2.getNumThreads(), numpy.get_printoptions(), torch.save, repr(torch.arange(40) * 1e6)
 known = habits()
-ultralytics_library.load_network("yoloe-11n-seg.yaml", "YOLOESegModel")
+library.load_network("yoloe-11n-seg.yaml", "YOLOESegModel")
 from ultralytics.utils import ONLINE
 from ultralytics.utils.events import Events
 assert not ONLINE and not Events().enabled
@@ -372,7 +373,7 @@ def test_the_package_comes_only_when_asked_for_and_is_silent_and_leaves_no_trace
 def test_the_benchmark_runs_them(
     benchmark, new_project, short, yoloe_file, yolo11_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ultralytics_training, "EPOCHS", 1)
+    monkeypatch.setattr(training, "EPOCHS", 1)
     project = new_project(variants=())
     prompted = Entry("yoloe", lambda _: YoloE(yoloe_file, side=SIDE), "yoloe")
     assert len(run_benchmark(prompted, short, project, tmp_path / "e").rows) == 3

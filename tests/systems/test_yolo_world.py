@@ -12,7 +12,7 @@ from unispector.benchmark.other_detectors import Entry, run_benchmark
 from unispector.data.coco import Annotations, CategoryRecord
 from unispector.errors import CheckpointError
 from unispector.ops.rle import decode_rle
-from unispector.systems import ultralytics_library
+from unispector.systems.yolo import library
 from unispector.systems.yolo.world import YoloWorld
 
 pytestmark = [
@@ -44,7 +44,7 @@ def weights(tmp_path_factory):
     CLIPTextModelWithProjection(config).save_pretrained(folder / "clip")
     (folder / "clip/vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     (folder / "clip/merges.txt").write_text("#version: 0.2\n")
-    network = ultralytics_library.load_network("yolov8n-worldv2.yaml", "WorldModel").cpu()
+    network = library.load_network("yolov8n-worldv2.yaml", "WorldModel").cpu()
     with torch.no_grad():
         for branch in network.model[-1].cv4:
             branch.bias.fill_(-1.0)
