@@ -27,8 +27,8 @@ def image_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFra
 
     Returns columns `where` and `file` (the file), `id`, `width`, `height`, `surveys` (rows of the survey),
     `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, `instances`,
-    and `mask_share`, the share of the image that its masks cover. Where there is no row, or the file could not be
-    decoded, size and hash are made to fit: that fault is reported once.
+    and `mask_share`, the share of the image that its masks cover. Where there is no row, or the file could
+    not be decoded, size and hash are made to fit: that fault is reported once.
     """
     import pandas as pd
 

@@ -31,7 +31,6 @@ CROWD = "region of many instances (iscrowd)"
 REPEATED = "mark listed twice"
 NO_PLACE = "mark without box and segmentation"
 TAKEN_FOR_ONE = "region with iscrowd taken for one instance, as the file has no other segmentation"
-BY_NAME = "image found by its name, its path in the annotations leads elsewhere"
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -101,7 +100,7 @@ class Listing:
             if image.times_listed > 1:
                 yield Dropped(reasons.DUPLICATE, file_name)
             if image.by_name:
-                yield Dropped(BY_NAME, file_name)
+                yield Dropped(reasons.BY_NAME, file_name)
             if image.taken_for_one:
                 yield Dropped(TAKEN_FOR_ONE, file_name)
             for reason, count in image.losses.items():
@@ -165,7 +164,7 @@ def _meant(folder: str, path: str) -> str:
     """A path as it was meant, wherever it leads, in one spelling."""
     slashed = path.replace("\\", "/")
     foreign = "://" in slashed or re.match("[A-Za-z]:", slashed)
-    return posixpath.normpath(slashed if foreign else posixpath.join(folder.strip("/"), slashed))
+    return slashed if foreign else posixpath.normpath(posixpath.join(folder.strip("/"), slashed))
 
 
 def _objects(content: dict[str, list[Any]], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -133,7 +133,8 @@ def _checked_names(tree: ReleaseTree, file: str, names: Mapping[Any, Any]) -> di
             is_number = isinstance(written, int | float) and not isinstance(written, bool)
             checked[to_number(id_)] = to_name(str(written) if is_number else written)
         except ValueError as error:
-            raise tree.error(file, f"class {id_}: {error}; put names in quotes") from error
+            remedy = "correct it" if isinstance(written, str) else "put names in quotes"
+            raise tree.error(file, f"class {id_}: {error}; {remedy}") from error
     if len(checked) < len(names):
         raise tree.error(file, "two ids are one number, written differently; remove one")
     if len(set(checked.values())) < len(names):
