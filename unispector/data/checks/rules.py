@@ -111,7 +111,7 @@ def _at_most(table: str, text: str, small: str, large: str) -> Rule:
 
 
 def _image_rules(count: int) -> list[Rule]:
-    covered = f"masks cover at most {MOST_COVERED:.0%} of their image"
+    covered = f"masks cover at most {MOST_COVERED:.0%} of their image (are they inverted?)"
     return [
         _between("image", f"image ids run from 1 to {count}", "id", 1, count),
         _unique("image", "image ids are unique", "id"),
