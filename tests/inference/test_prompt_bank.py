@@ -622,6 +622,20 @@ def test_a_tensor_of_another_rank_is_refused(tmp_path: Path, name: str, change: 
     refused(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("sizes", 1e30, "sizes are no logarithms of shares"),
+        ("sizes", -1e30, "sizes are no logarithms of shares"),
+        ("embeddings", 0.0, "embeddings are none that a model makes"),
+        ("embeddings", 1e30, "embeddings are none that a model makes"),
+    ],
+)
+def test_values_that_no_model_makes_are_refused(tmp_path: Path, name: str, value: float, told: str) -> None:
+    path = broken_file(tmp_path, lambda tensors: tensors[name][0].fill_(value))
+    assert told in refused(path).replace("build it again", "")
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_that_are_no_unit_vectors_are_refused(tmp_path: Path, name: str) -> None:
     path = broken_file(tmp_path, lambda tensors: tensors[name][0, 0].mul_(1.5))

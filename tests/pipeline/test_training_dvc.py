@@ -86,6 +86,22 @@ def test_a_changed_start_and_changed_packages_train_anew_and_nothing_else_does(p
     assert "> echo trained" in dvc(project, "repro")
 
 
+@pytest.mark.parametrize("start", ["latest", "latest/model.pt"])
+def test_a_link_that_points_elsewhere_trains_anew(project, write_parameters, start):
+    for name in ("first", "second"):
+        (project / name).mkdir()
+        (project / name / "model.pt").write_bytes(name.encode())
+    (project / "latest").symlink_to("first")
+    write_parameters(start=start)
+    dvc(project, "repro")
+    assert out_of_date(project) == set()
+    (project / "latest").unlink()
+    (project / "latest").symlink_to("second")
+    assert "train" in out_of_date(project)
+    assert "> echo trained" in dvc(project, "repro")
+    assert out_of_date(project) == set()
+
+
 def started_from(project: Path) -> dict[str, bytes]:
     folder = project / TRAINING_START
     return {

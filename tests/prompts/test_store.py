@@ -609,7 +609,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_change(filled):
     assert (folder / ".notes.12345678").exists()
 
 
-@pytest.mark.parametrize("number", ["1", "0", "1_0", "-1", ""])
+@pytest.mark.parametrize("number", ["1", "0", "1_0", "-1", "", "9999999", "9" * 300, "9" * 5000, "99", "5"])
 def test_a_number_that_was_set_back_overwrites_no_version(filled, number):
     kept = {file: file.read_bytes() for file in (filled.folder / "versions").iterdir()}
     (filled.folder / "CURRENT").write_text(number)

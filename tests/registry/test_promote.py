@@ -56,14 +56,16 @@ def add(registry, tmp_path):
     `reached` and `untrained` are mean AP50 of boxes on unseen classes in percent.
     """
 
-    def make(directory, trained=(), training="", seed=42, other=False, reached=40.0, untrained=30.0):
+    def make(
+        directory, trained=(), training="", seed=42, other=False, reached=40.0, untrained=30.0, seeds=()
+    ):
         folder = tmp_path / f"version-{len(list(tmp_path.glob('version-*')))}"
         package = folder / "artifacts" / "package"
         shutil.copytree(directory, package)
         (folder / "MLmodel").write_text("flavors: {}\n")
         metrics = {"unseen_bbox_AP50": reached, "untrained_unseen_bbox_AP50": untrained}
         known = {name: value for name, value in metrics.items() if value is not None}
-        lineage = Lineage(tuple(trained), "d", "c", "false", seed, (seed,), "", known, {})
+        lineage = Lineage(tuple(trained), "d", "c", "false", seed, seeds or (seed,), "", known, {})
         (package / LINEAGE).write_text(json.dumps(asdict(lineage)))
         fingerprint = json.loads((package / "config.json").read_text())["fingerprint"]
         tags = {"state": "replicate" if other else "challenger", "fingerprint": fingerprint}
@@ -113,7 +115,7 @@ def test_the_first_version_becomes_champion_without_being_measured(
     decision = decide()
     assert decision.promoted
     assert [rule.name for rule in decision.rules] == [
-        "data checks", "working model", "more than untrained", "first AP",
+        "data checks", "working model", "all seeds", "more than untrained", "first AP",
     ]  # fmt: skip
     assert (number_of(registry, CHAMPION), number_of(registry, CHALLENGER)) == (1, None)
     assert registry.version(1).tags["state"] == "champion"
@@ -160,6 +162,31 @@ def test_of_several_seeds_the_first_champion_is_judged_by_their_mean(
     assert [(rule.name, rule.figure) for rule in decision.broken] == [
         ("more than untrained", "28.00, untrained 30.00")
     ]
+
+
+def test_a_training_whose_seeds_are_not_all_registered_is_refused(
+    decide, registry, add, sharp_model, unmeasured
+):
+    add(sharp_model, training="t", seed=82, other=True, seeds=(42, 82, 777))
+    add(sharp_model, training="t", seed=42, seeds=(42, 82, 777))
+    decision = decide()
+    assert [(rule.name, rule.figure) for rule in decision.broken] == [
+        ("all seeds", "none of seed 777; register the training again")
+    ]
+    add(sharp_model, training="t", seed=777, other=True, seeds=(42, 82, 777))
+    assert decide().promoted
+
+
+@pytest.mark.parametrize("figure", [float("inf"), float("-inf"), 4100.0, -5.0])
+def test_a_figure_that_is_no_percentage_decides_nothing(
+    decide, registry, add, sharp_model, unmeasured, figure
+):
+    number = add(sharp_model, untrained=figure)
+    lineage = registry.model_directory(number) / LINEAGE
+    with pytest.raises(RegistryError, match="not the lineage of a registered model; register it again"):
+        decide()
+    assert lineage.is_file()
+    assert number_of(registry, CHAMPION) is None
 
 
 @pytest.fixture

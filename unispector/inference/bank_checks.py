@@ -13,7 +13,9 @@ from unispector.prior_structures import PromptMemory
 if TYPE_CHECKING:
     from unispector.inference.prompt_bank import PromptBank
 
-LEAST_SIDE = 64  # pixels of a tile
+LEAST_SIDE, MOST_SIDE = 64, 2**18  # pixels of a tile
+FARTHEST = 20.0  # from 0 that the logarithm of a share of a frame's side can be
+LONGEST = 1e4  # of an embedding; those of trained models have lengths around 10
 ROUNDING = 0.02  # how far a unit vector in half precision, perhaps made in bfloat16, may be from 1
 
 
@@ -50,6 +52,21 @@ def check_bank(bank: "PromptBank") -> None:
         raise PromptBankError(f"class '{empty[0]}' has no prompt; mark at least one instance of it")
     _check_memory(bank)
     _check_negatives(bank)
+
+
+def check_values(bank: "PromptBank") -> None:
+    """Refuse numbers of a file that no model makes: with them nothing would be found.
+
+    Raises:
+        PromptBankError: what is wrong, in one line.
+    """
+    lengths = bank.embeddings.norm(dim=1)
+    if not ((lengths > 0) & (lengths < LONGEST)).all():
+        raise PromptBankError("a prompt bank whose embeddings are none that a model makes; build it again")
+    if bank.memory is not None and (bank.memory.sizes.abs() > FARTHEST).any():
+        raise PromptBankError("a prompt bank whose sizes are no logarithms of shares; build it again")
+    if max(bank.tiles) > MOST_SIDE:
+        raise PromptBankError("a prompt bank with tiles larger than any image; build it again")
 
 
 def _check_memory(bank: "PromptBank") -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # a prompt store is listed without the seconds that PyTorch t
     from torch import Tensor
 
 SURE = 1e-6  # scores are kept this far from 0 and 1, so that their logits stay finite
+STEEPEST = 1e4  # slope and offset, which are fitted to far smaller ones
 LARGEST = 1 + 1e-6  # threshold; just above 1 where a score of 1 is a false alarm already
 
 
@@ -43,6 +44,11 @@ class Calibration:
         numbers = (self.slope, self.offset, self.threshold)
         if not all(map(math.isfinite, numbers)) or self.slope <= 0 or not 0 <= self.threshold <= LARGEST:
             raise ValueError(f"a calibration with slope, offset and threshold {numbers}")
+        if max(self.slope, abs(self.offset)) > STEEPEST:
+            raise ValueError(f"a calibration with slope {self.slope:g} and offset {self.offset:g}")
+        counts = (self.right, self.wrong, self.marks, self.found)
+        if any(type(count) is not int or count < 0 for count in counts) or self.found > self.marks:
+            raise ValueError(f"a calibration of {counts} findings and marks")
 
     @property
     def as_found(self) -> bool:

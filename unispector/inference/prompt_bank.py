@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unispector.errors import PromptBankError
-from unispector.inference.bank_checks import check_bank
+from unispector.inference.bank_checks import check_bank, check_values
 from unispector.inference.bank_file import DAMAGE, read_file, whole_numbers, write_file
 from unispector.inference.calibration import Calibration
 from unispector.inference.tiles import View
@@ -278,7 +278,7 @@ class PromptBank:
             memory, negatives = _memory_of(tensors), _levels_of(tensors, "negatives")
             if strange := tensors.keys() - {"embeddings"}:
                 raise PromptBankError(f"the tensor {min(strange)} in it is of no part of a prompt bank")
-            return cls(
+            bank = cls(
                 tensors["embeddings"],
                 tuple(names),
                 whole_numbers(metadata, "counts"),
@@ -292,6 +292,8 @@ class PromptBank:
                 whole_numbers(metadata, "negative_owners", "[]"),
                 tuple(map(Calibration.from_dict, parse_json(metadata.get("calibrations", "[]")))),
             )
+            check_values(bank)
+            return bank
         except PromptBankError as error:
             raise PromptBankError(f"{path}: {error}") from error
         except DAMAGE as error:

@@ -76,12 +76,14 @@ def _fingerprint(annotations: Path, images: Path) -> str:
 
 def _link_start(config: Config, root: Path) -> None:
     """Make a link to every file that training starts from; DVC follows links to files, not to folders."""
+    root = root.resolve()
     folder = root / TRAINING_START
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for number, (name, path) in enumerate(config.starting_files.items()):
-        start = (root / path).resolve()
-        if start.is_relative_to((root / MODELS).resolve()):
+        # Not resolved: DVC follows a chain of links, and sees one of them that is pointed elsewhere.
+        start = Path(os.path.abspath(root / path))  # noqa: PTH100
+        if start.resolve().is_relative_to((root / MODELS).resolve()):
             raise ConfigError(f"{name}: {path} lies in {MODELS}, which a training empties; copy it elsewhere")
         files = [start] if start.is_file() else sorted(file for file in start.rglob("*") if file.is_file())
         if not files:
@@ -90,5 +92,5 @@ def _link_start(config: Config, root: Path) -> None:
             within = file.relative_to(start.parent)
             link = folder / str(number) / within
             link.parent.mkdir(parents=True, exist_ok=True)
-            inside = file.is_relative_to(root.resolve())  # such a link survives a move of the project
+            inside = file.is_relative_to(root)  # such a link survives a move of the project
             link.symlink_to(os.path.relpath(file, link.parent.resolve()) if inside else file)

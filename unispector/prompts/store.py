@@ -91,14 +91,13 @@ class PromptSet:
         }
         time, by, note = (str(content[key]) for key in ("time", "by", "note"))
         lineage = {str(key): str(value) for key, value in content["lineage"].items()}
-        calibrations = {
+        known = {
             label: (str(model), Calibration.from_dict(calibration))
             for label, (model, calibration) in content.get("calibrations", {}).items()
         }
         if any(all(prompt.negative for prompt in prompts) for prompts in classes.values()):
             raise ValueError("a class without a prompt")
-        number, parent = int(content["version"]), int(content["parent"])
-        return cls(number, parent, time, by, note, classes, lineage, calibrations)
+        return cls(int(content["version"]), int(content["parent"]), time, by, note, classes, lineage, known)
 
     def as_dict(self) -> dict[str, Any]:
         """The version as plain lists and dicts."""
@@ -345,9 +344,11 @@ class PromptStore:
             if isinstance(error, FileNotFoundError) and not used:
                 return 0
             raise PromptBankError(f"{file}: gone or damaged; {_NEWEST}") from error
-        if not text.isdecimal() or self._file(int(text) + 2).exists():  # one may be of a killed writer
+        number = int(text) if text.isdecimal() and len(text) < 10 else -1
+        near = [self._file(number + by).exists() for by in (-1, 0, 2)]  # 1 may be of a killed writer
+        if number < 0 or near[2] or (number > 1 and not any(near)):
             raise PromptBankError(f"{file}: not the number of the newest version; {_NEWEST}")
-        return int(text)
+        return number
 
     def _read_or_note(self, number: int) -> PromptSet:
         try:

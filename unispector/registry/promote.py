@@ -21,12 +21,13 @@ from unispector.ops.files import atomic_write_json, atomic_write_text, sha256_of
 from unispector.project.paths import PROMOTIONS, check_report
 from unispector.registry.comparison import ModelPair, compare_models
 from unispector.registry.decisions import finish_begun, last_event, promote_version, refuse
-from unispector.registry.register import models_of_training, read_lineage
+from unispector.registry.register import REPLICATE, models_of_training, read_lineage
 from unispector.registry.rules import (
     DECISION,
     Decision,
     RuleOutcome,
     compared_rules,
+    complete_rule,
     data_rule,
     first_rules,
     working_rule,
@@ -57,7 +58,8 @@ def promote(config: Config, root: Path, store: TrackingStore) -> Decision:
     """
     registry = ModelRegistry(store)
     finish_begun(registry, lambda event: _kept(event, root))
-    version = registry.find(CHALLENGER) or next(iter(registry.versions()), None)
+    served = (each for each in registry.versions() if each.tags.get("state") != REPLICATE)
+    version = registry.find(CHALLENGER) or next(served, None)
     known = [] if version is None else _known(registry, root, version)
     if version is not None and _is_open(registry, version):
         decision = _decision(config, root, registry, version, known)
@@ -159,15 +161,18 @@ def _decision(
     mine = models_of_training(registry, challenger)
     theirs = {} if champion is None else models_of_training(registry, champion)
     pairs = _pairs(config, root, registry, mine, theirs)
-    others = [_fingerprint(version) for version in theirs.values()]
+    directories = [registry.model_directory(version.number) for version in mine.values()]
+    seeds = read_lineage(directories[0]).seeds
+    missing = [seed for seed in seeds if seed not in mine]
+    others = [_fingerprint(version) for version in theirs.values()] + [f"no {seed}" for seed in missing]
     key = _key(config, root, [each for pair in pairs for each in pair.evaluations], others)
     for decision in known:
         if (decision.champion, decision.key) == (before, key):
             return decision
-    directories = [registry.model_directory(version.number) for version in mine.values()]
     rules: tuple[RuleOutcome, ...] = (
         data_rule(list(_data_problems(config, root))),
         working_rule(next(filter(None, map(_problem, directories)), "")),
+        complete_rule(seeds, missing),
     )
     comparison = None
     if before is not None:

@@ -73,7 +73,10 @@ def read_lineage(directory: Path) -> Lineage:
     """
     path = directory / LINEAGE
     try:
-        return TypeAdapter(Lineage).validate_json(path.read_bytes(), strict=True, extra="forbid")
+        lineage = TypeAdapter(Lineage).validate_json(path.read_bytes(), strict=True, extra="forbid")
+        if not all(0 <= figure <= 100 for figure in lineage.metrics.values()):
+            raise ValueError("a figure that is no percentage")
+        return lineage
     except (OSError, ValueError) as error:
         raise RegistryError(f"{path}: not the lineage of a registered model; register it again") from error
 

@@ -170,6 +170,20 @@ def working_rule(problem: str) -> RuleOutcome:
     return RuleOutcome("working model", not problem, problem or "it does", limit)
 
 
+def complete_rule(seeds: Sequence[int], missing: Sequence[int]) -> RuleOutcome:
+    """The models of all seeds of a training are registered.
+
+    Args:
+        seeds: split seeds that it trained on.
+        missing: those of which the registry has no model.
+    """
+    told = ", ".join(map(str, missing))
+    result = f"none of seed {told}; register the training again" if missing else ", ".join(map(str, seeds))
+    return RuleOutcome(
+        "all seeds", not missing, result, "the models of all seeds of the training are registered"
+    )
+
+
 def first_rules(reached: float | None, untrained: float | None, least: float) -> tuple[RuleOutcome, ...]:
     """The rules for a challenger that would be the first champion.
 
