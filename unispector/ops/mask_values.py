@@ -65,10 +65,15 @@ def _stored(image: Image.Image, name: str | Path) -> npt.NDArray[Any]:
     if image.mode == "L" or image.mode.startswith("I") or image.mode == "F":
         return np.array(image)
     if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB")).max(axis=2)
+        return _brightest(np.asarray(image.convert("RGB")))
     pixels = np.asarray(image.convert("RGBA"))
-    brightest, alpha = pixels[:, :, :3].max(axis=2), pixels[:, :, 3]
+    brightest, alpha = _brightest(pixels[:, :, :3]), pixels[:, :, 3]
     return _of_transparent(np.where(alpha > 0, brightest, 0).astype(np.uint8), alpha, name)
+
+
+def _brightest(colours: Values) -> Values:
+    brightest: Values = colours.max(axis=2)
+    return brightest
 
 
 def _of_transparent(seen: Values, alpha: Values, name: str | Path) -> Values:
@@ -93,7 +98,8 @@ def _of_floats(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Floats as whole numbers."""
     finite = np.nan_to_num(values, nan=0.0, posinf=65535.0, neginf=0.0)
     if finite.min() < 0 or finite.max() > 1:
-        return np.ceil(finite.clip(0, 65535)).astype(np.uint16)
+        whole: npt.NDArray[Any] = np.ceil(finite.clip(0, 65535)).astype(np.uint16)
+        return whole
     marked = finite[finite > 0]
     least = marked[0] if len(marked) and (marked == marked[0]).all() else 0.5
     return np.where(finite >= least, 255, 0).astype(np.uint8)
