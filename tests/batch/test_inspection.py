@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,7 +21,7 @@ from unispector.batch import source as image_source
 from unispector.batch.inspection import SCHEMA, Inspection, as_table, bank_hash, failed_row, look, one_thread
 from unispector.batch.results import InspectionResults
 from unispector.batch.source import ImageFile, ImageSource
-from unispector.batch.tables import read_group
+from unispector.batch.tables import new_table, read_group
 from unispector.errors import DataError
 from unispector.inference.detector import Prompt, UniSpector
 from unispector.inference.prompt_bank import PromptBank
@@ -430,6 +431,24 @@ def test_two_runs_do_not_write_one_file_and_no_foreign_file_is_replaced(inspecti
         assert out.read_bytes() == content
 
 
+def test_a_part_of_another_inspection_is_put_aside(detector, inspection, tmp_path, caplog):
+    files = inspection.source.pictures(SUFFIXES)
+    other = replace(inspection, min_score=0.5)
+    with (foreign := InspectionResults(tmp_path / "b.parquet", other)).held():
+        list(foreign.keep([looked(detector, other, [files[0]])]))
+        (part,) = foreign._parts.glob("*.parquet")
+        content = part.read_bytes()
+    results = InspectionResults(tmp_path / "a.parquet", inspection)
+    with results.held():
+        (results._parts / part.name).write_bytes(content)
+        strange = pa.table({"file": ["a.png"]}).replace_schema_metadata(results._metadata)
+        with new_table(results._parts / "1.parquet", strange.schema) as write:
+            write(strange)
+        assert results.missing(files) == files
+        assert sorted(path.suffix for path in results._parts.iterdir()) == [".damaged", ".damaged"]
+    assert len(caplog.records) == 2
+
+
 def test_damaged_parts_are_put_aside_and_done_again(detector, inspection, tmp_path, caplog):
     files = inspection.source.pictures(SUFFIXES)
     expected = finished(tmp_path / "whole.parquet", inspection, detector, [files])
@@ -441,7 +460,7 @@ def test_damaged_parts_are_put_aside_and_done_again(detector, inspection, tmp_pa
         parts = sorted(results._parts.glob("*.parquet"))
         parts[0].write_bytes(parts[0].read_bytes()[:-20])
         whole = bytearray(parts[1].read_bytes())
-        whole[len(whole) // 3] ^= 1
+        whole[whole.index(files[1].path.encode())] ^= 1
         parts[1].write_bytes(whole)
         missing = results.missing(files)
         assert missing == [files[0], files[1], *files[3:]]

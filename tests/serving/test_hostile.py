@@ -19,7 +19,7 @@ from PIL import Image
 from live_service import follow, multipart, serving, tiled_tiff
 from unispector.prompts.store import MarkedImage, PromptStore
 from unispector.serving.limits import Limits
-from unispector.serving.prompts import StoredPrompts
+from unispector.serving.prompts import FixedPrompts, StoredPrompts
 
 LIMITS = Limits(body_mib=2, megapixels=1, pictures=4, queue=8, marks=20)
 SECONDS = 1.0  # of processor time, whatever else the machine does
@@ -386,3 +386,24 @@ def test_hostile_requests(tiny_model, files, tmp_path, count, caplog):
         assert versions(store) == before
         assert live.service.memory.used == live.service.queue.used == 0
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"POST /detect HTTP/1.1", b"Content-Length: 5", b"Transfer-Encoding: chunked"],
+        [b"GET /health?" + b"a" * 20_000 + b" HTTP/1.1"],
+        [b"GET /health HTTP/1.1", b"X-Long: " + b"a" * 20_000],
+        [b"GET /health HTTP/1.1", *(b"X-%d: a" % number for number in range(2_500))],
+    ],
+    ids=["two lengths", "query", "header", "headers"],
+)
+def test_a_request_of_two_lengths_or_too_large_a_head_ends_its_connection(tiny_model, bank_file, lines):
+    start, *rest = lines
+    head = b"\r\n".join([start, b"Host: localhost", *rest, b"", b""])
+    smuggled = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(follow(tiny_model), FixedPrompts(bank_file), LIMITS) as live:
+        answer = sent(live.port, head + b"0\r\n\r\n" + smuggled)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer[:12] == b"HTTP/1.1 400"
+        assert live.client.get("/health").status_code == 200

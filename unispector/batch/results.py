@@ -155,7 +155,7 @@ class InspectionResults:
         table = pa.concat_tables(tables)
         # The time keeps parts in order, so that what was seen last counts.
         name = f"{time.time_ns():020d}-{secrets.token_hex(2)}.parquet"
-        with atomic_path(self._parts / name) as temporary, new_table(temporary, SCHEMA) as write:
+        with atomic_path(self._parts / name) as temporary, new_table(temporary, self._schema) as write:
             write(table)
 
     def _known(self, pictures: Sequence[ImageFile], *, failed_too: bool = False) -> dict[str, _Rows]:
@@ -171,11 +171,12 @@ class InspectionResults:
 
     def _sound(self, file: Path) -> Iterator[pa.Table]:
         """The row groups of a file, a damaged one without rows; a part that is damaged is put aside."""
-        damaged = False
+        damaged = not self._own(file)
         try:
-            for table in sound_groups(file):
-                damaged |= table is None
-                yield SCHEMA.empty_table() if table is None else table
+            for table in () if damaged else sound_groups(file):
+                sound = table if table is not None and table.schema.equals(SCHEMA) else None
+                damaged |= sound is None
+                yield SCHEMA.empty_table() if sound is None else sound
         except DataError:
             damaged = True
         if not damaged:
@@ -186,10 +187,13 @@ class InspectionResults:
         if file != self._out:  # which is replaced at the end
             file.replace(file.with_name(f"{file.name}.damaged"))
 
+    def _own(self, file: Path) -> bool:
+        """Return whether a file says that it is of this inspection."""
+        return self._metadata.items() <= read_metadata(file).items()
+
     def _files(self) -> list[Path]:
         """The finished file, where it is of this inspection, and the parts, oldest first."""
-        wanted = self._metadata.items()
-        own = [self._out] if self._out.exists() and wanted <= read_metadata(self._out).items() else []
+        own = [self._out] if self._out.exists() and self._own(self._out) else []
         parts = sorted(path for path in self._parts.glob("*.parquet") if not path.name.startswith("."))
         return own + parts
 

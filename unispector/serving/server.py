@@ -56,6 +56,13 @@ class _Connection(h11.Connection):
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = 0
+            names = {name for name, _ in event.headers}
+            if {b"content-length", b"transfer-encoding"} <= names:  # RFC 9112, 6.1: it may be two requests
+                raise h11.RemoteProtocolError("a body of two lengths")
+            if sum(len(name) + len(value) + 4 for name, value in event.headers) > HEADER_BYTES:
+                raise h11.RemoteProtocolError("too large headers")  # h11 looks only at what came in pieces
+            if len(event.target) > HEADER_BYTES:
+                raise h11.RemoteProtocolError("too long a path")
         elif isinstance(event, h11.Data):
             self._pieces, self._bytes = self._pieces + 1, self._bytes + len(event.data)
             if self._pieces > PIECES + self._bytes // PIECE_BYTES:
