@@ -62,7 +62,7 @@ VOC2011 = "<source><database>The VOC2011 Database</database></source>"
         ("<path>a.png</path><source><database>NEU-DET</database></source>", (4, 7, 14, 15), (3, 6, 11, 9)),
         (LABEL_STUDIO, (4, 7, 14, 15), (4, 7, 10, 8)),
         ("<source><database>MyDatabase</database></source>", (4, 7, 14, 15), (3, 6, 11, 9)),
-        ("", ("4e0", "7", "1.4e1", "15"), (4, 7, 10, 8)),
+        ("", ("4e0", "7", "14e0", "15"), (4, 7, 10, 8)),
         (VOC2011, ("4.5", "7.0", "14.0", "15.0"), (3.5, 6, 10.5, 9)),
     ],
 )
