@@ -479,6 +479,18 @@ def test_convert_tells_what_it_kept_and_dropped(tmp_path, capsys):
     assert json.loads(out.read_text())["annotations"][0]["bbox"] == [10, 10, 20, 10]
 
 
+def test_convert_asks_about_a_mask_turned_inside_out(tmp_path, capsys):
+    for folder, value in (("images", 90), ("masks", 255)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        picture = np.full((40, 60), value, np.uint8)
+        picture[10:14, 10:18] = 0
+        cv2.imwrite(str(tmp_path / "set" / folder / "a.png"), picture)
+    assert main(["convert", "masks", str(tmp_path / "set"), "--out", str(tmp_path / "set.json")]) == 0
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "to be looked at" in line]
+    assert "checks passed" in told
+    assert told.endswith("(are they inverted?): images/a.png: mask_share 0.9866666667")
+
+
 def test_convert_needs_to_know_what_where_and_whither(tmp_path, capsys):
     assert failure(capsys, ["convert", "voc"]).startswith("error: convert needs NAME, RAW_DIR and --out")
     message = failure(capsys, ["convert", "tiles", str(tmp_path), "--out", "x.json"])

@@ -27,6 +27,10 @@ def test_what_is_written_properly_is_read_as_ever(value):
     [
         ("a: 1\nb: 2\na: 3\n", r"key 'a' twice, in lines 1 and 3"),
         ("a: {b: 1, c: 2, b: 1}", r"key 'b' twice, in lines 1 and 1"),
+        ("1: a\n01: b\n", r"key '01' twice, in lines 1 and 2"),
+        ("1: a\n0x1: b\n", r"key '0x1' twice, in lines 1 and 2"),
+        ("1: a\n\n1.0: b\n", r"key '1\.0' twice, in lines 1 and 3"),
+        ("yes: a\non: b\n", r"key 'on' twice, in lines 1 and 2"),
         ("a:\n  - x: 1\n    'x': 2\n", r"key 'x' twice, in lines 2 and 3"),
     ],
 )
@@ -38,6 +42,9 @@ def test_a_key_twice_is_told_by_its_lines(text: str, lines: str):
 def test_what_is_no_repetition():
     merged = "base: &base {a: 1, b: 2}\nown:\n  <<: *base\n  a: 3\n"
     assert read_yaml(merged)["own"] == {"a": 3, "b": 2}
+    deeper = "x: {base: &base {a: 1}, own: &own {<<: *base, a: 3}}\nlast: {<<: *own, b: 2}\n"
+    assert read_yaml(deeper)["last"] == {"a": 3, "b": 2}
+    assert read_yaml(deeper)["x"]["own"] == {"a": 3}
     assert read_yaml("1: a\n'1': b\n") == {1: "a", "1": "b"}
 
 
@@ -48,6 +55,32 @@ def test_whatever_is_wrong_is_one_line(text: str):
     with pytest.raises(ValueError, match=r"\w") as caught:
         read_yaml(text)
     assert "\n" not in str(caught.value)
+
+
+BOMB = "x0: &m0 {a: 1}\n" + "".join(
+    f"x{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 9)
+)
+WIDE = f"a: &a {{{', '.join(f'k{n}: 1' for n in range(200))}}}\nb: {{<<: [{', '.join(['*a'] * 20_000)}]}}\n"
+
+
+@pytest.mark.parametrize("text", [BOMB, WIDE])
+def test_merges_that_grow_without_a_bound_are_refused(text: str, tmp_path: Path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match=r"merges \(<<\) bring in more than 10000 keys up to line \d; write"):
+        read_yaml(text)
+    put_image(tmp_path / "images/a.png")
+    put(tmp_path / "labels/a.txt", "0 .5 .5 .5 .5")
+    put(tmp_path / "data.yaml", f"{text}names: [dent]\n")
+    refused("yolo", tmp_path, r"data\.yaml: not valid YAML \(merges")
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["params", "show"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_many_plain_merges_are_read():
+    text = "base: &base {a: 1, b: 2}\n" + "".join(f"own{n}: {{<<: *base, b: {n}}}\n" for n in range(900))
+    assert read_yaml(text)["own899"] == {"a": 1, "b": 899}
+    assert read_yaml("a: &a {<<: *a, b: 1}") == {"a": {"b": 1}}
 
 
 @pytest.mark.parametrize("text", [DEEP, "train:\n  steps: 4\ntrain:\n  steps: 5\n"])

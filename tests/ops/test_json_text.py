@@ -34,6 +34,12 @@ def test_whatever_is_wrong_is_one_error(text):
         parse_json(text)
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2, "a": 1}', '[{"b": {"a": [], "a": {}}}]'])
+def test_a_key_twice_is_told(text):
+    with pytest.raises(ValueError, match="key 'a' twice in an object; remove one of them"):
+        parse_json(text)
+
+
 def source(kind: str, name: str) -> Callable[[Path], object]:
     def read(folder: Path) -> None:
         Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(folder / "a.png")

@@ -121,6 +121,7 @@ def record(lost):
     trained = SetReport("x", 42, ("a",), ("b", "c"), (), {}, {}, 300, 320, 0, 40, lost, ())
     tested = SetReport("y", None, (), ("a",), (), {}, {}, 0, 0, 0, 0, None, ())
     rules = (CheckResult("image <opens>", 384, 0, ()), CheckResult("ids are unique", 384, 3, ("1",)))
+    asked = (rules[0], CheckResult("masks cover little", 384, 1, ("a.png",), asks=True))
     return DataRecord(
         statistics=Statistics(RULES, (set_of("x", [20, 5]),)),
         figure="statistics.png",
@@ -133,7 +134,11 @@ def record(lost):
             0,
             (PairCount(42, "training and test", 7, 7), PairCount(None, "prompt and target", 2, 2)),
         ),
-        checks=(CheckReport("x", False, rules), CheckReport("y", True, rules[:1])),
+        checks=(
+            CheckReport("x", False, rules),
+            CheckReport("y", True, rules[:1]),
+            CheckReport("z", True, asked),
+        ),
         docs=("data_docs/index.html", "data_docs_splits/index.html"),
     )
 
@@ -153,6 +158,7 @@ def test_section_tells_what_was_read_lost_and_checked():
         "they are lost",
         "x: 2 rules, 1 broken|rule|checked|failed|image <opens>|384|0|ids are unique|384|3",
         "y: 1 rules, all hold",
+        "z: 2 rules, 1 to be looked at",
         "42|training and test|7|-|prompt and target|2",
     ):
         assert expected in text

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from unispector.errors import DataError
 from unispector.ops import packed
 from unispector.ops.image_parts import tile_pixels, too_many_parts
+from unispector.ops.mask_values import class_values, mask_values
 from unispector.ops.memory import check_memory
 
 MOST_SIDE = 2**18
@@ -216,13 +217,13 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     """Read a mask file; what is black in it is 0, in whatever mode it is stored.
 
     Of a colour or palette mask a pixel's brightest channel counts; of a 16-bit mask values above 255 read
-    255. What is transparent is 0; where all that is not is black, its opacity counts. Returns uint8 [h, w],
-    0 to 255.
+    255. Where the opacity varies it is the mask. What near black a lossy compression has left is 0. Returns
+    uint8 [h, w], 0 to 255.
 
     Raises:
-        DataError: the file is absent, unreadable or truncated.
+        DataError: the file is absent, unreadable or truncated, or transparency and colours contradict.
     """
-    return brightness(_open_upright(path))
+    return mask_values(_open_upright(path), path)
 
 
 def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
@@ -231,24 +232,23 @@ def decode_mask(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     `name` says in the message where it comes from.
 
     Raises:
-        DataError: it is unreadable or truncated.
+        DataError: it is unreadable or truncated, or transparency and colours contradict.
     """
     with broken_image_named(name), _header_of(io.BytesIO(data), name) as image:
         _check_cost(image, name)
         image.load()
-        return brightness(image)
+        return mask_values(image, name)
 
 
 def read_class_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     """Read a mask file whose stored values are classes: of a palette mask the indices, not the colours.
 
-    Other modes are read as `read_mask` reads them. Returns uint8 [h, w], 0 to 255.
+    Other modes are read as `read_mask` reads them, noise and all. Returns uint8 [h, w], 0 to 255.
 
     Raises:
-        DataError: the file is absent, unreadable or truncated.
+        DataError: the file is absent, unreadable or truncated, or transparency and colours contradict.
     """
-    image = _open_upright(path)
-    return np.array(image, dtype=np.uint8) if image.mode in ("P", "1") else brightness(image)
+    return class_values(_open_upright(path), path)
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -270,20 +270,6 @@ def is_turned(path: str | Path) -> bool:
     """
     with _header_read(path) as (image, stream):
         return _is_turned(image, stream)
-
-
-def brightness(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The pixels of a loaded mask as `read_mask` gives them."""
-    if image.mode == "L":
-        return np.array(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return np.asarray(image).clip(0, 255).astype(np.uint8)
-    brightest: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
-        seen = np.where(alpha > 0, brightest, 0).astype(np.uint8)
-        return seen if seen.any() else alpha  # black strokes on a transparent ground
-    return brightest
 
 
 def _is_turned(image: Image.Image, stream: IO[bytes]) -> bool:

@@ -31,6 +31,8 @@ def validate(config: Config, root: Path = Path()) -> tuple[CheckReport, ...]:
         logger.info("validate %s (%d of %d)", name, number, len(config.data.sets))
         report = _check(name, member, config.data.min_side, root, docs)
         report.write(root / check_report(name))
+        if report.asked:
+            logger.warning(report.summary())
         reports.append(report)
     docs.write(root / DATA_DOCS, reports)
     broken = [report for report in reports if not report.passed]

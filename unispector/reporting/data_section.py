@@ -105,8 +105,14 @@ def _training_rows(splits: SplitReport) -> Iterator[list[str]]:
 
 
 def _checks(report: CheckReport) -> Fold:
-    broken = sum(result.failed > 0 for result in report.results)
-    verdict = "all hold" if not broken else f"{broken} broken"
+    broken = sum(result.failed > 0 and not result.asks for result in report.results)
+    verdict = (
+        f"{broken} broken"
+        if broken
+        else f"{len(report.asked)} to be looked at"
+        if report.asked
+        else "all hold"
+    )
     rows = [(result.rule, str(result.checked), str(result.failed)) for result in report.results]
     table = Table.of(("rule",), ("checked", "failed"), rows)
     return Fold(f"{report.name}: {len(rows)} rules, {verdict}", (table,))

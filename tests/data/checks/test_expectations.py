@@ -209,6 +209,58 @@ def test_every_fault_in_the_survey_is_told_and_no_other(annotations, survey):
     assert not report.passed
 
 
+COVERED = "masks cover at most 95% of their image (are they inverted?)"
+
+
+def test_masks_that_cover_an_image_are_asked_about_and_pass(annotations, survey, tmp_path):
+    """Image a is halved by a defect that is left out of the mask, b has 95 % and a pixel."""
+    masks = np.zeros((3, 40, 50), dtype=bool)
+    masks[0, :, :24], masks[1, :, 25:] = True, True
+    masks[2, 2:] = True
+    masks[2, 0, 0] = True
+    records = [
+        InstanceRecord(n, image, 1, (x, 0.0, w, 40.0), float(mask.sum()), code)
+        for n, (image, x, w, mask, code) in enumerate(
+            zip((1, 1, 2), (0.0, 25.0, 0.0), (24.0, 25.0, 50.0), masks, encode_rle(masks), strict=True),
+            start=1,
+        )
+    ]
+    docs = DataDocs()
+    planted = replace(annotations, instances=tuple(records))
+    report = check_set("Set", planted, survey, min_side=0.01, categories=CATEGORIES, docs=docs)
+    assert report.passed
+    assert broken(report) == {COVERED: ("a.png: mask_share 0.98", "b.png: mask_share 0.9505")}
+    assert report.summary() == (
+        f"Set: {len(report.results) - 1} checks passed; to be looked at: {COVERED}: "
+        "a.png: mask_share 0.98 and 1 more"
+    )
+    docs.write(tmp_path / "site", [report])
+    index = (tmp_path / "site/index.html").read_text()
+    assert ">passed<" in index
+    assert "a.png: mask_share 0.98" in index
+
+    masks[2, 0, 0] = masks[0, :5] = False
+    exact = [
+        replace(each, segmentation=code, area=float(mask.sum()))
+        for each, code, mask in zip(records, encode_rle(masks), masks, strict=True)
+    ]
+    exact[0] = replace(exact[0], bbox=(0.0, 5.0, 24.0, 35.0))
+    exact[2] = replace(exact[2], bbox=(0.0, 2.0, 50.0, 38.0))
+    assert broken(check(replace(annotations, instances=tuple(exact)), survey)) == {}
+
+
+def test_a_question_does_not_hide_a_broken_rule(annotations, survey):
+    whole = encode_rle(np.ones((1, 40, 50), dtype=bool))[0]
+    box = (0.0, 0.0, 50.0, 40.0)
+    instances = (*annotations.instances[1:], InstanceRecord(1, 1, 1, box, 7.0, whole))
+    report = check(replace(annotations, instances=instances), survey)
+    assert not report.passed
+    assert report.summary() == (
+        "Set: rule broken: area is the mask's: a.png (annotation 1): area 7, mask_area 2000; "
+        f"to be looked at: {COVERED}: a.png: mask_share 1"
+    )
+
+
 def test_an_empty_survey_is_told_of_every_image(annotations, survey):
     found = broken(check(annotations, survey.iloc[:0]))
     assert found == {NEVER_SURVEYED: ("a.png: surveys 0", "b.png: surveys 0")}

@@ -46,6 +46,18 @@ def test_mask_measures_are_those_of_the_decoded_pixels():
     assert first["where"] == "a.png (annotation 1)"
 
 
+def test_the_share_that_masks_cover_is_that_of_all_their_pixels():
+    """300 masks that overlap, and beside them what nobody painted or can decode."""
+    rng = np.random.default_rng(2)
+    masks = rng.random((300, 23, 31)) < 0.01
+    others = [[[0.0, 0.0, 31.0, 0.0, 31.0, 23.0, 0.0, 23.0]], None, {"size": [23, 31], "counts": [1, 2]}]
+    survey = pd.DataFrame([dict(zip(SURVEY, ("a.png", 31, 23, "", 0, "0" * 64), strict=True))])
+    covered = image_table(set_of([*encode_rle(masks), *others], 31, 23), survey)
+    assert covered["mask_share"].tolist() == [masks.any(axis=0).mean()]
+    assert 0.5 < masks.any(axis=0).mean() < 1
+    assert image_table(set_of(others, 31, 23), survey)["mask_share"].tolist() == [0]
+
+
 def test_uncompressed_codes_and_polygons_are_measured_too():
     mask = np.zeros((20, 30), dtype=bool)
     mask[3:9, 4:17] = True

@@ -185,7 +185,7 @@ WRONG = {
         (r'"image": "[^"]*"', '"text": "part 7"', "task 1 has 0 images in `data`; export"),
         (r'"image": "[^"]*"', '"image": "/data/local-files/?d=.."', "task 1 has an image of the address"),
         (r'"x": [\d.]+', '"x": NaN', r"task 1 is not as Label Studio writes it \(nan is no finite number\)"),
-        (r'"x": [\d.]+', '"y": 1', r"task 1 is not as Label Studio writes it \('x'\); export it again"),
+        (r'"x": [\d.]+', '"z": 1', r"task 1 is not as Label Studio writes it \('x'\); export it again"),
         ('"original_width": 40', '"original_width": "wide"', "'wide' is no finite number"),
         ('"original_width": 40', '"original_width": null', "lacks original_width or original_height"),
         (r'"rectanglelabels": \["dent"\]', '"rectanglelabels": [7]', "7 is no name"),

@@ -231,6 +231,10 @@ def test_a_single_mask_with_iscrowd_is_told_from_a_group(raw, marks, areas, grou
     boxes = {48: (3, 4, 8, 6), 200: (20, 0, 10, 20), 12: (1, 1, 4, 3), 4: (0, 0, 2, 2)}
     assert found.boxes["x.png"] == [("dent", boxes[area]) for area in areas]
     told = [("region of many instances (iscrowd)", "x.png", groups)] if groups else []
+    if not groups and not any("attributes" in each for each in marks):  # nothing but the lack of others tells
+        told = [
+            ("region with iscrowd taken for one instance, as the file has no other segmentation", "x.png", 0)
+        ]
     assert found.told == told
 
 
@@ -279,6 +283,59 @@ def test_a_path_of_another_machine_never_leads_outside(raw):
     put_images(raw.parent, "secret.png")
     put(raw / "a.json", coco([image(1, "x.png"), image(2, "../secret.png")], [mark(1), mark(2)]))
     refused("coco", raw, r"a\.json: the path '\.\./secret\.png' in it leaves the release .*; correct it")
+
+
+ELSEWHERE = r"a\.json: the paths .* of two images both lead to (?:images/)?x\.png; correct one, or restore"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("../../media/a/x.png", "../../media/b/x.png"),
+        ("..\\..\\media\\a\\x.png", "..\\..\\media\\b\\x.png"),
+        ("/data/a/x.png", "/data/b/x.png"),
+        ("C:\\a\\x.png", "D:\\a\\x.png"),
+        ("http://h/a/x.png", "http://h/b/x.png"),
+        ("s3://one/x.png", "s3://two/x.png"),
+        ("x.png", "../../media/b/x.png"),
+        ("/data/a/x.png", "x.png"),
+        ("x.png", "images/x.png"),
+        ("../gone/x.png", "../lost/x.png"),
+    ],
+)
+def test_marks_of_one_image_never_land_on_another(raw, paths):
+    place = "images/x.png" if "images/x.png" in paths else "x.png"
+    put_images(raw, place)
+    put(raw / "a.json", coco([image(n, path) for n, path in enumerate(paths)], [mark(0), mark(1, 7)]))
+    refused("coco", raw, ELSEWHERE)
+
+
+def test_marks_of_one_image_never_land_on_another_of_two_files(raw):
+    put_images(raw, "x.png")
+    put(raw / "A.json", coco([image(1, "x.png")], [mark(1)]))
+    put(raw / "a.json", coco([image(1, "../../media/x.png")], [mark(1, 7)]))
+    refused("coco", raw, ELSEWHERE)
+    put(raw / "A.json", coco([image(1, "../../media/./x.png")], [mark(1)]))
+    assert convert(raw).boxes == {"x.png": [("dent", BOX), ("scratch", BOX)]}
+    for folder in ("one", "two"):  # one path, but two folders that it is meant from
+        put(raw / folder / "sub/a.json", coco([image(1, "../pictures/x.png")], [mark(1)]))
+    (raw / "a.json").unlink()
+    (raw / "A.json").unlink()
+    refused("coco", raw, ELSEWHERE)
+
+
+@pytest.mark.parametrize("more", [{}, {"segmentation": []}, {"segmentation": None}])
+def test_a_box_that_cvat_turned_is_turned(raw, more):
+    put_images(raw, "x.png")
+    turned = mark(1, bbox=[10, 6, 8, 4], **more, attributes={"occluded": False, "rotation": 90.0})
+    straight = mark(1, bbox=[10, 6, 8, 4], **more, attributes={"rotation": 360, "occluded": False})
+    drawn = mark(1, segmentation=POLYGON, attributes={"rotation": 45.0})
+    other = mark(1, attributes={"rotation": "clockwise"})
+    put(raw / "a.json", coco([X], [turned, straight, drawn, other]))
+    found = convert(raw)
+    boxes = [(12, 4, 4, 8), (10, 6, 8, 4), (1, 1, 4, 3), BOX]
+    assert found.boxes == {"x.png": [("dent", box) for box in boxes]}
+    assert found.annotations.instances[0].area == 32
 
 
 X = image(1, "x.png")

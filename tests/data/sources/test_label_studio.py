@@ -160,7 +160,20 @@ def test_the_latest_annotation_counts_that_was_not_cancelled(raw: Path, tmp_path
 )
 def test_addresses_of_images(raw: Path, tmp_path: Path, address: str) -> None:
     put(raw / "export.json", [task(mark(), image=address)])
-    assert list(convert("label_studio", raw, tmp_path).marks) == ["pictures/a.png"]
+    found = convert("label_studio", raw, tmp_path)
+    assert list(found.marks) == ["pictures/a.png"]
+    assert found.told == []
+
+
+@pytest.mark.parametrize("address", ["/data/local-files/?d=line1/a.png", "s3://bucket/line1/a.png"])
+def test_an_image_in_another_folder_than_its_address_says_is_told(
+    raw: Path, tmp_path: Path, address: str
+) -> None:
+    put(raw / "export.json", [task(mark(), image=address)])
+    found = convert("label_studio", raw, tmp_path)
+    assert list(found.marks) == ["pictures/a.png"]
+    told = "image found by its name, its path in the annotations leads elsewhere"
+    assert found.told == [(told, "pictures/a.png", 0)]
 
 
 def test_the_folder_decides_between_images_of_one_name(raw: Path, tmp_path: Path) -> None:

@@ -225,6 +225,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "flat points": (change(shape(points=[1, 2, 3, 4, 5, 6])), r"a\.json: shape 1 "),
     "no dict": (change([1]), r"a\.json: shape 1 "),
     "two corners": (change(shape(points=[[1, 1], [2, 2]])), "shape 1 .*'dent' is a polygon of 2 points"),
+    "turned, three corners": (
+        change(shape("oriented_rectangle", [[1, 1], [9, 1], [9, 9]])),
+        "shape 1 .*'dent' is a oriented_rectangle of 3 points",
+    ),
     "half circle": (change(shape("circle", [[1, 1]])), "shape 1 .*'dent' is a circle of 1 points"),
     "no name": (change(shape(label="")), "shape 1 .*it has no name"),
     "number as name": (change(shape(label=3)), "shape 1 .*3 is no name"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from releases import Components, components_of, convert, put, put_image, refused
@@ -45,6 +46,17 @@ def test_every_pixel_that_is_not_black_is_defect(tmp_path, value, raw):
     block(raw / "masks/a.png", value)
     found = convert("masks", raw, tmp_path)
     assert found.components == {"images/a.png": [("defect", *BLOCK)]}
+
+
+def test_the_noise_of_compression_is_no_defect(tmp_path, raw):
+    put_image(raw / "images/a.png")
+    block(tmp_path / "mask.png")
+    Image.open(tmp_path / "mask.png").save(tmp_path / "mask.jpg", quality=60)
+    noisy = Image.open(tmp_path / "mask.jpg")
+    assert np.count_nonzero(noisy) > 3 * BLOCK[1]
+    (raw / "masks").mkdir()
+    noisy.save(raw / "masks/a.png")
+    assert convert("masks", raw, tmp_path).components == {"images/a.png": [("defect", *BLOCK)]}
 
 
 def test_masks_fall_into_components_and_specks_are_dropped(tmp_path, raw):

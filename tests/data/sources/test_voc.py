@@ -45,6 +45,7 @@ def test_boxes_count_pixels_from_one_and_include_both_ends(tmp_path, raw):
 
 LABELIMG = "<path>C:\\me\\a.png</path><source><database>Unknown</database></source>"
 DATUMARO = "<source><database>Unknown</database><annotation>Unknown</annotation></source>"
+LABEL_STUDIO = "<source><database>MyDatabase</database><annotation>COCO2017</annotation></source>"
 VOC2011 = "<source><database>The VOC2011 Database</database></source>"
 
 
@@ -59,6 +60,9 @@ VOC2011 = "<source><database>The VOC2011 Database</database></source>"
         (DATUMARO, (1, 1, 60, 40), (0, 0, 60, 40)),
         (LABELIMG, (4, 7, 14, 15), (4, 7, 10, 8)),
         ("<path>a.png</path><source><database>NEU-DET</database></source>", (4, 7, 14, 15), (3, 6, 11, 9)),
+        (LABEL_STUDIO, (4, 7, 14, 15), (4, 7, 10, 8)),
+        ("<source><database>MyDatabase</database></source>", (4, 7, 14, 15), (3, 6, 11, 9)),
+        ("", ("4e0", "7", "14e0", "15"), (4, 7, 10, 8)),
         (VOC2011, ("4.5", "7.0", "14.0", "15.0"), (3.5, 6, 10.5, 9)),
     ],
 )
@@ -74,6 +78,18 @@ def test_a_file_with_one_decimal_has_edges_only(tmp_path, raw):
     put_image(raw / "a.png")
     put_xml(raw / "a.xml", item("dent", 4, 7, 14, 15), item("dent", "1.5", 2, 3, 4))
     assert convert("voc", raw, tmp_path).class_boxes["a.png", "dent"] == [(4, 7, 10, 8), (1.5, 2, 1.5, 2)]
+
+
+def test_a_box_that_cvat_turned_is_turned(tmp_path, raw):
+    put_image(raw / "a.png")
+    items = []
+    for name, value in (("rotation", "90.0"), ("rotation", "0.0"), ("rotation", "left"), ("angle", "90.0")):
+        told = f"<attributes><attribute><name>{name}</name><value>{value}</value></attribute></attributes>"
+        items.append(item("dent", "20.0", "10.0", "30.0", "14.0").replace("</object>", f"{told}</object>"))
+    put_xml(raw / "a.xml", *items)
+    found = convert("voc", raw, tmp_path)
+    straight = (20, 10, 10, 4)
+    assert found.class_boxes == {("a.png", "dent"): [(23, 7, 4, 10), straight, straight, straight]}
 
 
 @pytest.mark.parametrize(
@@ -141,10 +157,11 @@ def test_sets_aside_by_reason(tmp_path, raw):
             [item("dent", 1, 1, 2, 2), item("dent", 1, "NaN", 2, 2)],
             r"ann/a\.xml: object 2 \('dent'\): ymin: 'NaN' is no finite",
         ),
+        ("ann/a.xml", [item("dent", "6_1", 1, 70, 2)], r"object 1 \('dent'\): xmin: '6_1' is no finite"),
         ("pic/a.jpg", [], r"ann/a\.xml: may belong to img/a\.png or pic/a\.jpg"),
         ("old/a.xml", [], r"old/a\.xml: annotates img/a\.png, as does ann/a"),
     ],
-    ids=["the second object", "equally near", "two annotations"],
+    ids=["the second object", "an underscore", "equally near", "two annotations"],
 )
 def test_damage_is_named(file, items, message, raw):
     put_image(raw / "img/a.png")

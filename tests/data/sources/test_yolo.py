@@ -49,6 +49,8 @@ def test_boxes_and_polygons_scale_with_the_image(tmp_path, raw):
         ("data.yaml", "nc: 2\nnames:\n  3: dent\n  7: scratch\n"),
         ("data.yml", "{names: [a, b, c, dent, d, e, f, scratch]}"),
         ("classes.txt", "a\nb\nc\n dent \nd\ne\nf\nscratch\n\n"),
+        ("classes.txt", "a\r\nb\r\nc\r\ndent\r\nd\r\ne\r\nf\r\nscratch\r\n"),
+        ("classes.txt", "a\rb\rc\rdent\rd\re\rf\rscratch"),
         ("labels/classes.txt", "a\nb\nc\ndent\nd\ne\nf\nscratch"),
     ],
 )
@@ -120,6 +122,14 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(
         ("data.yaml", "names: [yes, no]", "class 0: True is no name; put names in quotes"),
         ("data.yaml", f"{LAUGHS}names: [*a11]", "class 0: a list is no name; put names in quotes"),
         ("data.yaml", "names: [dent]\nkpt_shape: [17, 3]", "its labels are keypoints"),
+        ("data.yaml", "names: {0: dent, 00: hole}", "not valid YAML .*key '00' twice, in lines 1 and 1"),
+        ("data.yaml", "names: {0: dent, 0x0: hole}", "not valid YAML .*key '0x0' twice"),
+        ("data.yaml", "names: {0: dent, '0': hole}", "two ids are one number, written differently; remove"),
+        ("classes.txt", "scratch\x85y\ndent", r"class 0: 'scratch\\x85y' is no name: .*; correct it"),
+        ("classes.txt", "scratch\x0bdeep\ndent", r"class 0: 'scratch\\x0bdeep' is no name"),
+        ("classes.txt", "scratch\x1cdeep\ndent", r"class 0: 'scratch\\x1cdeep' is no name"),
+        ("classes.txt", "scratch\u2028deep\ndent", r"class 0: 'scratch\\u2028deep' is no name"),
+        ("classes.txt", "scratch\n\ndent", "class 1: it has no name; correct it"),
         ("labels/classes.txt", "scratch", r"its class names differ .* data\.yaml"),
     ],
 )

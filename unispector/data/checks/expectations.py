@@ -44,6 +44,12 @@ class CheckResult:
     checked: int
     failed: int
     examples: tuple[str, ...]
+    asks: bool = False  # what breaks it may be right all the same, so that the check passes
+
+    def told(self) -> str:
+        """The rule, its first row that broke it, and how many more did."""
+        more = f" and {self.failed - 1} more" if self.failed > 1 else ""
+        return f"{self.rule}: {self.examples[0]}{more}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class CheckReport:
     """All rules of one check."""
 
     name: str  # the set, or `splits`
-    passed: bool  # no rule was broken
+    passed: bool  # no rule was broken, but for those that only ask
     results: tuple[CheckResult, ...]  # rule by rule
     left_out: tuple[LeftOut, ...] = ()  # rules that do not apply, with the reason
 
@@ -61,16 +67,21 @@ class CheckReport:
         return cls(name, False, (CheckResult(READABLE, 1, 1, (str(error),)),))
 
     def summary(self) -> str:
-        """One line: the first broken rule of the set and where, and how many more there are."""
-        broken = [result for result in self.results if result.failed]
+        """One line: the first broken rule of the set, where, how many more there are, and what is asked."""
+        broken = [result for result in self.results if result.failed and not result.asks]
+        asked = "".join(f"; to be looked at: {result.told()}" for result in self.asked)
         if not broken:
             others = "; ".join(rule.rule for rule in self.left_out)
             told = f" ({len(self.left_out)} more are for data of another kind: {others})" if others else ""
-            return f"{self.name}: all {len(self.results)} checks passed{told}"
-        first = broken[0]
-        more = f" and {first.failed - 1} more" if first.failed > 1 else ""
+            count = len(self.results) - len(self.asked)
+            return f"{self.name}: {'' if asked else 'all '}{count} checks passed{told}{asked}"
         others = f"; {len(broken) - 1} other rule(s) broken" if len(broken) > 1 else ""
-        return f"{self.name}: rule broken: {first.rule}: {first.examples[0]}{more}{others}"
+        return f"{self.name}: rule broken: {broken[0].told()}{others}{asked}"
+
+    @property
+    def asked(self) -> tuple[CheckResult, ...]:
+        """Rules that were not kept and only ask."""
+        return tuple(result for result in self.results if result.failed and result.asks)
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
@@ -115,7 +126,8 @@ class DataDocs:
     def _expectation(self, rule: Rule) -> Any:
         columns = {key: f"{rule.table} {column}" for key, column in rule.columns.items()}
         kind = getattr(self._gx.expectations, rule.expectation)
-        return kind(**columns, **rule.arguments, description=rule.text, meta={"rule": rule.text})
+        told = {"description": rule.text, "meta": {"rule": rule.text}}
+        return kind(**columns, **rule.arguments, **told, severity="warning" if rule.asks else "critical")
 
     def write(self, folder: Path, reports: Sequence[CheckReport]) -> None:
         """Write the site; what lay in `folder` before is replaced as a whole.
@@ -215,7 +227,8 @@ def _check(
     )
     found = (docs or DataDocs()).judge(name, whole, rules)
     results = tuple(_result(rule, len(tables[rule.table]), found[rule.text]) for rule in rules)
-    return CheckReport(name, not any(result.failed for result in results), results, tuple(left_out))
+    broken = any(result.failed and not result.asks for result in results)
+    return CheckReport(name, not broken, results, tuple(left_out))
 
 
 def _result(rule: Rule, checked: int, outcome: Any) -> CheckResult:
@@ -223,7 +236,8 @@ def _result(rule: Rule, checked: int, outcome: Any) -> CheckResult:
     rows = outcome.result.get("unexpected_index_list") or []
     if not rows and not outcome.success:
         return CheckResult(rule.text, checked, max(checked, 1), ("the rule could not be evaluated",))
-    return CheckResult(rule.text, checked, len(rows), tuple(_told(rule, row) for row in rows[:EXAMPLES]))
+    examples = tuple(_told(rule, row) for row in rows[:EXAMPLES])
+    return CheckResult(rule.text, checked, len(rows), examples, rule.asks)
 
 
 def _told(rule: Rule, row: Mapping[str, Any]) -> str:

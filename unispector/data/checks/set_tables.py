@@ -5,6 +5,7 @@ is opened.
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,9 +26,9 @@ def image_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFra
     """One row per image with what the survey found in its file.
 
     Returns columns `where` and `file` (the file), `id`, `width`, `height`, `surveys` (rows of the survey),
-    `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, and
-    `instances`. Where there is none, or it could not be decoded, size and hash are made to fit: that fault is
-    reported once.
+    `problem`, `file_width`, `file_height`, `dhash` and `mask_difference` of the first of them, `instances`,
+    and `mask_share`, the share of the image that its masks cover. Where there is no row, or the file could
+    not be decoded, size and hash are made to fit: that fault is reported once.
     """
     import pandas as pd
 
@@ -40,6 +41,9 @@ def image_table(annotations: Annotations, survey: "pd.DataFrame") -> "pd.DataFra
             "width": [image.width for image in annotations.images],
             "height": [image.height for image in annotations.images],
             "instances": [len(annotations.instances_of(image.id)) for image in annotations.images],
+            "mask_share": [
+                _mask_share(image, annotations.instances_of(image.id)) for image in annotations.images
+            ],
         }
     )
     found = survey.drop_duplicates("file_name").set_index("file_name").reindex(files)
@@ -120,6 +124,16 @@ def instance_table(annotations: Annotations) -> "pd.DataFrame":
             "problem": problems,
         }
     )
+
+
+def _mask_share(image: ImageRecord, instances: Sequence[InstanceRecord]) -> float:
+    """Share of an image that masks cover; rectangles of boxes, which nobody painted, are none."""
+    codes = []
+    for instance in instances:
+        if isinstance(instance.segmentation, dict):
+            with suppress(DataError):  # told by `instance_table`
+                codes.append(segmentation_to_rle(instance.segmentation, image.height, image.width))
+    return float(coco_mask.area(coco_mask.merge(codes))) / (image.width * image.height) if codes else 0.0
 
 
 def _measure_masks(

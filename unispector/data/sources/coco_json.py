@@ -6,9 +6,14 @@ the three lists may not be wrong. Images listed more than once are united.
 `iscrowd` means a region of many instances, which is left out and counted. CVAT sets it for every brush mask,
 though each is one instance. A run-length code with `iscrowd` is one instance where its record has CVAT's
 attribute `occluded`, or where the file has no other segmentation: COCO's own groups stand beside single
-objects in polygons. An `iscrowd` without a run-length code is always a group.
+objects in polygons. An `iscrowd` without a run-length code is always a group. Where nothing but the lack of
+other segmentations speaks for single instances, it is told.
+
+CVAT writes a turned box as the box before the turn, with the angle as its attribute `rotation`.
 """
 
+import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +21,8 @@ from functools import cached_property
 from typing import Any, TypeGuard
 
 from unispector.data.sources import reasons
-from unispector.data.sources.fields import IMAGE_SUFFIX
+from unispector.data.sources.fields import IMAGE_SUFFIX, to_number
+from unispector.data.sources.outlines import flat, turned_box
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Mark, Polygon
 from unispector.data.sources.tree import ReleaseTree
 from unispector.names import is_text, name_problem
@@ -24,7 +30,7 @@ from unispector.names import is_text, name_problem
 CROWD = "region of many instances (iscrowd)"
 REPEATED = "mark listed twice"
 NO_PLACE = "mark without box and segmentation"
-BY_NAME = "image found by its name, its path in the annotations leads elsewhere"
+TAKEN_FOR_ONE = "region with iscrowd taken for one instance, as the file has no other segmentation"
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -42,6 +48,9 @@ class _Image:
     losses: Counter[str] = field(default_factory=Counter)
     times_listed: int = 0
     by_name: bool = False  # its path leads out of the release; an image of its name lies inside
+    # The COCO file that listed it last, and the path there as it was meant.
+    listed: tuple[str, str] | None = None
+    taken_for_one: bool = False  # see `TAKEN_FOR_ONE`
 
 
 class Listing:
@@ -63,8 +72,8 @@ class Listing:
 
         Raises:
             DataError: it is no COCO file, a record of it is malformed, an id stands for two things, an
-                annotation refers to what is not listed, or a path leaves the release and its name is not
-                that of one image inside.
+                annotation refers to what is not listed, a path leaves the release and its name is not that of
+                one image inside, or two paths that differ lead to one image.
         """
         if not is_coco(content):
             raise self._tree.error(
@@ -78,7 +87,7 @@ class Listing:
                 _enter(where, row, listed[row["id"]])
             crowds_only = _crowds_only(content)
             for where, row in _objects(content, "annotations"):
-                _add_mark(where, row, listed, names, is_group=not crowds_only and not _is_cvats(row))
+                _add_mark(where, row, listed, names, crowds_only=crowds_only)
         except ValueError as error:
             raise self._tree.error(file, f"{error}; correct it or export the file again") from error
 
@@ -91,7 +100,9 @@ class Listing:
             if image.times_listed > 1:
                 yield Dropped(reasons.DUPLICATE, file_name)
             if image.by_name:
-                yield Dropped(BY_NAME, file_name)
+                yield Dropped(reasons.BY_NAME, file_name)
+            if image.taken_for_one:
+                yield Dropped(TAKEN_FOR_ONE, file_name)
             for reason, count in image.losses.items():
                 yield Dropped(reason, file_name, count)
             if image.marks:
@@ -106,6 +117,17 @@ class Listing:
             by_name = self._of_its_name(file, path)
         image = self._images.setdefault(by_name or place or self._tree.below("", path, file), _Image(None))
         image.by_name |= by_name is not None
+        meant = _meant(folders[0], path)
+        if (
+            image.listed is not None
+            and image.listed[1] != meant
+            and (image.by_name or image.listed[0] == file)
+        ):
+            told = (
+                f"the paths {image.listed[1]!r} and {meant!r} of two images both lead to {by_name or place}"
+            )
+            raise self._tree.error(file, f"{told}; correct one, or restore the other image")
+        image.listed = file, meant
         return image
 
     def _of_its_name(self, file: str, path: str) -> str | None:
@@ -136,6 +158,13 @@ class Listing:
             return first
         places = (self._tree.below(folder, path, file) for folder in folders[1:])
         return next((place for place in places if place in self._tree), first)
+
+
+def _meant(folder: str, path: str) -> str:
+    """A path as it was meant, wherever it leads, in one spelling."""
+    slashed = path.replace("\\", "/")
+    foreign = "://" in slashed or re.match("[A-Za-z]:", slashed)
+    return slashed if foreign else posixpath.normpath(posixpath.join(folder.strip("/"), slashed))
 
 
 def _objects(content: dict[str, list[Any]], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -197,9 +226,9 @@ def _add_mark(
     images: Mapping[Hashable, _Image],
     categories: Mapping[Hashable, str],
     *,
-    is_group: bool,
+    crowds_only: bool,
 ) -> None:
-    """Enter an annotation; `is_group` is what `iscrowd` on a run-length code means."""
+    """Enter an annotation; `crowds_only` as of `_crowds_only`."""
     image_id, category_id = _reference(where, row, "image_id"), _reference(where, row, "category_id")
     if image_id not in images:
         raise ValueError(f"{where}: there is no image with the id {image_id!r}")
@@ -209,7 +238,8 @@ def _add_mark(
     if crowd not in (0, 1):
         raise ValueError(f"{where}: iscrowd {crowd!r} is neither 0 nor 1")
     image, mark = images[image_id], _mark(where, row, categories[category_id])
-    if crowd and (is_group or not isinstance(mark, Code)):
+    is_single = isinstance(mark, Code) and (crowds_only or _is_cvats(row))
+    if crowd and not is_single:
         image.losses[CROWD] += 1
     elif not row.get("segmentation") and row.get("bbox") in (None, []):
         image.losses[NO_PLACE] += 1
@@ -219,6 +249,7 @@ def _add_mark(
         image.losses[REPEATED] += 1
     else:
         image.marks.append(mark)
+        image.taken_for_one |= bool(crowd) and not _is_cvats(row)
 
 
 def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
@@ -241,7 +272,12 @@ def _mark(where: str, row: Mapping[str, Any], defect: str) -> Mark | None:
     box = _numbers(where, "bbox", row.get("bbox"))
     if len(box) != 4 or min(box[2:]) < 0:
         raise ValueError(f"{where}: bbox {list(box)} is not x, y, width, height")
-    return Box(defect, (box[0], box[1], box[2], box[3]))
+    left, top, width, height = box
+    attributes = row.get("attributes")
+    degrees = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if isinstance(degrees, int | float) and not isinstance(degrees, bool) and to_number(degrees) % 360:
+        return Polygon(defect, (flat(turned_box((left, top, left + width, top + height), degrees)),))
+    return Box(defect, (left, top, width, height))
 
 
 def _are_counts(counts: object) -> bool:

@@ -10,7 +10,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 from unispector.data.sources import reasons
 from unispector.data.sources.fields import other_size, to_name, to_number, to_size
 from unispector.data.sources.named_images import NamedImages
-from unispector.data.sources.outlines import Point, ellipse, flat, turned
+from unispector.data.sources.outlines import Point, ellipse, flat, turned_box
 from unispector.data.sources.rows import Box, Code, Dropped, Entry, Polygon
 from unispector.data.sources.source import Source
 from unispector.data.sources.tree import ReleaseTree
@@ -114,8 +114,7 @@ def _box(defect: str, sides: Sequence[float], degrees: float) -> Box | Polygon:
         raise ValueError(f"the box of {defect!r} ends before it begins")
     if not degrees:
         return Box(defect, (left, top, right - left, bottom - top))
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return Polygon(defect, (flat(turned(corners, ((left + right) / 2, (top + bottom) / 2), degrees)),))
+    return Polygon(defect, (flat(turned_box(sides, degrees)),))
 
 
 def _painted(defect: str, shape: Any, size: tuple[int, int] | None) -> Code | str:

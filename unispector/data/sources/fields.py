@@ -1,11 +1,14 @@
 """Fields common to several annotation formats: names, numbers, image sizes, suffixes of images."""
 
 import math
+import re
 import reprlib
 
 from unispector.names import name_problem
 
 IMAGE_SUFFIX = r"(?i:jpe?g|png|bmp|tiff?|webp)"
+# Not the control characters and other line ends that Python counts among them: no name may have those.
+_BLANKS = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")
 
 
 def to_number(value: object) -> float:
@@ -15,7 +18,9 @@ def to_number(value: object) -> float:
         ValueError: it is something else; the message says what was found.
     """
     try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        # Python reads 6_1 as 61, which no tool writes.
+        odd = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
+        number = math.nan if odd else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
@@ -29,7 +34,7 @@ def to_name(value: object) -> str:
     Raises:
         ValueError: it cannot be a name; the message says why.
     """
-    name = " ".join(value.split()) if isinstance(value, str) else ""
+    name = _BLANKS.sub(" ", value).strip(" ") if isinstance(value, str) else ""
     if problem := name_problem(name):
         told = f"{_told(value)} is no name{f': it {problem}' if name else ''}"
         raise ValueError("it has no name" if value in (None, "") else told)

@@ -31,6 +31,9 @@ TURNED_VIEW = "mark drawn on a turned view of the image"
 _SHAPES = ("rectangle", "polygon", "brush", "ellipse")
 _LABELLED = tuple(f"{shape}labels" for shape in _SHAPES)
 _NO_REGIONS = ("keypoint", "keypointlabels", "vector", "vectorlabels", "videorectangle")
+_UPLOADS = re.compile(
+    r"(?:.*/)?(?:data|media)/upload/.*"
+)  # the server's own folder, of which a user's files know nothing
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 Region = Box | Polygon | Code
@@ -67,12 +70,19 @@ def _task_rows(
         yield Dropped(reasons.ORPHAN, path, sum(map(_is_region, told.result)))
         return
     images.annotate(image, f"task {number}", file)
+    if not _UPLOADS.fullmatch(path) and not _agree(path, image):
+        yield Dropped(reasons.BY_NAME, image)
     try:
         yield from _image_rows(tree, image, told.result, annotated=told.annotated)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise tree.error(
             file, f"task {number} is not as Label Studio writes it ({error}); export it again"
         ) from error
+
+
+def _agree(path: str, image: str) -> bool:
+    """Return whether one of two paths is the end of the other."""
+    return f"/{path}".endswith(f"/{image}") or f"/{image}".endswith(f"/{path}")
 
 
 def _image_of(task: object) -> str:

@@ -21,7 +21,8 @@ from unispector.ops.rle import Rle, decode_rle, encode_rle, segmentation_to_mask
 
 Region = Box | Polygon | Code
 
-_POLYGONS = {"polygon", "oriented_rectangle", "rotation", "quadrilateral"}  # corner by corner
+# Type, corner by corner -> fewest corners.
+_POLYGONS = {"polygon": 3, "oriented_rectangle": 4, "rotation": 4, "quadrilateral": 4}
 
 
 def _rows(tree: ReleaseTree) -> Iterator[Entry | Dropped]:
@@ -115,11 +116,11 @@ def _kind(shape: dict[str, Any]) -> str:
 def _mark(shape: dict[str, Any], canvas: tuple[int, int]) -> Region | None:
     """A shape's region; None where its type has none."""
     kind = _kind(shape)
-    if kind not in _POLYGONS | {"rectangle", "circle", "mask"}:
+    if kind not in _POLYGONS and kind not in ("rectangle", "circle", "mask"):
         return None
     defect = to_name(shape["label"])
     points = [(to_number(x), to_number(y)) for x, y in shape["points"]]
-    if len(points) < (3 if kind in _POLYGONS else 2):
+    if len(points) < _POLYGONS.get(kind, 2):
         raise ValueError(f"{defect!r} is a {kind} of {len(points)} points")
     if kind == "rectangle":
         return _rectangle(defect, points)

@@ -2,7 +2,8 @@
 
 The first folder below `images` names the defect; images that lie directly in `images` have the defect
 `defect`. A mask has the name of its image, with or without `_mask` behind it. Every pixel of a mask that is
-not black is defect, so that masks of 0 and 1 count like those of 0 and 255; soft edges belong to it.
+not black is defect, so that masks of 0 and 1 count like those of 0 and 255; soft edges belong to it, the
+noise of lossy compression does not (`unispector.ops.mask_values`).
 """
 
 from collections import defaultdict

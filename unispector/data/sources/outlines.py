@@ -1,7 +1,7 @@
 """Outlines of shapes that several tools draw: ellipses and turned rectangles, as polygons."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 CORNERS = 64  # of an ellipse; they cover 99.8 % of it
 
@@ -22,6 +22,13 @@ def turned(points: Iterable[Point], around: Point, degrees: float) -> list[Point
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     moved = ((x - around[0], y - around[1]) for x, y in points)
     return [(around[0] + x * cosine - y * sine, around[1] + x * sine + y * cosine) for x, y in moved]
+
+
+def turned_box(ltrb: Sequence[float], degrees: float) -> list[Point]:
+    """Corners of a box (left, top, right, bottom) turned clockwise around its centre."""
+    left, top, right, bottom = ltrb
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return turned(corners, ((left + right) / 2, (top + bottom) / 2), degrees)
 
 
 def flat(points: Iterable[Point]) -> tuple[float, ...]:

@@ -61,7 +61,7 @@ def _common(ours: list[str], theirs: list[str]) -> int:
 VOC = Source(
     title="Pascal VOC",
     layout="images and .xml files of the same stem, in one folder or in two as JPEGImages and Annotations; "
-    "whole numbers count pixels from 1, decimals and labelImg's are edges from 0",
+    "whole numbers count pixels from 1, decimals, labelImg's and Label Studio's are edges from 0",
     published="your own data, as labelImg, CVAT, Datumaro and others write it",
     rows=_rows,
     drops_small=False,

@@ -4,6 +4,7 @@ Rows are `class cx cy w h` or `class x1 y1 x2 y2 ...`, in shares of the image's 
 size of every marked image is read, from its header.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,8 +53,13 @@ def _label_names(stem: str) -> Iterator[str]:
 
 def _label_rows(tree: ReleaseTree, label: str) -> dict[int, list[str]]:
     """Line number -> fields of the lines that are not blank."""
-    lines = enumerate(tree.read_text(label).splitlines(), start=1)
+    lines = enumerate(_lines(tree.read_text(label)), start=1)
     return {number: line.split() for number, line in lines if line.strip()}
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that every tool sees; `splitlines` also cuts where a name has an odd character."""
+    return re.split(r"\r\n?|\n", text)
 
 
 def _marks(
@@ -91,7 +97,7 @@ def _class_names(tree: ReleaseTree) -> Mapping[float, str]:
     for match in tree.matching(r"(?:.*/)?data\.ya?ml"):
         found[match[0]] = _names_of_yaml(tree, match[0])
     for match in tree.matching(r"(?:.*/)?classes\.txt"):
-        lines = tree.read_text(match[0]).rstrip().splitlines()
+        lines = _lines(tree.read_text(match[0]).rstrip(" \t\r\n"))
         found[match[0]] = _checked_names(tree, match[0], dict(enumerate(lines)))
     if not found:
         raise DataError(f"{tree.root}: neither data.yaml nor classes.txt; add one with the names of classes")
@@ -120,14 +126,17 @@ def _names_of_yaml(tree: ReleaseTree, file: str) -> dict[float, str]:
 
 
 def _checked_names(tree: ReleaseTree, file: str, names: Mapping[Any, Any]) -> dict[float, str]:
-    checked = {}
+    checked: dict[float, str] = {}
     for id_, written in names.items():
         try:
             # YAML reads a class called 7 as a number, which its text tells; one called `no` is lost.
             is_number = isinstance(written, int | float) and not isinstance(written, bool)
             checked[to_number(id_)] = to_name(str(written) if is_number else written)
         except ValueError as error:
-            raise tree.error(file, f"class {id_}: {error}; put names in quotes") from error
+            remedy = "correct it" if isinstance(written, str) else "put names in quotes"
+            raise tree.error(file, f"class {id_}: {error}; {remedy}") from error
+    if len(checked) < len(names):
+        raise tree.error(file, "two ids are one number, written differently; remove one")
     if len(set(checked.values())) < len(names):
         raise tree.error(file, "two classes share a name; rename one")
     return checked

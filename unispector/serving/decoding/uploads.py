@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from unispector.errors import DataError
-from unispector.ops.files import brightness, check_sides, load_upright, rgb_of
+from unispector.ops.files import check_sides, load_upright, rgb_of
 from unispector.ops.image_parts import tile_pixels, too_many_parts, too_many_scans
+from unispector.ops.mask_values import mask_values
 from unispector.ops.memory import peak_bytes
 from unispector.ops.rle import BoolArray
 
@@ -69,13 +70,11 @@ def decode_mask(data: bytes, name: str, max_pixels: int) -> BoolArray:
         bool [h, w], upright.
 
     Raises:
-        DataError: another format, broken or cut off.
+        DataError: another format, broken or cut off, or transparency and colours contradict.
         TooLargeError: more than `max_pixels`.
     """
     with _opened(data, name, max_pixels) as image:
-        pixels = load_upright(image)
-        # A floating-point value between 0 and 1 counts as marked.
-        return np.asarray((np.asarray(pixels) if pixels.mode == "F" else brightness(pixels)) > 0)
+        return np.asarray(mask_values(load_upright(image), name) > 0)
 
 
 @contextmanager
