@@ -70,7 +70,7 @@ page-pictures: $(INSTALLED) ## Take the pictures of docs/page.md anew; needs Chr
 
 lock: $(INSTALLED) ## Renew requirements.lock after a change of dependencies in pyproject.toml.
 	$(UV) lock
-	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups --extra pipeline --extra accurate --extra supervision -o requirements.lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-project --all-groups --extra pipeline --extra accurate --extra supervision --extra systems -o requirements.lock
 
 clean: ## Remove the environment and caches; data, models and reports stay.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

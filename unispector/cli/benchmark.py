@@ -11,13 +11,14 @@ BENCHMARK_HELP = """Judge any system by the benchmark's protocol.
 
 \b
   unispector benchmark --list
-  unispector benchmark prototypes --roi mask --out reports/systems/prototypes
+  unispector benchmark prototypes --roi mask --out reports/benchmark/prototypes-mask
   unispector benchmark unispector --weights artifacts/models/unispector/seed{seed} --out mine
   unispector benchmark my_package.my_module:make_detector --out mine
 
 SYSTEM is a name of the list, or the import path of a callable that returns a detector; docs/benchmark.md
 shows one. Sets, split seeds and draws of prompts are those of params.yaml, so `make repro` comes first.
-Writes OUT/evaluation.json, OUT/metrics.json and OUT/system.json (time, memory, size)."""
+Writes OUT/evaluation.json, OUT/metrics.json and OUT/system.json (time, memory, size); a folder below
+reports/benchmark/ becomes a row of reports/systems.md (docs/systems.md)."""
 
 
 def benchmark(
@@ -51,6 +52,8 @@ def benchmark(
     if not system or out is None:
         raise typer.BadParameter("give a system and --out; --list says which systems there are")
     from unispector.benchmark.other_detectors import benchmark as run
+    from unispector.pipeline.systems import write_systems_page
+    from unispector.project.paths import BENCHMARKED
     from unispector.reporting.report import terminal_table
 
     called = name or system.rpartition(":")[2]
@@ -60,3 +63,5 @@ def benchmark(
     )
     Console().print(terminal_table(report))
     typer.echo(f"{len(report.rows)} evaluations: {out / 'metrics.json'}")
+    if out.resolve().parent == BENCHMARKED.resolve():
+        typer.echo(f"all systems: {write_systems_page()}")

@@ -1,0 +1,58 @@
+"""The stage measures each system by itself and writes the table of all."""
+
+import json
+import shutil
+
+import pytest
+
+from unispector.config import SystemsConfig
+from unispector.errors import ConfigError
+from unispector.evaluation.results import EvaluationReport
+from unispector.evaluation.system_record import SystemRecord
+from unispector.pipeline.systems import systems, write_systems_page
+from unispector.project.paths import BENCHMARKED, SYSTEM_RECORDS, SYSTEMS_PAGE
+
+
+def configured(config, *measure, sets=("tile",)):
+    split = config.split.model_copy(update={"prompt_seeds": (1,)})
+    return config.model_copy(update={"systems": SystemsConfig(measure=measure, sets=sets), "split": split})
+
+
+def test_each_system_has_a_folder_and_a_row(benchmark, new_project, short):
+    root = new_project(variants=("unispector",))
+    reports = systems(configured(short, "unispector", "prototypes:mask"), root)
+    assert [report.variants for report in reports] == [("unispector",), ("prototypes:mask",)]
+    folders = {path.name: path for path in (root / SYSTEM_RECORDS).iterdir()}
+    assert set(folders) == {"unispector", "prototypes-mask"}
+    records = {name: SystemRecord.read(path / "system.json") for name, path in folders.items()}
+    assert {name: (one.system, one.roi) for name, one in records.items()} == {
+        "unispector": ("unispector", "box"),
+        "prototypes-mask": ("prototypes", "mask"),
+    }
+    for report, name in zip(reports, ("unispector", "prototypes-mask"), strict=True):
+        assert EvaluationReport.read(folders[name] / "evaluation.json") == report
+        assert {row.data_set for row in report.rows} == {"tile"}
+    page = (root / SYSTEMS_PAGE).read_text()
+    assert page.count("\n| nearest prototypes |") == 1
+    assert "PerSAM" in page
+    assert page.count("not measured here") > 10
+
+    own = root / BENCHMARKED / "again"
+    shutil.copytree(folders["prototypes-mask"], own)
+    record = json.loads((own / "system.json").read_text())
+    (own / "system.json").write_text(json.dumps({**record, "roi": "box", "peak_mib": 123456.0}))
+    write_systems_page(root)
+    assert "123456" in (root / SYSTEMS_PAGE).read_text()
+
+
+def test_nothing_is_lost_where_a_system_or_set_is_unknown(benchmark, new_project, short):
+    root = new_project(variants=())
+    (root / SYSTEM_RECORDS).mkdir(parents=True)
+    (root / SYSTEM_RECORDS / "kept").mkdir()
+    for config, told in (
+        (configured(short, "nobody"), "give package.module:callable, or a system"),
+        (configured(short, "prototypes", sets=("no",)), "no: no such set"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            systems(config, root)
+        assert [path.name for path in (root / SYSTEM_RECORDS).iterdir()] == ["kept"]
