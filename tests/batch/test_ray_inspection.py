@@ -1,6 +1,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -78,8 +79,12 @@ def rows_of(tables):
 
 
 def workers_of_ray():
-    everyone = psutil.Process().children(recursive=True)
-    return [process for process in everyone if "MapWorker" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "MapWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_rows_are_those_of_one_process_though_a_worker_is_killed(ray_cluster, detector, inspection, files):

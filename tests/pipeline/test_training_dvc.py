@@ -13,7 +13,7 @@ from unispector.errors import ConfigError
 from unispector.pipeline.fingerprint import fingerprint
 from unispector.project.paths import MODELS, TRAINING_START
 
-FIGURES = ("train", "evaluate", "sweep")
+FIGURES = ("train", "evaluate", "sweep", "systems")
 
 
 def dvc(project: Path, *arguments: str) -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from unispector.config import BackboneConfig, Config, ModelConfig
-from unispector.errors import CheckpointError, DataError
+from unispector.errors import CheckpointError, ConfigError, DataError
 from unispector.modeling.backbones.pretrained import distributions_of, packaged_weights
 from unispector.modeling.build import build_model
 from unispector.modeling.unispector import UniSpectorModel
@@ -154,7 +154,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> SavedMode
         if problem := _problem(state, model.state_dict()):
             raise CheckpointError(f"{directory / WEIGHTS}: {problem}; copy the model again or train it again")
         model.load_state_dict(state)
-    except (SafetensorError, RuntimeError) as error:
+    except (ConfigError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS}: does not fit this version's network ({' '.join(str(error).split())})"
         ) from error

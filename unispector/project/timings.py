@@ -15,7 +15,7 @@ TIMINGS = Path("artifacts/timings")
 
 STAGES = (
     "generate", "convert", "survey", "validate", "split", "statistics", "fingerprint", "train", "evaluate",
-    "sweep", "report",
+    "sweep", "systems", "report",
 )  # fmt: skip
 """Stages in the order of the pipeline."""
 
