@@ -194,7 +194,7 @@ def _ready(
         lesson = (evaluation.split_seed, *([evaluation.set_name] if learns == "good" else []))
         if lesson != known:
             known, detector = lesson, entry.make(evaluation.split_seed)
-            if learns != "nothing" and isinstance(detector, TrainableDetector):
+            if learns in ("seen", "good") and isinstance(detector, TrainableDetector):
                 kept = out / "trained" / "-".join(map(str, lesson))
                 detector.fit(*_lesson(learns, evaluation, config, root), kept)
         yield detector, evaluation

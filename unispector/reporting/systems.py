@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 NOT_MEASURED = "not measured here"
-_LEARNS = {"nothing": "nothing", "seen": "the seen classes", "good": "the set's good images"}
+_LEARNS = {
+    "nothing": "nothing",
+    "before": "the seen classes",
+    "seen": "the seen classes",
+    "good": "the set's good images",
+}
 
 
 @dataclass(frozen=True)

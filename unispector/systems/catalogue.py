@@ -8,7 +8,7 @@ from typing import Literal
 
 from unispector.config import Roi
 
-Learns = Literal["nothing", "seen", "good"]
+Learns = Literal["nothing", "before", "seen", "good"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class System:
     title: str  # in tables, with its source
     make: str  # import path; called with (weights, roi), it returns the detector
     rois: tuple[Roi, ...]  # what it can be prompted with; none = it is not prompted by an example
-    learns: Learns  # trained by the benchmark on nothing, on the seen classes, or on a set's good images
+    # Trained by the benchmark on the seen classes or on a set's good images; or before, by the stage train.
+    learns: Learns
     weights: str  # what `--weights` takes; empty = nothing
     code: str  # licence of the code that runs
     weights_licence: str  # of the weights as they are distributed; "-" = there are none
@@ -34,7 +35,7 @@ SYSTEMS = (
         title="UniSpector",
         make="unispector.systems.own:unispector",
         rois=("box", "mask"),
-        learns="nothing",
+        learns="before",
         weights="`fast`, `accurate`, or a folder of a trained model",
         code="Apache-2.0",
         weights_licence="of the packaged models: Apache-2.0; see their README.md for the training images",
@@ -45,7 +46,7 @@ SYSTEMS = (
         title="MaskDINO, closed set",
         make="unispector.systems.own:ClosedSetDetector",
         rois=(),
-        learns="nothing",
+        learns="before",
         weights="a folder that `train.ablation: [maskdino]` made; it knows its seen classes alone",
         code="Apache-2.0 (this project's)",
         weights_licence="-",
@@ -102,7 +103,7 @@ SYSTEMS = (
         title="T-Rex2, visual prompts",
         make="unispector.systems.own:unispector",
         rois=("box",),
-        learns="nothing",
+        learns="before",
         weights="a folder that `train.ablation: [trex2]` made; no weights of it are published",
         code="Apache-2.0 (this project's)",
         weights_licence="-",
