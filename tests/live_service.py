@@ -37,7 +37,8 @@ class Live:
     def wait_for(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """/health as soon as it fulfils a condition."""
         deadline = time.monotonic() + 30
-        while not condition(state := self.client.get("/health").json()):
+        alone = {"Connection": "close"}  # one that is kept may be closed for being idle just as it is used
+        while not condition(state := self.client.get("/health", headers=alone).json()):
             assert time.monotonic() < deadline, state
             time.sleep(0.02)
         return state
