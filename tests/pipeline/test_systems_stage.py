@@ -45,14 +45,21 @@ def test_each_system_has_a_folder_and_a_row(benchmark, new_project, short):
     assert "123456" in (root / SYSTEMS_PAGE).read_text()
 
 
-def test_nothing_is_lost_where_a_system_or_set_is_unknown(benchmark, new_project, short):
+def test_nothing_is_lost_where_a_system_is_unknown(benchmark, new_project, short):
     root = new_project(variants=())
     (root / SYSTEM_RECORDS).mkdir(parents=True)
     (root / SYSTEM_RECORDS / "kept").mkdir()
-    for config, told in (
-        (configured(short, "nobody"), "give package.module:callable, or a system"),
-        (configured(short, "prototypes", sets=("no",)), "no: no such set"),
-    ):
+    for config, told in ((configured(short, "nobody"), "give package.module:callable, or a system"),):
         with pytest.raises(ConfigError, match=told):
             systems(config, root)
         assert [path.name for path in (root / SYSTEM_RECORDS).iterdir()] == ["kept"]
+
+
+def test_a_set_that_is_not_there_is_told_and_costs_nothing(benchmark, new_project, short, caplog):
+    root = new_project(variants=())
+    assert systems(configured(short, "prototypes", sets=("mini-MagneticTile",)), root) == []
+    assert caplog.messages == [
+        "systems.sets: mini-MagneticTile is not among data.sets; nothing is measured on it"
+    ]
+    assert (root / SYSTEM_RECORDS).is_dir()
+    assert "nearest prototypes" in (root / SYSTEMS_PAGE).read_text()

@@ -1,5 +1,6 @@
 """Stage `systems`: the systems of the comparison that need no download, by the benchmark's protocol."""
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -16,29 +17,35 @@ from unispector.reporting.model import Report
 from unispector.reporting.render import markdown
 from unispector.reporting.systems import MeasuredSystem, systems_section
 
+logger = logging.getLogger(__name__)
+
 
 def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
     """Judge `systems.measure` on `systems.sets` and write the page of all systems.
 
+    A set that `data.sets` lacks is told and left out: the embedded one is, where others have taken its place.
     Each runs in a process of its own, so that its memory is its own. Writes a folder for each below
     `reports/systems`.
 
     Raises:
-        ConfigError: there is no such system or set, or a system does not take such prompts.
+        ConfigError: there is no such system, or a system does not take such prompts.
         CheckpointError: a model that was trained here is missing.
         DataError: a file of the splits or an image is unusable.
     """
     trained = config.model_copy(
         update={"split": config.split.model_copy(update={"seeds": config.train.seeds})}
     )
+    sets = [name for name in config.systems.sets if name in config.data.sets]
+    measure = config.systems.measure if sets or not config.systems.sets else ()
+    if absent := set(config.systems.sets) - set(sets):
+        logger.warning("systems.sets: %s is not among data.sets; nothing is measured on it", min(absent))
     reports = []
     with replaced_folder(root / SYSTEM_RECORDS) as folder:
-        for entry in config.systems.measure:
+        for entry in measure:
             name, roi = _entry(entry)
             weights = str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
             out = folder / entry.replace(":", "-")
             with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-                sets = config.systems.sets
                 done = alone.submit(
                     benchmark, name, entry, trained, root, out, weights=weights, roi=roi, sets=sets
                 )
