@@ -23,7 +23,7 @@ help: ## Show what there is to do.
 setup: $(INSTALLED) ## Install the locked environment into .venv (the other targets do so by themselves).
 
 repro: $(INSTALLED) ## Run the pipeline: data, training, evaluation, report; only what is out of date.
-	@echo "$$(dvc stage list --name-only | wc -l) stages: data, checks, training of each seed, evaluation, sweeps, report;"
+	@echo "$$(dvc stage list --name-only | wc -l) stages: data, checks, training of each seed, evaluation, sweeps, rivals, report;"
 	@echo "about 21 minutes on 2 free cores the first time. Ctrl+C stops it, make repro goes on from there."
 	dvc repro
 	unispector report --show

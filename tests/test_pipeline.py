@@ -21,7 +21,7 @@ CODE_FOLDERS = ("unispector/", "flows/")
 READ = {"unispector/reporting/render.py": "unispector/reporting/templates"}
 MADE_BY = {  # modules that a stage finds by their names
     "unispector.pipeline.systems": {
-        BY_NAME[entry.partition(":")[0]].make.partition(":")[0]
+        BY_NAME[entry.partition("/")[0]].make.partition(":")[0]
         for entry in load_config(ROOT / "params.yaml").systems.measure
     }
 }

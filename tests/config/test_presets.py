@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ruamel.yaml import YAML
 
 from unispector.config import Config, load_config, params, preset_names, preset_values
 from unispector.errors import ConfigError
@@ -99,6 +100,16 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@pytest.mark.parametrize(
+    "path",
+    [PARAMS, *sorted(PARAMS.parent.glob("unispector/shipped/*/params.yaml"))],
+    ids=lambda path: path.parent.name,
+)
+def test_dvc_reads_the_same_values(path: Path) -> None:
+    """DVC's reader is of YAML 1.2, which plain values in a list with a colon break; ours is of YAML 1.1."""
+    assert YAML(typ="safe").load(path) == yaml.safe_load(path.read_text())
 
 
 def written(path: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ def configured(config, *measure, sets=("tile",)):
 
 def test_each_system_has_a_folder_and_a_row(benchmark, new_project, short):
     root = new_project(variants=("unispector",))
-    reports = systems(configured(short, "unispector", "prototypes:mask"), root)
-    assert [report.variants for report in reports] == [("unispector",), ("prototypes:mask",)]
+    reports = systems(configured(short, "unispector", "prototypes/mask"), root)
+    assert [report.variants for report in reports] == [("unispector",), ("prototypes/mask",)]
     folders = {path.name: path for path in (root / SYSTEM_RECORDS).iterdir()}
     assert set(folders) == {"unispector", "prototypes-mask"}
     records = {name: SystemRecord.read(path / "system.json") for name, path in folders.items()}

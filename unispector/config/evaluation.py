@@ -106,9 +106,9 @@ class SweepConfig(Section):
 class SystemsConfig(Section):
     """The comparison of systems by the benchmark's protocol."""
 
-    measure: tuple[Annotated[str, Field(pattern="^[a-z0-9-]+(:(box|mask))?$")], ...] = Field(
-        ("unispector", "prototypes", "prototypes:mask", "insid3", "insid3:mask"),
-        description="systems that `make repro` measures (`unispector benchmark --list`), with `:mask` "
+    measure: tuple[Annotated[str, Field(pattern="^[a-z0-9-]+(/(box|mask))?$")], ...] = Field(
+        ("unispector", "prototypes", "prototypes/mask", "insid3", "insid3/mask"),
+        description="systems that `make repro` measures (`unispector benchmark --list`), with `/mask` "
         "prompted by masks; `unispector benchmark` measures those that need weights of others",
     )
     sets: tuple[str, ...] = Field(

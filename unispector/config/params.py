@@ -44,7 +44,7 @@ class Config(Section):
         SweepConfig(), description="robustness of the main model on unseen classes (paper, 4.1)"
     )
     systems: SystemsConfig = Field(
-        SystemsConfig(), description="the comparison with other systems (docs/benchmark.md)"
+        SystemsConfig(), description="the comparison with other systems (docs/systems.md)"
     )
     retrain: RetrainConfig = Field(
         RetrainConfig(), description="scheduled retraining; its schedule is in prefect.yaml"

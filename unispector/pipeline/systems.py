@@ -44,7 +44,7 @@ def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
         for entry in measure:
             name, roi = _entry(entry)
             weights = str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
-            out = folder / entry.replace(":", "-")
+            out = folder / entry.replace("/", "-")
             with ProcessPoolExecutor(1, get_context("spawn")) as alone:
                 done = alone.submit(
                     benchmark, name, entry, trained, root, out, weights=weights, roi=roi, sets=sets
@@ -55,8 +55,8 @@ def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
 
 
 def _entry(entry: str) -> tuple[str, Roi | None]:
-    """Name and prompts of `name` or `name:mask`; the parameters allow nothing else."""
-    name, _, roi = entry.partition(":")
+    """Name and prompts of `name` or `name/mask`; the parameters allow nothing else."""
+    name, _, roi = entry.partition("/")
     return name, "mask" if roi == "mask" else "box" if roi == "box" else None
 
 
