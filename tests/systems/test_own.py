@@ -11,19 +11,36 @@ from published import official_state
 from tiny import save_tiny, tiny_config, tiny_network
 from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.cli import main
+from unispector.config import Config, DataConfig, SetConfig, TrainConfig
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import CheckpointError, ConfigError
 from unispector.evaluation.system_record import RECORD, SystemRecord
+from unispector.modeling.saved_model import save_model
 from unispector.modeling.unispector import PROMPT_REFERENCES
+from unispector.project.paths import SPLITS
 from unispector.systems.own import ClosedSetDetector, dinov, published_dinov
 
-CLASSES = ("bright", "dark", "scratch")
+CLASSES = ("steel/scratch", "tile/bright", "tile/dark", "tile/scratch")
+SETS = {
+    name: SetConfig(source="magnetic_tile", path=f"raw-{name}", domain="in") for name in ("tile", "steel")
+}
+
+
+def save_closed(folder, classes, sets=SETS):
+    """A closed set as training writes it."""
+    model = tiny_config().as_rival("maskdino").model_copy(update={"classes": classes})
+    config = Config(data=DataConfig(sets=sets), model=model, train=TrainConfig(views=0))
+    network = tiny_network(model, 3)
+    save_model(folder, network, config, {"made by": "a test"})
+    return network.prompt_encoder.table.weight.detach()
 
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory):
-    config = tiny_config().as_rival("maskdino").model_copy(update={"classes": CLASSES})
-    return save_tiny(tmp_path_factory.mktemp("maskdino"), tiny_network(config, 3), config)
+    folder = tmp_path_factory.mktemp("maskdino")
+    save_closed(folder, CLASSES)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +61,8 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
-    file = tmp_path_factory.mktemp("photos") / "a.png"
+    file = tmp_path_factory.mktemp("photos") / "data/raw/raw-tile/a.png"
+    file.parent.mkdir(parents=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(file)
     return file
 
@@ -59,12 +77,11 @@ def marks(*names):
     )
 
 
-def test_a_closed_set_has_its_learned_embeddings_whatever_is_marked(closed, photo):
+def test_a_closed_set_has_its_learned_embeddings_whatever_is_marked(closed, photo, tmp_path):
     detector = ClosedSetDetector(str(closed))
     bank = detector.encode_prompts(marks("hole", "scratch", "bright"), photo.parent)
     assert bank.class_names == ("scratch", "bright")
-    table = tiny_network(tiny_config().as_rival("maskdino").model_copy(update={"classes": CLASSES}), 3)
-    rows = table.prompt_encoder.table.weight.detach()[[2, 0]]
+    rows = save_closed(tmp_path, CLASSES)[[3, 1]]
     torch.testing.assert_close(bank.embeddings, rows)
     (found,) = detector.detect([photo], bank)
     assert found.class_names == ("scratch", "bright")
@@ -76,6 +93,18 @@ def test_of_classes_that_it_does_not_know_a_closed_set_finds_nothing(closed, pho
     prompts = detector.encode_prompts(marks("hole"), photo.parent)
     (found,) = detector.detect([photo], prompts)
     assert (len(found), found.image_hw, found.boxes_xyxy.shape) == (0, (60, 90), (0, 4))
+
+
+def test_a_closed_set_knows_all_seen_classes_of_the_protocol_and_no_other(benchmark, tmp_path):
+    splits, images = SplitTree(benchmark.root / SPLITS), benchmark.root / "data/raw/raw-tile"
+    save_closed(tmp_path, Annotations.read(splits.training(42)).class_names, benchmark.config.data.sets)
+    detector = ClosedSetDetector(str(tmp_path))
+    seen, unseen = (
+        Annotations.read(splits.in_domain("tile", part, 42, 1).prompt) for part in ("seen", "unseen")
+    )
+    assert detector.encode_prompts(seen, images).class_names == seen.class_names
+    assert detector.encode_prompts(unseen, images) is None
+    assert detector.encode_prompts(seen, benchmark.root / "data/raw/raw-steel") is None
 
 
 def test_a_model_with_prompts_is_no_closed_set(by_boxes):

@@ -147,7 +147,11 @@ def load_starting_weights(model: nn.Module, path: Path) -> WeightReport:
         CheckpointError: the file cannot be read, a tensor has another shape than the model's of that
             name, or not one fits.
     """
-    given = read_weights(path)
-    report = match_weights(model.state_dict(), given, str(path))
+    return load_tensors(model, read_weights(path), str(path))
+
+
+def load_tensors(model: nn.Module, given: Mapping[str, Tensor], origin: str) -> WeightReport:
+    """Load what tensors fit a model by name and shape; see `match_weights` for the arguments and errors."""
+    report = match_weights(model.state_dict(), given, origin)
     model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
     return report

@@ -22,7 +22,7 @@ from unispector.modeling.build import build_model
 from unispector.modeling.official_weights import fitting_model
 from unispector.modeling.prompt_encoder import ClassEmbeddings
 from unispector.modeling.saved_model import SavedModel, find_device, load_model
-from unispector.modeling.starting_weights import load_starting_weights, read_weights
+from unispector.modeling.starting_weights import load_tensors, read_weights
 from unispector.ops.files import read_image_size
 from unispector.structures import EncodedPrompts
 from unispector.systems.findings import as_detections
@@ -75,11 +75,12 @@ def published_dinov(file: Path, side: int = DINOV_SIDE) -> SavedModel:
     Raises:
         CheckpointError: the file cannot be read, or lacks a part of the detector.
     """
-    sizes = fitting_model(read_weights(file), str(file))
+    given = read_weights(file)
+    sizes = fitting_model(given, str(file))
     settings = {**sizes, "image_size": side, "backbone": {**sizes["backbone"], "weights": "none"}}
     config = ModelConfig.model_validate(settings).as_rival("dinov")
     model = build_model(config, load_weights=False)
-    report = load_starting_weights(model, file)
+    report = load_tensors(model, given, str(file))
     if report.new:
         raise CheckpointError(
             f"{file}: lacks {report.new[0]} ({len(report.new)} tensors of DINOv); bring its file whole"
@@ -106,17 +107,32 @@ class ClosedSetDetector:
             )
         self._detector = UniSpector(saved)
         self._side, self._classes = saved.config.model.image_size, saved.config.model.classes
+        self._data = saved.config.data
         self._table: Tensor = table.table.weight.detach().float().cpu()
         self.fingerprint, self.parameters = saved.fingerprint, self._detector.parameters
 
-    def encode_prompts(self, prompts: Annotations, images: Path) -> PromptBank | None:  # noqa: ARG002
-        """The learned embeddings of the prompted classes that it knows; None where it knows none."""
-        known = [name for name in prompts.class_names if name in self._classes]
-        if not known:
+    def encode_prompts(self, prompts: Annotations, images: Path) -> PromptBank | None:
+        """The learned embeddings of the prompted classes that it knows; None where it knows none.
+
+        Training calls a class SET/CLASS and a set's own files call it CLASS; the folder of the images, as the
+        parameters of the training have it, says which set it is.
+        """
+        folders = {name: (self._data.root / own.path).parts for name, own in self._data.sets.items()}
+        sets = [name for name, parts in folders.items() if images.parts[-len(parts) :] == parts]
+        rows = {known: row for row, known in enumerate(self._classes)}
+        places = {
+            name: rows[f"{own}/{name}"]
+            for own in sets
+            for name in prompts.class_names
+            if f"{own}/{name}" in rows
+        }
+        if not places:
             return None
-        rows = self._table[[self._classes.index(name) for name in known]]
+        known, embeddings = tuple(places), self._table[list(places.values())]
         labels, sides = torch.arange(len(known)), (self._side,) * len(known)
-        return PromptBank.from_instances(EncodedPrompts(rows, None), labels, known, self.fingerprint, sides)
+        return PromptBank.from_instances(
+            EncodedPrompts(embeddings, None), labels, known, self.fingerprint, sides
+        )
 
     def detect(self, images: Sequence[Path], prompts: PromptBank | None) -> Iterator[Detections]:
         """Results in the order of the images; of classes that it does not know there are none."""
