@@ -210,6 +210,41 @@ def test_broken_code_of_the_right_size_is_refused(benchmark, project, short, tmp
         run_benchmark(entered("blank", Blank(benchmark, project, shorten)), short, project, tmp_path)
 
 
+class Learner(Blank):
+    """Notes what it learns from, and what it is judged on after that."""
+
+    def __init__(self, benchmark, root, lessons):
+        super().__init__(benchmark, root)
+        self.lessons = lessons
+
+    def fit(self, annotations, images, out):
+        self.lessons.append((images.name, len(annotations.instances), out.name, set()))
+        self.learnt = {images / image.file_name for image in annotations.images}
+
+    def detect(self, images, prompts):
+        self.lessons[-1][3].update(self.learnt & set(images))
+        return super().detect(images, prompts)
+
+
+def test_what_good_images_teach_is_learnt_once_and_of_seen_classes_once_a_split(
+    benchmark, project, short, tmp_path
+):
+    config = short.model_copy(update={"split": short.split.model_copy(update={"seeds": (42, 82)})})
+    for system, expected in (
+        ("patchcore", [("raw-tile", False, "tile")]),
+        ("yolo11-seg", [("raw", True, "42"), ("raw", True, "82")]),
+    ):
+        lessons = []
+
+        def make(_, lessons=lessons):
+            return Learner(benchmark, project, lessons)
+
+        report = run_benchmark(Entry("own", make, system), config, project, tmp_path / system, ("tile",))
+        assert {row.split_seed for row in report.rows} == {42, 82}
+        assert [(where, instances > 0, kept) for where, instances, kept, _ in lessons] == expected
+        assert not any(judged for *_, judged in lessons)  # what was learnt is never judged
+
+
 def test_defect_free_images_are_looked_at_after_the_targets(benchmark, project, short, tmp_path):
     seen = []
     detector = Blank(benchmark, project)

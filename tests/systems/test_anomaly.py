@@ -19,6 +19,8 @@ from unispector.ops.rle import decode_rle
 from unispector.systems import anomaly, efficient_ad
 from unispector.systems.anomaly import PatchCore, core_set, cut, in_every_class
 from unispector.systems.efficient_ad import TEACHER_CHANNELS, EfficientAd
+from unispector.systems.findings import Finding
+from unispector.systems.parts import MOST
 
 needs_anomalib = pytest.mark.skipif(not find_spec("anomalib"), reason="the extra anomaly is not installed")
 
@@ -58,8 +60,8 @@ def named(*names):
 
 def test_each_finding_is_given_to_every_class_best_first():
     found = [
-        (0.6, (1, 2, 3, 4), {"size": [9, 9], "counts": "a"}),
-        (0.8, (5, 6, 7, 8), {"size": [9, 9], "counts": "b"}),
+        Finding(0.6, 0, (1, 2, 3, 4), {"size": [9, 9], "counts": "a"}),
+        Finding(0.8, 0, (5, 6, 7, 8), {"size": [9, 9], "counts": "b"}),
     ]
     given = in_every_class(found, ("x", "y"), (9, 9))
     assert given.scores.tolist() == pytest.approx([0.8, 0.8, 0.6, 0.6])
@@ -79,17 +81,17 @@ def test_a_map_is_cut_into_parts_of_the_images_own_pixels():
     found = cut(strange, 1.0, (80, 120))
     full = functional.interpolate(strange[None, None], (80, 120), mode="bilinear", align_corners=False)[0, 0]
     assert len(found) == 2
-    for (score, (x0, y0, x1, y1), code), low in zip(found, (20, 0), strict=True):
-        mask = decode_rle(code)
+    for one, low in zip(found, (20, 0), strict=True):
+        (x0, y0, x1, y1), mask = one.box, decode_rle(one.code)
         assert mask.shape == (80, 120)
         assert (mask[y0:y1, x0:x1].any(), mask.sum()) == (True, mask[y0:y1, x0:x1].sum())
         peak = float(full[torch.from_numpy(mask)].max())
-        assert score == pytest.approx(peak / (peak + 1))
+        assert one.score == pytest.approx(peak / (peak + 1))
         assert y0 >= low
-    assert sum(decode_rle(code) for *_, code in found).astype(bool).sum() == (full > 1).sum()
+    assert sum(decode_rle(one.code) for one in found).astype(bool).sum() == (full > 1).sum()
     assert cut(strange, 7.0, (80, 120)) == []
     many = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
-    assert len(cut(many, 0.7, (512, 512))) == anomaly.MOST
+    assert len(cut(many, 0.7, (512, 512))) == MOST
 
 
 @needs_anomalib

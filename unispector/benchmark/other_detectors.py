@@ -189,13 +189,15 @@ def _ready(
 ) -> Iterator[tuple[BenchmarkDetector, Evaluation]]:
     """Each evaluation with the detector that is to be judged, trained where it learns."""
     learns = entry.system.learns if entry.system else "nothing"
-    known: tuple[object, ...] = ()
+    known: str | None = None
+    if learns == "good":  # a set's good images are the same in all splits: what they teach is learnt once
+        todo = sorted(todo, key=lambda evaluation: evaluation.set_name)
     for evaluation in todo:
-        lesson = (evaluation.split_seed, *([evaluation.set_name] if learns == "good" else []))
+        lesson = evaluation.set_name if learns == "good" else str(evaluation.split_seed)
         if lesson != known:
             known, detector = lesson, entry.make(evaluation.split_seed)
             if learns in ("seen", "good") and isinstance(detector, TrainableDetector):
-                kept = out / "trained" / "-".join(map(str, lesson))
+                kept = out / "trained" / lesson
                 detector.fit(*_lesson(learns, evaluation, config, root), kept)
         yield detector, evaluation
 

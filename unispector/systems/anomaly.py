@@ -22,10 +22,12 @@ import importlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,20 +38,15 @@ from unispector.data.transforms import resize_image
 from unispector.detections import Detections
 from unispector.errors import ConfigError, DataError
 from unispector.modeling.build import build_backbone
-from unispector.ops.components import components
 from unispector.ops.files import atomic_path, read_image
-from unispector.ops.rle import encode_crop
+from unispector.systems.findings import Finding, as_detections
+from unispector.systems.parts import parts_of
 
 HELD_OUT = 5  # every so many good images one for the threshold
 THRESHOLD_SHARE = 0.97  # of the values of the maps of held-out good images that lie below the threshold
-LEAST_AREA = 0.0001  # share of the image below which a component is noise
-MOST = 100  # findings in one image
 CORE = 0.01  # of the features of good images, PatchCore's smallest published share
 MOST_CELLS = 100_000  # features that the core set is chosen from, at random; 600 MB at 1,536 channels
 LEAST_CORE = 1024  # features that are kept in any case, where there are so many
-
-Finding = tuple[float, tuple[int, int, int, int], dict[str, object]]
-"""Score, box xyxy in pixels and mask code."""
 
 
 def in_every_class(found: Sequence[Finding], names: tuple[str, ...], image_hw: tuple[int, int]) -> Detections:
@@ -58,16 +55,8 @@ def in_every_class(found: Sequence[Finding], names: tuple[str, ...], image_hw: t
     With one class prompted, this is a fair one. With several, each finding is right for at most one class and
     a false one for all others: what it costs not to name the defect. To give it to one would be a guess.
     """
-    order = sorted(found, key=lambda finding: -finding[0])
-    each = [(finding, label) for finding in order for label in range(len(names))]
-    return Detections(
-        boxes_xyxy=torch.tensor([box for (_, box, _), _ in each], dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([score for (score, _, _), _ in each], dtype=torch.float32),
-        labels=torch.tensor([label for _, label in each], dtype=torch.int64),
-        masks_rle=tuple(code for (_, _, code), _ in each),
-        class_names=names,
-        image_hw=image_hw,
-    )
+    each = [replace(finding, label=label) for finding in found for label in range(len(names))]
+    return as_detections(each, names, image_hw)
 
 
 def of_anomalib(module: str) -> Any:
@@ -82,18 +71,15 @@ def of_anomalib(module: str) -> Any:
 
 
 def cut(strange: Tensor, threshold: float, image_hw: tuple[int, int]) -> list[Finding]:
-    """The best parts of a map [h, w] of the image that lie above the threshold, in the image's pixels."""
-    height, width = image_hw
+    """Nameless parts of a map [h, w] of the image that lie above the threshold, in the image's pixels."""
     full = functional.interpolate(strange[None, None], image_hw, mode="bilinear", align_corners=False)[0, 0]
     pixels = full.cpu().numpy()
-    found = []
-    for crop, left, top in components(pixels > threshold):
-        h, w = crop.shape
-        if crop.sum() >= LEAST_AREA * height * width:
-            peak = float(pixels[top : top + h, left : left + w][crop].max())
-            code = encode_crop(crop, left, top, height, width)
-            found.append((peak / (peak + threshold), (left, top, left + w, top + h), code))
-    return sorted(found, key=lambda finding: -finding[0])[:MOST]
+
+    def score(values: npt.NDArray[np.float32]) -> float:
+        peak = float(values.max())
+        return peak / (peak + threshold)
+
+    return parts_of(0, pixels > threshold, pixels, score)
 
 
 class AnomalyDetector(ABC):

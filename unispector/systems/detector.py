@@ -1,11 +1,12 @@
 """What the benchmark needs of a system."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from unispector.data.coco import Annotations
 from unispector.detections import Detections
+from unispector.errors import DataError
 
 
 @runtime_checkable
@@ -30,6 +31,17 @@ class BenchmarkDetector(Protocol):
             One `Detections` per image, in order; `class_names` are names of the prompts' categories,
             scores lie in [0, 1], masks are COCO run-length codes of the image's size.
         """
+
+
+def check_prompted(class_names: Sequence[str], shown: Iterable[bool]) -> None:
+    """Refuse a class of which no prompt is shown.
+
+    Raises:
+        DataError: there is one; the message names it.
+    """
+    for name, is_shown in zip(class_names, shown, strict=True):
+        if not is_shown:
+            raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
 
 
 @runtime_checkable

@@ -39,9 +39,9 @@ from torch.nn import functional
 from unispector.config import Roi
 from unispector.data.coco import Annotations
 from unispector.detections import Detections
-from unispector.errors import DataError
 from unispector.ops.files import read_image
 from unispector.systems.cells import marked_cells
+from unispector.systems.detector import check_prompted
 from unispector.systems.findings import Finding, as_detections
 from unispector.systems.parts import parts_of
 from unispector.systems.vit_features import VitFeatures
@@ -103,9 +103,7 @@ class Insid3Detector:
         marked = torch.stack(
             [marked_cells(prompts, image, self._grid, self._roi) for image in prompts.images], dim=1
         ).to(features.device)
-        for name, shown in zip(prompts.class_names, marked.any(2).any(1).tolist(), strict=True):
-            if not shown:
-                raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
+        check_prompted(prompts.class_names, marked.any(2).any(1).tolist())
         return Insid3Prompts(prompts.class_names, features, marked, _means(features, marked))
 
     def detect(self, images: Sequence[Path], prompts: Insid3Prompts) -> Iterator[Detections]:
@@ -200,5 +198,5 @@ def _enlarged(values: Tensor, image_hw: tuple[int, int]) -> npt.NDArray[np.float
     return full.cpu().numpy()
 
 
-def _in_range(mean: float) -> float:
-    return min(max(mean, 0.0), 1.0)  # rounding, and the edge where a map falls to a neighbour's
+def _in_range(values: npt.NDArray[np.float32]) -> float:
+    return min(max(float(values.mean()), 0.0), 1.0)  # rounding, and where a map falls to a neighbour's

@@ -14,7 +14,10 @@ MOST = 100  # parts of one class in one image
 
 
 def parts_of(
-    label: int, mask: BoolArray, values: npt.NDArray[np.float32], score: Callable[[float], float]
+    label: int,
+    mask: BoolArray,
+    values: npt.NDArray[np.float32],
+    score: Callable[[npt.NDArray[np.float32]], float],
 ) -> list[Finding]:
     """At most `MOST` parts that are no specks, best first.
 
@@ -22,14 +25,14 @@ def parts_of(
         label: position of the class among the prompted ones.
         mask: [H, W] of the class, in the image's pixels.
         values: [H, W] map that parts are judged by.
-        score: from the mean of the map in a part to its score in [0, 1].
+        score: from the values [n] of the map in a part to its score in [0, 1].
     """
     height, width = mask.shape
     found = []
     for crop, left, top in components(mask):
         h, w = crop.shape
         if crop.sum() >= LEAST_AREA * height * width:
-            mean = float(values[top : top + h, left : left + w][crop].mean())
+            own = score(values[top : top + h, left : left + w][crop])
             code = encode_crop(crop, left, top, height, width)
-            found.append(Finding(score(mean), label, (left, top, left + w, top + h), code))
+            found.append(Finding(own, label, (left, top, left + w, top + h), code))
     return sorted(found, key=lambda finding: -finding.score)[:MOST]

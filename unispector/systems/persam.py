@@ -41,6 +41,7 @@ from unispector.errors import DataError
 from unispector.losses.terms import dice_loss, focal_loss
 from unispector.ops.files import atomic_write_bytes, read_image
 from unispector.ops.rle import BoolArray
+from unispector.systems.detector import check_prompted
 from unispector.systems.findings import Finding, as_detections
 from unispector.systems.hub import read_trained
 from unispector.systems.sam import (
@@ -123,10 +124,9 @@ class PerSam:
                 for instance in instances:
                     mask = prompt_mask(instance, image, self._roi)
                     shown[prompts.class_index[instance.category_id]].append(self._target(scene, mask))
+        check_prompted(prompts.class_names, map(bool, shown))
         targets = {}
         for name, own in zip(prompts.class_names, shown, strict=True):
-            if not own:
-                raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
             direction = torch.stack([each.direction for each in own]).mean(0)
             embedding = torch.stack([each.embedding for each in own]).mean(0)
             targets[name] = Target(functional.normalize(direction, dim=0), embedding)

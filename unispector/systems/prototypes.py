@@ -17,6 +17,7 @@ from math import exp
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,10 +26,10 @@ from unispector.config import BackboneConfig, Roi
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.transforms import resize_image
 from unispector.detections import Detections
-from unispector.errors import DataError
 from unispector.modeling.build import build_backbone
 from unispector.ops.files import read_image
 from unispector.systems.cells import cells_of
+from unispector.systems.detector import check_prompted
 from unispector.systems.findings import Finding, as_detections
 from unispector.systems.parts import parts_of
 
@@ -83,11 +84,10 @@ class PrototypeDetector:
             for image, own in zip(prompts.images, cells.cpu(), strict=True)
         ]
         marked, defect = (torch.stack(masks).to(self._device) for masks in zip(*marks, strict=True))
+        check_prompted(prompts.class_names, marked.any(2).any(0).tolist())
         known = {}
         for name, inside, kept in zip(prompts.class_names, marked.unbind(1), defect.unbind(1), strict=True):
             shown = inside.any(1)
-            if not shown.any():
-                raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
             unsure = inside & ~kept
             known[name] = _class_prototypes(cells[shown], kept[shown], ~marked[shown].any(1), unsure[shown])
         return known
@@ -196,4 +196,8 @@ def _instances(label: int, similarity: Tensor, threshold: float, image_hw: tuple
     square = similarity.view(1, 1, grid, grid)
     full = functional.interpolate(square, image_hw, mode="bilinear", align_corners=False)[0, 0]
     surplus = (full - threshold).cpu().numpy()
-    return parts_of(label, surplus >= 0, surplus, lambda mean: 1 / (1 + exp(-STEEPNESS * mean)))
+    return parts_of(label, surplus >= 0, surplus, _score)
+
+
+def _score(surplus: npt.NDArray[np.float32]) -> float:
+    return 1 / (1 + exp(-STEEPNESS * float(surplus.mean())))

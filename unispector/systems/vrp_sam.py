@@ -27,10 +27,11 @@ from torch import Tensor
 from unispector.config import Roi
 from unispector.data.coco import Annotations
 from unispector.detections import Detections
-from unispector.errors import CheckpointError, DataError
+from unispector.errors import CheckpointError
 from unispector.ops.components import components
 from unispector.ops.files import atomic_write_bytes, read_image
 from unispector.ops.rle import encode_crop
+from unispector.systems.detector import check_prompted
 from unispector.systems.findings import Finding, as_detections
 from unispector.systems.hub import read_trained
 from unispector.systems.sam import FrozenSam, class_mask
@@ -126,9 +127,7 @@ class VrpSam:
                 marked = self._eye.read(read_image(images / image.file_name), mask)
                 shot = Shot(*self._encoder.read(marked.features, marked.cells), marked.vectors)
                 shots[prompts.class_index[category]].append(shot)
-        for name, own in zip(prompts.class_names, shots, strict=True):
-            if not own:
-                raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
+        check_prompted(prompts.class_names, map(bool, shots))
         return dict(zip(prompts.class_names, map(tuple, shots), strict=True))
 
     @torch.no_grad()

@@ -29,9 +29,9 @@ from unispector.config import Roi
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.transforms import resize_image
 from unispector.detections import Detections
-from unispector.errors import DataError
 from unispector.ops.files import read_image
 from unispector.ops.rle import encode_crop, encode_rle
+from unispector.systems.detector import check_prompted
 from unispector.systems.yolo.library import count_parameters, load_network, rebuilt
 from unispector.systems.yolo.training import prompt_cells, train
 
@@ -122,9 +122,7 @@ class YoloE(Yolo):
             if len(labels):
                 marks = marked[None].to(next(self._network.parameters()).device)
                 sums[labels] += self._network.get_visual_pe(self._input(pixels), marks)[0].cpu()
-        for name, embedding in zip(prompts.class_names, sums, strict=True):
-            if not embedding.any():
-                raise DataError(f"class {name!r} has no prompt; mark at least one of its instances")
+        check_prompted(prompts.class_names, sums.any(1).tolist())
         return prompts.class_names, functional.normalize(sums)
 
     def detect(self, images: Sequence[Path], prompts: tuple[tuple[str, ...], Tensor]) -> Iterator[Detections]:
