@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.ops.rle import decode_rle
 
 NAMES = ("checks", "stripes")
 
@@ -45,3 +46,19 @@ def iou(mask, box):
     filled = np.zeros_like(mask)
     filled[y : y + h, x : x + w] = True
     return (mask & filled).sum() / (mask | filled).sum()
+
+
+def assert_found(detector, prompts, folder):
+    """Each texture's best finding on a picture of another size is its patch, boxed tightly."""
+    patches = {"checks": (60, 30, 120, 110), "stripes": (260, 180, 110, 90)}
+    picture(folder / "target.png", 9, 300, 400, patches)
+    (found,) = detector.detect([folder / "target.png"], prompts)
+    assert found.class_names == NAMES
+    assert found.image_hw == (300, 400)
+    for label, name in enumerate(NAMES):
+        best = int((found.labels == label).nonzero()[0])
+        mask = decode_rle(found.masks_rle[best])
+        assert iou(mask, patches[name]) > 0.5
+        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+        tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert found.boxes_xyxy[best].tolist() == tight

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
+from unispector.ops.rle import decode_rle
 
 NAMES = ("red", "blue")
 COLOURS = {"red": (220, 40, 40), "blue": (30, 60, 220)}
@@ -65,3 +66,24 @@ def annotate(folder, scenes, height=200, width=260, names=NAMES):
             instances.append(InstanceRecord(*row, float(box[2] * box[3]), None))
     categories = tuple(CategoryRecord(i, name, "") for i, name in enumerate(names, start=1))
     return Annotations(tuple(images), tuple(instances), categories)
+
+
+def assert_protocol(system, prompts, scene, folder, most):
+    """Results are ranked, in range and in the image's pixels, and do not depend on other images."""
+    sizes = {"a.png": (90, 240), "b.png": (310, 200)}
+    paths = [paint(folder / name, scene, *size, seed=4) for name, size in sizes.items()]
+    together = list(system.detect(paths, prompts))
+    again = [next(iter(system.detect([path], prompts))) for path in paths]
+    for found, other, size in zip(together, again, sizes.values(), strict=True):
+        assert torch.equal(found.scores, other.scores)
+        assert found.masks_rle == other.masks_rle
+        assert (found.image_hw, found.class_names) == (size, NAMES)
+        assert ((found.scores >= 0) & (found.scores <= 1)).all()
+        assert (found.scores.diff() <= 0).all()
+        assert (found.labels.bincount(minlength=2) <= most).all()
+        for box, code in zip(found.boxes_xyxy.tolist(), found.masks_rle, strict=True):
+            mask = decode_rle(code)
+            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            assert mask.shape == size
+            assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    assert sum(map(len, together)) > 0

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from textures import MARKS, NAMES, iou, picture, prompt_file
+from textures import MARKS, assert_found, prompt_file
 from unispector.errors import DataError
 from unispector.modeling.backbones.packaged_dinov2 import PACKAGE
 from unispector.ops.rle import decode_rle
@@ -48,17 +48,7 @@ def units(*shape, seed=0, offset=0.0):
 
 def test_textures_are_found_wherever_they_are_and_as_often_as_they_are(dinov2, tmp_path):
     prompts = dinov2.encode_prompts(prompt_file(tmp_path, MARKS), tmp_path)
-    patches = {"checks": (60, 30, 120, 110), "stripes": (260, 180, 110, 90)}
-    picture(tmp_path / "target.png", 9, 300, 400, patches)
-    (found,) = dinov2.detect([tmp_path / "target.png"], prompts)
-    assert found.class_names == NAMES
-    for label, name in enumerate(NAMES):
-        best = int((found.labels == label).nonzero()[0])
-        mask = decode_rle(found.masks_rle[best])
-        assert iou(mask, patches[name]) > 0.5
-        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-        tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        assert found.boxes_xyxy[best].tolist() == tight
+    assert_found(dinov2, prompts, tmp_path)
 
 
 def test_results_are_in_range_and_do_not_depend_on_other_pictures(weights, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tiny_sam import NAMES, annotate, paint, save_sam
+from tiny_sam import NAMES, annotate, assert_protocol, paint, save_sam
 from unispector.benchmark.other_detectors import benchmark as benchmark_stage
 from unispector.data.coco import Annotations
 from unispector.errors import DataError
@@ -208,24 +208,7 @@ def test_results_keep_the_protocol_and_do_not_depend_on_other_images(checkpoint,
     system = made(str(checkpoint))
     system._mix = torch.tensor([0.2, 0.3, 0.5])
     targets = system.encode_prompts(prompts, tmp_path)
-    sizes = {"a.png": (90, 240), "b.png": (310, 200)}
-    paths = [paint(tmp_path / name, TARGETS[1:2], *size, seed=4) for name, size in sizes.items()]
-    together = list(system.detect(paths, targets))
-    again = [next(iter(system.detect([path], targets))) for path in paths]
-    for found, other, size in zip(together, again, sizes.values(), strict=True):
-        assert torch.equal(found.scores, other.scores)
-        assert found.masks_rle == other.masks_rle
-        assert found.image_hw == size
-        assert found.class_names == NAMES
-        assert ((found.scores >= 0) & (found.scores <= 1)).all()
-        assert (found.scores.diff() <= 0).all()
-        assert (found.labels.bincount(minlength=2) <= MOST).all()
-        for box, code in zip(found.boxes_xyxy.tolist(), found.masks_rle, strict=True):
-            mask = decode_rle(code)
-            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-            assert mask.shape == size
-            assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    assert sum(map(len, together)) > 0
+    assert_protocol(system, targets, TARGETS[1:2], tmp_path, MOST)
 
 
 def test_an_image_is_encoded_once_for_all_classes_and_let_go(detector, prompts, tmp_path, monkeypatch):

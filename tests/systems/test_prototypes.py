@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from textures import MARKS, NAMES, iou, picture, prompt_file
+from textures import MARKS, NAMES, assert_found, iou, prompt_file
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.errors import DataError
 from unispector.ops.rle import decode_rle, encode_rle
@@ -43,18 +43,7 @@ def boxes_of(patches):
 @pytest.mark.parametrize("marks", [MARKS, MARKS[1:2]], ids=["several images", "one image"])
 def test_each_texture_is_found_on_a_picture_of_another_size(detector, tmp_path, marks):
     prompts = detector.encode_prompts(prompt_file(tmp_path, marks), tmp_path)
-    patches = {"checks": (60, 30, 120, 110), "stripes": (260, 180, 110, 90)}
-    picture(tmp_path / "target.png", 9, 300, 400, patches)
-    (found,) = detector.detect([tmp_path / "target.png"], prompts)
-    assert found.class_names == NAMES
-    assert found.image_hw == (300, 400)
-    for label, name in enumerate(NAMES):
-        best = int((found.labels == label).nonzero()[0])
-        mask = decode_rle(found.masks_rle[best])
-        assert iou(mask, patches[name]) > 0.5
-        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-        tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        assert found.boxes_xyxy[best].tolist() == tight
+    assert_found(detector, prompts, tmp_path)
 
 
 def test_results_are_best_first_few_and_in_range_and_do_not_depend_on_other_pictures(detector, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tiny_sam import NAMES, annotate, paint, save_sam
+from tiny_sam import annotate, assert_protocol, paint, save_sam
 from unispector.benchmark.other_detectors import benchmark as benchmark_stage
 from unispector.errors import CheckpointError, DataError
 from unispector.ops.files import read_image
@@ -233,23 +233,7 @@ def test_results_keep_the_protocol_and_do_not_depend_on_other_images(trained, se
     system, _ = trained
     prompts = system.encode_prompts(*seen)
     assert [len(shots) for shots in prompts.values()] == [2, 2]
-    sizes = {"a.png": (90, 240), "b.png": (310, 200)}
-    paths = [paint(tmp_path / name, SCENES[2], *size, seed=4) for name, size in sizes.items()]
-    together = list(system.detect(paths, prompts))
-    again = [next(iter(system.detect([path], prompts))) for path in paths]
-    for found, other, size in zip(together, again, sizes.values(), strict=True):
-        assert torch.equal(found.scores, other.scores)
-        assert found.masks_rle == other.masks_rle
-        assert (found.image_hw, found.class_names) == (size, NAMES)
-        assert ((found.scores >= 0) & (found.scores <= 1)).all()
-        assert (found.scores.diff() <= 0).all()
-        assert (found.labels.bincount(minlength=2) <= MOST).all()
-        for box, code in zip(found.boxes_xyxy.tolist(), found.masks_rle, strict=True):
-            mask = decode_rle(code)
-            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-            assert mask.shape == size
-            assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    assert sum(map(len, together)) > 0
+    assert_protocol(system, prompts, SCENES[2], tmp_path, MOST)
 
 
 def test_sam_gets_the_tokens_of_all_shots(trained, seen, tmp_path, monkeypatch):
