@@ -63,3 +63,9 @@ def test_a_set_that_is_not_there_is_told_and_costs_nothing(benchmark, new_projec
     ]
     assert (root / SYSTEM_RECORDS).is_dir()
     assert "nearest prototypes" in (root / SYSTEMS_PAGE).read_text()
+
+
+@pytest.mark.parametrize(("sets", "judged"), [("all", {"tile", "steel"}), ((), set())])
+def test_all_sets_or_none(benchmark, new_project, short, sets, judged):
+    reports = systems(configured(short, "prototypes", sets=sets), new_project(variants=()))
+    assert {row.data_set for report in reports for row in report.rows} == judged

@@ -69,10 +69,18 @@ Levels = Annotated[tuple[Level, ...], AfterValidator(_each_once)]
 Share = Annotated[float, Field(gt=0, lt=1), AfterValidator(_tenth)]
 
 
+Sets = Literal["all"] | tuple[str, ...]
+"""Some of `data.sets`, or all."""
+
+
+def _named(sets: Sets, known: Iterable[str]) -> tuple[str, ...]:
+    return tuple(known) if sets == "all" else sets
+
+
 class SweepConfig(Section):
     """Robustness sweeps of the main model on unseen classes (paper section 4.1 and beyond)."""
 
-    sets: Literal["all"] | tuple[str, ...] = Field(
+    sets: Sets = Field(
         ("mini-MVTec",), description="sets to sweep, among `data.sets`, or `all` of them; [] = none"
     )
     prompt_seeds: tuple[int, ...] = Field(
@@ -100,7 +108,7 @@ class SweepConfig(Section):
 
     def of(self, known: Iterable[str]) -> tuple[str, ...]:
         """The sets to sweep, by name; `known` are all of `data.sets`."""
-        return tuple(known) if self.sets == "all" else self.sets
+        return _named(self.sets, known)
 
 
 class SystemsConfig(Section):
@@ -111,6 +119,11 @@ class SystemsConfig(Section):
         description="systems that `make repro` measures (`unispector benchmark --list`), with `/mask` "
         "prompted by masks; `unispector benchmark` measures those that need weights of others",
     )
-    sets: tuple[str, ...] = Field(
-        ("mini-MagneticTile",), description="sets to measure them on, among `data.sets`; [] = all"
+    sets: Sets = Field(
+        ("mini-MagneticTile",),
+        description="sets to measure them on, among `data.sets`, or `all` of them; [] = none",
     )
+
+    def of(self, known: Iterable[str]) -> tuple[str, ...]:
+        """The sets to measure on, by name; `known` are all of `data.sets`."""
+        return _named(self.sets, known)

@@ -35,13 +35,13 @@ def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
     trained = config.model_copy(
         update={"split": config.split.model_copy(update={"seeds": config.train.seeds})}
     )
-    sets = [name for name in config.systems.sets if name in config.data.sets]
-    measure = config.systems.measure if sets or not config.systems.sets else ()
-    if absent := set(config.systems.sets) - set(sets):
+    wanted = config.systems.of(config.data.sets)
+    sets = [name for name in wanted if name in config.data.sets]
+    if absent := set(wanted) - set(sets):
         logger.warning("systems.sets: %s is not among data.sets; nothing is measured on it", min(absent))
     reports = []
     with replaced_folder(root / SYSTEM_RECORDS) as folder:
-        for entry in measure:
+        for entry in config.systems.measure if sets else ():
             name, roi = _entry(entry)
             weights = str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
             out = folder / entry.replace("/", "-")
