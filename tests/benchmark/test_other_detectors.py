@@ -17,6 +17,7 @@ from unispector.data.defect_free import defect_free_for_tests
 from unispector.detections import Detections
 from unispector.errors import ConfigError, DataError
 from unispector.evaluation.results import FIGURES, EvaluationReport, figure_of
+from unispector.evaluation.system_record import SystemRecord
 from unispector.inference.detector import UniSpector
 from unispector.ops.rle import encode_rle
 from unispector.pipeline.evaluate import evaluate
@@ -76,6 +77,9 @@ def test_a_foreign_oracle_gets_100_percent_everywhere(benchmark, project, oracle
     assert all(row.alarms.false_alarms == 0 for row in report.rows if row.data_set == "tile")
     assert EvaluationReport.read(out / "evaluation.json") == report
     assert report.models[0].provenance == {"detector": "my_oracle:Oracle"}
+    samples = SystemRecord.read(out / "system.json").samples
+    assert len(samples) == 2 * benchmark.config.evaluate.pictures  # of both sets
+    assert all(set(sample.found) == set(sample.truth) for sample in samples)
     means = json.loads((out / "metrics.json").read_text())["mine"]["mean"]
     assert means["unseen"]["bbox"]["AP50"] == pytest.approx(100)
 

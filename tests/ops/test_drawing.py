@@ -13,6 +13,7 @@ from unispector.ops.drawing import (
     Region,
     class_colour,
     draw_regions,
+    in_columns,
     side_by_side,
     write_image,
 )
@@ -126,6 +127,19 @@ def test_panels_of_any_size_share_a_height():
     for left in (16, 16 + 512 + 16, 16 + 512 + 16 + 1024 + 16):
         assert (sheet[60:560, left : left + 500] == 100).all()
     assert (sheet[:, :16] == sheet[0, 0]).all()
+
+
+def test_images_stand_in_columns_whatever_their_shapes():
+    red, blue = (200, 0, 0), (0, 0, 200)
+    sheet = in_columns(
+        [("Prompt", red), ("Found", blue)],
+        [((np.full((40, 400, 3), red, np.uint8), np.full((900, 30, 3), blue, np.uint8)), "wide, narrow")] * 3,
+    )
+    across = [np.flatnonzero((sheet == colour).all(axis=2).any(axis=0)) for colour in (red, blue)]
+    assert across[0].max() < across[1].min()
+    rows = (sheet[60:] == red).all(axis=2).sum(axis=1)
+    assert rows.max() == 360  # the whole width of its column
+    assert np.count_nonzero(np.diff((rows > 300).astype(int)) == 1) == 3  # once a row
 
 
 def test_colours_are_distinct_and_repeat():

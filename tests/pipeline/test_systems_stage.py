@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import cv2
 import pytest
 
 from unispector.config import SystemsConfig
@@ -43,6 +45,36 @@ def test_each_system_has_a_folder_and_a_row(benchmark, new_project, short):
     (own / "system.json").write_text(json.dumps({**record, "roi": "box", "peak_mib": 123456.0}))
     write_systems_page(root)
     assert "123456" in (root / SYSTEMS_PAGE).read_text()
+
+
+def test_each_stands_beside_unispector_in_four_columns(benchmark, new_project, short):
+    root = new_project(variants=("unispector",))
+    systems(configured(short, "unispector", "prototypes/mask"), root)
+    own, floor = (
+        SystemRecord.read(root / SYSTEM_RECORDS / name / "system.json").samples
+        for name in ("unispector", "prototypes-mask")
+    )
+    assert [sample.key for sample in own] == [sample.key for sample in floor]
+    assert len(own) == short.evaluate.pictures
+    target = benchmark.annotations["tile"]
+    for sample in floor:
+        name = Path(sample.target_image).name
+        image = next(image for image in target.images if image.file_name == name)
+        boxes = [one.bbox for one in target.instances_of(image.id)]
+        assert {(x, y, x + w, y + h) for x, y, w, h in boxes} >= set(sample.truth) > set()
+        assert sample.target_image != sample.prompt_image
+    figure = "systems/prototypes-mask/beside.jpg"
+    page = (root / SYSTEMS_PAGE).read_text()
+    assert f"](<{figure}>)" in page
+    assert "systems/unispector/beside.jpg" not in page
+    height, width = cv2.imread(str((root / SYSTEMS_PAGE).parent / figure)).shape[:2]
+    assert (width - 16) % 4 == 0
+    assert (height - 44) % len(own) == 0
+
+    for file in (root / SYSTEM_RECORDS).glob("*/system.json"):
+        file.write_text(file.read_text().replace(floor[0].target_image, "gone.png"))
+    write_systems_page(root)  # without that row
+    assert cv2.imread(str((root / SYSTEMS_PAGE).parent / figure)).shape[0] < height
 
 
 def test_nothing_is_lost_where_a_system_is_unknown(benchmark, new_project, short):

@@ -57,6 +57,38 @@ def test_what_was_measured_stands_beside_what_is_published():
     assert dict(zip(columns, other.cells, strict=True))["tile"] is None
 
 
+def test_seen_classes_have_columns_of_their_own():
+    rows = tuple(
+        make_row("maskdino", "tile", subset, (42, 42), value)
+        for subset, value in (("seen", 40.0), ("unseen", 0.0))
+    )
+    one = MeasuredSystem(record("maskdino"), EvaluationReport(rows, (), (), False))
+    table = table_of([measured_system("persam", (20.0,)), one])
+    assert [column.title for column in table.numbers[:2]] == ["tile", "tile, seen classes"]
+    figures = {
+        row.cells[0]: tuple(cell and cell.boxes for cell in row.cells[6:8])
+        for row in table.rows
+        if row.cells[5] != NOT_MEASURED
+    }
+    assert figures == {
+        BY_NAME["maskdino"].title: (pytest.approx(0.0), pytest.approx(40.0)),
+        BY_NAME["persam"].title: (pytest.approx(20.0), None),
+    }
+
+
+def test_a_detector_of_ones_own_has_a_row_after_the_catalogue():
+    table = table_of([measured_system("my_package.my_module:make", (20.0,), name="mine")])
+    assert len(table.rows) == len(SYSTEMS) + 1
+    assert table.rows[-1].cells[0] == "mine"
+    assert table.rows[-1].cells[6].boxes == pytest.approx(20.0)
+    assert (
+        dict(zip([column.title for column in table.columns], table.rows[-1].cells, strict=True))[
+            "published mean"
+        ]
+        is None
+    )
+
+
 def test_every_published_name_of_the_catalogue_is_one_of_the_papers_tables():
     known = {(method.name, method.tuned) for method in (*MAIN_TABLE, *IN_CONTEXT)}
     named = {system.published for system in SYSTEMS if system.published[0]}

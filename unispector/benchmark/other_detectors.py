@@ -10,6 +10,7 @@ from typing import cast
 from unispector.benchmark.judge import advance, read_pair, share_bar
 from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.benchmark.row import evaluation_row
+from unispector.benchmark.system_samples import samples_to_keep
 from unispector.config import Config, Roi
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.data.combine import with_prompts
@@ -20,6 +21,7 @@ from unispector.errors import ConfigError, DataError
 from unispector.evaluation.ground_truth import GroundTruth, Overlaps
 from unispector.evaluation.results import EvaluationReport, EvaluationRow, ModelRecord
 from unispector.evaluation.system_record import RECORD, Clock, SystemRecord
+from unispector.evaluation.system_sample import SystemSample
 from unispector.ops.files import atomic_write_text, read_image_size
 from unispector.ops.rle import segmentation_to_rle
 from unispector.project.paths import SPLITS
@@ -136,10 +138,13 @@ class Entry:
         known = {"detector": self.detector, "weights": self.weights}
         return {key: value for key, value in known.items() if value}
 
-    def record(self, clock: Clock, root: Path, parameters: int | None) -> SystemRecord:
-        """What its judging took."""
+    def record(
+        self, clock: Clock, root: Path, parameters: int | None, samples: tuple[SystemSample, ...]
+    ) -> SystemRecord:
+        """What its judging took, and what is to be drawn of it."""
         roi: str = self.roi or (self.system.rois[0] if self.system and self.system.rois else "")
-        return SystemRecord.of(self.detector, self.name, roi, self.weights, clock, root, parameters)
+        record = SystemRecord.of(self.detector, self.name, roi, self.weights, clock, root, parameters)
+        return replace(record, samples=samples)
 
 
 def run_benchmark(
@@ -168,16 +173,18 @@ def run_benchmark(
     todo = evaluations_of(config, root, [(entry.name, seed, Path(entry.name)) for seed in seeds])
     todo = tuple(evaluation for evaluation in todo if not sets or evaluation.set_name in sets)
     rows: list[EvaluationRow] = []
+    samples: list[SystemSample] = []
     clock = Clock()
     with share_bar(sum(len(evaluation.tests) for evaluation in todo)) as bar:
         for detector, evaluation in _ready(entry, todo, config, root, out):
             bar.set_description(f"{entry.name} seed {evaluation.split_seed}, {evaluation.set_name}")
-            rows += [
-                _row(detector, evaluation, test, config, clock, advance(bar)) for test in evaluation.tests
-            ]
+            for test in evaluation.tests:
+                row, kept = _row(detector, evaluation, test, config, clock, advance(bar))
+                rows.append(row)
+                samples += kept
     models = tuple(ModelRecord(entry.name, seed, "", entry.provenance) for seed in seeds)
     report = EvaluationReport(tuple(rows), (), models, config.evaluate.include_prompts)
-    record = entry.record(clock, root, getattr(detector, "parameters", None))
+    record = entry.record(clock, root, getattr(detector, "parameters", None), tuple(samples))
     atomic_write_text(out / "evaluation.json", report.evaluation_json())
     atomic_write_text(out / "metrics.json", report.metrics_json())
     record.write(out / RECORD)
@@ -223,13 +230,14 @@ def _row(
     config: Config,
     clock: Clock,
     moved: Callable[[float], object],
-) -> EvaluationRow:
-    """One draw of prompts on one set: its targets, then its defect-free images."""
+) -> tuple[EvaluationRow, list[SystemSample]]:
+    """One draw of prompts on one set: its targets, then its defect-free images; what is to be drawn of it."""
     settings = config.evaluate
     prompts, targets = read_pair(test.prompt, test.target)
     if settings.include_prompts:
         targets = with_prompts(targets, prompts)
     truth, wanted = GroundTruth(targets), targets.images
+    samples = samples_to_keep(todo, test, prompts, targets, config)
     good = defect_free_for_tests(todo.dropped, settings.good_images)
     paths = [todo.images / file for file in (*(image.file_name for image in wanted), *good)]
     overlaps: dict[int, Overlaps] = {}
@@ -241,10 +249,13 @@ def _row(
         if number < len(wanted):
             image = wanted[number]
             overlaps[image.id] = truth.overlaps(image.id, _of_size(path, found, image))
+            if image.id in samples:
+                samples[image.id] = samples[image.id].with_found(found)
         else:
             good_scores.append(found.scores.cpu().numpy())
         moved(1 / len(paths))
-    return evaluation_row(todo, test, truth, overlaps, good_scores, settings)[0]
+    row, _ = evaluation_row(todo, test, truth, overlaps, good_scores, settings)
+    return row, list(samples.values())
 
 
 def _one_each(results: Iterator[Detections], paths: Sequence[Path]) -> Iterator[tuple[Path, Detections]]:

@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from unispector.errors import DataError
+from unispector.evaluation.system_sample import SystemSample
 from unispector.ops.files import atomic_write_json
 from unispector.ops.peak_memory import peak_mib
 from unispector.project.lineage import git_state
@@ -52,6 +53,7 @@ class SystemRecord:
     parameters: int | None  # of the networks; None where the system does not say
     commit: str  # of the working tree, with `-dirty` where it has changes
     date: str  # ISO 8601, UTC
+    samples: tuple[SystemSample, ...] = ()  # of unseen classes, to draw
 
     @classmethod
     def of(

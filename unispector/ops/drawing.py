@@ -167,6 +167,33 @@ def side_by_side(panels: Sequence[Panel], caption: str) -> Image:
     return sheet
 
 
+def in_columns(headings: Sequence[tuple[str, Colour]], rows: Sequence[tuple[Sequence[Image], str]]) -> Image:
+    """A sheet of images in columns of one width, each row with a caption line below it.
+
+    Args:
+        headings: text and colour of each column's heading.
+        rows: as many images as there are headings, each fitted into a square, and the caption.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    cell, gap, header, footer = 360, 16, 44, 34
+    width = gap + len(headings) * (cell + gap)
+    sheet: Image = np.empty((header + len(rows) * (cell + footer), width, 3), dtype=np.uint8)
+    sheet[:] = _BACKGROUND
+    lefts = [gap + column * (cell + gap) for column in range(len(headings))]
+    for (text, colour), left in zip(headings, lefts, strict=True):
+        _text(sheet, _fitted(text, 19, 700, cell), (left, 28), 19, colour, 700)
+    for number, (images, caption) in enumerate(rows):
+        top = header + number * (cell + footer)
+        for image, left in zip(images, lefts, strict=True):
+            fitted = _resized(image, cell / max(image.shape[:2]))[:cell, :cell]
+            down, across = (cell - fitted.shape[0]) // 2, (cell - fitted.shape[1]) // 2
+            sheet[top + down :, left + across :][: fitted.shape[0], : fitted.shape[1]] = fitted
+        _text(sheet, _fitted(caption, 15, 400, width - 2 * gap), (gap, top + cell + 22), 15, _MUTED, 400)
+    return sheet
+
+
 def _text(image: Image, text: str, origin: tuple[int, int], size: int, colour: Colour, weight: int) -> None:
     if text:
         cv2.putText(image, _writable(text), origin, colour, cv2.FontFace("sans"), size, weight)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from unispector.project.paths import BENCHMARKED, MODELS, SYSTEM_RECORDS, SYSTEM
 from unispector.reporting.model import Report
 from unispector.reporting.render import markdown
 from unispector.reporting.systems import MeasuredSystem, systems_section
+from unispector.reporting.systems_figure import write_comparison
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ def _entry(entry: str) -> tuple[str, Roi | None]:
 def write_systems_page(root: Path = Path()) -> Path:
     """Write the table of all systems, with what was measured by the stage and by `unispector benchmark`.
 
+    Draws each beside UniSpector, where both were shown the same targets.
+
     Raises:
         DataError: a record is damaged.
     """
@@ -73,13 +77,20 @@ def write_systems_page(root: Path = Path()) -> Path:
 
 
 def measured_systems(root: Path) -> Iterator[MeasuredSystem]:
-    """What lies in `reports/systems` and `reports/benchmark`, by folder.
+    """What lies in `reports/systems` and `reports/benchmark`, by folder, each with its figure.
 
     Raises:
         DataError: a record is damaged.
     """
-    for place in (SYSTEM_RECORDS, BENCHMARKED):
-        for file in sorted((root / place).glob(f"*/{RECORD}")):
-            yield MeasuredSystem(
-                SystemRecord.read(file), EvaluationReport.read(file.with_name("evaluation.json"))
-            )
+    files = [file for place in (SYSTEM_RECORDS, BENCHMARKED) for file in (root / place).glob(f"*/{RECORD}")]
+    records = {file.parent: SystemRecord.read(file) for file in sorted(files)}
+    own = [
+        sample for record in records.values() if record.system == MAIN_VARIANT for sample in record.samples
+    ]
+    for folder, record in records.items():
+        one = MeasuredSystem(record, EvaluationReport.read(folder / "evaluation.json"))
+        figure = folder / "beside.jpg"
+        rival = record.system != MAIN_VARIANT
+        if rival and write_comparison(own, record.samples, one.title, root, figure):
+            one = replace(one, figure=figure.relative_to((root / SYSTEMS_PAGE).parent).as_posix())
+        yield one

@@ -4,12 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unispector.evaluation.results import EvaluationReport
+from unispector.evaluation.results import SUBSETS, EvaluationReport, Subset
 from unispector.evaluation.system_record import SystemRecord
 from unispector.reporting.measured import measured, spread_of
-from unispector.reporting.model import BoxesMasks, Cell, Column, Row, Section, Table, Text
+from unispector.reporting.model import (
+    Block,
+    BoxesMasks,
+    Cell,
+    Column,
+    Figure,
+    Row,
+    Section,
+    Subheading,
+    Table,
+    Text,
+)
 from unispector.reporting.published import IN_CONTEXT, MAIN_TABLE, RESULTS_SOURCE
-from unispector.systems.catalogue import SYSTEMS, System
+from unispector.systems.catalogue import BY_NAME, SYSTEMS, System
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -29,13 +40,24 @@ class MeasuredSystem:
 
     record: SystemRecord
     report: EvaluationReport
+    figure: str = ""  # image beside UniSpector, relative to the reports; empty = there is none
+
+    @property
+    def title(self) -> str:
+        """The system's, or how its maker calls a detector that is not in the catalogue."""
+        system = BY_NAME.get(self.record.system)
+        return system.title if system else self.record.name
 
 
 def systems_section(known: Sequence[MeasuredSystem]) -> Section:
-    """The table of all systems; one that was measured several times has a row of each."""
-    sets = list(dict.fromkeys(name for one in known for name in one.report.data_sets))
+    """The table of all systems, then each beside UniSpector in images.
+
+    One that was measured several times has a row of each; a detector outside the catalogue has one too.
+    """
+    sets = dict.fromkeys((row.data_set, row.subset) for one in known for row in one.report.rows)
+    order = sorted(sets, key=lambda one: one[1] == "seen")  # else as they come
     columns: list[str | Column] = [
-        *sets,
+        *(name if subset == "unseen" else f"{name}, {SUBSETS[subset]}" for name, subset in order),
         "published mean",
         Column("false alarms", 2),
         Column("s an image", 2),
@@ -44,45 +66,64 @@ def systems_section(known: Sequence[MeasuredSystem]) -> Section:
     texts = ("system", "prompts", "learns from", "code", "weights", "measured")
     rows = []
     for system in SYSTEMS:
-        own = [one for one in known if one.record.system == system.name]
-        rows += [_row(system, one, sets) for one in own] or [_row(system, None, sets)]
-    return Section(
-        "Every system under one protocol", (Text(_LEGEND, True), Table.of(texts, columns, rows)), "systems"
+        measurements = [one for one in known if one.record.system == system.name]
+        rows += [_measured(one, order) for one in measurements] or [_not_measured(system, len(order))]
+    rows += [_measured(one, order) for one in known if one.record.system not in BY_NAME]
+    figures = [
+        Figure(one.figure, one.title, f"{one.title}{f', {one.record.roi} prompts' if one.record.roi else ''}")
+        for one in known
+        if one.figure
+    ]
+    beside: tuple[Block, ...] = (
+        (Subheading("Beside UniSpector"), Text(_FIGURE_LEGEND, True), *figures) if figures else ()
     )
+    blocks = (Text(_LEGEND, True), Table.of(texts, columns, rows), *beside)
+    return Section("Every system under one protocol", blocks, "systems")
 
 
 _LEGEND = (
-    "AP50 in percent of unseen classes, boxes / masks, mean over split and prompt seeds. False alarms: "
-    "detections of at least the score that counts, on a defect-free image. Seconds: wall clock, median of "
-    "all images; MiB: most memory of the whole process. The published mean is over other sets, the seven of "
-    f"InsA ({RESULTS_SOURCE}); it stands beside what was measured and never in its place."
+    "AP50 in percent of unseen classes and of seen ones, boxes / masks, mean over split and prompt seeds. "
+    "False alarms: detections of at least the score that counts, on a defect-free image, under prompts of "
+    "unseen classes. Seconds: wall clock, median of all images; MiB: most memory of the whole process. The "
+    f"published mean is of unseen classes of other sets, the seven of InsA ({RESULTS_SOURCE}); it stands "
+    "beside what was measured and never in its place."
+)
+_FIGURE_LEGEND = (
+    "Random targets of unseen classes, the same for all. Of each system the surest findings of the prompted "
+    "class, as many as there are instances: scores of two systems do not compare."
 )
 
 
-def _row(system: System, one: MeasuredSystem | None, sets: Sequence[str]) -> Row:
-    published = [
+def _published_mean(system: System) -> BoxesMasks | None:
+    means = [
         method.mean
         for method in (*MAIN_TABLE, *IN_CONTEXT)
         if system.published == (method.name, method.tuned)
     ]
-    mean = published[0] if published else None
+    return means[0] if means else None
+
+
+def _not_measured(system: System, sets: int) -> Row:
+    texts = (system.title, " or ".join(system.rois), _LEARNS[system.learns])
     licences = (system.code, system.weights_licence)
-    if one is None:
-        title = (system.title, " or ".join(system.rois), _LEARNS[system.learns], *licences, NOT_MEASURED)
-        return Row((*title, *(None for _ in sets), mean, None, None, None))
-    record, report = one.record, one.report
-    figures: list[Cell] = []
-    for name in sets:
-        rows = [row for row in report.rows if (row.data_set, row.subset) == (name, "unseen")]
-        boxes, masks = measured(rows, "bbox.AP50"), measured(rows, "segm.AP50")
-        figures.append(BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None)
-    alarms = spread_of(
-        row.alarms.false_alarms for row in report.rows if row.alarms and row.subset == "unseen"
-    )
+    return Row((*texts, *licences, NOT_MEASURED, *(None,) * sets, _published_mean(system), *(None,) * 3))
+
+
+def _measured(one: MeasuredSystem, sets: Sequence[tuple[str, Subset]]) -> Row:
+    record, rows = one.record, one.report.rows
+    system = BY_NAME.get(record.system)
+    known = (_LEARNS[system.learns], system.code, system.weights_licence) if system else ("", "", "")
     size = "" if record.parameters is None else f", {record.parameters / 1e6:.1f} M parameters"
     when = f"{record.date[:10]}, {record.commit[:9]}{size}"
-    texts = (system.title, record.roi, _LEARNS[system.learns], *licences, when)
-    return Row((*texts, *figures, mean, alarms and alarms.mean, record.seconds, record.peak_mib))
+    figures: list[Cell] = []
+    for place in sets:
+        own = [row for row in rows if (row.data_set, row.subset) == place]
+        boxes, masks = measured(own, "bbox.AP50"), measured(own, "segm.AP50")
+        figures.append(BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None)
+    alarms = spread_of(row.alarms.false_alarms for row in rows if row.alarms and row.subset == "unseen")
+    published = _published_mean(system) if system else None
+    costs = (published, alarms and alarms.mean, record.seconds, record.peak_mib)
+    return Row((one.title, record.roi, *known, when, *figures, *costs))
 
 
 def catalogue_table() -> "RichTable":
