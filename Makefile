@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro reports-real operate serve-flows test test-all check format docs notebooks page page-pictures lock clean
+.PHONY: help setup repro reports-real operate serve-flows test test-all test-systems check format docs notebooks page page-pictures lock clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -43,6 +43,10 @@ test: $(INSTALLED) ## Run the tests, without the slow ones, in two processes.
 
 test-all: $(INSTALLED) ## Run all tests.
 	pytest
+
+test-systems: $(INSTALLED) ## Run the tests of all rivals; installs anomalib and ultralytics (AGPL-3.0) first.
+	$(UV) pip install --quiet -c requirements.lock -e '.[ultralytics,anomaly]'
+	pytest -n 2 --dist loadfile tests/systems
 
 check: $(INSTALLED) ## Check format, lint, types and the direction of imports.
 	ruff format --check .

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from tiny_systems import save_teacher
 from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord
 from unispector.errors import CheckpointError, ConfigError, DataError
 from unispector.ops.rle import decode_rle
 from unispector.systems import anomaly, efficient_ad
 from unispector.systems.anomaly import PatchCore, core_set, cut, in_every_class
-from unispector.systems.efficient_ad import TEACHER_CHANNELS, EfficientAd
+from unispector.systems.efficient_ad import EfficientAd
 from unispector.systems.findings import Finding
 from unispector.systems.parts import MOST
 
@@ -200,15 +201,7 @@ def test_one_good_image_is_enough_and_none_is_not(good, tmp_path):
 @pytest.fixture
 def teacher(tmp_path):
     """A teacher's file with random weights, and pictures for the penalty."""
-    from anomalib.models.image.efficient_ad.torch_model import SmallPatchDescriptionNetwork
-
-    torch.manual_seed(0)
-    torch.save(SmallPatchDescriptionNetwork(TEACHER_CHANNELS).state_dict(), tmp_path / "teacher_small.pth")
-    (tmp_path / "penalty").mkdir()
-    for number in range(2):
-        pixels = np.random.default_rng(number).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"penalty/{number}.png")
-    return tmp_path / "teacher_small.pth"
+    return save_teacher(tmp_path)
 
 
 @needs_anomalib

@@ -9,14 +9,14 @@ from PIL import Image
 
 from published import official_state
 from tiny import save_tiny, tiny_config, tiny_network
+from tiny_systems import save_closed
 from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.cli import main
-from unispector.config import Config, DataConfig, SetConfig, TrainConfig
+from unispector.config import SetConfig
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import SplitTree
 from unispector.errors import CheckpointError, ConfigError
 from unispector.evaluation.system_record import RECORD, SystemRecord
-from unispector.modeling.saved_model import save_model
 from unispector.modeling.unispector import PROMPT_REFERENCES
 from unispector.project.paths import SPLITS
 from unispector.systems.own import ClosedSetDetector, dinov, published_dinov
@@ -27,19 +27,10 @@ SETS = {
 }
 
 
-def save_closed(folder, classes, sets=SETS):
-    """A closed set as training writes it."""
-    model = tiny_config().as_rival("maskdino").model_copy(update={"classes": classes})
-    config = Config(data=DataConfig(sets=sets), model=model, train=TrainConfig(views=0))
-    network = tiny_network(model, 3)
-    save_model(folder, network, config, {"made by": "a test"})
-    return network.prompt_encoder.table.weight.detach()
-
-
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("maskdino")
-    save_closed(folder, CLASSES)
+    save_closed(folder, CLASSES, SETS)
     return folder
 
 
@@ -81,7 +72,7 @@ def test_a_closed_set_has_its_learned_embeddings_whatever_is_marked(closed, phot
     detector = ClosedSetDetector(str(closed))
     bank = detector.encode_prompts(marks("hole", "scratch", "bright"), photo.parent)
     assert bank.class_names == ("scratch", "bright")
-    rows = save_closed(tmp_path, CLASSES)[[3, 1]]
+    rows = save_closed(tmp_path, CLASSES, SETS)[[3, 1]]
     torch.testing.assert_close(bank.embeddings, rows)
     (found,) = detector.detect([photo], bank)
     assert found.class_names == ("scratch", "bright")

@@ -1,13 +1,11 @@
 """GroundingDINO: classes by their names, boxes in the image's pixels, filled boxes as masks."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unispector.benchmark.other_detectors import benchmark as benchmark_stage
+from tiny_systems import save_grounding_dino
 from unispector.benchmark.other_detectors import make_detector
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord
 from unispector.errors import CheckpointError, ConfigError, DataError
@@ -18,54 +16,9 @@ from unispector.systems.text_prompts import MOST, GroundingDino, _best
 NAMES = ("Black_Hole", "scratch?", "crack on edge")
 
 
-def save_model(folder):
-    """The smallest GroundingDINO, with random weights, and a tokenizer of letters."""
-    transformers = pytest.importorskip("transformers", reason="pip install 'unispector[systems]'")
-    words = ["black", "hole", "scratch", "crack", "on", "edge", "bright", "dark", "half"]
-    vocabulary = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    letters = [form + letter for letter in "abcdefghijklmnopqrstuvwxyz" for form in ("", "##")]
-    vocabulary += words + letters
-    vocabulary += [f"[more{i}]" for i in range(1012 - len(vocabulary))] + ["."]
-    vocabulary += [f"[most{i}]" for i in range(1029 - len(vocabulary))] + ["?"]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(1)
-    swin = transformers.SwinConfig(
-        image_size=64,
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 2, 2],
-        out_indices=[2, 3, 4],
-        window_size=2,
-    )
-    bert = transformers.BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-    )
-    config = transformers.GroundingDinoConfig(
-        backbone_config=swin,
-        text_config=bert,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        num_queries=30,
-        max_text_len=32,
-        disable_custom_kernels=True,
-    )
-    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("grounding"))
+    return save_grounding_dino(tmp_path_factory.mktemp("grounding"))
 
 
 @pytest.fixture(scope="module")
@@ -176,13 +129,3 @@ def test_mistakes_are_told_in_a_line(detector, checkpoint, tmp_path):
         (bare / name).symlink_to(checkpoint / name)
     with pytest.raises(CheckpointError, match="no tokenizer"):
         GroundingDino(str(bare))
-
-
-def test_the_benchmark_judges_it(checkpoint, benchmark, new_project, short, tmp_path, monkeypatch):
-    made = GroundingDino.__init__
-    monkeypatch.setattr(GroundingDino, "__init__", lambda self, **given: made(self, **given, shorter=64))
-    report = benchmark_stage(
-        "grounding-dino", "words", short, new_project(variants=()), tmp_path / "out", weights=str(checkpoint)
-    )
-    assert len(report.rows) == 3
-    assert replace(report.models[0]).variant == "words"

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from tiny_systems import loud_yolo, tiny_yolo
 from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.data.coco import Annotations, CategoryRecord, ImageRecord, InstanceRecord
 from unispector.data.protocol.split_tree import SplitTree
@@ -37,28 +38,6 @@ def quiet():
     library._tasks()
 
 
-def tiny(name, folder):
-    """A small architecture file of the kind that ultralytics ships."""
-    from ultralytics.utils import YAML
-    from ultralytics.utils.checks import check_yaml
-
-    path = folder / name
-    YAML.save(path, YAML.load(check_yaml(name.replace("n-", "-"))) | {"scales": {"n": [0.33, 0.0625, 1024]}})
-    return str(path)
-
-
-def loud(path, kind, folder):
-    """A checkpoint of that architecture whose scores are high enough to be seen."""
-    network = library.load_network(path, kind).cpu()
-    head = network.model[-1]
-    with torch.no_grad():
-        for branch in getattr(head, "cv3", ()) if kind == "SegmentationModel" else head.cv4:
-            (branch[-1] if kind == "SegmentationModel" else branch).bias.fill_(-1.0)
-    file = folder / f"{kind}.pt"
-    torch.save({"model": network}, file)
-    return str(file)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("yolo")
@@ -66,12 +45,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def yoloe_file(folder):
-    return loud(tiny("yoloe-11n-seg.yaml", folder), "YOLOESegModel", folder)
+    return loud_yolo(tiny_yolo("yoloe-11n-seg.yaml", folder), "YOLOESegModel", folder)
 
 
 @pytest.fixture(scope="module")
 def yolo11_file(folder):
-    return loud(tiny("yolo11n-seg.yaml", folder), "SegmentationModel", folder)
+    return loud_yolo(tiny_yolo("yolo11n-seg.yaml", folder), "SegmentationModel", folder)
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +308,34 @@ def written(path, data):
 def saved(path, value):
     torch.save(value, path)
     return path
+
+
+EARLIER = """
+import sys
+from ultralytics.nn import tasks
+from unispector.errors import CheckpointError
+from unispector.systems.yolo.library import load_network
+try:
+    load_network(sys.argv[1], "YOLOESegModel")
+except CheckpointError:
+    print("refused")
+"""
+
+
+def test_weights_run_no_code_whoever_imported_the_package_before(tmp_path, project_root):
+    file = saved(tmp_path / "evil.pt", {"model": Evil()})
+    env = {key: value for key, value in os.environ.items() if key != "ULTRALYTICS_SAFE_LOAD"}
+    env |= {"YOLO_CONFIG_DIR": str(tmp_path), "YOLO_OFFLINE": "true", "PYTHONPATH": str(project_root)}
+    done = subprocess.run(
+        [sys.executable, "-c", EARLIER, file],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "refused\n", done.stderr
+    assert not (tmp_path / "evil-was-here").exists()
 
 
 def test_another_kind_of_network_is_refused(yolo11_file, yoloe_file):

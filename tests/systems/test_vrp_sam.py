@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from tiny_sam import annotate, assert_protocol, paint, save_sam
+from tiny_systems import save_resnet
 from unispector.benchmark.other_detectors import benchmark as benchmark_stage
 from unispector.errors import CheckpointError, DataError
 from unispector.ops.files import read_image
@@ -36,13 +37,7 @@ def sam(tmp_path_factory):
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
     """The smallest ResNet of timm, with random weights."""
-    timm = pytest.importorskip("timm")
-    from timm.models import save_for_hf
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("resnet")
-    save_for_hf(timm.create_model("resnet10t", num_classes=3), folder, safe_serialization=True)
-    return folder
+    return save_resnet(tmp_path_factory.mktemp("resnet"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """YOLO-World over ultralytics, its texts read by transformers; random weights."""
 
-import json
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,11 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unispector.benchmark.other_detectors import Entry, run_benchmark
+from tiny_systems import save_yolo_world
 from unispector.data.coco import Annotations, CategoryRecord
 from unispector.errors import CheckpointError
 from unispector.ops.rle import decode_rle
-from unispector.systems.yolo import library
 from unispector.systems.yolo.world import YoloWorld
 
 pytestmark = [
@@ -25,31 +23,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A checkpoint, and beside it a text encoder that spells."""
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    folder = tmp_path_factory.mktemp("world")
-    vocabulary = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
-    start, end = len(vocabulary) - 2, len(vocabulary) - 1
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        projection_dim=512,
-        bos_token_id=start,
-        eos_token_id=end,
-    )
-    CLIPTextModelWithProjection(config).save_pretrained(folder / "clip")
-    (folder / "clip/vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
-    (folder / "clip/merges.txt").write_text("#version: 0.2\n")
-    network = library.load_network("yolov8n-worldv2.yaml", "WorldModel").cpu()
-    with torch.no_grad():
-        for branch in network.model[-1].cv4:
-            branch.bias.fill_(-1.0)
-    torch.save({"model": network}, folder / "world.pt")
-    return folder / "world.pt"
+    return save_yolo_world(tmp_path_factory.mktemp("world"))
 
 
 def named(*names):
@@ -93,8 +67,3 @@ def test_without_a_text_encoder_one_line_says_what_to_put_where(weights, tmp_pat
     with pytest.raises(CheckpointError, match=r"clip: no text encoder .* put config.json") as caught:
         YoloWorld(str(tmp_path / "world.pt"))
     assert "\n" not in str(caught.value)
-
-
-def test_the_benchmark_runs_it(weights, new_project, short, tmp_path):
-    entry = Entry("world", lambda _: YoloWorld(str(weights), side=64), "yolo-world")
-    assert len(run_benchmark(entry, short, new_project(variants=()), tmp_path / "out").rows) == 3
