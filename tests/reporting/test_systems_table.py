@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from made_up_evaluation import make_row
+from made_up_evaluation import make_alarms, make_row
 from unispector.errors import DataError
 from unispector.evaluation.results import EvaluationReport, ModelRecord
 from unispector.evaluation.system_record import Clock, SystemRecord
@@ -52,7 +52,9 @@ def test_what_was_measured_stands_beside_what_is_published():
     assert first["tile"].boxes == pytest.approx(25.0)
     assert first["published mean"] == BoxesMasks(None, 6.0)
     assert (first["s an image"], first["MiB"]) == (0.25, 812.0)
-    assert first["measured"] == "2026-11-30, aaaaaaaaa, 4.5 M parameters"
+    assert first["measured"] == "2026-11-30, aaaaaaaaa, 2 threads, 4.5 M parameters"
+    table = table_of([measured_system("persam", (20.0,), weights="sam-vit-huge")])
+    assert f"{BY_NAME['persam'].title}, weights sam-vit-huge" in [row.cells[0] for row in table.rows]
     other = next(row for row in table.rows if row.cells[0] == BY_NAME["vrp-sam"].title)
     assert dict(zip(columns, other.cells, strict=True))["tile"] is None
 
@@ -74,6 +76,22 @@ def test_seen_classes_have_columns_of_their_own():
         BY_NAME["maskdino"].title: (pytest.approx(0.0), pytest.approx(40.0)),
         BY_NAME["persam"].title: (pytest.approx(20.0), None),
     }
+
+
+def test_false_alarms_stand_beside_what_is_found_when_they_are_few():
+    rows = tuple(
+        make_row("persam", "tile", subset, (42, seed), 10.0, alarms=make_alarms(false, recall))
+        for subset, seed, false, recall in (
+            ("unseen", 42, 2.0, 30.0),
+            ("unseen", 82, 4.0, 50.0),
+            ("seen", 42, 99.0, 99.0),
+        )
+    )
+    table = table_of([MeasuredSystem(record("persam"), EvaluationReport(rows, (), (), False))])
+    (row,) = [row for row in table.rows if row.cells[5] != NOT_MEASURED]
+    cells = dict(zip([column.title for column in table.columns], row.cells, strict=True))
+    assert cells["false alarms"] == pytest.approx(3.0)
+    assert cells["found at few alarms"] == BoxesMasks(pytest.approx(40.0), pytest.approx(20.0))
 
 
 def test_a_detector_of_ones_own_has_a_row_after_the_catalogue():

@@ -168,7 +168,5 @@ def test_it_runs_by_its_command_and_has_a_row(name, project, tmp_path, monkeypat
     assert record.seconds > 0
     assert record.peak_mib < 4096
     assert len(record.samples) == 2
-    (line,) = [
-        line for line in SYSTEMS_PAGE.read_text().splitlines() if line.startswith(f"| {system.title} |")
-    ]
+    (line,) = [line for line in SYSTEMS_PAGE.read_text().splitlines() if line.startswith(f"| {system.title}")]
     assert NOT_MEASURED not in line

@@ -18,6 +18,7 @@ from unispector.reporting.model import (
     Subheading,
     Table,
     Text,
+    counted,
 )
 from unispector.reporting.published import IN_CONTEXT, MAIN_TABLE, RESULTS_SOURCE
 from unispector.systems.catalogue import BY_NAME, SYSTEMS, System
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 NOT_MEASURED = "not measured here"
 _LEARNS = {
     "nothing": "nothing",
-    "before": "the seen classes",
+    "before": "what its weights were trained on",
     "seen": "the seen classes",
     "good": "the set's good images",
 }
@@ -44,9 +45,10 @@ class MeasuredSystem:
 
     @property
     def title(self) -> str:
-        """The system's, or how its maker calls a detector that is not in the catalogue."""
+        """The system's with its weights, or how its maker calls a detector that is not in the catalogue."""
         system = BY_NAME.get(self.record.system)
-        return system.title if system else self.record.name
+        weights = f", weights {self.record.weights}" if self.record.weights else ""
+        return system.title + weights if system else self.record.name
 
 
 def systems_section(known: Sequence[MeasuredSystem]) -> Section:
@@ -60,6 +62,7 @@ def systems_section(known: Sequence[MeasuredSystem]) -> Section:
         *(name if subset == "unseen" else f"{name}, {SUBSETS[subset]}" for name, subset in order),
         "published mean",
         Column("false alarms", 2),
+        "found at few alarms",
         Column("s an image", 2),
         Column("MiB", 0),
     ]
@@ -83,10 +86,12 @@ def systems_section(known: Sequence[MeasuredSystem]) -> Section:
 
 _LEGEND = (
     "AP50 in percent of unseen classes and of seen ones, boxes / masks, mean over split and prompt seeds. "
-    "False alarms: detections of at least the score that counts, on a defect-free image, under prompts of "
-    "unseen classes. Seconds: wall clock, median of all images; MiB: most memory of the whole process. The "
-    f"published mean is of unseen classes of other sets, the seven of InsA ({RESULTS_SOURCE}); it stands "
-    "beside what was measured and never in its place."
+    "False alarms: detections of at least `evaluate.alarm_score` on a defect-free image, under prompts of "
+    "unseen classes; scores of two systems do not compare, so beside it stands the share of the defects that "
+    "are found, in percent, at the score that leaves `evaluate.alarm_rate` alarms. Seconds: wall clock, the "
+    "median of all images; MiB: most memory of the whole process. The published mean is of unseen classes of "
+    f"other sets, the seven of InsA ({RESULTS_SOURCE}); it stands beside what was measured and never in its "
+    "place."
 )
 _FIGURE_LEGEND = (
     "Random targets of unseen classes, the same for all. Of each system the surest findings of the prompted "
@@ -106,7 +111,7 @@ def _published_mean(system: System) -> BoxesMasks | None:
 def _not_measured(system: System, sets: int) -> Row:
     texts = (system.title, " or ".join(system.rois), _LEARNS[system.learns])
     licences = (system.code, system.weights_licence)
-    return Row((*texts, *licences, NOT_MEASURED, *(None,) * sets, _published_mean(system), *(None,) * 3))
+    return Row((*texts, *licences, NOT_MEASURED, *(None,) * sets, _published_mean(system), *(None,) * 4))
 
 
 def _measured(one: MeasuredSystem, sets: Sequence[tuple[str, Subset]]) -> Row:
@@ -114,15 +119,19 @@ def _measured(one: MeasuredSystem, sets: Sequence[tuple[str, Subset]]) -> Row:
     system = BY_NAME.get(record.system)
     known = (_LEARNS[system.learns], system.code, system.weights_licence) if system else ("", "", "")
     size = "" if record.parameters is None else f", {record.parameters / 1e6:.1f} M parameters"
-    when = f"{record.date[:10]}, {record.commit[:9]}{size}"
+    device = counted(record.threads, "thread", "threads") if record.threads else "GPU"
+    when = f"{record.date[:10]}, {record.commit[:9]}, {device}{size}"
     figures: list[Cell] = []
     for place in sets:
         own = [row for row in rows if (row.data_set, row.subset) == place]
         boxes, masks = measured(own, "bbox.AP50"), measured(own, "segm.AP50")
         figures.append(BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None)
-    alarms = spread_of(row.alarms.false_alarms for row in rows if row.alarms and row.subset == "unseen")
+    alarms = [row.alarms for row in rows if row.alarms and row.subset == "unseen"]
+    false = spread_of(one.false_alarms for one in alarms)
+    found = [spread_of(one.recall_boxes for one in alarms), spread_of(one.recall_masks for one in alarms)]
     published = _published_mean(system) if system else None
-    costs = (published, alarms and alarms.mean, record.seconds, record.peak_mib)
+    few = BoxesMasks(*(figure and figure.mean for figure in found)) if alarms else None
+    costs = (published, false and false.mean, few, record.seconds, record.peak_mib)
     return Row((one.title, record.roi, *known, when, *figures, *costs))
 
 

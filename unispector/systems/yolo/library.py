@@ -88,7 +88,7 @@ def _tasks() -> Any:
     os.environ.setdefault("YOLO_CONFIG_DIR", _settings.name)
     with _others_unchanged():
         from ultralytics.nn import tasks
-    tasks.SAFE_LOAD = True  # whoever imported it before us may have had the variable unset
+    vars(tasks)["SAFE_LOAD"] = True  # whoever imported it before us may have had the variable unset
     logger.warning("ultralytics is used, whose licence is AGPL-3.0")
     return tasks
 
