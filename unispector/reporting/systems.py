@@ -128,9 +128,11 @@ def _measured(one: MeasuredSystem, sets: Sequence[tuple[str, Subset]]) -> Row:
         figures.append(BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None)
     alarms = [row.alarms for row in rows if row.alarms and row.subset == "unseen"]
     false = spread_of(one.false_alarms for one in alarms)
-    found = [spread_of(one.recall_boxes for one in alarms), spread_of(one.recall_masks for one in alarms)]
+    boxes, masks = (
+        spread_of(getattr(one, part) for one in alarms) for part in ("recall_boxes", "recall_masks")
+    )
     published = _published_mean(system) if system else None
-    few = BoxesMasks(*(figure and figure.mean for figure in found)) if alarms else None
+    few = BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None
     costs = (published, false and false.mean, few, record.seconds, record.peak_mib)
     return Row((one.title, record.roi, *known, when, *figures, *costs))
 
