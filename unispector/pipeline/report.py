@@ -34,6 +34,7 @@ from unispector.project.paths import (
     STATISTICS,
     STATISTICS_FIGURE,
     SWEEPS,
+    SYSTEMS_PAGE,
     annotation_file,
     check_report,
 )
@@ -183,6 +184,7 @@ def show(reports: Path, tracking: TrackingStore, console: "Console | None" = Non
     for name, text in (
         ("report", str(reports / "index.html")),
         ("pictures", str(reports / "pictures")),
+        ("rivals", str(reports / SYSTEMS_PAGE.name)),
         ("runs", tracking.ui_command()),
     ):
         target.print(f"  [bold]{name:<9}[/bold]", end="")
