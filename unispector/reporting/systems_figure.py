@@ -24,7 +24,7 @@ def write_comparison(
     """Draw the targets that both systems were shown, one a row.
 
     Args:
-        own: what UniSpector found.
+        own: what UniSpector found, in one measurement or in several.
         rival: what the other system found.
         title: the other system.
         root: the project, which the images' files are relative to.
@@ -33,7 +33,7 @@ def write_comparison(
     Returns:
         Whether there was anything to draw; a target whose images cannot be read is left out and told.
     """
-    known = {sample.key: sample for sample in own}
+    known = {sample.key: sample for sample in reversed(own)}  # the first measurement's, of several
     rows = []
     for sample in rival:
         if sample.key not in known:
