@@ -18,6 +18,7 @@ from unispector.reporting.model import (
     Subheading,
     Table,
     Text,
+    coded,
     counted,
 )
 from unispector.reporting.published import IN_CONTEXT, MAIN_TABLE, RESULTS_SOURCE
@@ -80,7 +81,7 @@ def systems_section(known: Sequence[MeasuredSystem]) -> Section:
     beside: tuple[Block, ...] = (
         (Subheading("Beside UniSpector"), Text(_FIGURE_LEGEND, True), *figures) if figures else ()
     )
-    blocks = (Text(_LEGEND, True), Table.of(texts, columns, rows), *beside)
+    blocks = (Text(coded(_LEGEND), True), Table.of(texts, columns, rows), *beside)
     return Section("Every system under one protocol", blocks, "systems")
 
 
