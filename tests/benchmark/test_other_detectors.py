@@ -1,18 +1,24 @@
 """A foreign detector runs the protocol that UniSpector runs, and its mistakes are told in one line."""
 
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from benchmark_project import found_exactly
 from unispector.benchmark.other_detectors import Entry, make_detector, run_benchmark
 from unispector.benchmark.other_detectors import benchmark as benchmark_stage
+from unispector.benchmark.plan import evaluations_of
 from unispector.cli.benchmark import benchmark as command
+from unispector.data.coco import Annotations
 from unispector.data.defect_free import defect_free_for_tests
 from unispector.detections import Detections
 from unispector.errors import ConfigError, DataError
@@ -233,7 +239,7 @@ class Learner(Blank):
 def test_what_good_images_teach_is_learnt_once_and_of_seen_classes_once_a_split(
     benchmark, project, short, tmp_path
 ):
-    config = short.model_copy(update={"split": short.split.model_copy(update={"seeds": (42, 82)})})
+    config = short.model_copy(update={"train": short.train.model_copy(update={"seeds": (42, 82)})})
     for system, expected in (
         ("patchcore", [("raw-tile", False, "tile")]),
         ("yolo11-seg", [("raw", True, "42"), ("raw", True, "82")]),
@@ -278,6 +284,52 @@ def test_a_path_that_leads_nowhere_says_how_to_mend_it(oracle_module, path, mess
     with pytest.raises(ConfigError, match=message) as caught:
         make_detector(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda boxes: boxes[:, [2, 3, 0, 1]],
+        lambda boxes: boxes + 500,
+        lambda boxes: boxes - 500,
+        lambda boxes: boxes * float("nan"),
+    ],
+    ids=["reversed", "beyond", "before", "nan"],
+)
+def test_boxes_that_are_none_in_the_image_are_refused(benchmark, project, short, tmp_path, wrong):
+    class Wrong(Blank):
+        def detect(self, images, prompts):
+            for path in images:
+                found = found_exactly(benchmark.annotations["tile"], path, prompts)
+                yield replace(found, boxes_xyxy=wrong(found.boxes_xyxy))
+
+    with pytest.raises(DataError, match=r"\.png: a (box|score or a box) is no"):
+        run_benchmark(entered("wrong", Wrong(benchmark, project)), short, project, tmp_path, ("tile",))
+
+
+def test_a_prompt_of_another_size_than_its_record_says_is_refused(project, short, tmp_path):
+    class Turned(Blank):
+        def __init__(self):
+            pass
+
+    plan = evaluations_of(short, project, [("x", 42, Path("x"))])
+    prompt = plan[0].tests[0].prompt
+    one = Annotations.read(prompt).images[0]
+    root = tmp_path / "copy"
+    shutil.copytree(project, root)
+    other = np.zeros((one.height, one.width + 1, 3), dtype=np.uint8)
+    Image.fromarray(other).save(root / "data/raw/raw-tile" / one.file_name)
+    with pytest.raises(DataError, match=f"{one.file_name}: the image has .* its record says"):
+        run_benchmark(entered("blank", Turned()), short, root, tmp_path / "out", ("tile",))
+
+
+def test_where_nothing_can_be_written_or_judged_is_told_before(project, short, tmp_path):
+    (tmp_path / "out/system.json").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"system\.json: a folder lies where a file"):
+        run_benchmark(entered("blank", None), short, project, tmp_path / "out")
+    nothing = short.model_copy(update={"data": short.data.model_copy(update={"sets": {}})})
+    with pytest.raises(DataError, match="nothing to judge"):
+        run_benchmark(entered("blank", None), nothing, project, tmp_path / "other")
 
 
 def test_the_example_of_the_documentation_runs(project, short, tmp_path, monkeypatch):

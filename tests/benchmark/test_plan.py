@@ -109,6 +109,6 @@ def test_a_missing_file_of_the_splits_is_named(project, part):
         if pair.part == "seen" and pair.prompt_seed == 1 and part == "target":
             continue  # without the first draw's targets there is nothing to test these classes on
         file.unlink()
-        with pytest.raises(DataError, match=f"{re.escape(str(file))}: no such file; run the split stage"):
+        with pytest.raises(DataError, match=f"{re.escape(str(file))}: no such file; run `dvc repro split`"):
             plan(CONFIG, project)
         file.touch()

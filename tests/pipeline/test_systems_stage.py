@@ -1,7 +1,11 @@
 """The stage measures each system by itself and writes the table of all."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -101,3 +105,67 @@ def test_a_set_that_is_not_there_is_told_and_costs_nothing(benchmark, new_projec
 def test_all_sets_or_none(benchmark, new_project, short, sets, judged):
     reports = systems(configured(short, "prototypes", sets=sets), new_project(variants=()))
     assert {row.data_set for report in reports for row in report.rows} == judged
+
+
+def test_a_bad_record_is_told_and_hides_no_other(benchmark, new_project, short, caplog):
+    root = new_project(variants=())
+    systems(configured(short, "prototypes"), root)
+    record = (root / SYSTEM_RECORDS / "prototypes/system.json").read_text()
+    bad = {
+        "empty": "{}",
+        "infinite": record.replace('"parameters": ', '"parameters": 1' + 400 * "0"),
+        "nan": json.dumps({**json.loads(record), "seconds": float("nan")}),
+    }
+    for name, text in bad.items():
+        (root / BENCHMARKED / name).mkdir(parents=True)
+        shutil.copy(root / SYSTEM_RECORDS / "prototypes/evaluation.json", root / BENCHMARKED / name)
+        (root / BENCHMARKED / name / "system.json").write_text(text)
+    write_systems_page(root)
+    assert (root / SYSTEMS_PAGE).read_text().count("\n| nearest prototypes |") == 1
+    for name in bad:
+        assert any(f"{name}/system.json" in told for told in caplog.messages), name
+
+
+def test_a_system_that_cannot_be_made_is_told_before_the_first_is_measured(benchmark, new_project, short):
+    root = new_project(variants=())
+    (root / SYSTEM_RECORDS / "kept").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="nobody"):
+        systems(configured(short, "prototypes", "nobody"), root)
+    assert [path.name for path in (root / SYSTEM_RECORDS).iterdir()] == ["kept"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from unispector.pipeline import systems
+def wait(*given, **options):
+    Path("worker").write_text(str(os.getpid()))
+    signal.pause()
+if __name__ == "__main__":
+    systems.benchmark = wait
+    systems._alone("a", "a")
+"""
+
+
+def test_the_process_of_a_system_ends_with_the_stage(tmp_path, project_root):
+    """However the stage ends: by SIGKILL too."""
+    (tmp_path / "stage.py").write_text(KILLED)
+    env = {**os.environ, "PYTHONPATH": str(project_root)}
+    stage = subprocess.Popen([sys.executable, "stage.py"], cwd=tmp_path, env=env)
+    worker = int(until((tmp_path / "worker"), Path.is_file).read_text() or 0)
+    stage.kill()
+    stage.wait()
+    until(Path(f"/proc/{worker}"), gone)
+
+
+def gone(process):
+    return not process.exists() or "State:\tZ" in (process / "status").read_text()
+
+
+def until(path, holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds(path):
+        assert time.monotonic() < end, path
+        time.sleep(0.1)
+    time.sleep(0.2)
+    return path

@@ -52,7 +52,10 @@ def test_what_was_measured_stands_beside_what_is_published():
     assert first["tile"].boxes == pytest.approx(25.0)
     assert first["published mean"] == BoxesMasks(None, 6.0)
     assert (first["s an image"], first["MiB"]) == (0.25, 812.0)
-    assert first["measured"] == "2026-11-30, aaaaaaaaa, 2 threads, 4.5 M parameters"
+    assert (
+        first["measured"]
+        == "2026-11-30, aaaaaaaaa, 2 threads, 4.5 M parameters; split 42, draw 42, 10 unseen targets"
+    )
     table = table_of([measured_system("persam", (20.0,), weights="sam-vit-huge")])
     assert f"{BY_NAME['persam'].title}, weights sam-vit-huge" in [row.cells[0] for row in table.rows]
     other = next(row for row in table.rows if row.cells[0] == BY_NAME["vrp-sam"].title)
@@ -91,7 +94,7 @@ def test_false_alarms_stand_beside_what_is_found_when_they_are_few():
     (row,) = [row for row in table.rows if row.cells[5] != NOT_MEASURED]
     cells = dict(zip([column.title for column in table.columns], row.cells, strict=True))
     assert cells["false alarms"] == pytest.approx(3.0)
-    assert cells["found at few alarms"] == BoxesMasks(pytest.approx(40.0), pytest.approx(20.0))
+    assert cells["found at 0.1 alarms"] == BoxesMasks(pytest.approx(40.0), pytest.approx(20.0))
 
 
 def test_a_detector_of_ones_own_has_a_row_after_the_catalogue():

@@ -182,3 +182,18 @@ def test_options_that_do_not_suit_a_system_are_refused(by_boxes):
     ):
         with pytest.raises(ConfigError, match=told):
             make_detector(*options)
+
+
+@pytest.mark.parametrize("system", ["unispector", "trex2", "dinov"])
+def test_a_model_of_another_system_is_refused(system, by_boxes, closed, sharp_model, tmp_path):
+    config = tiny_config().as_rival("dinov")
+    folders = {
+        "unispector": sharp_model,
+        "trex2": by_boxes,
+        "maskdino": closed,
+        "dinov": save_tiny(tmp_path / "dinov", tiny_network(config, 3), config),
+    }
+    assert make_detector(system, str(folders.pop(system))).parameters
+    for other, folder in folders.items():
+        with pytest.raises(CheckpointError, match=f"a model of {other}"):
+            make_detector(system, str(folder))

@@ -1,7 +1,9 @@
 """Stage `benchmark`: any detector that Python can call, judged by the protocol that judges UniSpector."""
 
 import importlib
+import logging
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from unispector.benchmark.plan import Evaluation, evaluations_of
 from unispector.benchmark.row import evaluation_row
 from unispector.benchmark.system_samples import samples_to_keep
 from unispector.config import Config, Roi
-from unispector.data.coco import Annotations, ImageRecord
+from unispector.data.coco import BOX_SLACK, Annotations, ImageRecord
 from unispector.data.combine import with_prompts
 from unispector.data.defect_free import defect_free_for_tests, defect_free_for_training
 from unispector.data.protocol.split_tree import SplitTree, TestPair
@@ -27,6 +29,8 @@ from unispector.ops.rle import segmentation_to_rle
 from unispector.project.paths import SPLITS
 from unispector.systems.catalogue import BY_NAME, Learns, System
 from unispector.systems.detector import BenchmarkDetector, TrainableDetector
+
+logger = logging.getLogger(__name__)
 
 
 def make_detector(detector: str, weights: str = "", roi: Roi | None = None) -> BenchmarkDetector:
@@ -169,9 +173,17 @@ def run_benchmark(
     """
     if unknown := set(sets) - set(config.data.sets):
         raise ConfigError(f"{min(unknown)}: no such set; params.yaml has {', '.join(config.data.sets)}")
-    seeds = config.split.seeds
+    _check_out(out, entry)
+    seeds = config.train.seeds  # as the models that are trained here, so that rows compare
+    if entry.system and entry.system.learns == "before" and len(seeds) > 1 and Path(entry.weights).is_dir():
+        logger.warning(
+            "%s: one model on several splits; the unseen classes of one may have trained it: write {seed}",
+            entry.weights,
+        )
     todo = evaluations_of(config, root, [(entry.name, seed, Path(entry.name)) for seed in seeds])
     todo = tuple(evaluation for evaluation in todo if not sets or evaluation.set_name in sets)
+    if not todo:
+        raise DataError("nothing to judge: no set has targets; see data.sets and the split stage")
     rows: list[EvaluationRow] = []
     samples: list[SystemSample] = []
     clock = Clock()
@@ -185,6 +197,7 @@ def run_benchmark(
     models = tuple(ModelRecord(entry.name, seed, "", entry.provenance) for seed in seeds)
     report = EvaluationReport(tuple(rows), (), models, config.evaluate.include_prompts)
     record = entry.record(clock, root, getattr(detector, "parameters", None), tuple(samples))
+    (out / RECORD).unlink(missing_ok=True)  # so that no row ever mixes two runs
     atomic_write_text(out / "evaluation.json", report.evaluation_json())
     atomic_write_text(out / "metrics.json", report.metrics_json())
     record.write(out / RECORD)
@@ -204,8 +217,9 @@ def _ready(
         if lesson != known:
             known, detector = lesson, entry.make(evaluation.split_seed)
             if learns in ("seen", "good") and isinstance(detector, TrainableDetector):
-                kept = out / "trained" / lesson
-                detector.fit(*_lesson(learns, evaluation, config, root), kept)
+                annotations, images = _lesson(learns, evaluation, config, root)
+                _check_sizes(annotations, images)
+                detector.fit(annotations, images, out / "trained" / lesson)
         yield detector, evaluation
 
 
@@ -242,16 +256,20 @@ def _row(
     paths = [todo.images / file for file in (*(image.file_name for image in wanted), *good)]
     overlaps: dict[int, Overlaps] = {}
     good_scores = []
+    _check_sizes(prompts, todo.images)
     results = detector.detect(paths, detector.encode_prompts(prompts, todo.images))
     stream = _one_each(clock.timed(iter(results)), paths)
     for number, (path, found) in enumerate(stream):
         _check(path, found, prompts.class_names)
         if number < len(wanted):
             image = wanted[number]
-            overlaps[image.id] = truth.overlaps(image.id, _of_size(path, found, image))
+            judged = _of_size(path, found, image)
+            _check_boxes(path, judged)
+            overlaps[image.id] = truth.overlaps(image.id, judged)
             if image.id in samples:
                 samples[image.id] = samples[image.id].with_found(found)
         else:
+            _check_boxes(path, found)
             good_scores.append(found.scores.cpu().numpy())
         moved(1 / len(paths))
     row, _ = evaluation_row(todo, test, truth, overlaps, good_scores, settings)
@@ -290,7 +308,55 @@ def _check(path: Path, found: Detections, class_names: Sequence[str]) -> None:
     if labels.is_floating_point() or ((labels < 0) | (labels >= len(found.class_names))).any():
         raise DataError(f"{path}: a label is no position in class_names; count from 0")
     if not ((found.scores >= 0) & (found.scores <= 1)).all():
-        raise DataError(f"{path}: a score is not in [0, 1]; scale the scores")
+        raise DataError(f"{path}: a score is not in [0, 1]; scale the scores, or mend the weights")
+
+
+def _check_boxes(path: Path, found: Detections) -> None:
+    """Boxes of another form would be judged as wrong places."""
+    height, width = found.image_hw
+    left, top, right, bottom = found.boxes_xyxy.float().unbind(1)
+    inside = (left >= -BOX_SLACK) & (top >= -BOX_SLACK)
+    inside &= (right <= width + BOX_SLACK) & (bottom <= height + BOX_SLACK)
+    if not (inside & (left <= right) & (top <= bottom)).all():
+        raise DataError(
+            f"{path}: a box is no left, top, right, bottom in {width}x{height} pixels; return xyxy"
+        )
+
+
+def _check_sizes(annotations: Annotations, images: Path) -> None:
+    """Marks lie where they should only on images of the size that their record says, upright."""
+    for image in annotations.images:
+        file = images / image.file_name
+        image.check_size(file, *read_image_size(file))
+
+
+def _check_out(out: Path, entry: Entry) -> None:
+    """Refuse before the measurement what could not be written after it."""
+    try:
+        "".join((entry.name, entry.detector, entry.weights)).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("the weights or the name are no UTF-8; rename the file") from error
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("evaluation.json", "metrics.json", RECORD):
+        if (out / name).is_dir():
+            raise DataError(
+                f"{out / name}: a folder lies where a file is to be written; choose another --out"
+            )
+    with tempfile.TemporaryFile(dir=out):
+        pass
+
+
+def check_entry(name: str, roi: Roi | None) -> None:
+    """Refuse a name or prompts that the catalogue lacks, without loading anything.
+
+    Raises:
+        ConfigError: as `make_detector`.
+    """
+    if name not in BY_NAME:
+        raise ConfigError(
+            f"detector {name!r}: give package.module:callable, or a system ({', '.join(BY_NAME)})"
+        )
+    _options(BY_NAME[name], BY_NAME[name].weights, roi)
 
 
 def _of_size(path: Path, found: Detections, image: ImageRecord) -> Detections:

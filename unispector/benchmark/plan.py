@@ -115,5 +115,5 @@ def _checked(tests: tuple[TestPair, ...]) -> tuple[TestPair, ...]:
     for test in tests:
         for file in (test.prompt, test.target):
             if not file.is_file():
-                raise DataError(f"{file}: no such file; run the split stage again")
+                raise DataError(f"{file}: no such file; run `dvc repro split`")
     return tests

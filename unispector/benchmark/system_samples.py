@@ -17,7 +17,7 @@ def samples_to_keep(
 
     Each stands beside one of its class's prompt images, in turn.
     """
-    first = config.split.seeds[0], config.split.prompt_seeds[0]
+    first = config.train.seeds[0], config.split.prompt_seeds[0]
     if todo.subset == "seen" or (todo.split_seed, test.prompt_seed) != first:
         return {}
     kept = {}

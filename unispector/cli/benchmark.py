@@ -16,7 +16,8 @@ BENCHMARK_HELP = """Judge any system by the benchmark's protocol.
   unispector benchmark my_package.my_module:make_detector --out mine
 
 SYSTEM is a name of the list, or the import path of a callable that returns a detector; docs/benchmark.md
-shows one. Sets, split seeds and draws of prompts are those of params.yaml, so `make repro` comes first.
+shows one. Sets, split seeds (`train.seeds`) and draws of prompts are those of params.yaml, so `make repro`
+comes first, or `dvc repro split`, in a minute, for what needs no model trained here.
 Writes OUT/evaluation.json, OUT/metrics.json and OUT/system.json (time, memory, size); a folder below
 reports/benchmark/ becomes a row of reports/systems.md (docs/systems.md)."""
 
@@ -57,7 +58,7 @@ def benchmark(
     from unispector.reporting.report import terminal_table
 
     called = name or system.rpartition(":")[2]
-    wanted = tuple(filter(None, sets.split(",")))
+    wanted = tuple(filter(None, map(str.strip, sets.split(","))))
     report = run(
         system, called, params(), Path(), out, weights=weights, roi=roi.value if roi else None, sets=wanted
     )

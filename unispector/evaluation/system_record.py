@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from unispector.errors import DataError
 from unispector.evaluation.system_sample import SystemSample
@@ -90,6 +90,16 @@ class SystemRecord:
             DataError: the file is absent or no such record.
         """
         try:
-            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True, extra="forbid")
-        except (OSError, ValidationError) as error:
+            record: Self = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True, extra="forbid")
+            numbers = (record.seconds, *record.seconds_spread, record.peak_mib, float(record.parameters or 0))
+            boxes = [
+                value
+                for sample in record.samples
+                for box in (*sample.prompted, *sample.truth, *sample.found)
+                for value in box
+            ]
+            if not np.isfinite([*numbers, *boxes]).all() or min(numbers) < 0:
+                raise ValueError("a number is negative or not finite")
+            return record
+        except (OSError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: no record of a system; run unispector benchmark again") from error

@@ -1,15 +1,21 @@
 """Stage `systems`: the systems of the comparison that need no download, by the benchmark's protocol."""
 
+import ctypes
 import logging
+import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Any
 
-from unispector.benchmark.other_detectors import benchmark
+from unispector.benchmark.other_detectors import benchmark, check_entry
 from unispector.config import Config, Roi
 from unispector.config.training import RIVALS
+from unispector.errors import DataError
 from unispector.evaluation.results import MAIN_VARIANT, EvaluationReport
 from unispector.evaluation.system_record import RECORD, SystemRecord
 from unispector.ops.files import atomic_write_text, replaced_folder
@@ -34,26 +40,44 @@ def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
         CheckpointError: a model that was trained here is missing.
         DataError: a file of the splits or an image is unusable.
     """
-    trained = config.model_copy(
-        update={"split": config.split.model_copy(update={"seeds": config.train.seeds})}
-    )
     wanted = config.systems.of(config.data.sets)
     sets = [name for name in wanted if name in config.data.sets]
     if absent := set(wanted) - set(sets):
         logger.warning("systems.sets: %s is not among data.sets; nothing is measured on it", min(absent))
+    for entry in config.systems.measure:
+        check_entry(*_entry(entry))
     reports = []
     with replaced_folder(root / SYSTEM_RECORDS) as folder:
         for entry in config.systems.measure if sets else ():
             name, roi = _entry(entry)
             weights = str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
             out = folder / entry.replace("/", "-")
-            with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-                done = alone.submit(
-                    benchmark, name, entry, trained, root, out, weights=weights, roi=roi, sets=sets
-                )
-                reports.append(done.result())
+            reports.append(_alone(name, entry, config, root, out, weights=weights, roi=roi, sets=sets))
     write_systems_page(root)
     return reports
+
+
+def _alone(name: str, entry: str, *given: Any, **options: Any) -> EvaluationReport:
+    """Run `benchmark` in a process that ends with this one."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_end_with_parent) as alone:
+        done = alone.submit(benchmark, name, entry, *given, **options)
+        try:
+            return done.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{entry}: the process that measured it was killed, for want of memory perhaps"
+            ) from error
+        except KeyboardInterrupt:
+            for child in active_children():
+                child.kill()
+            raise
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl+C to the parent, and on Linux end when it ends, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _entry(entry: str) -> tuple[str, Roi | None]:
@@ -66,9 +90,6 @@ def write_systems_page(root: Path = Path()) -> Path:
     """Write the table of all systems, with what was measured by the stage and by `unispector benchmark`.
 
     Draws each beside UniSpector, where both were shown the same targets.
-
-    Raises:
-        DataError: a record is damaged.
     """
     page = root / SYSTEMS_PAGE
     section = systems_section(list(measured_systems(root)))
@@ -79,18 +100,31 @@ def write_systems_page(root: Path = Path()) -> Path:
 def measured_systems(root: Path) -> Iterator[MeasuredSystem]:
     """What lies in `reports/systems` and `reports/benchmark`, by folder, each with its figure.
 
-    Raises:
-        DataError: a record is damaged.
+    A record that cannot be read is told and left out: it must not hide the others.
     """
-    files = [file for place in (SYSTEM_RECORDS, BENCHMARKED) for file in (root / place).glob(f"*/{RECORD}")]
-    records = {file.parent: SystemRecord.read(file) for file in sorted(files)}
+    known = dict(_records(root))
     own = [
-        sample for record in records.values() if record.system == MAIN_VARIANT for sample in record.samples
+        sample for one in known.values() if one.record.system == MAIN_VARIANT for sample in one.record.samples
     ]
-    for folder, record in records.items():
-        one = MeasuredSystem(record, EvaluationReport.read(folder / "evaluation.json"))
+    for folder, one in known.items():
         figure = folder / "beside.jpg"
-        rival = record.system != MAIN_VARIANT
-        if rival and write_comparison(own, record.samples, one.title, root, figure):
-            one = replace(one, figure=figure.relative_to((root / SYSTEMS_PAGE).parent).as_posix())
+        rival = one.record.system != MAIN_VARIANT
+        try:
+            if rival and write_comparison(own, one.record.samples, one.title, root, figure):
+                yield replace(one, figure=figure.relative_to((root / SYSTEMS_PAGE).parent).as_posix())
+                continue
+        except OSError as error:
+            logger.warning("%s: not drawn: %s", figure, error)
         yield one
+
+
+def _records(root: Path) -> Iterator[tuple[Path, MeasuredSystem]]:
+    """Each folder with what lies in it."""
+    for place in (SYSTEM_RECORDS, BENCHMARKED):
+        for file in sorted((root / place).glob(f"*/{RECORD}")):
+            try:
+                str(file).encode()
+                report = EvaluationReport.read(file.with_name("evaluation.json"))
+                yield file.parent, MeasuredSystem(SystemRecord.read(file), report)
+            except (DataError, UnicodeEncodeError) as error:
+                logger.warning("left out of the table: %s", error)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unispector.evaluation.results import SUBSETS, EvaluationReport, Subset
+from unispector.evaluation.results import SUBSETS, EvaluationReport, EvaluationRow, Subset
 from unispector.evaluation.system_record import SystemRecord
 from unispector.reporting.measured import measured, spread_of
 from unispector.reporting.model import (
@@ -59,11 +59,14 @@ def systems_section(known: Sequence[MeasuredSystem]) -> Section:
     """
     sets = dict.fromkeys((row.data_set, row.subset) for one in known for row in one.report.rows)
     order = sorted(sets, key=lambda one: one[1] == "seen")  # else as they come
+    rates = " or ".join(
+        sorted({f"{row.alarms.rate:g}" for one in known for row in one.report.rows if row.alarms})
+    )
     columns: list[str | Column] = [
         *(name if subset == "unseen" else f"{name}, {SUBSETS[subset]}" for name, subset in order),
         "published mean",
         Column("false alarms", 2),
-        "found at few alarms",
+        f"found at {rates or 'few'} alarms",
         Column("s an image", 2),
         Column("MiB", 0),
     ]
@@ -90,13 +93,15 @@ _LEGEND = (
     "False alarms: detections of at least `evaluate.alarm_score` on a defect-free image, under prompts of "
     "unseen classes; scores of two systems do not compare, so beside it stands the share of the defects that "
     "are found, in percent, at the score that leaves `evaluate.alarm_rate` alarms. Seconds: wall clock, the "
-    "median of all images; MiB: most memory of the whole process. The published mean is of unseen classes of "
-    f"other sets, the seven of InsA ({RESULTS_SOURCE}); it stands beside what was measured and never in its "
-    "place."
+    "median of all images, with whatever else the machine did; MiB: most memory of the whole process. Rows "
+    "compare where splits, draws and targets are the same. The published mean is of the published model on "
+    f"unseen classes of other sets, the seven of InsA ({RESULTS_SOURCE}); it stands beside what was measured "
+    "and never in its place."
 )
 _FIGURE_LEGEND = (
     "Random targets of unseen classes, the same for all. Of each system the surest findings of the prompted "
-    "class, as many as there are instances: scores of two systems do not compare."
+    "class, as many as there are instances of it: scores of two systems do not compare. Of several "
+    "measurements of UniSpector the first of the table's is drawn; of several prompt images one."
 )
 
 
@@ -121,7 +126,8 @@ def _measured(one: MeasuredSystem, sets: Sequence[tuple[str, Subset]]) -> Row:
     known = (_LEARNS[system.learns], system.code, system.weights_licence) if system else ("", "", "")
     size = "" if record.parameters is None else f", {record.parameters / 1e6:.1f} M parameters"
     device = counted(record.threads, "thread", "threads") if record.threads else "GPU"
-    when = f"{record.date[:10]}, {record.commit[:9]}, {device}{size}"
+    dirty = "-dirty" if record.commit.endswith("-dirty") else ""
+    when = f"{record.date[:10]}, {record.commit[:9]}{dirty}, {device}{size}; {_extent(rows)}"
     figures: list[Cell] = []
     for place in sets:
         own = [row for row in rows if (row.data_set, row.subset) == place]
@@ -136,6 +142,16 @@ def _measured(one: MeasuredSystem, sets: Sequence[tuple[str, Subset]]) -> Row:
     few = BoxesMasks(boxes.mean, masks.mean) if boxes and masks else None
     costs = (published, false and false.mean, few, record.seconds, record.peak_mib)
     return Row((one.title, record.roi, *known, when, *figures, *costs))
+
+
+def _extent(rows: Sequence[EvaluationRow]) -> str:
+    """What was judged: rows of other splits, draws or targets do not compare."""
+    unseen = [row for row in rows if row.subset == "unseen"]
+    splits = sorted({row.split_seed for row in unseen if row.split_seed is not None})
+    draws = sorted({row.prompt_seed for row in unseen})
+    targets = sum(row.metrics.images for row in unseen if draws and row.prompt_seed == draws[0])
+    text = f"split {', '.join(map(str, splits)) or '-'}, draw {', '.join(map(str, draws)) or '-'}"
+    return f"{text}, {counted(targets, 'unseen target', 'unseen targets')}"
 
 
 def catalogue_table() -> "RichTable":

@@ -15,6 +15,7 @@ from unispector.ops.files import read_image
 logger = logging.getLogger(__name__)
 
 _ORANGE, _BLUE, _GREEN, _RED = (255, 150, 30), (70, 140, 255), (70, 215, 100), (255, 60, 60)
+MOST = 24  # rows: a higher image has more pixels than a JPEG can
 _LINE = 4  # pixels of a box's line
 
 
@@ -35,9 +36,7 @@ def write_comparison(
     """
     known = {sample.key: sample for sample in reversed(own)}  # the first measurement's, of several
     rows = []
-    for sample in rival:
-        if sample.key not in known:
-            continue
+    for sample in [sample for sample in rival if sample.key in known][:MOST]:
         try:
             rows.append(_row(known[sample.key], sample, root))
         except DataError as error:
@@ -50,6 +49,9 @@ def write_comparison(
 
 
 def _row(own: SystemSample, rival: SystemSample, root: Path) -> tuple[tuple[Image, ...], str]:
+    for file in (own.prompt_image, own.target_image):
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise DataError(f"{file}: lies outside of the project")
     prompt, target = read_image(root / own.prompt_image), read_image(root / own.target_image)
     images = (
         _drawn(prompt, own.prompted, _ORANGE),

@@ -38,7 +38,7 @@ SYSTEMS = (
         learns="before",
         weights="`fast`, `accurate`, or a folder of a trained model",
         code="Apache-2.0",
-        weights_licence="of the packaged models: Apache-2.0; see their README.md for the training images",
+        weights_licence="packaged: Apache-2.0, trained on what their README.md says; trained here: yours",
         published=("UniSpector", True),
     ),
     System(
@@ -101,7 +101,7 @@ SYSTEMS = (
     System(
         name="trex2",
         title="T-Rex2, visual prompts",
-        make="unispector.systems.own:unispector",
+        make="unispector.systems.own:trex2",
         rois=("box",),
         learns="before",
         weights="a folder that `train.ablation: [trex2]` made; no weights of it are published",

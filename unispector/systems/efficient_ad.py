@@ -13,6 +13,7 @@ from unispector.modeling.official_weights import read_checkpoint
 from unispector.ops.files import list_images, read_image
 from unispector.project.progress import progress_bar
 from unispector.systems.anomaly import AnomalyDetector, of_anomalib
+from unispector.systems.hub import check_finite
 
 STEPS = 70_000
 TEACHER_CHANNELS = 384
@@ -49,6 +50,7 @@ class EfficientAd(AnomalyDetector):
             raise CheckpointError(
                 f"{weights}: not a teacher of EfficientAD; take anomalib's pretrained_teacher_small.pth"
             ) from error
+        check_finite(network.teacher, weights)
         network.teacher.requires_grad_(False)
         self._penalty = list_images([Path(weights).with_name("penalty")])
         super().__init__(network)

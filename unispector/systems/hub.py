@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unispector.errors import CheckpointError
 
@@ -36,7 +36,7 @@ def checkpoint_folder(name: str) -> Path:
                 f"fetch it with `hf download {name}` or name a folder"
             ) from error
     files = {path.name for path in folder.iterdir()}
-    if "config.json" not in files or not files & {"model.safetensors", "model.safetensors.index.json"}:
+    if "config.json" not in files or "model.safetensors" not in files:
         raise CheckpointError(
             f"{folder}: a checkpoint has config.json and model.safetensors; pickled weights are not read"
         )
@@ -64,13 +64,26 @@ def read_model(kind: Any, folder: Path) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: no {kind.__name__} ({error}); name another checkpoint") from error
+    except Exception as error:  # a damaged file makes transformers stumble in ways it does not name
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{folder}: no {kind.__name__} ({reason}); name another checkpoint") from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"{folder}: lacks {len(missing)} tensors of {kind.__name__}, first {missing[0]}; name another"
         )
+    check_finite(model, folder)
     return model.eval().requires_grad_(False)
+
+
+def check_finite(network: nn.Module, file: object) -> None:
+    """Refuse weights with a number that is not finite: whatever they find would be judged as nothing.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{file}: {name} has a number that is not finite; bring the file anew")
 
 
 def read_trained(file: str, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -85,4 +98,6 @@ def read_trained(file: str, expected: dict[str, tuple[int, ...]]) -> dict[str, T
         raise CheckpointError(f"{file}: no readable safetensors file ({error}); train again") from error
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise CheckpointError(f"{file}: not what this system learnt with this SAM; train again without it")
-    return tensors
+    if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
+        raise CheckpointError(f"{file}: a number is not finite or no fraction; train again without it")
+    return {name: tensor.float() for name, tensor in tensors.items()}

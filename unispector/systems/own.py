@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unispector.config import Config, ModelConfig, Roi
 from unispector.config.evaluation import KEPT_PAIRS
+from unispector.config.training import RIVALS
 from unispector.data.coco import Annotations
 from unispector.detections import Detections
 from unispector.errors import CheckpointError
@@ -21,7 +22,13 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.build import build_model
 from unispector.modeling.official_weights import fitting_model
 from unispector.modeling.prompt_encoder import ClassEmbeddings
-from unispector.modeling.saved_model import SavedModel, find_device, load_model
+from unispector.modeling.saved_model import (
+    SHIPPED_MODELS,
+    SavedModel,
+    find_device,
+    load_model,
+    shipped_model,
+)
 from unispector.modeling.starting_weights import load_tensors, read_weights
 from unispector.ops.files import read_image_size
 from unispector.structures import EncodedPrompts
@@ -48,8 +55,28 @@ class PromptedDetector:
 
 
 def unispector(weights: str, roi: Roi) -> PromptedDetector:
-    """UniSpector, or a rival that was trained here: a packaged model by its name, or a folder."""
-    return PromptedDetector(UniSpector.load(weights), roi)
+    """UniSpector: a packaged model by its name, or a folder."""
+    return _trained_here("unispector", weights, roi)
+
+
+def trex2(weights: str, roi: Roi) -> PromptedDetector:
+    """T-Rex2's visual prompts: a folder that the training of `trex2` wrote."""
+    return _trained_here("trex2", weights, roi)
+
+
+def _trained_here(system: str, weights: str, roi: Roi) -> PromptedDetector:
+    """A model of this project, refused where it is another system's.
+
+    Raises:
+        CheckpointError: it cannot be read, or is another system's.
+    """
+    folder = shipped_model(weights) if weights in SHIPPED_MODELS else Path(weights)
+    saved = load_model(folder, find_device(None))
+    model = saved.config.model
+    kind = next((rival for rival in RIVALS if model.as_rival(rival) == model), "unispector")
+    if kind != system:
+        raise CheckpointError(f"{weights}: a model of {kind}; run `unispector benchmark {kind}` with it")
+    return PromptedDetector(UniSpector(saved), roi)
 
 
 def dinov(weights: str, roi: Roi) -> PromptedDetector:
@@ -62,7 +89,7 @@ def dinov(weights: str, roi: Roi) -> PromptedDetector:
         CheckpointError: it is neither, or the file lacks a part of the detector.
     """
     if Path(weights).is_dir():
-        return unispector(weights, roi)
+        return _trained_here("dinov", weights, roi)
     return PromptedDetector(UniSpector(published_dinov(Path(weights))), roi)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from unispector.data.transforms import ImageArray, resize_image
 from unispector.errors import CheckpointError
 from unispector.ops.rle import BoolArray
-from unispector.systems.hub import checkpoint_folder
+from unispector.systems.hub import check_finite, checkpoint_folder
 from unispector.systems.sam import covered, marked_cells, normalised
 
 STRIDE = 8  # pixels of the ResNet's image along a side of a cell
@@ -42,10 +42,12 @@ class FrozenResNet(nn.Module):
         folder = checkpoint_folder(checkpoint)
         try:
             network: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, output_stride=8)
-        except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder}: no network that timm reads ({error}); name another") from error
+        except Exception as error:  # a damaged file makes timm stumble in ways it does not name
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"{folder}: no network that timm reads ({reason}); name another") from error
         if not isinstance(network, ResNet):
             raise CheckpointError(f"{folder}: no ResNet; VRP-SAM's is resnet50")
+        check_finite(network, folder)
         parts: Any = network
         self.stem = nn.Sequential(parts.conv1, parts.bn1, parts.act1, parts.maxpool)
         self.lower = nn.Sequential(parts.layer1, parts.layer2)

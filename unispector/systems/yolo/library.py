@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from unispector.errors import CheckpointError
+from unispector.systems.hub import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ def load_network(weights: str, kind: str) -> Any:
     tasks = _tasks()
     path = Path(weights)
     architecture = path.suffix in (".yaml", ".yml")
+    if "'" in weights:
+        raise CheckpointError(
+            f"{weights}: ultralytics drops the apostrophe and reads another file; rename it"
+        )
     if not architecture and not path.is_file():
         raise CheckpointError(f"{weights}: no such file; give a .pt of ultralytics, or a .yaml architecture")
     try:
@@ -60,6 +65,7 @@ def load_network(weights: str, kind: str) -> Any:
         raise CheckpointError(f"{weights}: ultralytics cannot load it ({reason})") from error
     if type(network).__name__ != kind:
         raise CheckpointError(f"{weights}: it holds a {type(network).__name__}; this system takes a {kind}")
+    check_finite(network, weights)
     head = network.model[-1]
     if hasattr(head, "lrpc") or getattr(head, "is_fused", False):
         raise CheckpointError(f"{weights}: its classes are built in (prompt-free); take the one for prompts")

@@ -17,7 +17,10 @@ from torch.nn import functional
 from unispector.data.coco import Annotations
 from unispector.detections import Detections
 from unispector.errors import CheckpointError
+from unispector.systems.hub import read_model
 from unispector.systems.yolo.detectors import Yolo
+
+LONGEST = 77  # tokens of a name, as CLIP was trained
 
 
 class YoloWorld(Yolo):
@@ -58,11 +61,9 @@ def _text_encoder(folder: Path) -> tuple[Any, Any]:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     try:
-        encoder: Any = CLIPTextModelWithProjection.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        )
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True), encoder.eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        encoder = read_model(CLIPTextModelWithProjection, folder)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=LONGEST), encoder
+    except Exception as error:  # a damaged file makes transformers stumble in ways it does not name
         raise CheckpointError(
             f"{folder}: no text encoder for YOLO-World ({' '.join(str(error).split())}); put config.json, "
             "model.safetensors, vocab.json and merges.txt of CLIP ViT-B/32 there"
