@@ -126,11 +126,14 @@ def test_a_bad_record_is_told_and_hides_no_other(benchmark, new_project, short, 
         assert any(f"{name}/system.json" in told for told in caplog.messages), name
 
 
-def test_a_system_that_cannot_be_made_is_told_before_the_first_is_measured(benchmark, new_project, short):
+@pytest.mark.parametrize(("second", "told"), [("nobody", "nobody"), ("persam", "persam needs --weights")])
+def test_a_system_that_cannot_be_made_is_told_before_the_first_is_measured(
+    benchmark, new_project, short, second, told
+):
     root = new_project(variants=())
     (root / SYSTEM_RECORDS / "kept").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="nobody"):
-        systems(configured(short, "prototypes", "nobody"), root)
+    with pytest.raises(ConfigError, match=told):
+        systems(configured(short, "prototypes", second), root)
     assert [path.name for path in (root / SYSTEM_RECORDS).iterdir()] == ["kept"]
 
 

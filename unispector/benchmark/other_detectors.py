@@ -346,8 +346,8 @@ def _check_out(out: Path, entry: Entry) -> None:
         pass
 
 
-def check_entry(name: str, roi: Roi | None) -> None:
-    """Refuse a name or prompts that the catalogue lacks, without loading anything.
+def check_entry(name: str, weights: str, roi: Roi | None) -> None:
+    """Refuse a name, weights or prompts that the catalogue lacks, without loading anything.
 
     Raises:
         ConfigError: as `make_detector`.
@@ -356,7 +356,7 @@ def check_entry(name: str, roi: Roi | None) -> None:
         raise ConfigError(
             f"detector {name!r}: give package.module:callable, or a system ({', '.join(BY_NAME)})"
         )
-    _options(BY_NAME[name], BY_NAME[name].weights, roi)
+    _options(BY_NAME[name], weights, roi)
 
 
 def _of_size(path: Path, found: Detections, image: ImageRecord) -> Detections:

@@ -45,12 +45,13 @@ def systems(config: Config, root: Path = Path()) -> list[EvaluationReport]:
     if absent := set(wanted) - set(sets):
         logger.warning("systems.sets: %s is not among data.sets; nothing is measured on it", min(absent))
     for entry in config.systems.measure:
-        check_entry(*_entry(entry))
+        name, roi = _entry(entry)
+        check_entry(name, _weights(name, root), roi)
     reports = []
     with replaced_folder(root / SYSTEM_RECORDS) as folder:
         for entry in config.systems.measure if sets else ():
             name, roi = _entry(entry)
-            weights = str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
+            weights = _weights(name, root)
             out = folder / entry.replace("/", "-")
             reports.append(_alone(name, entry, config, root, out, weights=weights, roi=roi, sets=sets))
     write_systems_page(root)
@@ -78,6 +79,11 @@ def _end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _weights(name: str, root: Path) -> str:
+    """Where the stage train puts the models of a system; empty where it trains none."""
+    return str(root / MODELS / name / "seed{seed}") if name in (MAIN_VARIANT, *RIVALS) else ""
 
 
 def _entry(entry: str) -> tuple[str, Roi | None]:
