@@ -161,11 +161,17 @@ def catalogue_table() -> "RichTable":
     from rich.table import Table as RichTable
 
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("system", "what it is", "prompts", "--weights", "licences: code; weights", "needs"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("system", no_wrap=True)
+    table.add_column("what it is, and what it needs", overflow="fold")
     for system in SYSTEMS:
-        needs = f"pip install 'unispector[{system.extra}]'" if system.extra else ""
-        licences = f"{system.code}; {system.weights_licence}"
-        texts = (system.name, system.title, " or ".join(system.rois), system.weights, licences, needs)
-        table.add_row(*map(escape, texts))
+        facts = (
+            f"prompts: {' or '.join(system.rois)}" if system.rois else "",
+            f"--weights: {system.weights}" if system.weights else "no weights needed",
+            "runs without --weights too" if system.weights and not system.weights_needed else "",
+            f"licences: {system.code}; weights {system.weights_licence}",
+            f"pip install 'unispector[{system.extra}]'" if system.extra else "",
+        )
+        table.add_row(
+            system.name, f"[bold]{escape(system.title)}[/bold]\n{escape('. '.join(filter(None, facts)))}"
+        )
     return table
