@@ -357,7 +357,7 @@ def test_missing_models_and_splits_are_named_before_any_work(benchmark, new_proj
         evaluate(benchmark.config, root, None)
     root = new_project()
     (root / "data").unlink()
-    with pytest.raises(DataError, match="run the split stage"):
+    with pytest.raises(DataError, match="run `dvc repro split`"):
         evaluate(benchmark.config, root, None)
     assert not (root / "reports").exists()
 
