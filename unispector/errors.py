@@ -35,3 +35,8 @@ class ServiceError(UniSpectorError):
 
 class RetrainingError(UniSpectorError):
     """A scheduled retraining cannot go on; what was in production stays."""
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error of another package says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

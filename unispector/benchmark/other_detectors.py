@@ -217,18 +217,16 @@ def _ready(
         if lesson != known:
             known, detector = lesson, entry.make(evaluation.split_seed)
             if learns in ("seen", "good") and isinstance(detector, TrainableDetector):
-                annotations, images = _lesson(learns, evaluation, config, root)
-                _check_sizes(annotations, images)
-                detector.fit(annotations, images, out / "trained" / lesson)
+                detector.fit(*_lesson(learns, evaluation, config, root), out / "trained" / lesson)
         yield detector, evaluation
 
 
 def _lesson(learns: Learns, evaluation: Evaluation, config: Config, root: Path) -> tuple[Annotations, Path]:
     """What a system learns from before an evaluation, and the folder of the images."""
     if learns == "seen":
-        return Annotations.read(
-            SplitTree(root / SPLITS).training(evaluation.split_seed)
-        ), root / config.data.root
+        annotations = Annotations.read(SplitTree(root / SPLITS).training(evaluation.split_seed))
+        _check_sizes(annotations, root / config.data.root)
+        return annotations, root / config.data.root
     good = defect_free_for_training(evaluation.dropped, config.evaluate.good_images)
     if not good:
         raise DataError(f"{evaluation.set_name}: no good image to learn from; leave the set out (--sets)")

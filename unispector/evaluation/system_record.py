@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from unispector.errors import DataError
 from unispector.evaluation.system_sample import SystemSample
@@ -20,6 +20,7 @@ from unispector.project.lineage import git_state
 Result = TypeVar("Result")
 
 RECORD = "system.json"
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass
@@ -45,12 +46,14 @@ class SystemRecord:
     name: str  # how the report calls it
     roi: str  # `box` or `mask`; empty = it is not prompted by an example
     weights: str  # as given on the command line; empty = none
-    seconds: float  # wall clock, median over the images
-    seconds_spread: tuple[float, float]  # the quartiles
+    seconds: Cost  # wall clock, median over the images
+    seconds_spread: tuple[Cost, Cost]  # the quartiles
     images: int  # looked at, defect-free ones too
-    peak_mib: float  # most memory the process held, interpreter and weights too; on a GPU its tensors
+    peak_mib: Cost  # most memory the process held, interpreter and weights too; on a GPU its tensors
     threads: int  # of the processor, or 0 where a GPU did the work
-    parameters: int | None  # of the networks; None where the system does not say
+    parameters: (
+        Annotated[int, Field(ge=0, lt=2**63)] | None
+    )  # of the networks; None where the system does not say
     commit: str  # of the working tree, with `-dirty` where it has changes
     date: str  # ISO 8601, UTC
     samples: tuple[SystemSample, ...] = ()  # of unseen classes, to draw
@@ -90,16 +93,6 @@ class SystemRecord:
             DataError: the file is absent or no such record.
         """
         try:
-            record: Self = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True, extra="forbid")
-            numbers = (record.seconds, *record.seconds_spread, record.peak_mib, float(record.parameters or 0))
-            boxes = [
-                value
-                for sample in record.samples
-                for box in (*sample.prompted, *sample.truth, *sample.found)
-                for value in box
-            ]
-            if not np.isfinite([*numbers, *boxes]).all() or min(numbers) < 0:
-                raise ValueError("a number is negative or not finite")
-            return record
-        except (OSError, ValueError, OverflowError) as error:
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True, extra="forbid")
+        except (OSError, ValidationError) as error:
             raise DataError(f"{path}: no record of a system; run unispector benchmark again") from error

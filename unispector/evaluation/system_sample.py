@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+from pydantic import FiniteFloat
+
 from unispector.data.coco import Annotations, ImageRecord
 from unispector.detections import Detections
 
-Box = tuple[float, float, float, float]
+Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 """Left, top, right and bottom in pixels of the image."""
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, in_one_line
 
 
 def checkpoint_folder(name: str) -> Path:
@@ -65,8 +65,9 @@ def read_model(kind: Any, folder: Path) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # a damaged file makes transformers stumble in ways it does not name
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{folder}: no {kind.__name__} ({reason}); name another checkpoint") from error
+        raise CheckpointError(
+            f"{folder}: no {kind.__name__} ({in_one_line(error)}); name another checkpoint"
+        ) from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"{folder}: lacks {len(missing)} tensors of {kind.__name__}, first {missing[0]}; name another"

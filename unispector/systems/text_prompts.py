@@ -21,7 +21,7 @@ from torch import Tensor
 from unispector.data.coco import Annotations
 from unispector.data.transforms import ImageArray
 from unispector.detections import Detections
-from unispector.errors import CheckpointError, DataError
+from unispector.errors import CheckpointError, DataError, in_one_line
 from unispector.ops.boxes import cxcywh_to_xyxy
 from unispector.ops.files import read_image
 from unispector.ops.rle import encode_crop
@@ -71,7 +71,9 @@ class GroundingDino:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # a damaged file makes transformers stumble in ways it does not name
-            raise CheckpointError(f"{folder}: no tokenizer ({error}); name the whole checkpoint") from error
+            raise CheckpointError(
+                f"{folder}: no tokenizer ({in_one_line(error)}); name the whole checkpoint"
+            ) from error
         if [*self._tokenizer("?.").input_ids] != MARKS:  # transformers makes an empty one of nothing
             raise CheckpointError(f"{folder}: no tokenizer of BERT's words; name the whole checkpoint")
         self._shorter, self._longer = shorter, longer

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unispector.data.transforms import ImageArray, resize_image
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, in_one_line
 from unispector.ops.rle import BoolArray
 from unispector.systems.hub import check_finite, checkpoint_folder
 from unispector.systems.sam import covered, marked_cells, normalised
@@ -43,8 +43,9 @@ class FrozenResNet(nn.Module):
         try:
             network: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, output_stride=8)
         except Exception as error:  # a damaged file makes timm stumble in ways it does not name
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(f"{folder}: no network that timm reads ({reason}); name another") from error
+            raise CheckpointError(
+                f"{folder}: no network that timm reads ({in_one_line(error)}); name another"
+            ) from error
         if not isinstance(network, ResNet):
             raise CheckpointError(f"{folder}: no ResNet; VRP-SAM's is resnet50")
         check_finite(network, folder)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, in_one_line
 from unispector.systems.hub import check_finite
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ def load_network(weights: str, kind: str) -> Any:
         else:
             network, _ = tasks.load_checkpoint(weights)
     except Exception as error:  # a damaged file makes ultralytics stumble in ways it does not name
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{weights}: ultralytics cannot load it ({reason})") from error
+        raise CheckpointError(f"{weights}: ultralytics cannot load it ({in_one_line(error)})") from error
     if type(network).__name__ != kind:
         raise CheckpointError(f"{weights}: it holds a {type(network).__name__}; this system takes a {kind}")
     check_finite(network, weights)

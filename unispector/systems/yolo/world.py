@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from unispector.data.coco import Annotations
 from unispector.detections import Detections
-from unispector.errors import CheckpointError
+from unispector.errors import CheckpointError, in_one_line
 from unispector.systems.hub import read_model
 from unispector.systems.yolo.detectors import Yolo
 
@@ -65,6 +65,6 @@ def _text_encoder(folder: Path) -> tuple[Any, Any]:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=LONGEST), encoder
     except Exception as error:  # a damaged file makes transformers stumble in ways it does not name
         raise CheckpointError(
-            f"{folder}: no text encoder for YOLO-World ({' '.join(str(error).split())}); put config.json, "
+            f"{folder}: no text encoder for YOLO-World ({in_one_line(error)}); put config.json, "
             "model.safetensors, vocab.json and merges.txt of CLIP ViT-B/32 there"
         ) from error
