@@ -77,12 +77,14 @@ def _options(system: System, weights: str, roi: Roi | None) -> dict[str, str]:
     return options | ({"roi": roi or system.rois[0]} if system.rois else {})
 
 
+def _no_such(name: str) -> ConfigError:
+    return ConfigError(f"detector {name!r}: give package.module:callable, or a system ({', '.join(BY_NAME)})")
+
+
 def _imported(path: str) -> Callable[..., object]:
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ConfigError(
-            f"detector {path!r}: give package.module:callable, or a system ({', '.join(BY_NAME)})"
-        )
+        raise _no_such(path)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
@@ -351,9 +353,7 @@ def check_entry(name: str, weights: str, roi: Roi | None) -> None:
         ConfigError: as `make_detector`.
     """
     if name not in BY_NAME:
-        raise ConfigError(
-            f"detector {name!r}: give package.module:callable, or a system ({', '.join(BY_NAME)})"
-        )
+        raise _no_such(name)
     _options(BY_NAME[name], weights, roi)
 
 

@@ -21,7 +21,7 @@ from unispector.inference.network import Network, chunks
 from unispector.inference.prompt_bank import PromptBank
 from unispector.inference.tiles import MarkSizes, Tile, View, views_of
 from unispector.inference.tiling import NOT_MEANT, TiledSearch, annotations_in_tiles, marks_in_tiles, numbered
-from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, find_device, load_model, shipped_model
+from unispector.modeling.saved_model import SHIPPED_MODELS, SavedModel, find_device, load_model, model_folder
 from unispector.ops.images import ImageInput, Images, is_single, listed
 from unispector.prior_structures import PromptMemory
 from unispector.structures import EncodedPrompts, Sample
@@ -60,8 +60,7 @@ class UniSpector:
             CheckpointError: the folder is incomplete or does not fit this code, or a package that the model
                 takes weights from is not installed.
         """
-        directory = shipped_model(str(model)) if model in SHIPPED_MODELS else Path(model)
-        return cls(load_model(directory, find_device(device)))
+        return cls(load_model(model_folder(model), find_device(device)))
 
     @property
     def device(self) -> torch.device:

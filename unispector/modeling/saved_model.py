@@ -71,6 +71,15 @@ def save_model(directory: Path, model: UniSpectorModel, config: Config, provenan
     return fingerprint
 
 
+def model_folder(model: str | Path) -> Path:
+    """The folder of a model: one that the package ships, by its name, or a folder as it is given.
+
+    Raises:
+        CheckpointError: as `shipped_model`.
+    """
+    return shipped_model(str(model)) if model in SHIPPED_MODELS else Path(model)
+
+
 def shipped_model(name: str) -> Path:
     """The folder of a model that the package ships.
 

@@ -22,13 +22,7 @@ from unispector.inference.prompt_bank import PromptBank
 from unispector.modeling.build import build_model
 from unispector.modeling.official_weights import fitting_model
 from unispector.modeling.prompt_encoder import ClassEmbeddings
-from unispector.modeling.saved_model import (
-    SHIPPED_MODELS,
-    SavedModel,
-    find_device,
-    load_model,
-    shipped_model,
-)
+from unispector.modeling.saved_model import SavedModel, find_device, load_model, model_folder
 from unispector.modeling.starting_weights import load_tensors, read_weights
 from unispector.ops.files import read_image_size
 from unispector.structures import EncodedPrompts
@@ -70,8 +64,7 @@ def _trained_here(system: str, weights: str, roi: Roi) -> PromptedDetector:
     Raises:
         CheckpointError: it cannot be read, or is another system's.
     """
-    folder = shipped_model(weights) if weights in SHIPPED_MODELS else Path(weights)
-    saved = load_model(folder, find_device(None))
+    saved = load_model(model_folder(weights), find_device(None))
     model = saved.config.model
     kind = next((rival for rival in RIVALS if model.as_rival(rival) == model), "unispector")
     if kind != system:
